@@ -1,0 +1,75 @@
+"""Reads figures out of what `wharf` writes, for the demonstrations.
+
+    figures.py field FILE PATH      one value, by its dotted path; FILE is JSON, or a server's lines
+                                    of JSON, of which the last that has it counts
+    figures.py load FILE            a load's report in one line
+    figures.py stats FILE           a server's stats lines in one: how many, how many unbalanced
+    figures.py total FILE NAME      the sum of one count over a server's stats lines
+    figures.py median NUMBER...     the median
+"""
+
+import json
+import statistics
+import sys
+
+
+def documents(path):
+    """The one JSON document of a report, or the lines of a server that may still be writing."""
+    with open(path) as file:
+        text = file.read()
+    try:
+        return [json.loads(text)]
+    except json.JSONDecodeError:
+        whole_lines = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
+        return [json.loads(line) for line in whole_lines]
+
+
+def follow(document, path):
+    for name in path.split("."):
+        if not isinstance(document, dict) or name not in document:
+            return None
+        document = document[name]
+    return document
+
+
+def field(file, path):
+    found = [value for value in (follow(d, path) for d in documents(file)) if value is not None]
+    if not found:
+        sys.exit(f"{file} has no {path}")
+    value = found[-1]
+    print(*value if isinstance(value, list) else [value])
+
+
+def load(file):
+    (report,) = documents(file)
+    latency = report["latency_us"]
+    kinds = "".join(f", {kind}: {n}" for kind, n in report["errors_by_kind"].items())
+    things = "connections" if report["mode"] == "churn" else "messages"
+    print(
+        f"load {report['mode']}, {report['sessions']} sessions x {report['bytes']} B:"
+        f" {report['errors']} errors{kinds}; {report['completed']} {things} verified,"
+        f" {report['completed_per_s']:.0f}/s, p50 {latency['p50'] / 1e3:.2f} ms,"
+        f" p99 {latency['p99'] / 1e3:.2f} ms, max {latency['max'] / 1e3:.2f} ms"
+    )
+
+
+def stats(file):
+    """`unbalanced` is computed here from the totals, not taken from the server's word."""
+    lines = [d["stats"] for d in documents(file) if "stats" in d]
+    unbalanced = sum(s["opened_total"] - s["closed_total"] != s["sessions"] for s in lines)
+    print(len(lines), unbalanced)
+
+
+def total(file, name):
+    print(sum(d["stats"][name] for d in documents(file) if "stats" in d))
+
+
+def median(*numbers):
+    print(f"{statistics.median(map(float, numbers)):.6g}")
+
+
+if __name__ == "__main__":
+    commands = {"field": field, "load": load, "stats": stats, "total": total, "median": median}
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])

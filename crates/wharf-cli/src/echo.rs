@@ -1,0 +1,269 @@
+//! `wharf echo`: sends back what comes in, and tells once per period how it fares.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use wharf::{Backpressure, DrainReport, Handle, Handler, Options, Server, Session, Stats};
+
+use crate::arguments::{BackendName, FramingName, seconds};
+use crate::figures::{Bytes, Count};
+use crate::process::resident_bytes;
+use crate::stats_line::StatsLine;
+use crate::{Outcome, StartFailure, complain};
+
+/// What `wharf echo` may be told.
+#[derive(Args)]
+pub(crate) struct EchoArguments {
+    /// Where to listen; may be given several times. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
+    listen: Vec<String>,
+    /// Worker threads [default: as many as there are cores].
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Which completion port to use; WHARF_BACKEND overrides `auto`.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendName,
+    /// How bytes are cut into frames.
+    #[arg(long, value_enum, default_value = "raw")]
+    framing: FramingName,
+    /// The most sessions at once; more are closed at once and counted as refused.
+    #[arg(long, value_name = "N")]
+    sessions_max: Option<u32>,
+    /// How often to print a line of figures; 0 is never [default: 1 on a terminal, else never].
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    stats_every: Option<Duration>,
+    /// Print nothing but errors.
+    #[arg(long)]
+    quiet: bool,
+    /// End a session from which nothing came for so long.
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    idle_timeout: Option<Duration>,
+    /// How long a drain waits for what is queued to leave.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "5")]
+    drain_secs: Duration,
+    /// The most bytes that wait to be sent to one session.
+    #[arg(long, value_name = "N")]
+    send_queue_bytes: Option<usize>,
+    /// Print every line as a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn opened(&self, _session: &Session) {}
+
+    fn received(&self, session: &Session, _state: &mut (), frame: &[u8]) {
+        session.send(frame);
+    }
+}
+
+enum Happening {
+    Signal,
+    Ended(wharf::Result<()>),
+}
+
+pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
+    let options = arguments.options();
+    let framing = arguments.framing.framing();
+    let memory_bytes_max = options.memory_bytes_max();
+
+    let mut builder = Server::bind(arguments.listen[0].as_str())?;
+    for address in &arguments.listen[1..] {
+        builder = builder.listen(address.as_str())?;
+    }
+    // Before the first session there is one who hears a signal: no moment without a drain.
+    let (happenings, inbox) = channel();
+    let signals = Signals::new([SIGINT, SIGTERM])?;
+    let server = builder.framing(framing).options(options.clone()).start(Echo)?;
+
+    let handle = server.handle();
+    let mut console = Console { quiet: arguments.quiet, json: arguments.json, broken: false };
+    announce(&mut console, &server, &options, arguments.framing, memory_bytes_max);
+    listen_for_signals(signals, handle.clone(), happenings.clone());
+    thread::spawn(move || happenings.send(Happening::Ended(server.wait())));
+
+    let mut watch = Watch::new(handle, arguments.stats_every);
+    let ended = watch.until_something_happens(&inbox, &mut console);
+    if ended.is_none() {
+        let report = watch.handle.drain(arguments.drain_secs);
+        tell_drain(&mut console, &report);
+    }
+    let ended = ended.or_else(|| match inbox.recv() {
+        Ok(Happening::Ended(result)) => Some(result),
+        _ => None,
+    });
+    watch.check(&mut console);
+    if let Some(Err(failure)) = ended {
+        complain(&failure.to_string());
+        return Ok(Outcome::ErrorsSeen);
+    }
+    Ok(if watch.balanced { Outcome::Good } else { Outcome::ErrorsSeen })
+}
+
+impl EchoArguments {
+    fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.workers = self.workers.unwrap_or(options.workers);
+        options.sessions_max = self.sessions_max.unwrap_or(options.sessions_max);
+        options.send_queue_bytes_max =
+            self.send_queue_bytes.unwrap_or(options.send_queue_bytes_max);
+        options.backend = self.backend.backend();
+        options.backpressure = Backpressure::PauseReceive;
+        options.idle_timeout = self.idle_timeout;
+        options
+    }
+}
+
+/// The first signal asks for a drain, the second ends it.
+fn listen_for_signals(mut signals: Signals, handle: Handle, happenings: Sender<Happening>) {
+    thread::spawn(move || {
+        for (count, _signal) in signals.forever().enumerate() {
+            if count == 0 {
+                let _ = happenings.send(Happening::Signal);
+            } else {
+                handle.stop();
+            }
+        }
+    });
+}
+
+/// The periods, and what the counters said at the end of the last.
+struct Watch {
+    handle: Handle,
+    period: Duration,
+    prints: bool,
+    last: Stats,
+    last_at: Instant,
+    balanced: bool,
+}
+
+impl Watch {
+    fn new(handle: Handle, every: Option<Duration>) -> Watch {
+        let prints = match every {
+            Some(period) => !period.is_zero(),
+            None => io::stdout().is_terminal(),
+        };
+        let period = every.filter(|period| !period.is_zero()).unwrap_or(Duration::from_secs(1));
+        let last_at = Instant::now();
+        Watch { handle, period, prints, last: Stats::default(), last_at, balanced: true }
+    }
+
+    /// A signal is `None`; the server's own end is `Some`.
+    fn until_something_happens(
+        &mut self,
+        inbox: &Receiver<Happening>,
+        console: &mut Console,
+    ) -> Option<wharf::Result<()>> {
+        let mut next = self.last_at + self.period;
+        loop {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Happening::Signal) => return None,
+                Ok(Happening::Ended(result)) => return Some(result),
+                Err(RecvTimeoutError::Disconnected) => return Some(Ok(())),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.check(console);
+            // A machine that slept owes no lines for the periods it missed.
+            next = (next + self.period).max(Instant::now());
+        }
+    }
+
+    /// One period's line. It is checked whether it is printed or not.
+    fn check(&mut self, console: &mut Console) {
+        let (now, now_at) = (self.handle.stats(), Instant::now());
+        let period = now_at - self.last_at;
+        let line = StatsLine::between(&self.last, &now, period, resident_bytes());
+        (self.last, self.last_at) = (now, now_at);
+        self.balanced &= line.is_balanced();
+        if !line.is_balanced() {
+            complain(&line.to_string());
+        }
+        if self.prints || !line.is_balanced() {
+            console.tell(|| line.to_string(), || json!({ "stats": line }));
+        }
+    }
+}
+
+/// stdout, until nobody reads it any more: that is no reason to stop serving, or to panic.
+struct Console {
+    quiet: bool,
+    json: bool,
+    broken: bool,
+}
+
+impl Console {
+    fn tell(&mut self, text: impl Fn() -> String, json: impl Fn() -> serde_json::Value) {
+        if self.quiet || self.broken {
+            return;
+        }
+        let line = if self.json { json().to_string() } else { text() };
+        let mut stdout = io::stdout().lock();
+        self.broken = writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err();
+    }
+}
+
+fn announce(
+    console: &mut Console,
+    server: &Server,
+    options: &Options,
+    framing: FramingName,
+    memory_bytes_max: u64,
+) {
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let backend = server.backend().to_string();
+    let workers = options.worker_count();
+    console.tell(
+        || {
+            format!(
+                "listening on {}; backend {backend}; {workers} worker{}; framing {}; at most {} \
+                 sessions and {} of memory",
+                addresses.join(", "),
+                if workers == 1 { "" } else { "s" },
+                framing.name(),
+                Count(options.sessions_max.into()),
+                Bytes(memory_bytes_max),
+            )
+        },
+        || {
+            json!({ "listening": {
+                "addresses": addresses, "backend": backend, "workers": workers,
+                "framing": framing, "sessions_max": options.sessions_max,
+                "memory_bytes_max": memory_bytes_max,
+            } })
+        },
+    );
+}
+
+fn tell_drain(console: &mut Console, report: &DrainReport) {
+    let DrainReport { served, live, flushed, cut_off, ended, cut_off_bytes, .. } = *report;
+    console.tell(
+        || {
+            format!(
+                "drained: {} sessions served; of the last {}: {} flushed, {} cut off ({} lost), \
+                 {} ended meanwhile",
+                Count(served),
+                Count(live),
+                Count(flushed),
+                Count(cut_off),
+                Bytes(cut_off_bytes),
+                Count(ended),
+            )
+        },
+        || {
+            json!({ "drained": {
+                "served": served, "live": live, "flushed": flushed, "cut_off": cut_off,
+                "cut_off_bytes": cut_off_bytes, "ended": ended,
+            } })
+        },
+    );
+}

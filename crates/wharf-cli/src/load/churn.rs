@@ -1,0 +1,300 @@
+//! `wharf load churn`: connect, one message and its reply, close, and again.
+//!
+//! The steering thread begins every connection and keeps the one table of those there are; the
+//! workers tell it of each end over a channel. So nothing is locked.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use wharf::{Close, CloseReason, ConnectError, Handle, Handler, Session, SessionId};
+
+use super::pace::Pace;
+use super::pattern::{Fault, Pattern, Verifier};
+use super::progress::Progress;
+use super::report::{Errors, Latency, Report};
+use super::tally::Counts;
+use super::{CONNECTING_MAX, Common, GRACE, connect_remedy, run_seed};
+use crate::StartFailure;
+use crate::arguments::{FramingName, rate, seconds};
+use crate::figures::per_second;
+
+#[derive(Args)]
+pub(crate) struct ChurnLoad {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The most connections at once.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    sessions: usize,
+    /// The size of the message.
+    #[arg(long, value_name = "B", default_value_t = 64)]
+    bytes: usize,
+    /// How long to go on.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    secs: Duration,
+    /// Connections a second, at an even pace [default: as fast as it goes].
+    #[arg(long, value_name = "CONNS_PER_S", value_parser = rate)]
+    rate: Option<f64>,
+}
+
+pub(super) fn run(load: &ChurnLoad) -> Result<Report, StartFailure> {
+    if load.sessions == 0 {
+        return Err("there must be a session".into());
+    }
+    let (sender, ends) = channel();
+    let opened = Arc::new(AtomicU64::new(0));
+    let visitor = Visitor {
+        opened: Arc::clone(&opened),
+        ends: sender,
+        run_seed: run_seed(),
+        bytes: load.bytes,
+        framed: load.common.framing == FramingName::Length,
+    };
+    let server = load.common.connector(load.sessions, load.bytes, 1, visitor)?;
+    let mut report = load.common.report("churn", &server, load.sessions, load.bytes);
+    report.rate_per_s = load.rate;
+
+    let pace = Pace::new(Instant::now(), load.secs, load.rate);
+    let mut steering = Steering {
+        load,
+        pace,
+        handle: server.handle(),
+        ends,
+        opened,
+        begun: 0,
+        live: HashMap::new(),
+        counts: Counts::new(),
+        errors: Errors::default(),
+        failed_to_connect: 0,
+    };
+    steering.go_round();
+    let lasted = pace.start().elapsed().min(load.secs);
+    steering.wait_for_the_last();
+
+    let Steering { counts, begun, errors, handle, .. } = steering;
+    report.secs = lasted.as_secs_f64();
+    report.completed = counts.messages;
+    report.completed_per_s = per_second(counts.messages_in_time, lasted);
+    report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
+    report.latency_us = Latency::of(&counts.latency_ns);
+    report.not_sent = load.rate.map_or(0, |_| pace.total() - begun);
+    report.errors = errors;
+    handle.stop();
+    server.wait()?;
+    Ok(report)
+}
+
+/// The end of one connection, as the worker saw it.
+struct End {
+    id: SessionId,
+    at: Instant,
+    how: How,
+}
+
+enum How {
+    Answered,
+    Faulty(Fault),
+    Early(CloseReason),
+    NotConnected(SocketAddr, io::Error),
+}
+
+struct Steering<'a> {
+    load: &'a ChurnLoad,
+    pace: Pace,
+    handle: Handle,
+    ends: Receiver<End>,
+    opened: Arc<AtomicU64>,
+    begun: u64,
+    /// From when each one's latency counts.
+    live: HashMap<SessionId, Instant>,
+    counts: Counts,
+    errors: Errors,
+    failed_to_connect: u64,
+}
+
+impl Steering<'_> {
+    fn go_round(&mut self) {
+        let mut progress = Progress::of_time("churning", self.load.secs);
+        let mut tick = self.pace.start();
+        while !self.hopeless() {
+            let now = Instant::now();
+            if now >= self.pace.end() {
+                return;
+            }
+            if now >= tick {
+                tick = now + Progress::PERIOD;
+                let elapsed = now - self.pace.start();
+                progress.at_time(elapsed, self.counts.messages, self.errors.total());
+            }
+            let due = self.begin_what_is_due(now);
+            let wake = due.unwrap_or(tick).min(tick).min(self.pace.end());
+            self.hear_until(wake);
+        }
+    }
+
+    /// Begins connections until nothing is due or no more are allowed. Says when the next is due,
+    /// if it is the time that it waits for.
+    fn begin_what_is_due(&mut self, now: Instant) -> Option<Instant> {
+        while self.begun < self.pace.total() && !self.hopeless() {
+            let due = self.pace.due(self.begun);
+            if due > now {
+                return Some(due);
+            }
+            if self.live.len() >= self.load.sessions || self.connecting() >= CONNECTING_MAX {
+                return None;
+            }
+            let address = self.load.common.target_of(self.begun as usize);
+            self.begun += 1;
+            match self.handle.connect(address) {
+                Ok(id) => {
+                    let since = if self.load.rate.is_some() { due } else { Instant::now() };
+                    self.live.insert(id, since);
+                }
+                Err(ConnectError::Socket { address, source }) => {
+                    self.not_connected(address, &source);
+                }
+                Err(error) => {
+                    self.failed_to_connect += 1;
+                    self.errors.add("connect failed", error);
+                }
+            }
+        }
+        None
+    }
+
+    fn connecting(&self) -> usize {
+        let settled = self.opened.load(Ordering::Relaxed) + self.failed_to_connect;
+        self.begun.saturating_sub(settled) as usize
+    }
+
+    /// Waits for an end, and takes in all that have come.
+    fn hear_until(&mut self, wake: Instant) {
+        let patience = wake.saturating_duration_since(Instant::now());
+        if let Ok(end) = self.ends.recv_timeout(patience) {
+            self.hear(end);
+        }
+        while let Ok(end) = self.ends.try_recv() {
+            self.hear(end);
+        }
+    }
+
+    fn hear(&mut self, end: End) {
+        let Some(since) = self.live.remove(&end.id) else {
+            self.errors.add("unknown session", format_args!("{} ended twice", end.id));
+            return;
+        };
+        match end.how {
+            How::Answered => {
+                let in_time = end.at < self.pace.end();
+                self.counts.record(end.at.saturating_duration_since(since), in_time);
+            }
+            How::Faulty(fault) => {
+                self.errors.add(fault.kind(), format_args!("session {}: {fault}", end.id));
+            }
+            How::Early(reason) => {
+                let reason = reason.to_string();
+                let kind = reason.split(" (").next().unwrap_or(&reason);
+                self.errors.add(
+                    format!("ended early: {kind}"),
+                    format_args!("session {} ended before its reply: {reason}", end.id),
+                );
+            }
+            How::NotConnected(address, error) => self.not_connected(address, &error),
+        }
+    }
+
+    fn not_connected(&mut self, address: SocketAddr, error: &io::Error) {
+        self.failed_to_connect += 1;
+        let remedy = connect_remedy(error);
+        self.errors.add(
+            format!("connect failed: {error}"),
+            format_args!("cannot connect to {address}: {error}{remedy}"),
+        );
+    }
+
+    /// Nobody is there, or no connection can be had any more.
+    fn hopeless(&self) -> bool {
+        const FAILURES_MAX: u64 = 1000;
+        let nobody_there = self.failed_to_connect > 0 && self.counts.messages == 0;
+        nobody_there || self.failed_to_connect >= FAILURES_MAX
+    }
+
+    fn wait_for_the_last(&mut self) {
+        let deadline = Instant::now() + GRACE;
+        while !self.live.is_empty() && Instant::now() < deadline {
+            self.hear_until(deadline.min(Instant::now() + Progress::PERIOD));
+        }
+        for id in self.live.keys() {
+            let secs = GRACE.as_secs();
+            self.errors.add("unanswered", format_args!("session {id}: no end after {secs} s"));
+        }
+    }
+}
+
+/// The workers' side.
+struct Visitor {
+    opened: Arc<AtomicU64>,
+    ends: Sender<End>,
+    run_seed: u64,
+    bytes: usize,
+    framed: bool,
+}
+
+struct Visit {
+    verifier: Verifier,
+    fault: Option<Fault>,
+}
+
+impl Handler for Visitor {
+    type State = Visit;
+
+    fn opened(&self, session: &Session) -> Visit {
+        thread_local! {
+            static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let index = self.opened.fetch_add(1, Ordering::Relaxed);
+        let pattern = Pattern::of_session(self.run_seed, index);
+        MESSAGE.with_borrow_mut(|message| {
+            message.resize(self.bytes, 0);
+            pattern.fill(0, message);
+            session.send(message);
+        });
+        Visit { verifier: Verifier::new(pattern), fault: None }
+    }
+
+    fn received(&self, session: &Session, visit: &mut Visit, frame: &[u8]) {
+        let due = self.bytes;
+        let taken = if self.framed && frame.len() != due {
+            Err(Fault::FrameLength { bytes: frame.len(), due })
+        } else {
+            visit.verifier.take(frame, due as u64)
+        };
+        if let Err(fault) = taken {
+            visit.fault.get_or_insert(fault);
+        }
+        if visit.fault.is_some() || visit.verifier.position() == due as u64 {
+            session.close(Close::Stop);
+        }
+    }
+
+    fn closed(&self, session: &Session, visit: Visit, reason: CloseReason) {
+        let how = match visit.fault {
+            Some(fault) => How::Faulty(fault),
+            None if visit.verifier.position() == self.bytes as u64 => How::Answered,
+            None => How::Early(reason),
+        };
+        let _ = self.ends.send(End { id: session.id(), at: Instant::now(), how });
+    }
+
+    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+        let error = super::client::copy_of(error);
+        let how = How::NotConnected(address, error);
+        let _ = self.ends.send(End { id, at: Instant::now(), how });
+    }
+}

@@ -1,0 +1,266 @@
+//! The steering side of `load echo` and `load idle`: brings the sessions up, hears of what befalls
+//! them, waits for their answers and ends them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wharf::{ConnectError, Handle, Server, SessionId};
+
+use super::client::{Client, Event, Plan, Shared, Slot};
+use super::progress::Progress;
+use super::report::Errors;
+use super::tally::Tally;
+use super::{CONNECTING_MAX, Common, GRACE, connect_remedy, run_seed};
+use crate::StartFailure;
+use crate::arguments::FramingName;
+
+/// In the open loop, the most that a session sends ahead of its answers. More is held back here,
+/// and stays due: nothing is gained by filling the kernel's memory with it.
+const UNANSWERED_BYTES_MAX: u64 = 256 * 1024;
+
+/// What became of a message whose turn it was.
+pub(super) enum Turn {
+    Sent,
+    /// Too many are unanswered.
+    Later,
+    /// The session is over.
+    Never,
+}
+
+pub(super) struct Fleet {
+    pub(super) server: Server,
+    pub(super) handle: Handle,
+    pub(super) shared: Arc<Shared>,
+    pub(super) errors: Errors,
+    in_flight_max: u64,
+    events: Receiver<Event>,
+    ids: Vec<Option<SessionId>>,
+    over: usize,
+}
+
+impl Fleet {
+    pub(super) fn start(
+        common: &Common,
+        plan: Plan,
+        sessions: usize,
+        message_bytes: usize,
+    ) -> Result<Fleet, StartFailure> {
+        if sessions == 0 {
+            return Err("there must be a session".into());
+        }
+        let in_flight_max = match plan {
+            Plan::Closed { depth: 0 } => return Err("the depth must be at least 1".into()),
+            Plan::Closed { depth } => depth,
+            Plan::Open => (UNANSWERED_BYTES_MAX / message_bytes as u64).max(4),
+            Plan::Kicked => 1,
+        };
+        let (sender, events) = channel();
+        let shared = Arc::new(Shared {
+            plan,
+            run_seed: run_seed(),
+            message_bytes,
+            framed: common.framing == FramingName::Length,
+            epoch: Instant::now(),
+            pace: OnceLock::new(),
+            slots: (0..sessions).map(|_| Slot::default()).collect(),
+            opened: AtomicUsize::new(0),
+            tally: Tally::new(common.workers),
+            finishing: AtomicBool::new(false),
+        });
+        let client = Client { shared: Arc::clone(&shared), events: sender };
+        let server = common.connector(sessions, message_bytes, in_flight_max, client)?;
+        let handle = server.handle();
+        let ids = vec![None; sessions];
+        Ok(Fleet {
+            server,
+            handle,
+            shared,
+            in_flight_max,
+            errors: Errors::default(),
+            events,
+            ids,
+            over: 0,
+        })
+    }
+
+    /// Connects all sessions, a limited number at a time. At the first that fails it gives up:
+    /// a load with fewer sessions than asked for would be another load.
+    pub(super) fn connect(
+        &mut self,
+        common: &Common,
+        mut opened: impl FnMut(&Fleet, usize),
+    ) -> bool {
+        let progress = Progress::new("connecting", self.ids.len() as u64);
+        let (mut asked, mut there) = (0, 0);
+        while there < self.ids.len() {
+            while asked < self.ids.len() && asked - there < CONNECTING_MAX {
+                let address = common.target_of(asked);
+                if let Err(error) = self.handle.connect(address) {
+                    let remedy = match &error {
+                        ConnectError::Socket { source, .. } => connect_remedy(source),
+                        _ => "",
+                    };
+                    self.errors.add("connect failed", format_args!("{error}{remedy}"));
+                    return false;
+                }
+                asked += 1;
+            }
+            match self.events.recv_timeout(2 * GRACE) {
+                Ok(Event::Opened { index, id }) => {
+                    self.ids[index] = Some(id);
+                    there += 1;
+                    progress.at(there as u64);
+                    opened(self, index);
+                }
+                Ok(Event::ConnectFailed { address, error }) => {
+                    let remedy = connect_remedy(&error);
+                    self.errors.add(
+                        format!("connect failed: {error}"),
+                        format_args!("cannot connect to {address}: {error}{remedy}"),
+                    );
+                    return false;
+                }
+                Ok(event) => self.hear(event),
+                Err(_) => {
+                    let missing = self.ids.len() - there;
+                    self.errors.add(
+                        "connect failed: no answer",
+                        format_args!("no answer for 10 s; {missing} sessions are missing"),
+                    );
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends a session's next message, now.
+    pub(super) fn kick(&self, index: usize) {
+        let slot = &self.shared.slots[index];
+        slot.kicked_ns.store(self.shared.nanos(Instant::now()), Ordering::Release);
+        self.send(index);
+    }
+
+    /// Sends a session's next message, unless too many are unanswered.
+    pub(super) fn send_in_turn(&self, index: usize) -> Turn {
+        let slot = &self.shared.slots[index];
+        if slot.over.load(Ordering::Acquire) {
+            return Turn::Never;
+        }
+        let answered = slot.answered.load(Ordering::Acquire);
+        if slot.sent.load(Ordering::Acquire) - answered >= self.in_flight_max {
+            return Turn::Later;
+        }
+        self.send(index)
+    }
+
+    /// One that is gone tells so itself, and there is always room: see [`Common::connector`].
+    fn send(&self, index: usize) -> Turn {
+        let Some(id) = self.ids[index] else { return Turn::Never };
+        match self.shared.send_next(index, |message| self.handle.send(id, message).map_err(drop)) {
+            Ok(()) => Turn::Sent,
+            Err(()) => Turn::Never,
+        }
+    }
+
+    /// Waits until `end`, or until no session is left.
+    pub(super) fn sit_until(&mut self, end: Instant, mut progress: Progress, start: Instant) {
+        while !self.all_over() {
+            let now = Instant::now();
+            if now >= end {
+                return;
+            }
+            match self.events.recv_timeout(Progress::PERIOD.min(end - now)) {
+                Ok(event) => self.hear(event),
+                Err(_) => {
+                    let done = self.shared.tally.messages();
+                    progress.at_time(start.elapsed(), done, self.errors.total());
+                }
+            }
+        }
+    }
+
+    /// Waits until all that was sent is answered, but no longer than the grace; what is not
+    /// answered by then is an error.
+    pub(super) fn wait_for_answers(&mut self) {
+        let deadline = Instant::now() + GRACE;
+        let mut first_waiting = 0;
+        while let Some(slot) = self.shared.slots.get(first_waiting) {
+            // In this order: a worker sends before it says that it has its answer.
+            let answered = slot.answered.load(Ordering::Acquire);
+            if answered >= slot.sent.load(Ordering::Acquire) || slot.over.load(Ordering::Acquire) {
+                first_waiting += 1;
+                continue;
+            }
+            if Instant::now() >= deadline {
+                self.count_unanswered();
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.hear_all();
+    }
+
+    fn count_unanswered(&mut self) {
+        for (index, slot) in self.shared.slots.iter().enumerate() {
+            let answered = slot.answered.load(Ordering::Acquire);
+            let missing = slot.sent.load(Ordering::Acquire).saturating_sub(answered);
+            if missing > 0 && !slot.over.swap(true, Ordering::AcqRel) {
+                self.errors.add(
+                    "unanswered",
+                    format_args!(
+                        "session {index}: {missing} messages unanswered after {} s, bytes are \
+                         missing from {answered} whole replies on",
+                        GRACE.as_secs(),
+                    ),
+                );
+                self.over += 1;
+            }
+        }
+    }
+
+    pub(super) fn all_over(&self) -> bool {
+        self.over == self.ids.len()
+    }
+
+    /// Takes in what the workers had to tell.
+    pub(super) fn hear_all(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.hear(event);
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Opened { .. } | Event::ConnectFailed { .. } => {}
+            Event::Faulty { index, fault } => {
+                self.errors.add(fault.kind(), format_args!("session {index}: {fault}"));
+                self.over += 1;
+            }
+            Event::Ended { index, reason } => {
+                let reason = reason.to_string();
+                let kind = reason.split(" (").next().unwrap_or(&reason);
+                self.errors.add(
+                    format!("ended early: {kind}"),
+                    format_args!("session {index} ended early: {reason}"),
+                );
+                self.over += 1;
+            }
+        }
+    }
+
+    /// Ends all sessions, and gives back what went wrong with any of them.
+    pub(super) fn finish(mut self) -> Result<Errors, StartFailure> {
+        /// For a byte too many that follows the last reply.
+        const SETTLE: Duration = Duration::from_millis(50);
+        thread::sleep(SETTLE);
+        self.shared.finishing.store(true, Ordering::Release);
+        self.handle.stop();
+        self.hear_all();
+        self.server.wait()?;
+        Ok(self.errors)
+    }
+}

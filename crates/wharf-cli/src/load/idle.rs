@@ -1,0 +1,57 @@
+//! `wharf load idle`: sessions that answer once, sit, and must then still answer.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::Common;
+use super::client::Plan;
+use super::fleet::Fleet;
+use super::progress::Progress;
+use super::report::{Latency, Report};
+use crate::StartFailure;
+use crate::arguments::seconds;
+use crate::figures::per_second;
+
+#[derive(Args)]
+pub(crate) struct IdleLoad {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// How many sessions.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    sessions: usize,
+    /// The size of a message.
+    #[arg(long, value_name = "B", default_value_t = 64)]
+    bytes: usize,
+    /// How long to sit.
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
+    secs: Duration,
+}
+
+/// The figures are those of the second message: all are sent at once, after the sitting.
+pub(super) fn run(load: &IdleLoad) -> Result<Report, StartFailure> {
+    let mut fleet = Fleet::start(&load.common, Plan::Kicked, load.sessions, load.bytes)?;
+    let mut report = load.common.report("idle", &fleet.server, load.sessions, load.bytes);
+
+    if fleet.connect(&load.common, Fleet::kick) {
+        fleet.wait_for_answers();
+        fleet.shared.tally.clear();
+
+        let start = Instant::now();
+        fleet.sit_until(start + load.secs, Progress::of_time("sitting", load.secs), start);
+        report.secs = start.elapsed().as_secs_f64();
+
+        let woken = Instant::now();
+        for index in 0..load.sessions {
+            fleet.kick(index);
+        }
+        fleet.wait_for_answers();
+        let counts = fleet.shared.tally.sum();
+        report.completed = counts.messages;
+        report.completed_per_s = per_second(counts.messages, woken.elapsed());
+        report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
+        report.latency_us = Latency::of(&counts.latency_ns);
+    }
+    report.errors = fleet.finish()?;
+    Ok(report)
+}

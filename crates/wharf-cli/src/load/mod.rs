@@ -1,0 +1,187 @@
+//! `wharf load`: sessions that speak to an echo server and check every byte of what comes back.
+//!
+//! Built on the library's own connecting side. Each mode's `run` fills a [`Report`].
+
+mod churn;
+mod client;
+mod echo;
+mod fleet;
+mod idle;
+mod open_loop;
+mod pace;
+mod pattern;
+mod progress;
+mod report;
+mod tally;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use wharf::{Connector, FirstFrameTimeout, Handler, LengthPrefix, Options, Server};
+
+use crate::arguments::{BackendName, FramingName, address};
+use crate::process::cpu_time;
+use crate::{Outcome, StartFailure};
+use report::{Errors, JsonSink, Latency, Report};
+
+/// The most that the library lets a send queue hold.
+const QUEUE_BYTES_MAX: u64 = 1 << 30;
+
+/// How long after its time a run waits for what is still unanswered.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How many connections are asked for at once: no backlog overflows over so few.
+const CONNECTING_MAX: usize = 256;
+
+/// What the load is to be.
+#[derive(Subcommand)]
+pub(crate) enum Load {
+    /// Sessions that send messages and check the replies.
+    ///
+    /// Without --rate each session keeps --depth messages in flight (closed loop). With --rate
+    /// messages are due at that pace whatever the server does, and latency counts from when each
+    /// was due (open loop).
+    Echo(echo::EchoLoad),
+    /// Connect, send one message, check the reply, close, and again.
+    ///
+    /// The side that closes first, here this one, keeps its port busy for a minute (TIME_WAIT),
+    /// and for one target there are 28,232 ports (net.ipv4.ip_local_port_range). Over loopback
+    /// Linux takes such a port again after 1 s (net.ipv4.tcp_tw_reuse = 2, the default): one
+    /// target takes 4,000 connections/s for ever, but no more than some 14,000. To go faster, or
+    /// over 470/s elsewhere, give --target several times (127.0.0.1, 127.0.0.2, …): each has ports
+    /// of its own.
+    Churn(churn::ChurnLoad),
+    /// Sessions that answer once, sit for a while, and must then still answer.
+    Idle(idle::IdleLoad),
+}
+
+/// What all modes may be told.
+#[derive(Args)]
+struct Common {
+    /// The server; given several times, sessions go round robin. Each target has a port range of
+    /// its own, so more than 28,000 sessions need several (127.0.0.1, 127.0.0.2, …).
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, required = true)]
+    target: Vec<SocketAddr>,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+    /// Which completion port to use; WHARF_BACKEND overrides `auto`.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendName,
+    /// How bytes are cut into frames, as the server does it.
+    #[arg(long, value_enum, default_value = "raw")]
+    framing: FramingName,
+    /// Write all figures here as JSON; `-` is stdout.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(load: Load) -> Result<Outcome, StartFailure> {
+    let common = match &load {
+        Load::Echo(load) => &load.common,
+        Load::Churn(load) => &load.common,
+        Load::Idle(load) => &load.common,
+    };
+    let sink = JsonSink::open(common.json.as_deref())
+        .map_err(|error| format!("cannot write the JSON file: {error}"))?;
+    let mut report = match &load {
+        Load::Echo(load) => echo::run(load)?,
+        Load::Churn(load) => churn::run(load)?,
+        Load::Idle(load) => idle::run(load)?,
+    };
+    report.cpu = cpu_time();
+    let good = report.errors.total() == 0;
+    // Whoever stopped reading the report may still read the exit code.
+    let _ = sink.write(&report);
+    Ok(if good { Outcome::Good } else { Outcome::ErrorsSeen })
+}
+
+impl Common {
+    /// Starts the connecting side, its send queues large enough that none is ever full: a full one
+    /// would end its session, or with `PauseReceive` wait for the server while the server waits
+    /// for us.
+    fn connector(
+        &self,
+        sessions: usize,
+        message_bytes: usize,
+        in_flight_max: u64,
+        handler: impl Handler,
+    ) -> Result<Server, StartFailure> {
+        /// The length before a frame.
+        const HEADER_BYTES: u64 = 8;
+        let frame_bytes_max = LengthPrefix::default().frame_bytes_max;
+        if message_bytes == 0 {
+            return Err("a message must have a byte".into());
+        }
+        if self.framing == FramingName::Length && message_bytes > frame_bytes_max {
+            return Err(format!("a frame may have at most {frame_bytes_max} bytes").into());
+        }
+        // Twice, because an answer may be here before we hear that its message has left.
+        let queue_bytes = (message_bytes as u64 + HEADER_BYTES)
+            .checked_mul(in_flight_max.saturating_mul(2))
+            .filter(|bytes| *bytes <= QUEUE_BYTES_MAX)
+            .ok_or("a session may have at most 512 MiB in flight")?;
+        // A session's place is free again only some time after its end was told.
+        let sessions_max = sessions.saturating_mul(2).saturating_add(64);
+        let defaults = Options::default();
+        let options = Options {
+            workers: self.workers,
+            backend: self.backend.backend(),
+            sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX).min(1 << 24),
+            send_queue_bytes_max: (queue_bytes as usize).max(defaults.send_queue_bytes_max),
+            first_frame_timeout: FirstFrameTimeout::Never,
+            ..defaults
+        };
+        let framing = self.framing.framing();
+        Ok(Connector::new().framing(framing).options(options).start(handler)?)
+    }
+
+    /// A report without results.
+    fn report(&self, mode: &'static str, server: &Server, sessions: usize, bytes: usize) -> Report {
+        Report {
+            mode,
+            targets: self.target.iter().map(ToString::to_string).collect(),
+            backend: server.backend().to_string(),
+            workers: self.workers,
+            framing: self.framing.name(),
+            sessions,
+            bytes,
+            depth: None,
+            rate_per_s: None,
+            secs: 0.0,
+            completed: 0,
+            completed_per_s: 0.0,
+            mb_per_s: 0.0,
+            latency_us: Latency::default(),
+            send_late_us: None,
+            not_sent: 0,
+            cpu: None,
+            errors: Errors::default(),
+        }
+    }
+
+    /// Where connection number `index` goes.
+    fn target_of(&self, index: usize) -> SocketAddr {
+        self.target[index % self.target.len()]
+    }
+}
+
+/// Another for each run.
+fn run_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// What an error of the operating system means for one who connects, and what helps.
+fn connect_remedy(error: &std::io::Error) -> &'static str {
+    const EMFILE: i32 = 24;
+    match (error.kind(), error.raw_os_error()) {
+        (std::io::ErrorKind::AddrNotAvailable, _) => {
+            " (no port is free for this target: give --target more addresses, e.g. 127.0.0.2)"
+        }
+        (_, Some(EMFILE)) => " (raise `ulimit -n`)",
+        _ => "",
+    }
+}

@@ -1,0 +1,270 @@
+//! What a run found: for a person as text, for a program as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::figures::{Count, Span};
+use crate::process::CpuTime;
+
+/// All figures of a run.
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// `echo`, `churn` or `idle`.
+    pub(super) mode: &'static str,
+    pub(super) targets: Vec<String>,
+    pub(super) backend: String,
+    pub(super) workers: usize,
+    pub(super) framing: &'static str,
+    pub(super) sessions: usize,
+    pub(super) bytes: usize,
+    /// Messages in flight per session, in the closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) depth: Option<u64>,
+    /// What was asked for, in the open loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_s: Option<f64>,
+    /// How long it ran, and what the rates are over.
+    pub(super) secs: f64,
+    /// Messages, or in churn whole connections, that went well.
+    pub(super) completed: u64,
+    /// Of these, the ones within `secs`, per second.
+    pub(super) completed_per_s: f64,
+    /// Bytes in one direction.
+    pub(super) mb_per_s: f64,
+    pub(super) latency_us: Latency,
+    /// How late the load tester itself was with what was due: the machine's part in the latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) send_late_us: Option<Latency>,
+    /// What was due in an open loop but never left, for want of room or time.
+    pub(super) not_sent: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu: Option<CpuTime>,
+    #[serde(flatten)]
+    pub(super) errors: Errors,
+}
+
+/// The usual points of a latency distribution, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Latency {
+    count: u64,
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p99_9: f64,
+    max: f64,
+}
+
+impl Latency {
+    pub(super) fn of(histogram_ns: &Histogram<u64>) -> Latency {
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        let at = |quantile| micros(histogram_ns.value_at_quantile(quantile));
+        Latency {
+            count: histogram_ns.len(),
+            mean: histogram_ns.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: micros(histogram_ns.max()),
+        }
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("nothing to measure");
+        }
+        let span = |micros: f64| Span(Duration::from_secs_f64(micros / 1e6));
+        write!(
+            f,
+            "p50 {}  p99 {}  p99.9 {}  max {}",
+            span(self.p50),
+            span(self.p99),
+            span(self.p99_9),
+            span(self.max),
+        )
+    }
+}
+
+/// What went wrong: how often by kind, and the first few in full.
+#[derive(Default, Serialize)]
+pub(super) struct Errors {
+    #[serde(rename = "errors")]
+    total: u64,
+    #[serde(rename = "errors_by_kind")]
+    by_kind: BTreeMap<String, u64>,
+    #[serde(rename = "first_errors")]
+    first: Vec<String>,
+}
+
+impl Errors {
+    pub(super) fn add(&mut self, kind: impl Into<String>, whole: impl fmt::Display) {
+        const FIRST_MAX: usize = 5;
+        self.total += 1;
+        *self.by_kind.entry(kind.into()).or_default() += 1;
+        if self.first.len() < FIRST_MAX {
+            self.first.push(whole.to_string());
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "load {}: {} sessions, {} B",
+            self.mode,
+            Count(self.sessions as u64),
+            self.bytes
+        )?;
+        match (self.depth, self.rate_per_s) {
+            (Some(depth), _) => write!(f, ", {depth} in flight each")?,
+            (_, Some(rate)) => write!(f, ", {rate} due a second")?,
+            _ => {}
+        }
+        let plural = if self.workers == 1 { "" } else { "s" };
+        writeln!(
+            f,
+            ", framing {}, {:.1} s; backend {}; {} worker{plural}",
+            self.framing, self.secs, self.backend, self.workers,
+        )?;
+        let things = if self.mode == "churn" { "connections" } else { "messages" };
+        writeln!(
+            f,
+            "{things:<12} {}, {}/s, {:.2} MB/s each way",
+            Count(self.completed),
+            Count(self.completed_per_s.round() as u64),
+            self.mb_per_s,
+        )?;
+        writeln!(f, "latency      {}", self.latency_us)?;
+        if let Some(late) = &self.send_late_us {
+            writeln!(f, "sent late    {late}")?;
+        }
+        if self.not_sent > 0 {
+            writeln!(f, "not sent     {} that were due", Count(self.not_sent))?;
+        }
+        if let Some(cpu) = &self.cpu {
+            writeln!(f, "cpu          {:.2} s user, {:.2} s system", cpu.user_s, cpu.system_s)?;
+        }
+        write!(f, "errors       {}", Count(self.errors.total))?;
+        for (kind, count) in &self.errors.by_kind {
+            write!(f, "\n  {kind}: {}", Count(*count))?;
+        }
+        for first in &self.errors.first {
+            write!(f, "\n  e.g. {first}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the JSON goes. Opened before the run, so that it is not in vain.
+pub(super) enum JsonSink {
+    Nowhere,
+    Stdout,
+    File(File),
+}
+
+impl JsonSink {
+    pub(super) fn open(path: Option<&Path>) -> io::Result<JsonSink> {
+        match path {
+            None => Ok(JsonSink::Nowhere),
+            Some(path) if path == Path::new("-") => Ok(JsonSink::Stdout),
+            Some(path) => File::create(path).map(JsonSink::File),
+        }
+    }
+
+    /// The text goes to stdout, unless the JSON does.
+    pub(super) fn write(self, report: &Report) -> io::Result<()> {
+        let json = || serde_json::to_string_pretty(report).map_err(io::Error::from);
+        match self {
+            JsonSink::Nowhere => writeln!(io::stdout(), "{report}"),
+            JsonSink::Stdout => {
+                let _ = writeln!(io::stderr(), "{report}");
+                writeln!(io::stdout(), "{}", json()?)
+            }
+            JsonSink::File(mut file) => {
+                let text = writeln!(io::stdout(), "{report}");
+                writeln!(file, "{}", json()?).and(text)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Counts;
+    use super::*;
+
+    fn report() -> Report {
+        let mut counts = Counts::new();
+        for micros in 1..=1000 {
+            counts.record(Duration::from_micros(micros), true);
+        }
+        let mut errors = Errors::default();
+        for session in 0..7 {
+            errors.add("wrong byte", format_args!("session {session}: wrong byte"));
+        }
+        errors.add("unanswered", "session 9: 1 message");
+        Report {
+            mode: "echo",
+            targets: vec!["127.0.0.1:7000".into()],
+            backend: "uring".into(),
+            workers: 1,
+            framing: "raw",
+            sessions: 1000,
+            bytes: 64,
+            depth: Some(2),
+            rate_per_s: None,
+            secs: 1.0,
+            completed: counts.messages,
+            completed_per_s: 1000.0,
+            mb_per_s: 0.064,
+            latency_us: Latency::of(&counts.latency_ns),
+            send_late_us: None,
+            not_sent: 0,
+            cpu: None,
+            errors,
+        }
+    }
+
+    #[test]
+    fn the_json_has_all_figures_under_plain_names() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["mode"], "echo");
+        assert_eq!(json["completed"], 1000);
+        assert_eq!(json["errors"], 8);
+        assert_eq!(json["errors_by_kind"]["wrong byte"], 7);
+        assert_eq!(json["errors_by_kind"]["unanswered"], 1);
+        assert_eq!(json["first_errors"].as_array().unwrap().len(), 5);
+        let near = |name: &str, micros: f64| {
+            let value = json["latency_us"][name].as_f64().unwrap();
+            assert!((value - micros).abs() <= micros / 500.0, "{name} {value}");
+        };
+        near("p50", 500.0);
+        near("p99", 990.0);
+        near("p99_9", 999.0);
+        near("max", 1000.0);
+        assert!(json.get("rate_per_s").is_none());
+    }
+
+    #[test]
+    fn the_text_says_what_went_wrong_and_gives_examples() {
+        let text = report().to_string();
+        assert!(text.contains("messages     1,000, 1,000/s"), "{text}");
+        assert!(text.contains("errors       8\n  unanswered: 1\n  wrong byte: 7\n"), "{text}");
+        assert!(text.contains("e.g. session 0: wrong byte"), "{text}");
+    }
+}

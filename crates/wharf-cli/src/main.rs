@@ -1,0 +1,86 @@
+//! The `wharf` command: an echo server, and a load tester that verifies every byte of every reply.
+//!
+//! Exit codes: 0 all went well, 1 errors were seen while it ran, 2 it was asked for something that
+//! cannot be, or could not start. Whatever goes wrong is one line on stderr: `wharf: …`.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod echo;
+mod figures;
+mod load;
+mod process;
+mod stats_line;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// Servers that hold many long-lived TCP sessions, on completion ports.
+#[derive(Parser)]
+#[command(name = "wharf", version)]
+struct Command {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Serve: send back what comes in, until SIGINT or SIGTERM, then drain.
+    Echo(echo::EchoArguments),
+    /// Load an echo server, and verify every byte of every reply.
+    #[command(subcommand)]
+    Load(load::Load),
+}
+
+/// How a task that could start went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Good,
+    ErrorsSeen,
+}
+
+/// Why a task could not start.
+type StartFailure = Box<dyn Error>;
+
+fn main() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(refusal) => return refuse(&refusal),
+    };
+    let outcome = match command.task {
+        Task::Echo(arguments) => echo::run(arguments),
+        Task::Load(load) => load::run(load),
+    };
+    match outcome {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::ErrorsSeen) => ExitCode::from(1),
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Help and version as clap writes them; a mistake in the arguments as one line.
+fn refuse(refusal: &clap::Error) -> ExitCode {
+    let asked_for = matches!(refusal.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if asked_for || refusal.kind() == help {
+        let _ = refusal.print();
+        return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    }
+    let text = refusal.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let line = lines.collect::<Vec<_>>().join(" ");
+    complain(&format!("{} (see --help)", line.trim_start_matches("error: ")));
+    ExitCode::from(2)
+}
+
+/// One line on stderr; whether anyone can read it makes no difference.
+fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "wharf: {line}");
+}

@@ -1,0 +1,186 @@
+//! The command as a person runs it: the built binary, its output and its exit codes.
+
+mod bad_servers;
+mod running;
+
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use running::{EchoServer, run, stdout_json};
+
+/// Runs a test on every backend that can be had here.
+fn on_each_backend(test: impl Fn(EchoServer, &str)) {
+    for backend in ["uring", "readiness"] {
+        match EchoServer::start(&["--backend", backend]) {
+            Ok(server) => test(server, backend),
+            Err(refusal) if backend == "uring" && refusal.contains("cannot be had here") => {
+                eprintln!("not tested on uring: {refusal}");
+            }
+            Err(refusal) => panic!("{refusal}"),
+        }
+    }
+}
+
+#[test]
+fn every_reply_is_verified_in_a_closed_loop() {
+    on_each_backend(|server, backend| {
+        for options in [&["--depth", "1"][..], &["--depth", "8", "--bytes", "5000"]] {
+            let load = ["load", "echo", "--sessions", "50", "--secs", "0.5", "--json", "-"];
+            let target = ["--backend", backend, "--target", server.address()];
+            let output = run(&[&load[..], &target, options].concat());
+            assert_eq!(output.code, Some(0), "{output:?}");
+            let json = stdout_json(&output);
+            assert_eq!(json["errors"], 0);
+            assert!(json["completed"].as_u64().unwrap() >= 50, "{json}");
+            assert!(json["latency_us"]["p50"].as_f64().unwrap() > 0.0);
+            assert!(json["latency_us"]["p99_9"].as_f64() <= json["latency_us"]["max"].as_f64());
+            assert!(output.stderr.contains("errors       0"), "{output:?}");
+        }
+        server.terminate();
+    });
+}
+
+#[test]
+fn an_open_loop_sends_what_was_asked_for_and_no_more() {
+    on_each_backend(|server, backend| {
+        let load = ["load", "echo", "--sessions", "7", "--secs", "1", "--rate", "500"];
+        let target = ["--backend", backend, "--target", server.address(), "--json", "-"];
+        let output = run(&[&load[..], &target].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        let json = stdout_json(&output);
+        assert_eq!(json["completed"], 500);
+        assert_eq!(json["not_sent"], 0);
+        assert_eq!(json["send_late_us"]["count"], 500);
+        server.terminate();
+    });
+}
+
+#[test]
+fn churn_and_idle_sessions_leave_nothing_behind() {
+    on_each_backend(|server, backend| {
+        let target = ["--backend", backend, "--target", server.address(), "--json", "-"];
+        let load = ["load", "churn", "--sessions", "16", "--secs", "0.5"];
+        let output = run(&[&load[..], &target].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert!(stdout_json(&output)["completed"].as_u64().unwrap() > 16);
+
+        let load = ["load", "churn", "--rate", "100", "--secs", "1"];
+        let output = run(&[&load[..], &target].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert_eq!(stdout_json(&output)["completed"], 100);
+
+        let load = ["load", "idle", "--sessions", "300", "--secs", "0.5"];
+        let output = run(&[&load[..], &target].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert_eq!(stdout_json(&output)["completed"], 300);
+        server.terminate();
+    });
+}
+
+#[test]
+fn frames_with_a_length_go_round_whole() {
+    let server = EchoServer::start(&["--framing", "length", "--workers", "2"]).unwrap();
+    for mode in ["echo", "churn", "idle"] {
+        let load = ["load", mode, "--framing", "length", "--sessions", "20", "--secs", "0.3"];
+        let target = ["--bytes", "65536", "--target", server.address()];
+        let output = run(&[&load[..], &target].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+    }
+    server.terminate();
+}
+
+#[test]
+fn the_figures_of_each_period_can_be_read_by_a_program() {
+    let server = EchoServer::start(&["--json", "--stats-every", "0.05"]).unwrap();
+    let load = ["load", "echo", "--sessions", "10", "--secs", "0.5", "--target"];
+    assert_eq!(run(&[&load[..], &[server.address()]].concat()).code, Some(0));
+    let lines = server.terminate();
+    let stats: Vec<serde_json::Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter_map(|line| line.get("stats").cloned())
+        .collect();
+    assert!(stats.iter().any(|line| line["sessions"] == 10), "{lines:?}");
+    assert!(stats.iter().all(|line| line["balanced"] == true), "{lines:?}");
+    assert_eq!(stats.last().unwrap()["opened_total"], 10);
+    let drained = lines.iter().find(|line| line.contains("drained")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(drained).unwrap()["drained"]["served"],
+        10
+    );
+}
+
+#[test]
+fn the_first_signal_drains_and_the_second_stops() {
+    on_each_backend(|_, backend| {
+        let arguments = ["--backend", backend, "--drain-secs", "600"];
+        let mut server = EchoServer::start(&arguments).unwrap();
+        // A peer that never reads: what is queued for it cannot leave.
+        let mut deaf = TcpStream::connect(server.address()).unwrap();
+        deaf.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let full = loop {
+            if let Err(error) = deaf.write_all(&[7; 65_536]) {
+                break error.kind();
+            }
+        };
+        assert!(matches!(full, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{full:?}");
+
+        server.signal("INT");
+        // It drains when it accepts no more.
+        let address = server.address().to_owned();
+        running::until("the drain begins", || TcpStream::connect(&address).is_err());
+        assert!(server.is_running(), "a drain waits for what is queued");
+        server.signal("TERM");
+        let (code, lines) = server.wait();
+        assert_eq!(code, Some(0));
+        let drained = lines.iter().find(|line| line.starts_with("drained: ")).unwrap();
+        assert!(drained.contains("1 cut off"), "{drained}");
+    });
+}
+
+#[test]
+fn a_server_whose_output_nobody_reads_serves_on() {
+    let (server, stdout) = EchoServer::start_unread(&["--stats-every", "0.02"]).unwrap();
+    drop(stdout);
+    let load = ["load", "echo", "--secs", "0.3", "--target", server.address()];
+    assert_eq!(run(&load).code, Some(0));
+    server.terminate();
+}
+
+#[test]
+fn sessions_beyond_the_most_are_errors_of_the_load() {
+    let server = EchoServer::start(&["--sessions-max", "5"]).unwrap();
+    let load = ["load", "echo", "--sessions", "8", "--secs", "0.3", "--target", server.address()];
+    let output = run(&load);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stdout.contains("errors       3\n"), "{output:?}");
+    assert!(output.stdout.contains("ended early: "), "{output:?}");
+    server.terminate();
+}
+
+#[test]
+fn what_cannot_be_is_one_line_and_exit_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_address = taken.local_addr().unwrap().to_string();
+    for (arguments, says) in [
+        (&["echo", "--backend", "iocp"][..], "invalid value 'iocp'"),
+        (&["echo", "--listen", "nowhere"], "nowhere"),
+        (&["echo", "--listen", taken_address.as_str()], "cannot listen on"),
+        (&["echo", "--listen", "127.0.0.1:0", "--sessions-max", "0"], "sessions_max"),
+        (&["load", "echo"], "--target"),
+        (&["load", "echo", "--target", "127.0.0.1:1", "--rate", "0"], "rate"),
+        (&["load", "echo", "--target", "127.0.0.1:1", "--bytes", "0"], "byte"),
+        (&["load", "idle", "--target", "127.0.0.1:1", "--sessions", "0"], "session"),
+        (&["load", "churn", "--target", "127.0.0.1:1", "--json", "/nowhere/x"], "JSON file"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+        assert!(output.stderr.starts_with("wharf: "), "{output:?}");
+        assert!(output.stderr.contains(says), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    }
+    let output = running::run_with(&["echo", "--listen", "127.0.0.1:0"], &[("WHARF_BACKEND", "x")]);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains("WHARF_BACKEND"), "{output:?}");
+}

@@ -1,0 +1,137 @@
+//! Starting the binary, and what it says.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
+
+/// Longer than anything here takes, even on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    run_with(arguments, &[])
+}
+
+pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(WHARF);
+    command.args(arguments).env_remove("WHARF_BACKEND").envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    Output {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub(crate) fn stdout_json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `wharf echo` on a free port. Dropping it kills it.
+pub(crate) struct EchoServer {
+    child: Child,
+    address: String,
+    /// Takes its lines in, so that it never waits for a full pipe.
+    reader: Option<JoinHandle<Vec<String>>>,
+}
+
+impl EchoServer {
+    /// The error is what it said on stderr instead of listening.
+    pub(crate) fn start(arguments: &[&str]) -> Result<EchoServer, String> {
+        let (mut server, stdout) = EchoServer::start_unread(arguments)?;
+        let lines = move || stdout.lines().map_while(Result::ok).collect();
+        server.reader = Some(thread::spawn(lines));
+        Ok(server)
+    }
+
+    /// The first line has been read, the rest is the caller's to read.
+    pub(crate) fn start_unread(
+        arguments: &[&str],
+    ) -> Result<(EchoServer, BufReader<ChildStdout>), String> {
+        let mut child = Command::new(WHARF)
+            .args(["echo", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .env_remove("WHARF_BACKEND")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut first_line = String::new();
+        stdout.read_line(&mut first_line).unwrap();
+        let Some(at) = first_line.find("127.0.0.1:") else {
+            let mut refusal = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut refusal).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(2), "{first_line} {refusal}");
+            return Err(refusal);
+        };
+        let is_part = |c: char| c.is_ascii_digit() || c == '.' || c == ':';
+        let address: String = first_line[at..].chars().take_while(|c| is_part(*c)).collect();
+        Ok((EchoServer { child, address, reader: None }, stdout))
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([format!("-{name}"), pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Its exit code and its lines, once it has ended.
+    pub(crate) fn wait(mut self) -> (Option<i32>, Vec<String>) {
+        let mut code = None;
+        until("the server ends", || {
+            let status = self.child.try_wait().unwrap();
+            code = status.map(|status| status.code());
+            status.is_some()
+        });
+        let lines = self.reader.take().map(|reader| reader.join().unwrap()).unwrap_or_default();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(stderr, "", "nothing to complain of");
+        (code.flatten(), lines)
+    }
+
+    /// Ends it as an operator does; it must end well, having drained.
+    pub(crate) fn terminate(self) -> Vec<String> {
+        self.signal("TERM");
+        let reads = self.reader.is_some();
+        let (code, lines) = self.wait();
+        assert_eq!(code, Some(0), "{lines:?}");
+        assert!(!reads || lines.iter().any(|line| line.contains("drained")), "{lines:?}");
+        lines
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,177 @@
+//! Accepting: the listeners, on the first worker's port.
+//!
+//! The acceptor takes sockets in, the worker admits them (a slot in the table, the least-loaded
+//! worker) or closes them at once. When accepting fails for want of descriptors or memory it pauses
+//! for [`RETRY_PAUSE`] and goes on: the connections wait in the kernel's backlog meanwhile, and the
+//! worker sleeps.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::clock::Moment;
+use crate::config::Options;
+use crate::port::{CompletionPort, Failure, Operation, OperationKind, Registration, Token};
+
+/// How long accepting pauses after a failure: half of the 100 ms within which it must go on after
+/// a descriptor has come free, and at 20 tries a second no load.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+pub(crate) struct Acceptor {
+    listeners: Vec<Listener>,
+    accepted: VecDeque<Socket>,
+    retry_at: Option<Moment>,
+    ending: bool,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// Until it is registered.
+    socket: Option<Socket>,
+    registration: Option<Registration>,
+    outstanding: bool,
+}
+
+impl Acceptor {
+    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
+        let listeners = sockets
+            .into_iter()
+            .map(|socket| Listener { socket: Some(socket), registration: None, outstanding: false })
+            .collect();
+        Acceptor { listeners, ..Acceptor::default() }
+    }
+
+    /// Takes the listeners to the port.
+    pub(crate) fn register<P: CompletionPort>(&mut self, port: &mut P) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(socket) = listener.socket.take() else { continue };
+            // A refusal is an empty listener: accepting is tried again like after any failure.
+            match port.register(socket, token(index)) {
+                Ok(registration) => listener.registration = Some(registration),
+                Err(refused) => listener.socket = Some(refused.given_back),
+            }
+        }
+    }
+
+    /// Posts an accept for each listener that has none outstanding, unless it is the pause's time.
+    pub(crate) fn post<P: CompletionPort>(&mut self, port: &mut P, now: Moment) {
+        if self.ending || self.retry_at.is_some_and(|retry_at| now < retry_at) {
+            return;
+        }
+        self.retry_at = None;
+        if self.listeners.iter().any(|listener| listener.socket.is_some()) {
+            self.register(port);
+        }
+        for listener in &mut self.listeners {
+            if listener.outstanding {
+                continue;
+            }
+            let posted = match listener.registration {
+                Some(registration) => port.post(registration, Operation::Accept).is_ok(),
+                None => false,
+            };
+            listener.outstanding = posted;
+            if !posted {
+                self.retry_at = Some(now.after(RETRY_PAUSE));
+            }
+        }
+    }
+
+    /// Takes a completion of a listener's.
+    pub(crate) fn complete(
+        &mut self,
+        token: Token,
+        result: Result<Socket, Failure>,
+        more: bool,
+        now: Moment,
+    ) {
+        let index = (u64::MAX - token.0) as usize;
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        listener.outstanding = more;
+        match result {
+            // Also when the acceptor ends: a cancelled accept may have succeeded, and is refused.
+            Ok(socket) => self.accepted.push_back(socket),
+            // The peer was gone before it was accepted: nothing to wait for.
+            Err(Failure::Os(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(Failure::Os(_) | Failure::BuffersExhausted) => {
+                self.retry_at = Some(now.after(RETRY_PAUSE));
+            }
+            Err(Failure::Cancelled) => {}
+        }
+    }
+
+    pub(crate) fn next_accepted(&mut self) -> Option<Socket> {
+        self.accepted.pop_front()
+    }
+
+    /// When the acceptor wants its worker to be awake.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.retry_at.filter(|_| !self.ending)
+    }
+
+    /// Stops accepting, and closes the listeners once their last completion has come.
+    pub(crate) fn end<P: CompletionPort>(&mut self, port: &mut P) {
+        self.ending = true;
+        for listener in &mut self.listeners {
+            listener.socket = None;
+            if let Some(registration) = listener.registration
+                && listener.outstanding
+            {
+                port.cancel(registration, OperationKind::Accept);
+            }
+        }
+    }
+
+    /// Whether nothing of it is outstanding any more. Closes listeners that have ended.
+    pub(crate) fn is_quiet<P: CompletionPort>(&mut self, port: &mut P) -> bool {
+        for listener in &mut self.listeners {
+            if !listener.outstanding
+                && let Some(registration) = listener.registration.take()
+            {
+                drop(port.deregister(registration));
+            }
+        }
+        self.accepted.is_empty() && self.listeners.iter().all(|l| l.registration.is_none())
+    }
+}
+
+/// Sets the options of a new session's socket. None of them can keep it from being served, so a
+/// refusal (the peer may be gone already) is not looked at.
+pub(crate) fn prepare(socket: &Socket, options: &Options, accepted: bool) {
+    // Accepted sockets have inherited what `listen` set, on Linux.
+    let inherited = accepted && cfg!(target_os = "linux");
+    if options.no_delay && !inherited {
+        let _ = socket.set_tcp_nodelay(true);
+    }
+    if let Some(after) = options.keepalive
+        && !inherited
+    {
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after));
+    }
+}
+
+/// Makes a listening socket.
+pub(crate) fn listen(address: SocketAddr, options: &Options) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // so that [::] and 0.0.0.0 can both be listened on
+    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    // Inherited by every accepted socket on Linux: one system call here saves one for each.
+    socket.set_tcp_nodelay(options.no_delay)?;
+    if let Some(after) = options.keepalive {
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.listen_backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+/// A token that is no session's: the generation above all of theirs.
+fn token(listener: usize) -> Token {
+    Token(u64::MAX - listener as u64)
+}

@@ -1,0 +1,12 @@
+//! Memory that travels: what an operation owns while the OS may touch it.
+//!
+//! Both types know neither sessions nor ports. A session fills them, a port
+//! borrows their bytes for the OS, and a completion brings them back
+//! (invariants 2 and 7). They own heap memory that stays where it is when the
+//! owner is moved, which is what lets a port hand out their addresses.
+
+mod ring_buffer;
+mod send_batch;
+
+pub(crate) use ring_buffer::RingBuffer;
+pub(crate) use send_batch::{BatchPool, SendBatch};

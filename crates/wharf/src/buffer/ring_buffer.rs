@@ -1,0 +1,161 @@
+//! A ring of bytes with two free segments to write to and two filled ones to read from.
+//!
+//! Two, because either side may wrap once around the end of the memory. An
+//! operating system that takes several buffers in one receive (two WSABUFs, two
+//! iovecs) can so fill all that is free at once; nothing is ever moved to make
+//! room, except by [`RingBuffer::make_contiguous`] when a frame lies across the
+//! wrap and the handler must see it in one piece.
+
+/// A ring buffer of fixed capacity. `head` is where the oldest byte lies.
+#[derive(Debug)]
+pub(crate) struct RingBuffer {
+    memory: Box<[u8]>,
+    head: usize,
+    len: usize,
+}
+
+impl RingBuffer {
+    /// A ring that holds `capacity` bytes (at least 1).
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        RingBuffer { memory: vec![0; capacity.max(1)].into_boxed_slice(), head: 0, len: 0 }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn free(&self) -> usize {
+        self.capacity() - self.len
+    }
+
+    fn tail(&self) -> usize {
+        let tail = self.head + self.len;
+        if tail >= self.capacity() { tail - self.capacity() } else { tail }
+    }
+
+    /// The free memory in the order it will be filled; the second is empty unless it wraps.
+    pub(crate) fn free_segments(&mut self) -> [&mut [u8]; 2] {
+        let (head, tail, free) = (self.head, self.tail(), self.free());
+        if free == 0 {
+            return [&mut [], &mut []];
+        }
+        if tail < head {
+            return [&mut self.memory[tail..head], &mut []];
+        }
+        let (front, back) = self.memory.split_at_mut(tail);
+        [back, &mut front[..head]]
+    }
+
+    /// Says that the first `count` bytes of the free segments have been filled.
+    pub(crate) fn filled(&mut self, count: usize) {
+        assert!(count <= self.free(), "more bytes were received than there was room for");
+        self.len += count;
+    }
+
+    /// The waiting bytes, oldest first; the second is empty unless they wrap.
+    pub(crate) fn filled_segments(&self) -> [&[u8]; 2] {
+        let end = self.head + self.len;
+        if end <= self.capacity() {
+            [&self.memory[self.head..end], &[]]
+        } else {
+            [&self.memory[self.head..], &self.memory[..end - self.capacity()]]
+        }
+    }
+
+    /// Copies as much of `bytes` as there is room for, and says how much that was.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.free());
+        let [first, second] = self.free_segments();
+        let cut = count.min(first.len());
+        first[..cut].copy_from_slice(&bytes[..cut]);
+        second[..count - cut].copy_from_slice(&bytes[cut..count]);
+        self.filled(count);
+        count
+    }
+
+    /// Forgets the oldest `count` bytes.
+    pub(crate) fn consume(&mut self, count: usize) {
+        assert!(count <= self.len, "more bytes were consumed than waited");
+        self.len -= count;
+        self.head = if self.len == 0 {
+            0
+        } else {
+            let head = self.head + count;
+            if head >= self.capacity() { head - self.capacity() } else { head }
+        };
+    }
+
+    /// The waiting bytes in one piece; moves them only when they wrap.
+    pub(crate) fn make_contiguous(&mut self) -> &[u8] {
+        if self.head + self.len > self.capacity() {
+            self.memory.rotate_left(self.head);
+            self.head = 0;
+        }
+        &self.memory[self.head..self.head + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_wraps_uses_both_free_segments() {
+        let mut ring = RingBuffer::with_capacity(8);
+        assert_eq!(ring.write(b"abcdef"), 6);
+        ring.consume(4);
+        assert_eq!(ring.free_segments().map(|segment| segment.len()), [2, 4]);
+        assert_eq!(ring.write(b"ghijklm"), 6, "only what there is room for");
+        assert_eq!(ring.filled_segments(), [b"efgh", b"ijkl"]);
+        assert_eq!(ring.free_segments().map(|segment| segment.len()), [0, 0]);
+    }
+
+    #[test]
+    fn a_wrapped_read_side_can_be_had_in_one_piece() {
+        let mut ring = RingBuffer::with_capacity(4);
+        ring.write(b"abcd");
+        ring.consume(3);
+        ring.write(b"ef");
+        assert_eq!(ring.filled_segments(), [&b"d"[..], b"ef"]);
+        assert_eq!(ring.make_contiguous(), b"def");
+        assert_eq!(ring.filled_segments(), [&b"def"[..], b""]);
+        assert_eq!(ring.write(b"ghi"), 1);
+        assert_eq!(ring.make_contiguous(), b"defg");
+    }
+
+    #[test]
+    fn an_emptied_ring_begins_at_its_start_again() {
+        let mut ring = RingBuffer::with_capacity(4);
+        ring.write(b"abc");
+        ring.consume(3);
+        assert_eq!(ring.free_segments().map(|segment| segment.len()), [4, 0]);
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_whatever_the_steps() {
+        let mut ring = RingBuffer::with_capacity(13);
+        let (mut next_in, mut next_out) = (0u8, 0u8);
+        for step in 0..10_000usize {
+            let chunk: Vec<u8> = (0..step % 7).map(|i| next_in.wrapping_add(i as u8)).collect();
+            next_in = next_in.wrapping_add(ring.write(&chunk) as u8);
+            let take = (step * 5 % 6).min(ring.len());
+            let [first, second] = ring.filled_segments();
+            for byte in first.iter().chain(second).take(take) {
+                assert_eq!(*byte, next_out);
+                next_out = next_out.wrapping_add(1);
+            }
+            ring.consume(take);
+        }
+        assert!(next_out > 0 || next_in > 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "more bytes were received")]
+    fn filling_more_than_is_free_is_refused() {
+        RingBuffer::with_capacity(4).filled(5);
+    }
+}

@@ -1,0 +1,304 @@
+//! The options of a server, each with its default, the reason for it, and what happens at its limit.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::{BackendRefusal, Error, Result};
+use crate::framing::{Framing, RAW_FRAME_BYTES_MAX};
+
+/// Which completion port to use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// io_uring where the kernel grants every feature it needs, else readiness. The default.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// epoll or kqueue.
+    Readiness,
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Backend::Auto),
+            "uring" => Ok(Backend::Uring),
+            "readiness" => Ok(Backend::Readiness),
+            _ => Err(Error::BackendName { value: name.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Auto => "auto",
+            Backend::Uring => "uring",
+            Backend::Readiness => "readiness",
+        })
+    }
+}
+
+/// Which port was chosen, and why. Its `Display` is the one line that a server says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendChoice {
+    /// It was asked for by name.
+    Forced(Backend),
+    /// io_uring was there with all it needs.
+    UringGranted,
+    /// io_uring cannot be used, for this reason.
+    UringRefused(BackendRefusal),
+}
+
+impl BackendChoice {
+    /// The port that serves: [`Backend::Uring`] or [`Backend::Readiness`].
+    pub fn backend(&self) -> Backend {
+        match self {
+            BackendChoice::Forced(backend) => *backend,
+            BackendChoice::UringGranted => Backend::Uring,
+            BackendChoice::UringRefused(_) => Backend::Readiness,
+        }
+    }
+}
+
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendChoice::Forced(backend) => write!(f, "{backend} (asked for)"),
+            BackendChoice::UringGranted => {
+                f.write_str("uring (the kernel grants every feature it needs)")
+            }
+            BackendChoice::UringRefused(reason) => write!(f, "readiness (no io_uring: {reason})"),
+        }
+    }
+}
+
+/// What happens when a session's peer does not read as fast as it is sent to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backpressure {
+    /// A frame that finds the send queue full ends the session with
+    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). The default: whoever
+    /// pushes to many sessions must not be held up, or filled up, by one of them.
+    #[default]
+    CloseSlowConsumer,
+    /// While more than half of the send queue is filled, nothing is received from the peer; it is
+    /// received again when three quarters are free. For handlers that answer what they get, as an
+    /// echo does: TCP then holds the peer back. What had been received already waits in the
+    /// receive queue: the first time at most one worker's lent buffers, after that one buffer.
+    PauseReceive,
+}
+
+/// How long a new session may take until its first whole frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FirstFrameTimeout {
+    /// 10 s with a framing other than raw; none with raw, whose peers may listen for ever.
+    #[default]
+    ByFraming,
+    /// No limit.
+    Never,
+    /// This long.
+    After(Duration),
+}
+
+/// How to end a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Take no more frames, let what is queued leave, then end.
+    Drain,
+    /// End now; what is queued is lost.
+    Stop,
+}
+
+/// The options of a server or connector. A plain struct: change what you need and take the rest
+/// from `..Options::default()`.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Worker threads; 0 means as many as there are cores to run on. Default 0.
+    pub workers: usize,
+    /// Which port; `WHARF_BACKEND` in the environment overrides [`Backend::Auto`]. Default `Auto`.
+    pub backend: Backend,
+    /// The most sessions at once, 1 to 16,777,216. A peer that comes when there are as many is
+    /// closed at once and counted as refused. Default 65,536: more than the usual descriptor
+    /// limit, at 300 to 400 bytes each while idle.
+    pub sessions_max: u32,
+    /// The most bytes that wait to be sent to one session, headers included, 1 to 1 GiB. A frame
+    /// for which there is no room is refused whole. Default 256 KiB: a second of a 2 Mbit/s
+    /// stream, so a peer that is merely slow for a moment is not cut, and one that stopped
+    /// reading costs no more than that. A frame can be no larger than this.
+    pub send_queue_bytes_max: usize,
+    /// What happens when it is full. Default [`Backpressure::CloseSlowConsumer`].
+    pub backpressure: Backpressure,
+    /// End a session from which nothing was received for so long. Default `None`: long-lived
+    /// sessions are what this is for, and some of them only listen.
+    pub idle_timeout: Option<Duration>,
+    /// End a session whose first whole frame takes longer than this (a "slow loris").
+    /// Default [`FirstFrameTimeout::ByFraming`].
+    pub first_frame_timeout: FirstFrameTimeout,
+    /// End a session to which bytes wait to be sent of which none left for so long. Default 60 s:
+    /// longer than any live path stalls, shorter than TCP's own patience of 15 minutes.
+    pub send_stall_timeout: Option<Duration>,
+    /// After a local close with [`Close::Drain`], how long to wait for the peer's own end of
+    /// stream, so that a reset does not take away what was just sent. Default 1 s.
+    pub close_linger: Duration,
+    /// TCP_NODELAY. Default `true`: wharf coalesces frames itself, Nagle would only delay them.
+    pub no_delay: bool,
+    /// Let the kernel probe a silent peer after so long. Default `None`.
+    pub keepalive: Option<Duration>,
+    /// How many connections the kernel may hold for us before they are accepted. Default 4,096
+    /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers.
+    pub listen_backlog: u32,
+    /// The most bytes that wait in all receive queues of one worker: frames that have come in part,
+    /// and what had come before receiving was paused. A session that would pass it ends, with
+    /// [`CloseReason::ReceiveQueueFull`](crate::CloseReason::ReceiveQueueFull). Default 256 MiB:
+    /// a thousand sessions that each pause for the first time with a full window received. At
+    /// least one frame.
+    pub receive_queues_bytes_max: usize,
+    /// Lent receive buffers per worker on io_uring, a power of two up to 32,768. Default 256. When
+    /// all are out, receives wait for one to come back; nothing is lost.
+    pub receive_buffers: u16,
+    /// The size of each, 1 KiB to 1 MiB. Default 16 KiB: smaller ones make bulk cost up to five
+    /// times as much, and small frames cost the same in any size.
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            workers: 0,
+            backend: Backend::Auto,
+            sessions_max: 65_536,
+            send_queue_bytes_max: 256 * 1024,
+            backpressure: Backpressure::CloseSlowConsumer,
+            idle_timeout: None,
+            first_frame_timeout: FirstFrameTimeout::ByFraming,
+            send_stall_timeout: Some(Duration::from_secs(60)),
+            close_linger: Duration::from_secs(1),
+            no_delay: true,
+            keepalive: None,
+            listen_backlog: 4_096,
+            receive_queues_bytes_max: 256 * 1024 * 1024,
+            receive_buffers: 256,
+            receive_buffer_bytes: 16 * 1024,
+        }
+    }
+}
+
+impl Options {
+    /// How many workers there will be.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+
+    pub(crate) fn first_frame_limit(&self, framing: &Framing) -> Option<Duration> {
+        match self.first_frame_timeout {
+            FirstFrameTimeout::ByFraming if framing.is_raw() => None,
+            FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
+            FirstFrameTimeout::Never => None,
+            FirstFrameTimeout::After(limit) => Some(limit),
+        }
+    }
+
+    /// Bytes lent by one worker's port at once.
+    pub(crate) fn lent_bytes_max(&self) -> usize {
+        (usize::from(self.receive_buffers) * self.receive_buffer_bytes)
+            .max(crate::port::readiness::LENT_BYTES_MAX)
+    }
+
+    /// The most user-space memory that the sessions and workers can come to hold, in bytes, if
+    /// every session fills every bound at once. It does not count the handler's own state, nor
+    /// what the kernel holds.
+    pub fn memory_bytes_max(&self) -> u64 {
+        let session = crate::session::SESSION_BYTES + self.send_queue_bytes_max + 2 * 64 * 1024; // the last, unfilled piece of each of two batches
+        let worker =
+            crate::worker::WORKER_BYTES + self.lent_bytes_max() + 2 * self.receive_queues_bytes_max; // a ring grows by doubling
+        u64::from(self.sessions_max) * session as u64 + (self.worker_count() * worker) as u64
+    }
+
+    pub(crate) fn check(&self, framing: &Framing) -> Result<()> {
+        let rule = |name, value: u64, holds: bool, rule| {
+            if holds { Ok(()) } else { Err(Error::Option { name, value, rule }) }
+        };
+        let queue = self.send_queue_bytes_max;
+        rule("workers", self.workers as u64, self.workers <= 1024, "it may be at most 1,024")?;
+        rule(
+            "sessions_max",
+            self.sessions_max.into(),
+            (1..=1 << 24).contains(&self.sessions_max),
+            "it must be 1 to 16,777,216",
+        )?;
+        rule(
+            "send_queue_bytes_max",
+            queue as u64,
+            (1..=1 << 30).contains(&queue),
+            "it must be 1 byte to 1 GiB",
+        )?;
+        let frame_max = framing.wire_frame_bytes_max().unwrap_or(0);
+        rule("frame_bytes_max", frame_max as u64, frame_max <= 1 << 30, "it may be at most 1 GiB")?;
+        let queues = self.receive_queues_bytes_max;
+        rule(
+            "receive_queues_bytes_max",
+            queues as u64,
+            queues >= frame_max && queues <= 1 << 40,
+            "it must hold a frame, and may be at most 1 TiB",
+        )?;
+        rule(
+            "receive_buffers",
+            self.receive_buffers.into(),
+            self.receive_buffers.is_power_of_two() && self.receive_buffers <= 32_768,
+            "it must be a power of two up to 32,768",
+        )?;
+        rule(
+            "receive_buffer_bytes",
+            self.receive_buffer_bytes as u64,
+            (1024..=1 << 20).contains(&self.receive_buffer_bytes),
+            "it must be 1 KiB to 1 MiB",
+        )?;
+        if self.backpressure == Backpressure::PauseReceive {
+            let largest = framing.wire_frame_bytes_max().unwrap_or(RAW_FRAME_BYTES_MAX);
+            rule(
+                "send_queue_bytes_max",
+                queue as u64,
+                queue / 2 >= largest,
+                "with PauseReceive it must hold two of the largest frames that can be received",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_with_every_framing_and_both_policies() {
+        for framing in [Framing::raw(), Framing::length_prefixed(Default::default())] {
+            for backpressure in [Backpressure::CloseSlowConsumer, Backpressure::PauseReceive] {
+                Options { backpressure, ..Options::default() }.check(&framing).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_outside_its_range_is_named_in_the_error() {
+        let options = Options { sessions_max: 0, ..Options::default() };
+        let error = options.check(&Framing::raw()).unwrap_err().to_string();
+        assert_eq!(error, "option sessions_max is 0, but it must be 1 to 16,777,216");
+        let options = Options {
+            send_queue_bytes_max: 1000,
+            backpressure: Backpressure::PauseReceive,
+            ..Options::default()
+        };
+        assert!(options.check(&Framing::raw()).is_err(), "an echo could lose a frame");
+    }
+}

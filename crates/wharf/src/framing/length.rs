@@ -1,0 +1,326 @@
+//! Length-prefixed frames: a header that says how many bytes follow it.
+//!
+//! A length is a claim by a peer. It is read as a `u64`, whatever its width, and compared with the
+//! bound before it becomes a `usize` or is added to anything, so no length can overflow a sum or
+//! cost memory.
+
+use super::{Cut, FramingError};
+
+/// The shape of the header, and the bound on what it announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LengthPrefix {
+    /// How many bytes the length has. Default four: two are too few for the default bound, and
+    /// eight only say more zeros.
+    pub width: LengthWidth,
+    /// In which order they come. Default big endian, the order of the network.
+    pub endianness: Endianness,
+    /// Whether the length counts the header's own bytes as well. Default `false`: then every
+    /// length is a possible one. If `true`, a length smaller than the header ends the session with
+    /// [`CloseReason::LengthTooSmall`](crate::CloseReason::LengthTooSmall).
+    pub counts_itself: bool,
+    /// The most bytes that a frame may have, its header not counted. Default 64 KiB (65,536):
+    /// ample for messages, and what an unfinished frame may cost per session. A peer that announces
+    /// more is closed with [`CloseReason::FrameTooLarge`](crate::CloseReason::FrameTooLarge) before
+    /// anything is allocated. A width that cannot say so much lowers the bound to what it can.
+    pub frame_bytes_max: usize,
+}
+
+/// How many bytes a length has on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LengthWidth {
+    /// One byte: lengths up to 255.
+    One,
+    /// Two bytes: lengths up to 65,535.
+    Two,
+    /// Four bytes: lengths up to 4 GiB less one byte.
+    Four,
+    /// Eight bytes: any length.
+    Eight,
+}
+
+/// In which order the bytes of a length come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endianness {
+    /// The most significant byte first.
+    Big,
+    /// The least significant byte first.
+    Little,
+}
+
+impl LengthWidth {
+    /// The width in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            LengthWidth::One => 1,
+            LengthWidth::Two => 2,
+            LengthWidth::Four => 4,
+            LengthWidth::Eight => 8,
+        }
+    }
+
+    fn length_max(self) -> u64 {
+        u64::MAX >> (64 - 8 * self.bytes())
+    }
+}
+
+impl Default for LengthPrefix {
+    fn default() -> Self {
+        LengthPrefix {
+            width: LengthWidth::Four,
+            endianness: Endianness::Big,
+            counts_itself: false,
+            frame_bytes_max: 65_536,
+        }
+    }
+}
+
+impl LengthPrefix {
+    /// What the length says beyond the frame's own bytes.
+    fn counted_header_bytes(&self) -> u64 {
+        if self.counts_itself { self.width.bytes() as u64 } else { 0 }
+    }
+
+    /// The bound that holds: what was asked for, as far as the width can say it and a `usize` can
+    /// count it together with its header.
+    fn bound(&self) -> u64 {
+        let countable = self.frame_bytes_max.min(usize::MAX - self.width.bytes());
+        (countable as u64).min(self.width.length_max() - self.counted_header_bytes())
+    }
+
+    pub(super) fn wire_frame_bytes_max(&self) -> usize {
+        self.width.bytes() + self.bound() as usize
+    }
+
+    pub(super) fn cut(&self, bytes: &[u8]) -> Cut {
+        let header_bytes = self.width.bytes();
+        let Some(header) = bytes.get(..header_bytes) else {
+            return Cut::More { bytes_min: header_bytes };
+        };
+        match self.frame_bytes(self.decode(header)) {
+            Err(error) => Cut::Refused(error),
+            Ok(frame_bytes) if bytes.len() - header_bytes < frame_bytes => {
+                Cut::More { bytes_min: header_bytes + frame_bytes }
+            }
+            Ok(frame_bytes) => Cut::Frame { header_bytes, frame_bytes },
+        }
+    }
+
+    pub(super) fn encode_header(
+        &self,
+        frame_bytes: usize,
+        header: &mut [u8; 8],
+    ) -> Result<usize, FramingError> {
+        let frame_bytes = self.within_bound(frame_bytes as u64)? as u64;
+        let length = frame_bytes + self.counted_header_bytes();
+        let width = self.width.bytes();
+        match self.endianness {
+            Endianness::Big => header[..width].copy_from_slice(&length.to_be_bytes()[8 - width..]),
+            Endianness::Little => header[..width].copy_from_slice(&length.to_le_bytes()[..width]),
+        }
+        Ok(width)
+    }
+
+    fn decode(&self, header: &[u8]) -> u64 {
+        let append = |length: u64, byte: &u8| length << 8 | u64::from(*byte);
+        match self.endianness {
+            Endianness::Big => header.iter().fold(0, append),
+            Endianness::Little => header.iter().rev().fold(0, append),
+        }
+    }
+
+    fn frame_bytes(&self, length: u64) -> Result<usize, FramingError> {
+        let min = self.counted_header_bytes();
+        let bytes = length.checked_sub(min).ok_or(FramingError::LengthTooSmall { length, min })?;
+        self.within_bound(bytes)
+    }
+
+    fn within_bound(&self, bytes: u64) -> Result<usize, FramingError> {
+        let max = self.bound();
+        if bytes <= max {
+            Ok(bytes as usize)
+        } else {
+            Err(FramingError::FrameTooLarge { bytes, max })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Framing;
+    use super::*;
+
+    fn prefixes(frame_bytes_max: usize) -> Vec<LengthPrefix> {
+        let mut prefixes = Vec::new();
+        for width in [LengthWidth::One, LengthWidth::Two, LengthWidth::Four, LengthWidth::Eight] {
+            for endianness in [Endianness::Big, Endianness::Little] {
+                for counts_itself in [false, true] {
+                    prefixes.push(LengthPrefix {
+                        width,
+                        endianness,
+                        counts_itself,
+                        frame_bytes_max,
+                    });
+                }
+            }
+        }
+        prefixes
+    }
+
+    fn eight_bytes(frame_bytes_max: usize, counts_itself: bool) -> LengthPrefix {
+        let width = LengthWidth::Eight;
+        LengthPrefix { width, counts_itself, frame_bytes_max, ..LengthPrefix::default() }
+    }
+
+    /// Cuts a stream that arrives as `first` and then `second`, as a session does.
+    fn frames(framing: &Framing, first: &[u8], second: &[u8]) -> Vec<Vec<u8>> {
+        let (mut waiting, mut frames, mut needed) = (Vec::new(), Vec::new(), 0);
+        for part in [first, second] {
+            waiting.extend_from_slice(part);
+            while waiting.len() >= needed {
+                match framing.cut(&waiting) {
+                    Cut::Frame { header_bytes, frame_bytes } => {
+                        let rest = waiting.split_off(header_bytes + frame_bytes);
+                        frames.push(waiting.split_off(header_bytes));
+                        (waiting, needed) = (rest, 0);
+                    }
+                    Cut::More { bytes_min } => {
+                        assert!(bytes_min > waiting.len(), "it would be asked in vain");
+                        needed = bytes_min;
+                    }
+                    Cut::Refused(error) => panic!("{error:?}"),
+                }
+            }
+        }
+        assert!(waiting.is_empty());
+        frames
+    }
+
+    #[test]
+    fn every_length_up_to_the_limit_comes_back_in_every_shape() {
+        for prefix in prefixes(70_000) {
+            let framing = Framing::length_prefixed(prefix);
+            let header_bytes = prefix.width.bytes();
+            let max = framing.wire_frame_bytes_max().unwrap() - header_bytes;
+            let bytes = vec![0; header_bytes + 70_000];
+            for frame_bytes in [0, 1, 2, 127, 253, 254, 255, 256, 65_533, 65_535, 65_536, max] {
+                let mut header = [0xEE; 8];
+                let encoded = framing.encode_header(frame_bytes, &mut header);
+                if frame_bytes > max {
+                    let (bytes, max) = (frame_bytes as u64, max as u64);
+                    assert_eq!(encoded, Err(FramingError::FrameTooLarge { bytes, max }));
+                    continue;
+                }
+                assert_eq!(encoded, Ok(header_bytes));
+                assert!(header[header_bytes..].iter().all(|byte| *byte == 0xEE));
+                let mut wire = bytes[..header_bytes + frame_bytes].to_vec();
+                wire[..header_bytes].copy_from_slice(&header[..header_bytes]);
+                let whole = Cut::Frame { header_bytes, frame_bytes };
+                assert_eq!(framing.cut(&wire), whole, "{prefix:?}");
+                let bytes_min = wire.len();
+                if frame_bytes > 0 {
+                    assert_eq!(framing.cut(&wire[..bytes_min - 1]), Cut::More { bytes_min });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_one_byte_over_the_bound_is_refused_in_both_directions() {
+        for prefix in prefixes(100) {
+            let framing = Framing::length_prefixed(prefix);
+            let mut header = [0; 8];
+            assert!(framing.encode_header(100, &mut header).is_ok());
+            let refusal = FramingError::FrameTooLarge { bytes: 101, max: 100 };
+            assert_eq!(framing.encode_header(101, &mut header), Err(refusal));
+            let wider = LengthPrefix { frame_bytes_max: 101, ..prefix };
+            let used = Framing::length_prefixed(wider).encode_header(101, &mut header).unwrap();
+            assert_eq!(framing.cut(&header[..used]), Cut::Refused(refusal));
+        }
+    }
+
+    #[test]
+    fn a_width_that_cannot_say_the_bound_lowers_it() {
+        let maxima = prefixes(1 << 20).into_iter().step_by(4).map(|prefix| {
+            let counting = LengthPrefix { counts_itself: true, ..prefix };
+            (prefix.wire_frame_bytes_max(), counting.wire_frame_bytes_max())
+        });
+        let mib = 1 << 20;
+        let expected = [(256, 255), (65_537, 65_535), (mib + 4, mib + 4), (mib + 8, mib + 8)];
+        assert!(maxima.eq(expected));
+    }
+
+    #[test]
+    fn the_largest_length_there_is_overflows_nothing() {
+        let all = [0xFF; 8];
+        for counts_itself in [false, true] {
+            let bytes = if counts_itself { u64::MAX - 8 } else { u64::MAX };
+            let prefix = eight_bytes(100, counts_itself);
+            let refusal = FramingError::FrameTooLarge { bytes, max: 100 };
+            assert_eq!(prefix.cut(&all), Cut::Refused(refusal));
+            assert_eq!(eight_bytes(usize::MAX, counts_itself).wire_frame_bytes_max(), usize::MAX);
+        }
+        let max = (usize::MAX - 8) as u64;
+        let refusal = FramingError::FrameTooLarge { bytes: u64::MAX, max };
+        assert_eq!(eight_bytes(usize::MAX, false).cut(&all), Cut::Refused(refusal));
+        let encoded = eight_bytes(usize::MAX, false).encode_header(usize::MAX, &mut [0; 8]);
+        assert!(matches!(encoded, Err(FramingError::FrameTooLarge { .. })));
+    }
+
+    #[test]
+    fn a_length_that_counts_itself_is_no_smaller_than_itself() {
+        let prefix = LengthPrefix { counts_itself: true, ..LengthPrefix::default() };
+        let refusal = FramingError::LengthTooSmall { length: 3, min: 4 };
+        assert_eq!(prefix.cut(&[0, 0, 0, 3, 9]), Cut::Refused(refusal));
+        let empty = Cut::Frame { header_bytes: 4, frame_bytes: 0 };
+        assert_eq!(prefix.cut(&[0, 0, 0, 4]), empty);
+    }
+
+    #[test]
+    fn wherever_a_stream_is_chopped_the_frames_are_the_same() {
+        for prefix in prefixes(65_536) {
+            let framing = Framing::length_prefixed(prefix);
+            let sent: Vec<Vec<u8>> = [3, 0, 1, 0, 0, 40].map(|n| (0..n).collect()).to_vec();
+            let mut stream = Vec::new();
+            for frame in &sent {
+                let mut header = [0; 8];
+                let used = framing.encode_header(frame.len(), &mut header).unwrap();
+                stream.extend_from_slice(&header[..used]);
+                stream.extend_from_slice(frame);
+            }
+            for split in 0..=stream.len() {
+                let (first, second) = stream.split_at(split);
+                assert_eq!(frames(&framing, first, second), sent, "{prefix:?} at {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_cut_or_refused_and_never_out_of_bounds() {
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..20_000 {
+            let garbage: Vec<u8> = (0..random() % 40)
+                .map(|_| if random() % 2 == 0 { 0 } else { random() as u8 })
+                .collect();
+            for bound in [0, 20, usize::MAX] {
+                for prefix in prefixes(bound) {
+                    let wire_max = prefix.wire_frame_bytes_max();
+                    match prefix.cut(&garbage) {
+                        Cut::Frame { header_bytes, frame_bytes } => {
+                            assert!(header_bytes + frame_bytes <= garbage.len().min(wire_max));
+                        }
+                        Cut::More { bytes_min } => {
+                            assert!(bytes_min > garbage.len() && bytes_min <= wire_max);
+                        }
+                        Cut::Refused(_) => {}
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Bytes to frames, without I/O: where in a stream one frame ends and the next begins.
+//!
+//! A framing only looks. [`Framing::cut`] is shown the bytes that are there, from a frame boundary
+//! on, and says where the first frame lies or how many bytes to gather before asking again; it
+//! copies nothing, keeps nothing and allocates nothing. So a frame can be handed out straight from
+//! the buffer that it was received into, and what a peer announces is judged before any memory is
+//! spent on it (invariant 9).
+
+mod length;
+
+pub use length::{Endianness, LengthPrefix, LengthWidth};
+
+/// The most that one raw frame has: what was received at once may be delivered in several.
+pub(crate) const RAW_FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// How a session's bytes are cut into frames: the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framing(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Raw,
+    Length(LengthPrefix),
+}
+
+/// What the bytes from a frame boundary on are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// A whole frame: a header, then the frame that the handler sees.
+    Frame { header_bytes: usize, frame_bytes: usize },
+    /// Not yet a whole frame. Ask again when so many bytes are there, counted from the boundary.
+    More { bytes_min: usize },
+    /// No frame can be had from this stream any more.
+    Refused(FramingError),
+}
+
+/// Why bytes are no frame, or a frame cannot be put into bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FramingError {
+    /// The frame is larger than is allowed, or than its header can say.
+    FrameTooLarge { bytes: u64, max: u64 },
+    /// A length that counts its own header is smaller than that header.
+    LengthTooSmall { length: u64, min: u64 },
+}
+
+impl Framing {
+    /// No framing: whatever was received at once, up to 64 KiB, is one frame, and a frame is sent as it is.
+    pub fn raw() -> Self {
+        Framing(Kind::Raw)
+    }
+
+    /// Each frame follows a header that says how long it is.
+    pub fn length_prefixed(prefix: LengthPrefix) -> Self {
+        Framing(Kind::Length(prefix))
+    }
+
+    pub(crate) fn is_raw(&self) -> bool {
+        self.0 == Kind::Raw
+    }
+
+    /// The most bytes that a frame and its header have on the wire; raw frames know no bound.
+    pub(crate) fn wire_frame_bytes_max(&self) -> Option<usize> {
+        match &self.0 {
+            Kind::Raw => None,
+            Kind::Length(prefix) => Some(prefix.wire_frame_bytes_max()),
+        }
+    }
+
+    /// Looks for the frame that begins at the first of `bytes`.
+    pub(crate) fn cut(&self, bytes: &[u8]) -> Cut {
+        match &self.0 {
+            Kind::Raw if bytes.is_empty() => Cut::More { bytes_min: 1 },
+            Kind::Raw => {
+                Cut::Frame { header_bytes: 0, frame_bytes: bytes.len().min(RAW_FRAME_BYTES_MAX) }
+            }
+            Kind::Length(prefix) => prefix.cut(bytes),
+        }
+    }
+
+    /// Writes what goes before a frame of `frame_bytes`; says how many bytes of `header` that took.
+    pub(crate) fn encode_header(
+        &self,
+        frame_bytes: usize,
+        header: &mut [u8; 8],
+    ) -> Result<usize, FramingError> {
+        match &self.0 {
+            Kind::Raw => Ok(0),
+            Kind::Length(prefix) => prefix.encode_header(frame_bytes, header),
+        }
+    }
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Framing::raw()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_are_one_frame_as_they_are() {
+        let framing = Framing::raw();
+        assert!(framing.is_raw());
+        assert_eq!(framing.wire_frame_bytes_max(), None);
+        assert_eq!(framing.cut(b"abc"), Cut::Frame { header_bytes: 0, frame_bytes: 3 });
+        assert_eq!(framing.cut(b""), Cut::More { bytes_min: 1 });
+        let mut header = [7; 8];
+        assert_eq!(framing.encode_header(usize::MAX, &mut header), Ok(0));
+        assert_eq!(header, [7; 8]);
+    }
+
+    #[test]
+    fn the_default_prefix_is_four_bytes_big_endian() {
+        let framing = Framing::length_prefixed(LengthPrefix::default());
+        assert!(!framing.is_raw());
+        assert_eq!(framing.wire_frame_bytes_max(), Some(4 + 65_536));
+        assert_eq!(framing.cut(b"\0\0\0\x02hi!"), Cut::Frame { header_bytes: 4, frame_bytes: 2 });
+        let mut header = [0; 8];
+        assert_eq!(framing.encode_header(0x0102, &mut header), Ok(4));
+        assert_eq!(header[..4], [0, 0, 1, 2]);
+    }
+}

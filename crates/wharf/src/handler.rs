@@ -1,0 +1,40 @@
+//! What the user writes: the callbacks of a session.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::error::CloseReason;
+use crate::session::SessionId;
+use crate::worker::Session;
+
+/// The callbacks of a server or connector.
+///
+/// All run on worker threads, never on a thread of the caller's and never while wharf holds a
+/// lock, so they may take locks of their own. For one session they run in the order `opened`,
+/// `received` any number of times, `closed`, and never two at once (invariant 8). A callback that
+/// blocks holds up the other sessions of its worker. One that panics ends its own session with
+/// [`CloseReason::HandlerPanicked`] and nothing else.
+pub trait Handler: Send + Sync + 'static {
+    /// What the handler keeps for each session: made by `opened`, lent to `received`, given to
+    /// `closed`.
+    type State: Send + 'static;
+
+    /// A session begins. Frames may be sent to it at once.
+    fn opened(&self, session: &Session) -> Self::State;
+
+    /// A whole frame has come, without its header. `frame` ends with the callback. With
+    /// [`Framing::raw`](crate::Framing::raw) it is whatever bytes there were, at least one.
+    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]);
+
+    /// The session is over: nothing can be sent to it, and its id will not come again. Runs
+    /// exactly once if `opened` returned.
+    fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
+        let _ = (session, state, reason);
+    }
+
+    /// A connection asked for by [`Handle::connect`](crate::Handle::connect) came to nothing;
+    /// `opened` did not and will not run for this id.
+    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+        let _ = (id, address, error);
+    }
+}

@@ -1,0 +1,109 @@
+//! The suite that judges every port by the contract in `port/mod.rs`.
+//!
+//! Each property is a function over any port, in the room of what it is about;
+//! its name is the sentence that must hold. The list below makes it one test per
+//! port. `Trial` holds every port to what is true of all operations, so a test
+//! only says what is special to it.
+//!
+//! No test sleeps blindly and none asserts that something is fast; what never
+//! happens is noticed after `trial::BOUND`.
+
+mod bytes;
+mod completions;
+mod connections;
+mod crowds;
+mod sockets;
+mod trial;
+mod waiting;
+
+/// Judges one port. `$small` makes one whose queues and buffers are soon full,
+/// where a port has any.
+macro_rules! contract_suite {
+    ($port:ident, $new:expr, $small:expr) => {
+        mod $port {
+            use crate::port::contract::*;
+
+            contract_suite!(@properties $new,
+                completions::every_operation_that_succeeds_completes
+                completions::a_cancelled_operation_has_one_last_completion
+                completions::an_operation_cancelled_before_any_wait_has_one_last_completion
+                completions::a_cancel_of_what_is_not_outstanding_does_nothing
+                completions::a_shutdown_ends_what_is_outstanding
+                completions::a_reset_by_the_peer_ends_what_is_outstanding
+                completions::the_end_of_the_port_ends_everything_and_gives_everything_back
+                bytes::the_end_of_a_stream_is_zero_bytes_after_all_that_came_before_it
+                bytes::the_end_of_a_stream_is_told_again_to_who_asks_again
+                bytes::an_end_that_came_with_the_connection_is_seen
+                bytes::an_empty_batch_is_sent_as_zero_bytes
+                bytes::a_send_that_left_in_part_goes_on_where_it_stopped
+                bytes::a_stuck_send_goes_on_when_there_is_room
+                bytes::room_that_came_while_no_send_was_outstanding_is_used
+                bytes::many_pieces_leave_in_their_order
+                bytes::a_receive_fills_both_free_segments_of_a_wrapped_ring
+                bytes::a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits
+                bytes::bytes_that_came_while_no_receive_was_outstanding_are_received
+                bytes::a_receive_once_takes_one_arrival_and_then_the_end
+                bytes::a_cancel_loses_no_bytes
+                bytes::replies_go_back_and_forth_without_an_end
+                bytes::a_busy_socket_does_not_starve_a_quiet_one
+                connections::every_connection_is_accepted
+                connections::connections_made_between_two_accepts_are_not_lost
+                connections::an_accepted_socket_can_be_registered_and_used
+                connections::a_connect_succeeds
+                connections::a_connect_is_refused
+                waiting::a_wake_from_another_thread_ends_a_wait_without_time_out
+                waiting::a_wake_before_the_wait_is_not_lost
+                waiting::a_thousand_wakes_of_one_thread_are_not_lost
+                waiting::a_thousand_wakes_of_four_threads_are_not_lost
+                waiting::a_waker_may_outlive_its_port
+                waiting::a_wait_in_which_nothing_happens_lasts_for_its_time_out
+                crowds::ten_thousand_operations_are_outstanding_and_all_complete
+                crowds::a_registration_used_again_sees_nothing_of_the_one_before
+                crowds::a_socket_registered_again_goes_on_where_it_was
+            );
+            contract_suite!(@properties $small,
+                crowds::receives_that_find_no_buffer_lose_nothing_when_posted_again
+                crowds::hundreds_of_operations_posted_between_two_waits_all_complete
+                crowds::hundreds_of_completions_that_come_at_once_all_arrive
+                crowds::hundreds_of_operations_cancelled_at_once_all_complete
+            );
+            contract_suite!(@faults $new,
+                completions::a_second_operation_of_a_kind_is_a_fault
+                completions::a_second_receive_of_the_other_form_is_a_fault
+                completions::a_deregistration_with_an_operation_outstanding_is_a_fault
+                completions::a_deregistration_before_the_cancelled_operation_completed_is_a_fault
+            );
+        }
+    };
+    (@properties $new:expr, $($room:ident::$property:ident)*) => {
+        $(
+            #[test]
+            fn $property() {
+                $room::$property($new);
+            }
+        )*
+    };
+    // The panic must name what is wrong: an operation that is outstanding.
+    (@faults $new:expr, $($room:ident::$fault:ident)*) => {
+        $(
+            #[test]
+            #[should_panic(expected = "outstanding")]
+            fn $fault() {
+                $room::$fault($new);
+            }
+        )*
+    };
+}
+
+contract_suite!(
+    readiness,
+    crate::port::readiness::ReadinessPort::new().unwrap(),
+    crate::port::readiness::ReadinessPort::new().unwrap()
+);
+
+#[cfg(target_os = "linux")]
+contract_suite!(
+    uring,
+    crate::port::uring::UringPort::for_test(),
+    crate::port::uring::UringPort::for_test_small()
+);

@@ -1,0 +1,133 @@
+//! Sockets for the suite: both ends in this process, nothing but loopback.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::trial::BOUND;
+use crate::buffer::SendBatch;
+
+/// Two connected sockets with room for a few hundred KiB between them.
+pub(super) fn pair() -> (Socket, Socket) {
+    let (ours, peer) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+    for socket in [&ours, &peer] {
+        socket.set_send_buffer_size(256 * 1024).unwrap();
+        bound_blocking(socket);
+    }
+    (ours, peer)
+}
+
+/// Two ends of a TCP connection with small buffers, so that a send of some MiB
+/// never leaves whole while the peer does not read.
+pub(super) fn tcp_pair() -> (Socket, Socket) {
+    let (listener, address) = listener(1);
+    let ours = tcp_socket();
+    for socket in [&ours, &listener] {
+        socket.set_send_buffer_size(32 * 1024).unwrap();
+        socket.set_recv_buffer_size(32 * 1024).unwrap();
+    }
+    ours.connect(&address.into()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    for socket in [&ours, &peer] {
+        socket.set_tcp_nodelay(true).unwrap();
+        bound_blocking(socket);
+    }
+    (ours, peer)
+}
+
+pub(super) fn tcp_socket() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+}
+
+/// A TCP socket with an address of its own that does not listen: to connect to it is refused.
+pub(super) fn deaf_socket() -> (Socket, SocketAddr) {
+    let socket = tcp_socket();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+pub(super) fn listener(backlog: i32) -> (Socket, SocketAddr) {
+    let (socket, address) = deaf_socket();
+    socket.listen(backlog).unwrap();
+    (socket, address)
+}
+
+/// A listener whose backlog is full, with those who fill it. On Linux, to connect
+/// to it is neither done nor refused for as long as all of them live.
+pub(super) fn full_listener() -> (Vec<Socket>, SocketAddr) {
+    let (listener, address) = listener(1);
+    bound_blocking(&listener);
+    let mut sockets = vec![listener];
+    for _ in 0..8 {
+        let socket = tcp_socket();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address.into());
+        sockets.push(socket);
+    }
+    (sockets, address)
+}
+
+/// A blocking peer fails rather than hang when the port on trial does nothing.
+fn bound_blocking(socket: &Socket) {
+    let bound: Option<Duration> = Some(BOUND);
+    socket.set_read_timeout(bound).unwrap();
+    socket.set_write_timeout(bound).unwrap();
+}
+
+/// Writes until there is no room, and says what was written.
+pub(super) fn fill(socket: &Socket) -> Vec<u8> {
+    socket.set_nonblocking(true).unwrap();
+    let mut written = Vec::new();
+    loop {
+        let chunk = pattern(4096, written.len());
+        match (&*socket).write(&chunk) {
+            Ok(count) => written.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+pub(super) fn read(socket: &Socket, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    (&*socket).read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+pub(super) fn read_to_end(mut socket: &Socket) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+pub(super) fn write(socket: &Socket, bytes: &[u8]) {
+    (&*socket).write_all(bytes).unwrap();
+}
+
+/// Bytes that differ from place to place, and from one `seed` to the next.
+pub(super) fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len)
+        .map(|at| (at ^ (at >> 8) ^ (at >> 16)).wrapping_add(seed.wrapping_mul(41)) as u8)
+        .collect()
+}
+
+pub(super) fn batch(bytes: &[u8]) -> Box<SendBatch> {
+    let mut batch = Box::<SendBatch>::default();
+    batch.push_frame([bytes, &[]]);
+    batch
+}
+
+/// How many pairs of sockets of `wanted` the limit on descriptors has room for,
+/// beside the tests that run at the same time.
+pub(super) fn pairs_within_limit(wanted: usize) -> usize {
+    let output = Command::new("sh").args(["-c", "ulimit -n"]).output().unwrap();
+    let limit = String::from_utf8(output.stdout).unwrap();
+    let limit = limit.trim().parse().unwrap_or(usize::MAX);
+    let pairs = wanted.min(limit / 4 * 3 / 2);
+    println!("{pairs} pairs of {wanted}: the limit is {limit} descriptors");
+    pairs
+}

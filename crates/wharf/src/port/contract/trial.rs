@@ -1,0 +1,296 @@
+//! A port on trial, and the ledger in which its every completion is judged.
+//!
+//! What holds for all operations is asserted here, whatever a test is about: a
+//! completion belongs to an operation that is outstanding, only the kinds that go
+//! on have `more`, and at the end nothing that was posted is without its last.
+
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::buffer::{RingBuffer, SendBatch};
+use crate::port::{
+    Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration, Sink,
+    Token,
+};
+
+/// A property that does not show within this time does not hold.
+pub(super) const BOUND: Duration = Duration::from_secs(30);
+
+pub(super) const KINDS: [OperationKind; 4] =
+    [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
+
+pub(super) struct Trial<P> {
+    pub(super) port: P,
+    pub(super) ledger: Ledger,
+    tokens: u64,
+}
+
+/// All that was ever registered, by token.
+#[derive(Default)]
+pub(super) struct Ledger {
+    accounts: HashMap<Token, Account>,
+    /// Ended without being done or cancelled: `turn` posts them again.
+    again: Vec<(Token, Operation)>,
+    /// How often a receive ended because no lent buffer was left.
+    pub(super) exhausted: usize,
+    completions: u64,
+}
+
+/// One registration: what is outstanding, and what came.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// The receive is not posted again by itself.
+    receives_once: bool,
+    registration: Option<Registration>,
+    outstanding: [bool; 4],
+    cancelled: [bool; 4],
+    pub(super) accepted: Vec<Socket>,
+    pub(super) received: Vec<u8>,
+    pub(super) sent: usize,
+    /// The last completions, in order, but for those after which `turn` posts again.
+    pub(super) lasts: Vec<Last>,
+}
+
+/// A last completion. `Received(Ok(()))` is the end of the stream.
+#[derive(Debug)]
+pub(super) enum Last {
+    Accepted(Result<(), Failure>),
+    Connected(Result<(), Failure>),
+    Received(Result<(), Failure>),
+    ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
+    Sent(Box<SendBatch>, Result<usize, Failure>),
+}
+
+impl Last {
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Last::Accepted(Err(failure))
+            | Last::Connected(Err(failure))
+            | Last::Received(Err(failure))
+            | Last::ReceivedInto(_, Err(failure))
+            | Last::Sent(_, Err(failure)) => Some(failure),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(self.failure(), Some(Failure::Cancelled))
+    }
+
+    /// The kind of error, if the OS said one.
+    pub(super) fn error_kind(&self) -> Option<std::io::ErrorKind> {
+        match self.failure() {
+            Some(Failure::Os(error)) => Some(error.kind()),
+            _ => None,
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {
+        self.outstanding[kind as usize]
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding == [false; 4]
+    }
+}
+
+impl<P: CompletionPort> Trial<P> {
+    pub(super) fn of(port: P) -> Self {
+        Trial { port, ledger: Ledger::default(), tokens: 0 }
+    }
+
+    /// Registers with a token that was never used before.
+    pub(super) fn register(&mut self, socket: Socket) -> Token {
+        self.tokens += 1;
+        // Both halves of the eight bytes must come back.
+        let token = Token(self.tokens << 32 | !self.tokens & 0xffff_ffff);
+        let registration = self.port.register(socket, token).expect("registered");
+        let account = Account { registration: Some(registration), ..Account::default() };
+        assert!(self.ledger.accounts.insert(token, account).is_none());
+        token
+    }
+
+    pub(super) fn deregister(&mut self, token: Token) -> Socket {
+        let registration = self.registration(token);
+        let socket = self.port.deregister(registration);
+        self.ledger.account(token).registration = None;
+        socket
+    }
+
+    pub(super) fn registration(&self, token: Token) -> Registration {
+        self.ledger.accounts[&token].registration.expect("still registered")
+    }
+
+    pub(super) fn account(&mut self, token: Token) -> &mut Account {
+        self.ledger.account(token)
+    }
+
+    /// Posts; when it is refused, takes completions and posts again.
+    pub(super) fn post(&mut self, token: Token, mut operation: Operation) {
+        let registration = self.registration(token);
+        let kind = operation.kind();
+        let once = matches!(operation, Operation::ReceiveOnce);
+        let started = Instant::now();
+        loop {
+            match self.port.post(registration, operation) {
+                Ok(()) => break,
+                Err(refused) => {
+                    assert!(started.elapsed() < BOUND, "refused for ever: {}", refused.error);
+                    operation = refused.given_back;
+                    assert_eq!(operation.kind(), kind, "what was refused comes back");
+                }
+            }
+            self.port.wait(Some(Duration::ZERO), &mut self.ledger).expect("waited");
+        }
+        let account = self.ledger.account(token);
+        account.outstanding[kind as usize] = true;
+        account.cancelled[kind as usize] = false;
+        if kind == OperationKind::Receive {
+            account.receives_once = once;
+        }
+    }
+
+    pub(super) fn send(&mut self, token: Token, bytes: &[u8]) {
+        self.post(token, Operation::Send(super::sockets::batch(bytes)));
+    }
+
+    pub(super) fn cancel(&mut self, token: Token, kind: OperationKind) {
+        self.port.cancel(self.registration(token), kind);
+        self.ledger.account(token).cancelled[kind as usize] = true;
+    }
+
+    pub(super) fn shutdown(&mut self, token: Token, how: Shutdown) {
+        self.port.shutdown(self.registration(token), how);
+    }
+
+    /// One `wait`, then posts again what ended before its time.
+    pub(super) fn turn(&mut self, timeout: Option<Duration>) {
+        self.port.wait(timeout, &mut self.ledger).expect("waited");
+        self.post_again();
+    }
+
+    /// Posts again what ended before its time.
+    pub(super) fn post_again(&mut self) {
+        for (token, operation) in std::mem::take(&mut self.ledger.again) {
+            self.post(token, operation);
+        }
+    }
+
+    /// Gives the port a few chances to do what it should not.
+    pub(super) fn idle_turns(&mut self) {
+        for _ in 0..4 {
+            self.turn(Some(Duration::ZERO));
+        }
+    }
+
+    /// Waits again and again until the condition holds.
+    pub(super) fn drive(&mut self, mut until: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + BOUND;
+        while !until(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not in {BOUND:?}; {}", self.ledger.summary());
+            self.turn(Some(left));
+        }
+    }
+
+    pub(super) fn drive_until_settled(&mut self, token: Token) {
+        self.drive(|trial| trial.account(token).is_settled());
+    }
+
+    /// Sees that nothing comes twice, closes the port, and hands over what came of all.
+    pub(super) fn finish(mut self) -> Ledger {
+        self.idle_turns();
+        self.port.close(&mut self.ledger);
+        for (token, account) in &self.ledger.accounts {
+            assert!(account.is_settled(), "without a last completion: {token:?} {account:?}");
+        }
+        self.ledger
+    }
+}
+
+impl Ledger {
+    pub(super) fn account(&mut self, token: Token) -> &mut Account {
+        self.accounts.get_mut(&token).expect("a token that was never registered")
+    }
+
+    fn summary(&self) -> String {
+        let unsettled: Vec<_> =
+            self.accounts.iter().filter(|(_, account)| !account.is_settled()).take(4).collect();
+        format!("{} completions, outstanding (4 of them): {unsettled:?}", self.completions)
+    }
+
+    fn end(&mut self, token: Token, last: Last) {
+        self.account(token).lasts.push(last);
+    }
+}
+
+impl Sink for Ledger {
+    fn take(&mut self, completion: Completion<'_>) {
+        let Completion { token, outcome, more } = completion;
+        self.completions += 1;
+        let kind = kind_of(&outcome);
+        let account = self.account(token);
+        assert!(account.registration.is_some(), "after the deregistration: {outcome:?}");
+        assert!(account.is_outstanding(kind), "not outstanding: {outcome:?}");
+        account.outstanding[kind as usize] = more;
+        let goes_on = !more && !account.cancelled[kind as usize];
+        match outcome {
+            Outcome::Accepted(Ok(socket)) => {
+                account.accepted.push(socket);
+                if goes_on {
+                    self.again.push((token, Operation::Accept));
+                } else if !more {
+                    self.end(token, Last::Accepted(Ok(())));
+                }
+            }
+            Outcome::Accepted(Err(failure)) if more => {
+                assert!(matches!(failure, Failure::Os(_)), "goes on after {failure:?}");
+            }
+            Outcome::Accepted(Err(failure)) => self.end(token, Last::Accepted(Err(failure))),
+            Outcome::Received(Ok(bytes)) if !bytes.is_empty() => {
+                account.received.extend_from_slice(bytes);
+                if goes_on && !account.receives_once {
+                    self.again.push((token, Operation::Receive));
+                } else if !more {
+                    self.end(token, Last::Received(Ok(())));
+                }
+            }
+            outcome if more => panic!("goes on after {outcome:?}"),
+            Outcome::Received(Ok(_)) => self.end(token, Last::Received(Ok(()))),
+            Outcome::Received(Err(Failure::BuffersExhausted)) if goes_on => {
+                let once = account.receives_once;
+                let again = if once { Operation::ReceiveOnce } else { Operation::Receive };
+                self.exhausted += 1;
+                self.again.push((token, again));
+            }
+            Outcome::Received(Err(failure)) => self.end(token, Last::Received(Err(failure))),
+            Outcome::Connected(connected) => self.end(token, Last::Connected(connected)),
+            Outcome::ReceivedInto(ring, received) => {
+                self.end(token, Last::ReceivedInto(ring, received));
+            }
+            Outcome::Sent(batch, Ok(count)) => {
+                account.sent += count;
+                if goes_on && count > 0 && batch.bytes() > 0 {
+                    self.again.push((token, Operation::Send(batch)));
+                } else {
+                    self.end(token, Last::Sent(batch, Ok(count)));
+                }
+            }
+            Outcome::Sent(batch, Err(failure)) => self.end(token, Last::Sent(batch, Err(failure))),
+        }
+    }
+}
+
+fn kind_of(outcome: &Outcome<'_>) -> OperationKind {
+    match outcome {
+        Outcome::Accepted(_) => OperationKind::Accept,
+        Outcome::Connected(_) => OperationKind::Connect,
+        Outcome::Received(_) | Outcome::ReceivedInto(..) => OperationKind::Receive,
+        Outcome::Sent(..) => OperationKind::Send,
+    }
+}

@@ -1,0 +1,197 @@
+//! A completion port: operations go in, completions come out.
+//!
+//! This page is the contract; `contract.rs` is the suite that judges every port by it.
+//!
+//! - A socket is *registered* once, with a token that the caller chooses. The
+//!   port owns the socket until it is deregistered, and knows it by its
+//!   registration: the socket's number identifies nothing (invariant 5).
+//! - An operation is *posted*. A post that is refused gives the operation back
+//!   and has no completion. A post that was accepted has **exactly one last
+//!   completion** (`more == false`), whatever happens: success, end of stream,
+//!   error, cancel, shutdown, the peer's reset, the port's own end.
+//! - `Accept` and `Receive` go on by themselves: each accepted socket and each
+//!   arrival of bytes is a completion with `more == true`, until the last one.
+//!   They are still one operation each. Every other operation completes once.
+//!   The last completion of such an operation may itself bring a socket or bytes, and an `Accept`
+//!   may go on after an error (a peer that gave up before it was accepted). One that ended for want
+//!   of descriptors or memory fails again at once when posted at once: the caller pauses.
+//! - A `ReceiveInto` needs room: none would look like the end of the stream, and panics.
+//! - At most one operation of each kind is outstanding for a registration
+//!   (invariant 1); posting a second is a fault of the caller and panics.
+//! - What an operation owns (a [`SendBatch`], a [`RingBuffer`]) comes back with
+//!   its last completion and in no other way (invariant 7).
+//! - The bytes of a `Received` completion are **lent**: they are the port's, and
+//!   end with the call of the sink. What must outlive it is copied.
+//! - When a peer resets, the operation that is told first hears of the reset; another that is
+//!   outstanding may hear of the stream's end or of a broken pipe instead.
+//! - `cancel` and `shutdown` only ask. The operation's own completion says what
+//!   came of it, and it may still be a success.
+//! - The sink is called only from `wait` and `close`, on the thread that called them.
+//!   It never posts: the caller posts after `wait` returned, once for the batch.
+//! - `wait` takes what has completed. Having nothing, it sleeps until something
+//!   completes, the waker is used, or the time-out has passed. It may return
+//!   having delivered nothing. A wake is never lost: one that comes before
+//!   `wait` ends the next `wait` at once.
+//! - A port is used by the thread that made it. Only its [`Waker`] goes to others.
+
+#[cfg(test)]
+mod contract;
+pub(crate) mod readiness;
+pub(crate) mod select;
+#[cfg(target_os = "linux")]
+pub(crate) mod uring;
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::buffer::{RingBuffer, SendBatch};
+
+/// Eight bytes of the caller's that come back with each completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Token(pub(crate) u64);
+
+/// A registered socket, until it is deregistered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registration(pub(crate) u32);
+
+/// The kinds of operation; at most one of each is outstanding for a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum OperationKind {
+    Accept = 0,
+    Connect = 1,
+    Receive = 2,
+    Send = 3,
+}
+
+/// What to do, with all that the OS may touch while it does it.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    /// Accept from a listening socket, again and again.
+    Accept,
+    /// Connect the socket to this address. Once.
+    Connect(SocketAddr),
+    /// Receive into memory of the port's, again and again.
+    Receive,
+    /// Receive into memory of the port's, once. Kind: [`OperationKind::Receive`].
+    ReceiveOnce,
+    /// Receive once, into the free segments of this ring. Kind: [`OperationKind::Receive`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "a port without lent buffers posts it"))]
+    ReceiveInto(Box<RingBuffer>),
+    /// Send from this batch, once; it may leave only in part.
+    Send(Box<SendBatch>),
+}
+
+impl Operation {
+    pub(crate) fn kind(&self) -> OperationKind {
+        match self {
+            Operation::Accept => OperationKind::Accept,
+            Operation::Connect(_) => OperationKind::Connect,
+            Operation::Receive | Operation::ReceiveOnce | Operation::ReceiveInto(_) => {
+                OperationKind::Receive
+            }
+            Operation::Send(_) => OperationKind::Send,
+        }
+    }
+}
+
+/// Why an operation came to nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was cancelled before it did anything.
+    Cancelled,
+    /// A receive ended because every lent buffer was out. Nothing is lost; post it again.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "io_uring's alone"))]
+    BuffersExhausted,
+    /// What the OS said.
+    Os(io::Error),
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub(crate) enum Outcome<'a> {
+    Accepted(Result<Socket, Failure>),
+    Connected(Result<(), Failure>),
+    /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream (and it is the last
+    /// completion).
+    Received(Result<&'a [u8], Failure>),
+    /// The ring comes back; its new bytes are marked as filled. 0: the peer ended its stream.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no port without lent buffers yet"))]
+    ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
+    /// The batch comes back, already advanced by the bytes that left.
+    Sent(Box<SendBatch>, Result<usize, Failure>),
+}
+
+/// One completion. The operation stays outstanding while `more` is true.
+#[derive(Debug)]
+pub(crate) struct Completion<'a> {
+    pub(crate) token: Token,
+    pub(crate) outcome: Outcome<'a>,
+    pub(crate) more: bool,
+}
+
+/// Takes the completions of a batch.
+pub(crate) trait Sink {
+    fn take(&mut self, completion: Completion<'_>);
+}
+
+impl<F: FnMut(Completion<'_>)> Sink for F {
+    fn take(&mut self, completion: Completion<'_>) {
+        self(completion);
+    }
+}
+
+/// Ends a port's `wait` from any thread.
+pub(crate) type Waker = Arc<dyn Wake>;
+
+pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
+    fn wake(&self);
+}
+
+/// A post or registration that was refused: what was asked comes back, with the reason.
+#[derive(Debug)]
+pub(crate) struct Refused<T> {
+    pub(crate) given_back: T,
+    pub(crate) error: io::Error,
+}
+
+/// See the module's page for what each promises.
+pub(crate) trait CompletionPort {
+    /// Takes a socket in. It may be made non-blocking.
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>>;
+
+    /// Gives the socket back. Panics if an operation of it is outstanding (invariant 5).
+    fn deregister(&mut self, registration: Registration) -> Socket;
+
+    /// The registered socket, for its addresses and options.
+    fn socket(&self, registration: Registration) -> &Socket;
+
+    /// Hands an operation over.
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>>;
+
+    /// Asks that the outstanding operation of this kind end. Nothing happens if there is none.
+    fn cancel(&mut self, registration: Registration, kind: OperationKind);
+
+    /// Ends one or both directions; outstanding operations complete by it.
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        // A peer that has already reset leaves nothing to shut down.
+        let _ = self.socket(registration).shutdown(how);
+    }
+
+    /// Takes completions, waiting for the first at most `timeout` (`None`: as long as it takes).
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()>;
+
+    /// What another thread wakes this port with.
+    fn waker(&self) -> Waker;
+
+    /// Cancels all that is outstanding, delivers every last completion, closes every socket.
+    fn close<S: Sink>(self, sink: &mut S);
+}

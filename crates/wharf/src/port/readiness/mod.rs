@@ -1,0 +1,280 @@
+//! The readiness port: the contract emulated over epoll and kqueue (mio).
+//!
+//! It runs where io_uring is refused, as in most containers, and on every Unix
+//! that is not Linux.
+//!
+//! - A socket enters the selector once, for both directions, edge-triggered. What
+//!   an edge said is remembered in the socket's [`Record`] until the OS answers
+//!   "would block", so an edge that finds nothing outstanding is not lost, and an
+//!   operation is tried when it is posted, before anything is waited for.
+//! - Nothing has completed until `wait` delivers it: an operation is outstanding or
+//!   has had its last completion, and there is no third state that a cancel could
+//!   meet.
+//! - `ready` lists the sockets with something to try. Each is tried once a `wait`,
+//!   one read at most, and goes to the list's end when there may be more: a busy
+//!   socket cannot starve the rest.
+//! - Selector tokens carry slot and generation (invariant 5). Edges are taken in
+//!   by the same `wait` that fetched them, when nothing can be deregistered, so an
+//!   old generation should never be seen; it is dropped all the same.
+
+mod record;
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use socket2::Socket;
+
+use super::{
+    Completion, CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Token, Wake,
+    Waker,
+};
+use record::Record;
+
+/// What one read takes at most, and all the memory a port receives into.
+pub(crate) const LENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Edges taken from the selector at once; the rest stay there for the next `wait`.
+const EDGES_MAX: usize = 1024;
+
+/// No slot has this index, so no socket has this selector token.
+const WAKER_TOKEN: mio::Token = mio::Token(usize::MAX);
+
+const _: () = assert!(usize::BITS >= 64, "a selector token carries a slot and its generation");
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct ReadinessPort {
+    poll: Poll,
+    edges: Events,
+    waker: Arc<SelectorWaker>,
+    slots: Vec<Slot>,
+    /// Indices of the vacant slots.
+    vacant: Vec<u32>,
+    /// Indices of the slots with something to try, each at most once.
+    ready: Vec<u32>,
+    /// The list that is being worked off; kept for its memory.
+    trying: Vec<u32>,
+    scratch: Box<[u8]>,
+}
+
+/// A place for a registered socket.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Raised at each deregistration.
+    generation: u32,
+    /// Is in the ready list. Outlives the record, as the list's entry does.
+    listed: bool,
+    record: Option<Record>,
+}
+
+#[derive(Debug)]
+struct SelectorWaker(mio::Waker);
+
+impl Wake for SelectorWaker {
+    fn wake(&self) {
+        // Fails only for a descriptor that is not open, and this owns it.
+        let woken = self.0.wake();
+        debug_assert!(woken.is_ok(), "{woken:?}");
+    }
+}
+
+/// Passes completions on and remembers whether there was one.
+struct Watched<'a, S> {
+    sink: &'a mut S,
+    delivered: bool,
+}
+
+impl<S: Sink> Sink for Watched<'_, S> {
+    fn take(&mut self, completion: Completion<'_>) {
+        self.delivered = true;
+        self.sink.take(completion);
+    }
+}
+
+impl ReadinessPort {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
+        Ok(ReadinessPort {
+            poll,
+            edges: Events::with_capacity(EDGES_MAX),
+            waker: Arc::new(SelectorWaker(waker)),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            ready: Vec::new(),
+            trying: Vec::new(),
+            scratch: vec![0; LENT_BYTES_MAX].into_boxed_slice(),
+        })
+    }
+
+    fn record(&self, registration: Registration) -> &Record {
+        let slot = &self.slots[registration.0 as usize];
+        slot.record.as_ref().expect("the registration was deregistered")
+    }
+
+    fn record_mut(&mut self, registration: Registration) -> &mut Record {
+        let slot = &mut self.slots[registration.0 as usize];
+        slot.record.as_mut().expect("the registration was deregistered")
+    }
+
+    /// Tries what is in the ready list; what may go on stays in it.
+    fn try_ready<S: Sink>(&mut self, sink: &mut S) {
+        debug_assert!(self.trying.is_empty());
+        std::mem::swap(&mut self.ready, &mut self.trying);
+        for index in self.trying.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            slot.listed = false;
+            // Vacant, or taken anew, when it was deregistered while it was listed.
+            let Some(record) = &mut slot.record else {
+                continue;
+            };
+            record.try_outstanding(&mut self.scratch, sink);
+            list_if_ready(&mut self.ready, slot, index);
+        }
+    }
+
+    /// Fetches edges, waiting for the first at most `timeout`.
+    fn take_edges(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.edges, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        for edge in &self.edges {
+            if edge.token() == WAKER_TOKEN {
+                continue;
+            }
+            let (generation, index) = slot_of(edge.token());
+            let slot = &mut self.slots[index as usize];
+            if slot.generation != generation {
+                continue;
+            }
+            if let Some(record) = &mut slot.record {
+                note_edge(record, edge);
+                list_if_ready(&mut self.ready, slot, index);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CompletionPort for ReadinessPort {
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer sockets than 2^32")
+        });
+        let slot = &mut self.slots[index as usize];
+        let entered = socket.set_nonblocking(true).and_then(|()| {
+            self.poll.registry().register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                selector_token(slot.generation, index),
+                Interest::READABLE | Interest::WRITABLE,
+            )
+        });
+        if let Err(error) = entered {
+            self.vacant.push(index);
+            return Err(Refused { given_back: socket, error });
+        }
+        slot.record = Some(Record::new(socket, token));
+        Ok(Registration(index))
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        let slot = &mut self.slots[registration.0 as usize];
+        let record = slot.record.take().expect("the registration was deregistered");
+        let socket = record.into_socket();
+        slot.generation = slot.generation.wrapping_add(1);
+        self.vacant.push(registration.0);
+        // Fails only for a socket that is not in the selector, and this one was.
+        let left = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        debug_assert!(left.is_ok(), "{left:?}");
+        socket
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        self.record(registration).socket()
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        self.record_mut(registration).post(operation);
+        let slot = &mut self.slots[registration.0 as usize];
+        list_if_ready(&mut self.ready, slot, registration.0);
+        Ok(())
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.record_mut(registration).cancel(kind);
+        let slot = &mut self.slots[registration.0 as usize];
+        list_if_ready(&mut self.ready, slot, registration.0);
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        let record = self.record_mut(registration);
+        // A peer that has already reset leaves nothing to shut down.
+        let _ = record.socket().shutdown(how);
+        // Not every kind of socket gives an edge for it.
+        record.note_end();
+        let slot = &mut self.slots[registration.0 as usize];
+        list_if_ready(&mut self.ready, slot, registration.0);
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let mut sink = Watched { sink, delivered: false };
+        self.try_ready(&mut sink);
+        if sink.delivered || !self.ready.is_empty() {
+            // The next `wait` tries what these edges say: once a `wait` is enough.
+            return self.take_edges(Some(Duration::ZERO));
+        }
+        self.take_edges(timeout)?;
+        self.try_ready(&mut sink);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn close<S: Sink>(mut self, sink: &mut S) {
+        for record in self.slots.iter_mut().filter_map(|slot| slot.record.as_mut()) {
+            record.cancel_all(sink);
+        }
+    }
+}
+
+fn list_if_ready(ready: &mut Vec<u32>, slot: &mut Slot, index: u32) {
+    let is_ready = slot.record.as_ref().is_some_and(Record::is_ready);
+    if is_ready && !slot.listed {
+        slot.listed = true;
+        ready.push(index);
+    }
+}
+
+fn note_edge(record: &mut Record, edge: &Event) {
+    if edge.is_error() || edge.is_read_closed() {
+        record.note_end();
+    }
+    if edge.is_readable() {
+        record.note_readable();
+    }
+    if edge.is_writable() || edge.is_write_closed() {
+        record.note_writable();
+    }
+}
+
+fn selector_token(generation: u32, index: u32) -> mio::Token {
+    mio::Token((generation as usize) << 32 | index as usize)
+}
+
+fn slot_of(token: mio::Token) -> (u32, u32) {
+    ((token.0 >> 32) as u32, token.0 as u32)
+}

@@ -1,0 +1,349 @@
+//! One registered socket: what the edges said, what is outstanding, and how each
+//! kind of operation is tried.
+//!
+//! A short read means drained and a short write means full: the OS gives another
+//! edge when that changes, so neither is asked a second time only to hear "would
+//! block". The one exception is a stream that an edge called ended: its end gives
+//! no further edge, so it is read until the read says so.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
+use std::net::SocketAddr;
+
+use socket2::Socket;
+
+use crate::buffer::{RingBuffer, SendBatch};
+use crate::port::{Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
+
+/// Connections taken from one listener before the other sockets have their turn.
+const ACCEPTS_MAX: usize = 64;
+
+/// Pieces that leave in one send.
+const PIECES_MAX: usize = 16;
+
+/// A peer that is gone is an error of the send, never a signal. Elsewhere the
+/// standard library has turned the signal off, for the process or the socket.
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: i32 = 0;
+
+/// The connect goes on; the writable edge will tell. Its `ErrorKind` is not stable yet.
+#[cfg(target_os = "linux")]
+const CONNECT_STARTED: i32 = libc::EINPROGRESS;
+#[cfg(not(target_os = "linux"))]
+const CONNECT_STARTED: i32 = 36;
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Record {
+    socket: Socket,
+    token: Token,
+    /// A read may find something. True until one would block or comes back short.
+    readable: bool,
+    /// A write may find room. True until one would block or comes back short.
+    writable: bool,
+    /// An edge told of an end or an error that no read has seen yet.
+    ended: bool,
+    accept: bool,
+    connect: Option<Connect>,
+    receive: Option<Receive>,
+    send: Option<Box<SendBatch>>,
+    /// What was asked to end, by kind.
+    cancelled: [bool; 4],
+}
+
+#[derive(Debug)]
+enum Connect {
+    Posted(Box<SocketAddr>),
+    Started,
+}
+
+#[derive(Debug)]
+enum Receive {
+    Lent,
+    LentOnce,
+    Into(Box<RingBuffer>),
+}
+
+impl Record {
+    /// A new socket may be ready for anything, as far as is known.
+    pub(super) fn new(socket: Socket, token: Token) -> Self {
+        Record {
+            socket,
+            token,
+            readable: true,
+            writable: true,
+            ended: false,
+            accept: false,
+            connect: None,
+            receive: None,
+            send: None,
+            cancelled: [false; 4],
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(super) fn into_socket(self) -> Socket {
+        use OperationKind::{Accept, Connect, Receive, Send};
+        for kind in [Accept, Connect, Receive, Send] {
+            assert!(!self.is_outstanding(kind), "deregistered while {kind:?} is outstanding");
+        }
+        self.socket
+    }
+
+    fn is_outstanding(&self, kind: OperationKind) -> bool {
+        match kind {
+            OperationKind::Accept => self.accept,
+            OperationKind::Connect => self.connect.is_some(),
+            OperationKind::Receive => self.receive.is_some(),
+            OperationKind::Send => self.send.is_some(),
+        }
+    }
+
+    pub(super) fn post(&mut self, operation: Operation) {
+        let kind = operation.kind();
+        assert!(!self.is_outstanding(kind), "a second {kind:?} while one is outstanding");
+        match operation {
+            Operation::Accept => self.accept = true,
+            Operation::Connect(address) => {
+                self.connect = Some(Connect::Posted(Box::new(address)));
+            }
+            Operation::Receive => self.receive = Some(Receive::Lent),
+            Operation::ReceiveOnce => self.receive = Some(Receive::LentOnce),
+            Operation::ReceiveInto(ring) => {
+                assert!(ring.free() > 0, "a receive without room would look like the end");
+                self.receive = Some(Receive::Into(ring));
+            }
+            Operation::Send(batch) => self.send = Some(batch),
+        }
+    }
+
+    /// The next try ends it, whatever it could still have done.
+    pub(super) fn cancel(&mut self, kind: OperationKind) {
+        self.cancelled[kind as usize] = self.is_outstanding(kind);
+    }
+
+    pub(super) fn note_readable(&mut self) {
+        self.readable = true;
+    }
+
+    pub(super) fn note_writable(&mut self) {
+        self.writable = true;
+    }
+
+    /// The stream ended or failed: both directions have something to tell.
+    pub(super) fn note_end(&mut self) {
+        self.ended = true;
+        self.readable = true;
+        self.writable = true;
+    }
+
+    /// Whether a try may come to something.
+    pub(super) fn is_ready(&self) -> bool {
+        let reads = self.accept || self.receive.is_some();
+        let writes = self.connect.is_some() || self.send.is_some();
+        (self.readable && reads)
+            || (self.writable && writes)
+            || matches!(self.connect, Some(Connect::Posted(_)))
+            || self.cancelled.contains(&true)
+    }
+
+    /// Tries each outstanding operation that the socket may be ready for.
+    pub(super) fn try_outstanding<S: Sink>(&mut self, scratch: &mut [u8], sink: &mut S) {
+        self.end_cancelled(sink);
+        self.try_connect(sink);
+        self.try_accept(sink);
+        // Before the send, so that a reset is told to the receive by its name.
+        self.try_receive(scratch, sink);
+        self.try_send(sink);
+    }
+
+    pub(super) fn cancel_all<S: Sink>(&mut self, sink: &mut S) {
+        self.cancelled = [true; 4];
+        self.end_cancelled(sink);
+    }
+
+    fn end_cancelled<S: Sink>(&mut self, sink: &mut S) {
+        let [accept, connect, receive, send] = std::mem::take(&mut self.cancelled);
+        if accept && std::mem::take(&mut self.accept) {
+            self.last(sink, Outcome::Accepted(Err(Failure::Cancelled)));
+        }
+        if connect && self.connect.take().is_some() {
+            self.last(sink, Outcome::Connected(Err(Failure::Cancelled)));
+        }
+        if receive && let Some(receive) = self.receive.take() {
+            self.last_receive(sink, receive, Err(Failure::Cancelled));
+        }
+        if send && let Some(batch) = self.send.take() {
+            self.last(sink, Outcome::Sent(batch, Err(Failure::Cancelled)));
+        }
+    }
+
+    fn try_connect<S: Sink>(&mut self, sink: &mut S) {
+        let connected = match &self.connect {
+            Some(Connect::Posted(address)) => self.socket.connect(&(**address).into()),
+            Some(Connect::Started) if self.writable => self.connect_result(),
+            _ => return,
+        };
+        let connected = match connected {
+            Err(error) if is_started(&error) => {
+                self.connect = Some(Connect::Started);
+                self.writable = false;
+                return;
+            }
+            connected => connected.map_err(Failure::Os),
+        };
+        self.connect = None;
+        // The edge that told of the connect may have told of the peer's end too.
+        self.note_end();
+        self.last(sink, Outcome::Connected(connected));
+    }
+
+    /// What came of a started connect; an edge from before it is no answer yet.
+    fn connect_result(&self) -> io::Result<()> {
+        match self.socket.take_error()? {
+            Some(error) => Err(error),
+            None => self.socket.peer_addr().map(drop),
+        }
+    }
+
+    fn try_accept<S: Sink>(&mut self, sink: &mut S) {
+        for _ in 0..ACCEPTS_MAX {
+            if !(self.accept && self.readable) {
+                return;
+            }
+            match self.socket.accept() {
+                Ok((socket, _)) => self.more(sink, Outcome::Accepted(Ok(socket))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // That peer gave up; the listener is well.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {
+                    self.more(sink, Outcome::Accepted(Err(Failure::Os(error))));
+                }
+                Err(error) => {
+                    self.accept = false;
+                    self.last(sink, Outcome::Accepted(Err(Failure::Os(error))));
+                }
+            }
+        }
+    }
+
+    fn try_receive<S: Sink>(&mut self, scratch: &mut [u8], sink: &mut S) {
+        if !self.readable {
+            return;
+        }
+        let (read, room) = match &mut self.receive {
+            None => return,
+            Some(Receive::Lent | Receive::LentOnce) => {
+                (uninterrupted(|| (&self.socket).read(scratch)), scratch.len())
+            }
+            Some(Receive::Into(ring)) => {
+                let room = ring.free();
+                let [first, second] = ring.free_segments();
+                let mut segments = [IoSliceMut::new(first), IoSliceMut::new(second)];
+                let read = uninterrupted(|| (&self.socket).read_vectored(&mut segments));
+                (read, room)
+            }
+        };
+        match read {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // The edge was wrong about an end, or was told of one that is over.
+                self.ended = false;
+                self.readable = false;
+                return;
+            }
+            Ok(count) if count > 0 => self.readable = self.ended || count == room,
+            _ => {}
+        }
+        match (self.receive.take(), read) {
+            (Some(Receive::Lent), Ok(count)) if count > 0 => {
+                self.receive = Some(Receive::Lent);
+                self.more(sink, Outcome::Received(Ok(&scratch[..count])));
+            }
+            (Some(Receive::LentOnce), Ok(count)) => {
+                self.last(sink, Outcome::Received(Ok(&scratch[..count])));
+            }
+            (Some(receive), read) => self.last_receive(sink, receive, read.map_err(Failure::Os)),
+            (None, _) => {}
+        }
+    }
+
+    fn try_send<S: Sink>(&mut self, sink: &mut S) {
+        if !self.writable {
+            return;
+        }
+        let Some(mut batch) = self.send.take() else {
+            return;
+        };
+        let sent = match self.write(&batch) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.writable = false;
+                self.send = Some(batch);
+                return;
+            }
+            Ok((count, offered)) => {
+                self.writable = self.ended || count == offered;
+                batch.advance(count);
+                Ok(count)
+            }
+            Err(error) => Err(Failure::Os(error)),
+        };
+        self.last(sink, Outcome::Sent(batch, sent));
+    }
+
+    /// Bytes that left, and bytes that were offered.
+    fn write(&self, batch: &SendBatch) -> io::Result<(usize, usize)> {
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+        let count = batch.gather(&mut slices);
+        let slices = &slices[..count];
+        let sent = match slices {
+            // Some systems refuse to send no pieces.
+            [] => 0,
+            [piece] => uninterrupted(|| self.socket.send_with_flags(piece, SEND_FLAGS))?,
+            pieces => uninterrupted(|| self.socket.send_vectored_with_flags(pieces, SEND_FLAGS))?,
+        };
+        Ok((sent, slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn last_receive<S: Sink>(
+        &self,
+        sink: &mut S,
+        receive: Receive,
+        received: Result<usize, Failure>,
+    ) {
+        match receive {
+            Receive::Lent | Receive::LentOnce => {
+                self.last(sink, Outcome::Received(received.map(|_| &[][..])));
+            }
+            Receive::Into(mut ring) => {
+                ring.filled(*received.as_ref().unwrap_or(&0));
+                self.last(sink, Outcome::ReceivedInto(ring, received));
+            }
+        }
+    }
+
+    fn more<S: Sink>(&self, sink: &mut S, outcome: Outcome<'_>) {
+        sink.take(Completion { token: self.token, outcome, more: true });
+    }
+
+    fn last<S: Sink>(&self, sink: &mut S, outcome: Outcome<'_>) {
+        sink.take(Completion { token: self.token, outcome, more: false });
+    }
+}
+
+fn is_started(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(CONNECT_STARTED)
+        || matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::Interrupted)
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The ring of provided buffers: what multishot receives land in, lent to the sink and given back
+//! at once, so a few hundred serve any number of sessions.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+
+/// The only buffer group of a ring.
+pub(super) const GROUP: u16 = 0;
+const PAGE_BYTES: usize = 4096;
+
+/// The entries that the kernel reads (`count` of 16 bytes, page-aligned), and the memory they name.
+pub(super) struct BufferRing {
+    entries: NonNull<BufRingEntry>,
+    memory: NonNull<u8>,
+    count: u16,
+    buffer_bytes: usize,
+    /// Where the next buffer given back is put; published to the kernel by `publish`.
+    tail: u16,
+    published: u16,
+    leaked: bool,
+}
+
+impl BufferRing {
+    /// Makes `count` buffers (a power of two) and registers them. They end after the ring does:
+    /// the port keeps `ring` before this in its fields, and takes every completion first.
+    pub(super) fn register(ring: &IoUring, count: u16, buffer_bytes: usize) -> io::Result<Self> {
+        assert!(count.is_power_of_two(), "the number of buffers is a power of two");
+        let (entries_layout, memory_layout) = layouts(count, buffer_bytes);
+        let mut buffers = BufferRing {
+            entries: allocate(entries_layout).cast(),
+            memory: allocate(memory_layout),
+            count,
+            buffer_bytes,
+            tail: 0,
+            published: 0,
+            leaked: false,
+        };
+        for buffer in 0..count {
+            buffers.give_back(buffer);
+        }
+        let address = buffers.entries.as_ptr() as u64;
+        // SAFETY: the entries are page-aligned, `count` long, and outlive the ring (invariant 7):
+        // see the note above; `Drop` below runs after the ring's, or never if leaked.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0)? };
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// What the kernel has put into a buffer.
+    pub(super) fn bytes(&self, buffer: u16, count: usize) -> &[u8] {
+        assert!(buffer < self.count && count <= self.buffer_bytes, "the kernel named no buffer");
+        let offset = usize::from(buffer) * self.buffer_bytes;
+        // SAFETY: inside the memory, initialised (zeroed at first), and the kernel does not touch
+        // a buffer that it has handed out until it is given back and published (invariant 7).
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(offset), count) }
+    }
+
+    /// Puts a buffer back; the kernel sees it after `publish`.
+    pub(super) fn give_back(&mut self, buffer: u16) {
+        let slot = usize::from(self.tail & (self.count - 1));
+        let offset = usize::from(buffer) * self.buffer_bytes;
+        // SAFETY: `slot` is below `count`; the kernel reads an entry only below the published
+        // tail, and this one is not published yet: at most `count` buffers exist, so the slot's
+        // former buffer has been handed out. No field of an entry but the first's `resv` (which is
+        // the tail, and which these setters do not touch) is written by two parties.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(slot);
+            entry.set_addr(self.memory.as_ptr().add(offset) as u64);
+            entry.set_len(self.buffer_bytes as u32);
+            entry.set_bid(buffer);
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel all that was given back.
+    pub(super) fn publish(&mut self) {
+        if self.tail == self.published {
+            return;
+        }
+        self.published = self.tail;
+        // SAFETY: the tail lies in the first entry, which is ours and aligned; it is shared with
+        // the kernel and so only accessed atomically. Release: the entries are seen before it.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()) as *const AtomicU16;
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+
+    /// Keeps the memory for ever.
+    pub(super) fn leak(&mut self) {
+        self.leaked = true;
+    }
+}
+
+fn layouts(count: u16, buffer_bytes: usize) -> (Layout, Layout) {
+    let layout = |bytes| match Layout::from_size_align(bytes, PAGE_BYTES) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the sizes of options were checked: at most 32,768 buffers of 1 MiB"),
+    };
+    let entries = usize::from(count) * size_of::<BufRingEntry>();
+    (layout(entries), layout(usize::from(count) * buffer_bytes))
+}
+
+fn allocate(layout: Layout) -> NonNull<u8> {
+    // SAFETY: the layout is not of size zero: there is at least one buffer of at least one byte.
+    let memory = unsafe { alloc_zeroed(layout) };
+    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
+        let (entries_layout, memory_layout) = layouts(self.count, self.buffer_bytes);
+        // SAFETY: allocated with these layouts in `register`, and the ring that knew them has had
+        // its last completion (invariant 7), so nothing touches them.
+        unsafe {
+            dealloc(self.entries.as_ptr().cast(), entries_layout);
+            dealloc(self.memory.as_ptr(), memory_layout);
+        }
+    }
+}

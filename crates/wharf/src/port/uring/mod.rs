@@ -1,0 +1,529 @@
+//! The io_uring port: one ring for each worker, used by that worker's thread alone.
+//!
+//! - `SINGLE_ISSUER | DEFER_TASKRUN`: the kernel does a completion's work only inside this
+//!   thread's `io_uring_enter`, so there is one system call for a batch and no interruption.
+//! - `Accept` is a multishot accept; `Receive` a multishot receive into the ring of provided
+//!   buffers ([`buffers`]), so an idle session holds none; a `Send` of one piece is a SEND, of
+//!   several a SENDMSG with up to [`PIECES_MAX`] pieces.
+//! - What an operation owns rests in the socket's record until its completion comes (invariant 7).
+//!   The `user_data` that the kernel carries is the record's index, its generation and the kind:
+//!   never an address, never the socket's number (invariant 5).
+//! - A full submission queue is emptied by submitting; if the kernel will not take more just then,
+//!   what is left waits in `deferred`, in order, and `wait` does not sleep before it has gone.
+//! - An overflowed completion queue is kept by the kernel (`NODROP`, required at start) and
+//!   flushed by the next `io_uring_enter`; multishots that it ended are posted again by the
+//!   caller, as every operation whose last completion came.
+
+mod buffers;
+mod probe;
+mod record;
+mod wake;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, squeue, types};
+use socket2::{SockAddr, Socket};
+
+use self::buffers::BufferRing;
+pub(crate) use self::probe::{probe, refusal};
+use self::record::{Record, UserData, bit};
+use self::wake::WakeEvent;
+use super::{
+    Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused, Registration,
+    Sink, Token, Waker,
+};
+
+/// Pieces that one send operation gathers at most; the rest leaves with the next.
+const PIECES_MAX: usize = 16;
+/// How long the end of a port waits for its last completions before it leaks what they own.
+const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The sizes of a ring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UringSizes {
+    pub(crate) submission_entries: u32,
+    pub(crate) completion_entries: u32,
+    pub(crate) buffers: u16,
+    pub(crate) buffer_bytes: usize,
+}
+
+impl UringSizes {
+    /// The queues' sizes were chosen for 10,000 sessions a worker: 64 KiB and 128 KiB of memory.
+    pub(crate) fn new(buffers: u16, buffer_bytes: usize) -> Self {
+        UringSizes { submission_entries: 1024, completion_entries: 8192, buffers, buffer_bytes }
+    }
+}
+
+/// What could not be put into the submission queue yet.
+#[derive(Debug)]
+enum Request {
+    Operation(u32, OperationKind, Option<Box<SockAddr>>),
+    Cancel(UserData),
+    ReadWake,
+}
+
+/// What a gathered operation points to until the kernel has taken it from the submission queue,
+/// which is when it copies it (`IORING_FEAT_SUBMIT_STABLE`, required at start).
+struct Gather {
+    header: libc::msghdr,
+    pieces: [libc::iovec; PIECES_MAX],
+    address: Option<Box<SockAddr>>,
+}
+
+impl Gather {
+    fn new() -> Box<Self> {
+        // SAFETY: all-zero is a valid msghdr and iovec: null pointers with zero lengths.
+        let (header, pieces) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        Box::new(Gather { header, pieces, address: None })
+    }
+}
+
+pub(crate) struct UringPort {
+    ring: IoUring,
+    records: Vec<Record>,
+    free_records: Vec<u32>,
+    deferred: VecDeque<Request>,
+    #[expect(clippy::vec_box, reason = "the kernel has their addresses while the vector grows")]
+    gathers: Vec<Box<Gather>>,
+    gathers_used: usize,
+    buffers: BufferRing,
+    wake: Arc<WakeEvent>,
+    wake_word: Box<[u8; 8]>,
+    wake_outstanding: bool,
+    /// Operations accepted and not completed.
+    outstanding: usize,
+    ending: bool,
+    /// The completions of a batch: (user data, result, flags).
+    batch: Vec<(u64, i32, u32)>,
+    stale_completions: u64,
+}
+
+impl UringPort {
+    pub(crate) fn new(sizes: UringSizes) -> io::Result<Self> {
+        let ring = probe::build_ring(sizes.submission_entries, sizes.completion_entries)?;
+        let buffers = BufferRing::register(&ring, sizes.buffers, sizes.buffer_bytes)?;
+        let mut port = UringPort {
+            ring,
+            records: Vec::new(),
+            free_records: Vec::new(),
+            deferred: VecDeque::new(),
+            gathers: Vec::new(),
+            gathers_used: 0,
+            buffers,
+            wake: Arc::new(WakeEvent::new()?),
+            wake_word: Box::new([0; 8]),
+            wake_outstanding: false,
+            outstanding: 0,
+            ending: false,
+            batch: Vec::new(),
+            stale_completions: 0,
+        };
+        port.request(Request::ReadWake);
+        Ok(port)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        UringPort::new(UringSizes::new(256, 16 * 1024)).unwrap()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test_small() -> Self {
+        let (submission_entries, completion_entries) = (8, 16);
+        let (buffers, buffer_bytes) = (4, 4096);
+        let sizes = UringSizes { submission_entries, completion_entries, buffers, buffer_bytes };
+        UringPort::new(sizes).unwrap()
+    }
+
+    fn record(&self, registration: Registration) -> &Record {
+        let record = &self.records[registration.0 as usize];
+        assert!(record.socket.is_some(), "a registration was used after its end");
+        record
+    }
+
+    /// Puts a request into the submission queue, or, if the kernel takes no more, keeps it in order.
+    fn request(&mut self, request: Request) {
+        if self.deferred.is_empty() && self.room_for_one() {
+            self.push(request);
+        } else {
+            self.deferred.push_back(request);
+        }
+    }
+
+    fn room_for_one(&mut self) -> bool {
+        if !self.ring.submission().is_full() {
+            return true;
+        }
+        // An error (a full completion queue, memory) leaves the queue as it is: try again later.
+        let _ = self.ring.submit();
+        self.recycle_gathers();
+        !self.ring.submission().is_full()
+    }
+
+    fn push_deferred(&mut self) {
+        while !self.deferred.is_empty() && self.room_for_one() {
+            if let Some(request) = self.deferred.pop_front() {
+                self.push(request);
+            }
+        }
+    }
+
+    fn recycle_gathers(&mut self) {
+        if self.gathers_used > 0 && self.ring.submission().is_empty() {
+            self.gathers_used = 0;
+        }
+    }
+
+    fn gather(&mut self) -> &mut Gather {
+        if self.gathers_used == self.gathers.len() {
+            self.gathers.push(Gather::new());
+        }
+        self.gathers_used += 1;
+        &mut self.gathers[self.gathers_used - 1]
+    }
+
+    fn push(&mut self, request: Request) {
+        let entry = match request {
+            Request::Operation(index, kind, address) => self.operation_entry(index, kind, address),
+            Request::Cancel(target) => {
+                opcode::AsyncCancel::new(target.0).build().user_data(UserData::CANCEL.0)
+            }
+            Request::ReadWake => {
+                self.wake_outstanding = true;
+                let descriptor = types::Fd(self.wake.as_raw_fd());
+                opcode::Read::new(descriptor, self.wake_word.as_mut_ptr(), 8)
+                    .build()
+                    .user_data(UserData::WAKE.0)
+            }
+        };
+        // SAFETY: what the entry points to stays valid until its completion (invariant 7): sockets,
+        // batches and rings rest in the record, and neither `deregister` nor Drop ends a record
+        // with an operation outstanding; the wake word and the buffer ring end with the port,
+        // after its last completion. Message headers, iovecs and addresses need to live only until
+        // the entry is submitted, and `gathers` are used again only after that.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        assert!(pushed.is_ok(), "there was room for one entry");
+    }
+
+    fn operation_entry(
+        &mut self,
+        index: u32,
+        kind: OperationKind,
+        address: Option<Box<SockAddr>>,
+    ) -> squeue::Entry {
+        let record = &mut self.records[index as usize];
+        let descriptor = types::Fd(record.descriptor());
+        let user_data = UserData::new(index, kind, record.generation).0;
+        let entry = match kind {
+            OperationKind::Accept => {
+                opcode::AcceptMulti::new(descriptor).flags(libc::SOCK_CLOEXEC).build()
+            }
+            OperationKind::Connect => {
+                let gather = self.gather();
+                gather.address = address;
+                let address = gather.address.as_ref().map(|a| (a.as_ptr().cast(), a.len()));
+                let (pointer, length) = address.unwrap_or((std::ptr::null(), 0));
+                opcode::Connect::new(descriptor, pointer, length).build()
+            }
+            OperationKind::Receive => match &mut record.receiving {
+                None if record.receives_on => {
+                    opcode::RecvMulti::new(descriptor, buffers::GROUP).build()
+                }
+                None => opcode::Recv::new(descriptor, std::ptr::null_mut(), 0)
+                    .buf_group(buffers::GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT),
+                Some(ring) => {
+                    let segments = ring.free_segments().map(|segment| libc::iovec {
+                        iov_base: segment.as_mut_ptr().cast(),
+                        iov_len: segment.len(),
+                    });
+                    let count = if segments[1].iov_len == 0 { 1 } else { 2 };
+                    let gather = self.gather();
+                    gather.pieces[..2].copy_from_slice(&segments);
+                    opcode::Readv::new(descriptor, gather.pieces.as_ptr(), count).build()
+                }
+            },
+            OperationKind::Send => {
+                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                let count = record.sending.as_ref().map_or(0, |batch| batch.gather(&mut slices));
+                if count == 1 {
+                    let length = u32::try_from(slices[0].len()).unwrap_or(u32::MAX);
+                    opcode::Send::new(descriptor, slices[0].as_ptr(), length)
+                        .flags(libc::MSG_NOSIGNAL)
+                        .build()
+                } else {
+                    let pieces = slices.map(|slice| libc::iovec {
+                        iov_base: slice.as_ptr().cast_mut().cast(),
+                        iov_len: slice.len(),
+                    });
+                    let gather = self.gather();
+                    gather.pieces = pieces;
+                    gather.header.msg_iov = gather.pieces.as_mut_ptr();
+                    gather.header.msg_iovlen = count;
+                    opcode::SendMsg::new(descriptor, &gather.header)
+                        .flags(libc::MSG_NOSIGNAL as u32)
+                        .build()
+                }
+            }
+        };
+        entry.user_data(user_data)
+    }
+
+    /// One `io_uring_enter`: submits what was posted, lets completions come, waits for one.
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.push_deferred();
+        let timeout = if self.deferred.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let entered = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(timeout) => {
+                let timespec = types::Timespec::from(timeout);
+                let args = types::SubmitArgs::new().timespec(&timespec);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+        };
+        self.recycle_gathers();
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The time-out; a signal; a completion queue to be emptied first; memory that the
+                // kernel could not get just now. The next turn goes on.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn reap<S: Sink>(&mut self, sink: &mut S) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.extend(
+            self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())),
+        );
+        for (user_data, result, flags) in batch.drain(..) {
+            self.complete(UserData(user_data), result, flags, sink);
+        }
+        self.buffers.publish();
+        self.batch = batch;
+    }
+
+    fn complete<S: Sink>(&mut self, user_data: UserData, result: i32, flags: u32, sink: &mut S) {
+        if user_data == UserData::CANCEL {
+            return;
+        }
+        if user_data == UserData::WAKE {
+            self.wake_outstanding = false;
+            if !self.ending {
+                self.request(Request::ReadWake);
+            }
+            return;
+        }
+        let kind = user_data.kind();
+        let more = io_uring::cqueue::more(flags);
+        let Some(record) = self.records.get_mut(user_data.index() as usize) else {
+            self.stale_completions += 1;
+            return;
+        };
+        if record.generation != user_data.generation() || !record.is_outstanding(kind) {
+            debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
+            self.stale_completions += 1;
+            return;
+        }
+        if !more {
+            record.outstanding &= !bit(kind);
+            self.outstanding -= 1;
+        }
+        let token = record.token;
+        let count = count_or_failure(result);
+        let outcome = match kind {
+            OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
+                // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+                unsafe { Socket::from_raw_fd(descriptor as RawFd) }
+            })),
+            OperationKind::Connect => Outcome::Connected(count.map(drop)),
+            OperationKind::Send => {
+                let Some(mut batch) = record.sending.take() else { return };
+                if let Ok(count) = count {
+                    batch.advance(count);
+                }
+                Outcome::Sent(batch, count)
+            }
+            OperationKind::Receive => {
+                if let Some(mut ring) = record.receiving.take() {
+                    if let Ok(count) = count {
+                        ring.filled(count);
+                    }
+                    Outcome::ReceivedInto(ring, count)
+                } else {
+                    let buffer = io_uring::cqueue::buffer_select(flags);
+                    let bytes = count.map(|count| {
+                        buffer.map_or(&[][..], |buffer| self.buffers.bytes(buffer, count))
+                    });
+                    let outcome = Outcome::Received(bytes);
+                    sink.take(Completion { token, outcome, more });
+                    if let Some(buffer) = buffer {
+                        self.buffers.give_back(buffer);
+                    }
+                    return;
+                }
+            }
+        };
+        sink.take(Completion { token, outcome, more });
+    }
+
+    /// Cancels everything and takes every last completion; false if some did not come.
+    fn end<S: Sink>(&mut self, sink: &mut S) -> bool {
+        self.ending = true;
+        for index in 0..self.records.len() as u32 {
+            for kind in [
+                OperationKind::Accept,
+                OperationKind::Connect,
+                OperationKind::Receive,
+                OperationKind::Send,
+            ] {
+                self.cancel(Registration(index), kind);
+            }
+        }
+        if self.wake_outstanding {
+            self.request(Request::Cancel(UserData::WAKE));
+        }
+        let started = Instant::now();
+        while self.outstanding > 0 || self.wake_outstanding {
+            if self.enter(Some(Duration::from_millis(100))).is_err()
+                || started.elapsed() > LAST_COMPLETIONS_TIMEOUT
+            {
+                return false;
+            }
+            self.reap(sink);
+        }
+        true
+    }
+
+    /// Leaks what the kernel may still touch (invariant 7), having waited in vain.
+    fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.records));
+        std::mem::forget(std::mem::replace(&mut self.wake_word, Box::new([0; 8])));
+        self.buffers.leak();
+    }
+}
+
+fn count_or_failure(result: i32) -> Result<usize, Failure> {
+    match result {
+        0.. => Ok(result as usize),
+        _ if result == -libc::ECANCELED => Err(Failure::Cancelled),
+        _ if result == -libc::ENOBUFS => Err(Failure::BuffersExhausted),
+        _ => Err(Failure::Os(io::Error::from_raw_os_error(-result))),
+    }
+}
+
+impl CompletionPort for UringPort {
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        let index = match self.free_records.pop() {
+            Some(index) => {
+                let record = &mut self.records[index as usize];
+                record.token = token;
+                record.socket = Some(socket);
+                index
+            }
+            None => {
+                self.records.push(Record {
+                    token,
+                    generation: 0,
+                    outstanding: 0,
+                    socket: Some(socket),
+                    sending: None,
+                    receiving: None,
+                    receives_on: false,
+                });
+                self.records.len() as u32 - 1
+            }
+        };
+        Ok(Registration(index))
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        let record = &mut self.records[registration.0 as usize];
+        assert_eq!(record.outstanding, 0, "invariant 5: an operation is outstanding");
+        let socket = record.socket.take();
+        record.generation = (record.generation + 1) & ((1 << 30) - 1);
+        self.free_records.push(registration.0);
+        match socket {
+            Some(socket) => socket,
+            None => panic!("a registration was ended twice"),
+        }
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        match &self.record(registration).socket {
+            Some(socket) => socket,
+            None => unreachable!("checked by record"),
+        }
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        let kind = operation.kind();
+        assert!(
+            !self.record(registration).is_outstanding(kind),
+            "invariant 1: a second {kind:?} was posted while one is outstanding"
+        );
+        let record = &mut self.records[registration.0 as usize];
+        let mut address = None;
+        match operation {
+            Operation::Accept => {}
+            Operation::Receive => record.receives_on = true,
+            Operation::ReceiveOnce => record.receives_on = false,
+            Operation::Connect(to) => address = Some(Box::new(SockAddr::from(to))),
+            Operation::ReceiveInto(ring) => {
+                assert!(ring.free() > 0, "a receive without room would look like the end");
+                record.receiving = Some(ring);
+            }
+            Operation::Send(batch) => record.sending = Some(batch),
+        }
+        record.outstanding |= bit(kind);
+        self.outstanding += 1;
+        self.request(Request::Operation(registration.0, kind, address));
+        Ok(())
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        let record = &self.records[registration.0 as usize];
+        if record.is_outstanding(kind) {
+            let target = UserData::new(registration.0, kind, record.generation);
+            self.request(Request::Cancel(target));
+        }
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        self.enter(timeout)?;
+        self.reap(sink);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.wake.clone()
+    }
+
+    fn close<S: Sink>(mut self, sink: &mut S) {
+        if !self.end(sink) {
+            self.leak();
+        }
+    }
+}
+
+impl Drop for UringPort {
+    fn drop(&mut self) {
+        let nothing_outstanding = self.outstanding == 0 && !self.wake_outstanding;
+        if !nothing_outstanding && !self.end(&mut |_: Completion<'_>| {}) {
+            self.leak();
+        }
+    }
+}

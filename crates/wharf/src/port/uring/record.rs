@@ -1,0 +1,73 @@
+//! A registered socket with what its operations own, and the name that the kernel has for one.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::Socket;
+
+use crate::buffer::{RingBuffer, SendBatch};
+use crate::port::{OperationKind, Token};
+
+/// What the kernel calls the operation: index, kind and generation of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UserData(pub(super) u64);
+
+impl UserData {
+    /// The wake event's read; no record has this index.
+    pub(super) const WAKE: UserData = UserData(u32::MAX as u64);
+    /// A cancel's own result, which says nothing that the target's completion does not.
+    pub(super) const CANCEL: UserData = UserData(1 << 32 | u32::MAX as u64);
+    const GENERATION_SHIFT: u32 = 34;
+
+    pub(super) fn new(index: u32, kind: OperationKind, generation: u32) -> Self {
+        UserData(
+            u64::from(generation) << Self::GENERATION_SHIFT
+                | (kind as u64) << 32
+                | u64::from(index),
+        )
+    }
+
+    pub(super) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(super) fn kind(self) -> OperationKind {
+        match self.0 >> 32 & 3 {
+            0 => OperationKind::Accept,
+            1 => OperationKind::Connect,
+            2 => OperationKind::Receive,
+            _ => OperationKind::Send,
+        }
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        (self.0 >> Self::GENERATION_SHIFT) as u32
+    }
+}
+
+/// One registered socket, and what its outstanding operations own.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) token: Token,
+    pub(super) generation: u32,
+    /// A bit for each [`OperationKind`].
+    pub(super) outstanding: u8,
+    pub(super) socket: Option<Socket>,
+    pub(super) sending: Option<Box<SendBatch>>,
+    pub(super) receiving: Option<Box<RingBuffer>>,
+    /// The receive goes on after a completion.
+    pub(super) receives_on: bool,
+}
+
+impl Record {
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {
+        self.outstanding & bit(kind) != 0
+    }
+}
+
+pub(super) fn bit(kind: OperationKind) -> u8 {
+    1 << kind as u8
+}

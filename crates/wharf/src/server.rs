@@ -1,0 +1,300 @@
+//! Building and running a server or a connector.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use socket2::Socket;
+
+use crate::acceptor::{self, Acceptor};
+use crate::clock::SystemClock;
+use crate::config::{Backend, BackendChoice, Options};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::events::DrainReport;
+use crate::framing::Framing;
+use crate::handle::Handle;
+use crate::handler::Handler;
+use crate::port::readiness::ReadinessPort;
+use crate::port::{CompletionPort, select};
+use crate::session::HalfTable;
+use crate::worker::{Halves, Worker};
+
+/// What a server or connector will be: addresses, framing, options.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    addresses: Vec<SocketAddr>,
+    framing: Framing,
+    options: Options,
+}
+
+impl Builder {
+    /// Adds an address to listen on; a name may stand for several. Nothing is bound before
+    /// [`start`](Self::start).
+    ///
+    /// # Errors
+    /// If the name cannot be resolved.
+    pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
+        let addresses = address
+            .to_socket_addrs()
+            .map_err(|source| Error::Listen { address: format!("{address:?}"), source })?;
+        self.addresses.extend(addresses);
+        Ok(self)
+    }
+
+    /// How bytes become frames. Default [`Framing::raw`].
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    /// All options at once.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How many workers; see [`Options::workers`].
+    pub fn workers(mut self, count: usize) -> Self {
+        self.options.workers = count;
+        self
+    }
+
+    /// Which port; see [`Options::backend`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.options.backend = backend;
+        self
+    }
+
+    /// Binds, chooses the port, starts the workers. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// If an option is outside its range, an address cannot be listened on, a forced backend
+    /// cannot be had, or no thread can be started.
+    pub fn start<H: Handler>(self, handler: H) -> Result<Server> {
+        let Builder { addresses, framing, mut options } = self;
+        options.check(&framing)?;
+        options.workers = options.worker_count();
+        let choice = select::choose(&options)?;
+        let listeners = addresses
+            .iter()
+            .map(|address| {
+                acceptor::listen(*address, &options)
+                    .map_err(|source| Error::Listen { address: address.to_string(), source })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let addresses = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok()?.as_socket())
+            .collect();
+        let handler = Arc::new(handler);
+        let (running, choice) = start_workers(&choice, framing, &options, listeners, &handler)?;
+        Ok(Server { running, choice, addresses })
+    }
+}
+
+/// A running server: from [`Server::bind`], or a connector, which has no listener.
+/// Dropping it stops it at once; [`wait`](Self::wait) lets it run until it is drained or stopped.
+#[derive(Debug)]
+pub struct Server {
+    running: Running,
+    choice: BackendChoice,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// A server that will listen on `address`.
+    ///
+    /// # Errors
+    /// If the name cannot be resolved.
+    pub fn bind(address: impl ToSocketAddrs + fmt::Debug) -> Result<Builder> {
+        Builder::default().listen(address)
+    }
+
+    /// The server from any thread.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.running.engine.clone())
+    }
+
+    /// The addresses that are listened on; port 0 has become the one that was given.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Which port serves, and why.
+    pub fn backend(&self) -> &BackendChoice {
+        &self.choice
+    }
+
+    /// Waits until the server was drained or stopped through its [`Handle`].
+    ///
+    /// # Errors
+    /// If a worker's port failed.
+    pub fn wait(mut self) -> Result<()> {
+        self.running.join();
+        match self.running.engine.take_error() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The connect side: sessions that we begin.
+#[derive(Debug)]
+pub struct Connector;
+
+impl Connector {
+    /// A connector. What [`start`](Builder::start) returns is a [`Server`] without a listener;
+    /// its [`Handle::connect`] begins sessions.
+    #[expect(clippy::new_ret_no_self, reason = "it reads as its counterpart Server::bind does")]
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+}
+
+/// The threads of a server.
+#[derive(Debug)]
+pub(crate) struct Running {
+    engine: Arc<Engine>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has a bug of ours; its sockets are closed all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.engine.stop();
+        self.join();
+    }
+}
+
+/// Starts the workers on the chosen port; if io_uring was merely granted, and a worker's ring
+/// cannot be had after all, on the readiness port.
+fn start_workers<H: Handler>(
+    choice: &BackendChoice,
+    framing: Framing,
+    options: &Options,
+    listeners: Vec<Socket>,
+    handler: &Arc<H>,
+) -> Result<(Running, BackendChoice)> {
+    #[cfg(target_os = "linux")]
+    if choice.backend() == Backend::Uring {
+        use crate::port::uring::{UringPort, UringSizes, refusal};
+        let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
+        let started = start_on(move || UringPort::new(sizes), framing, options, listeners, handler);
+        return match started {
+            Ok(running) => Ok((running, choice.clone())),
+            Err((StartError::Port(error), listeners)) => {
+                let reason = refusal("a worker's ring", &error);
+                if *choice == BackendChoice::Forced(Backend::Uring) {
+                    return Err(Error::Backend { backend: "uring", reason });
+                }
+                let choice = BackendChoice::UringRefused(reason);
+                let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
+                started.map(|running| (running, choice)).map_err(StartError::readiness)
+            }
+            Err((StartError::Thread(error), _)) => Err(Error::Thread(error)),
+        };
+    }
+    let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
+    started.map(|running| (running, choice.clone())).map_err(StartError::readiness)
+}
+
+#[derive(Debug)]
+pub(crate) enum StartError {
+    Thread(std::io::Error),
+    Port(std::io::Error),
+}
+
+impl StartError {
+    fn readiness((error, _): (StartError, Vec<Socket>)) -> Error {
+        match error {
+            StartError::Thread(error) => Error::Thread(error),
+            StartError::Port(source) => Error::Port { worker: 0, source },
+        }
+    }
+}
+
+/// Starts one thread for each worker. A port is made by the thread that uses it; only when all
+/// have one does any begin to serve, so a failure leaves nothing behind, and gives the listeners back.
+pub(crate) fn start_on<P, H: Handler>(
+    make_port: impl Fn() -> std::io::Result<P> + Clone + Send + 'static,
+    framing: Framing,
+    options: &Options,
+    listeners: Vec<Socket>,
+    handler: &Arc<H>,
+) -> std::result::Result<Running, (StartError, Vec<Socket>)>
+where
+    P: CompletionPort,
+{
+    let engine = Arc::new(Engine::new(options.workers, framing, options.clone()));
+    let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
+    let clock = SystemClock::start();
+    let (made, ports_made) = mpsc::channel();
+    let mut running = Running { engine: engine.clone(), threads: Vec::new() };
+    // After `running`, so dropped before it: a worker that waits to begin is let go, then joined.
+    let mut begins = Vec::new();
+    for index in 0..options.workers {
+        let (engine, halves, handler) = (engine.clone(), halves.clone(), handler.clone());
+        let (make_port, made) = (make_port.clone(), made.clone());
+        let (begin, may_begin) = mpsc::channel::<Acceptor>();
+        begins.push(begin);
+        let body = move || {
+            let port = match make_port() {
+                Ok(port) => port,
+                Err(error) => return drop(made.send(Err(error))),
+            };
+            let _ = made.send(Ok(()));
+            // The sender is dropped when another worker failed: then this one never begins.
+            if let Ok(acceptor) = may_begin.recv() {
+                let fault = FaultReport { engine: &engine, worker: index };
+                Worker::new(port, index, &engine, &halves, &*handler, clock, acceptor).run();
+                std::mem::forget(fault);
+            }
+        };
+        match std::thread::Builder::new().name(format!("wharf-{index}")).spawn(body) {
+            Ok(thread) => running.threads.push(thread),
+            Err(error) => return Err((StartError::Thread(error), listeners)),
+        }
+    }
+    drop(made);
+    for result in ports_made.iter().take(options.workers) {
+        if let Err(error) = result {
+            return Err((StartError::Port(error), listeners));
+        }
+    }
+    // The first worker has the listeners.
+    let mut acceptor = Acceptor::new(listeners);
+    for begin in begins {
+        let _ = begin.send(std::mem::take(&mut acceptor));
+    }
+    Ok(running)
+}
+
+/// Reports a worker that ended by a panic of wharf's own (a broken invariant, since handlers'
+/// panics are caught), so that nobody waits for it in vain.
+struct FaultReport<'a> {
+    engine: &'a Engine,
+    worker: usize,
+}
+
+impl Drop for FaultReport<'_> {
+    fn drop(&mut self) {
+        let error = Error::WorkerFault { worker: self.worker };
+        self.engine.worker_ended(DrainReport::default(), Some(error));
+    }
+}

@@ -1,0 +1,108 @@
+//! The name of a session.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of one session, for ever: 8 bytes, never used again, whatever the operating system
+/// does with socket numbers.
+///
+/// The low 24 bits say which slot of the table the session lives in, the high 40 bits which
+/// session of that slot it is (the slot's *generation*). A slot serves 2^40 - 1 sessions and is
+/// then retired, so no id comes twice: at 4,000 sessions a second that is 8.7 years for a table
+/// of a single slot, and, slots being reused in turn, 8.7 years for each slot in use.
+///
+/// Prints as `slot.generation`, and parses from that.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    pub(crate) const INDEX_BITS: u32 = 24;
+    const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
+    /// The last generation that a slot may reach; beyond it the slot is retired. The one value
+    /// above it belongs to no session, so it is free for tokens that are not sessions'.
+    pub(crate) const GENERATION_MAX: u64 = (1 << (64 - Self::INDEX_BITS)) - 2;
+
+    pub(crate) fn new(index: u32, generation: u64) -> Self {
+        debug_assert!(u64::from(index) <= Self::INDEX_MASK && generation <= Self::GENERATION_MAX);
+        SessionId(generation << Self::INDEX_BITS | u64::from(index))
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        (self.0 & Self::INDEX_MASK) as u32
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> Self::INDEX_BITS
+    }
+
+    /// The id as a number, to be stored or sent. No structure of it is promised.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The id that [`to_bits`](Self::to_bits) gave. Any other number is an id that is merely gone.
+    pub fn from_bits(bits: u64) -> Self {
+        SessionId(bits)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index(), self.generation())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// The text was not a session id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a session id is two numbers with a point between: slot.generation")]
+pub struct ParseSessionIdError;
+
+impl FromStr for SessionId {
+    type Err = ParseSessionIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |digits: &str| -> Option<u64> {
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten()
+        };
+        let parsed = text.split_once('.').and_then(|(index, generation)| {
+            let index = number(index).filter(|index| *index <= Self::INDEX_MASK)?;
+            let generation = number(generation).filter(|g| *g <= Self::GENERATION_MAX)?;
+            Some(SessionId::new(index as u32, generation))
+        });
+        parsed.ok_or(ParseSessionIdError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text_and_its_number() {
+        for (index, generation) in
+            [(0, 0), (17, 3), ((1 << 24) - 1, 1 << 39), (5, SessionId::GENERATION_MAX)]
+        {
+            let id = SessionId::new(index, generation);
+            assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(SessionId::from_bits(id.to_bits()), id);
+            assert_eq!((id.index(), id.generation()), (index, generation));
+        }
+        assert_eq!(size_of::<SessionId>(), 8);
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in
+            ["", "1", ".", "1.", ".1", "+1.2", "1.-2", "16777216.0", "0.1099511627775", "1.2.3"]
+        {
+            assert_eq!(text.parse::<SessionId>(), Err(ParseSessionIdError), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a session is, without sockets, clocks or an operating system.
+//!
+//! - [`SessionId`]: the name that never returns.
+//! - `count`: the one word whose fall to zero releases a session.
+//! - `slot` and `table`: where the shared part of each session lives, for any thread to look up.
+//! - `half`: the part that travels with the receive operation, in one holder's hand at a time.
+//! - `receive_queue`, `send_queue`: what waits to become frames, and what waits to be sent.
+
+mod chunks;
+mod count;
+mod half;
+mod id;
+mod receive_queue;
+mod send_queue;
+mod slot;
+mod table;
+
+pub(crate) use half::{HalfInHand, HalfTable};
+pub use id::{ParseSessionIdError, SessionId};
+pub(crate) use receive_queue::ReceiveQueue;
+pub(crate) use send_queue::{Closing, Pushed, Refusal};
+pub(crate) use slot::Slot;
+pub(crate) use table::SessionTable;
+
+/// What one session holds in memory while nothing waits in its queues: its slot, its receive
+/// half, a port's record and a timer. The handler's own state is not counted.
+pub(crate) const SESSION_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_two_cache_lines() {
+        assert_eq!(size_of::<Slot>(), 128);
+    }
+}

@@ -1,0 +1,97 @@
+//! What was received and is not a delivered frame yet: an unfinished frame, or, while receiving is
+//! paused, what had already come.
+//!
+//! It exists only while bytes wait in it, so an idle session holds no buffer.
+
+use crate::buffer::RingBuffer;
+
+const CAPACITY_MIN: usize = 256;
+
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveQueue {
+    ring: Option<Box<RingBuffer>>,
+}
+
+impl ReceiveQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.is_none()
+    }
+
+    /// Puts `bytes` behind what waits. Memory grows by doubling with what has really come, not
+    /// with what a peer announced. Whoever calls this keeps the bound (invariant 9).
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let needed = self.len() + bytes.len();
+        let roomy = self.ring.as_ref().is_some_and(|ring| ring.capacity() >= needed);
+        if !roomy {
+            let capacity = needed.next_power_of_two().max(CAPACITY_MIN);
+            let mut larger = Box::new(RingBuffer::with_capacity(capacity));
+            if let Some(ring) = &self.ring {
+                for segment in ring.filled_segments() {
+                    larger.write(segment);
+                }
+            }
+            self.ring = Some(larger);
+        }
+        if let Some(ring) = &mut self.ring {
+            let written = ring.write(bytes);
+            debug_assert_eq!(written, bytes.len());
+        }
+    }
+
+    /// All that waits, in one piece.
+    pub(crate) fn contents(&mut self) -> &[u8] {
+        self.ring.as_mut().map_or(&[], |ring| ring.make_contiguous())
+    }
+
+    /// Forgets the oldest `count` bytes, and the memory when none are left.
+    pub(crate) fn consume(&mut self, count: usize) {
+        if let Some(ring) = &mut self.ring {
+            ring.consume(count);
+            if ring.len() == 0 {
+                self.ring = None;
+            }
+        }
+    }
+
+    /// Drops all that waits.
+    pub(crate) fn clear(&mut self) {
+        self.ring = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_memory_only_while_bytes_wait() {
+        let mut queue = ReceiveQueue::default();
+        assert!(queue.is_empty());
+        queue.append(b"");
+        assert!(queue.ring.is_none());
+        queue.append(b"abc");
+        queue.consume(1);
+        assert_eq!(queue.contents(), b"bc");
+        queue.consume(2);
+        assert!(queue.ring.is_none());
+    }
+
+    #[test]
+    fn it_grows_with_wrapped_contents_in_order() {
+        let mut queue = ReceiveQueue::default();
+        queue.append(&[0; 250]);
+        queue.consume(249);
+        let tail: Vec<u8> = (1..=100).collect();
+        queue.append(&tail);
+        let more: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
+        queue.append(&more);
+        assert_eq!(queue.contents(), [&[0][..], &tail, &more].concat());
+    }
+}

@@ -1,0 +1,241 @@
+//! SessionId → session, for any thread, without a lock.
+//!
+//! Only taking a slot and giving one back pass through a lock (a queue of free slots, first in
+//! first out, so that each rests as long as it can: invariant 6); a look-up is two loads and a
+//! compare-and-swap on the slot's own word.
+
+use std::collections::VecDeque;
+
+use crate::sync::Mutex;
+
+use super::chunks::Chunks;
+use super::id::SessionId;
+use super::slot::Slot;
+
+#[derive(Debug)]
+pub(crate) struct SessionTable {
+    slots: Chunks<Slot>,
+    free: Mutex<FreeSlots>,
+    sessions_max: u32,
+}
+
+#[derive(Debug, Default)]
+struct FreeSlots {
+    resting: VecDeque<u32>,
+    /// Slots below this have been used.
+    touched: u32,
+    /// Slots that will not be used again. Each is one session less that the table can hold.
+    retired: u32,
+}
+
+impl SessionTable {
+    pub(crate) fn new(sessions_max: u32) -> Self {
+        assert!(sessions_max <= 1 << SessionId::INDEX_BITS);
+        SessionTable { slots: Chunks::new(sessions_max), free: Mutex::default(), sessions_max }
+    }
+
+    pub(crate) fn sessions_max(&self) -> u32 {
+        self.sessions_max
+    }
+
+    /// Takes a slot into use for a worker's new session, with a count of 1 that is the caller's.
+    /// `None`: there are `sessions_max` sessions.
+    ///
+    /// New slots are taken before old ones are used again only until all have been touched once;
+    /// a table that is never full therefore still grows to no more than twice what was live, since
+    /// a resting slot is preferred as soon as as many rest as are in use.
+    pub(crate) fn insert(&self, worker: usize) -> Option<SessionId> {
+        let index = {
+            let mut free = self.free.lock();
+            let in_use = free.touched - free.retired - free.resting.len() as u32;
+            let grow = free.touched < self.sessions_max
+                && (free.resting.len() as u32) <= in_use.min(RESTING_SLOTS_MIN);
+            if grow {
+                free.touched += 1;
+                free.touched - 1
+            } else {
+                free.resting.pop_front()?
+            }
+        };
+        let slot = self.slots.get_or_grow(index);
+        slot.set_worker(worker);
+        Some(SessionId::new(index, slot.count.begin()))
+    }
+
+    /// The session's slot, with a count on it for as long as the reference lives. `None`: it is
+    /// gone. On the slot's own worker a reference is not needed, see [`SessionTable::held`].
+    pub(crate) fn look_up(&self, id: SessionId) -> Option<Reference<'_>> {
+        let slot = self.slots.get(id.index())?;
+        slot.count.refer(id.generation()).then(|| Reference { slot, id })
+    }
+
+    /// The slot of a session on which the caller knows that a count is held; `None` if the id is
+    /// of another generation than the slot.
+    pub(crate) fn held(&self, id: SessionId) -> Option<&Slot> {
+        let slot = self.slots.get(id.index())?;
+        (slot.count.generation() == id.generation()).then_some(slot)
+    }
+
+    /// Gives back the slot of a session whose count has come to zero.
+    pub(crate) fn release(&self, id: SessionId) {
+        let Some(slot) = self.held(id) else {
+            unreachable!("invariant 4: released twice");
+        };
+        let fit = slot.count.release();
+        let mut free = self.free.lock();
+        if fit {
+            free.resting.push_back(id.index());
+        } else {
+            free.retired += 1;
+        }
+    }
+
+    /// The ids of all that are live or being released, for walks that may be slow.
+    pub(crate) fn touched_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        let touched = self.free.lock().touched;
+        (0..touched).filter_map(|index| Some((index, self.slots.get(index)?)))
+    }
+}
+
+/// How many slots rest, at least, before one of them is used again while the table may still grow:
+/// a slot's generation makes reuse safe; resting merely spreads the generations.
+const RESTING_SLOTS_MIN: u32 = 1024;
+
+/// A look-up's hold on a session: one count.
+#[derive(Debug)]
+pub(crate) struct Reference<'a> {
+    slot: &'a Slot,
+    id: SessionId,
+}
+
+impl<'a> Reference<'a> {
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Ends the hold. True: it was the last, and the session's worker must be told to release it.
+    /// (A plain drop would lose that, so it is a fault.)
+    #[must_use]
+    pub(crate) fn end(self) -> bool {
+        let last = self.slot.count.lower();
+        std::mem::forget(self);
+        last
+    }
+}
+
+impl Drop for Reference<'_> {
+    fn drop(&mut self) {
+        debug_assert!(std::thread::panicking(), "the reference to {} was not ended", self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn end(table: &SessionTable, id: SessionId) {
+        assert!(table.held(id).unwrap().count.lower());
+        table.release(id);
+    }
+
+    #[test]
+    fn it_holds_sessions_max_and_no_more_and_no_id_returns() {
+        let table = SessionTable::new(3);
+        let mut seen = HashSet::new();
+        for _ in 0..50 {
+            let ids: Vec<_> = (0..3).map(|_| table.insert(0).unwrap()).collect();
+            assert!(table.insert(0).is_none());
+            for id in ids {
+                assert!(seen.insert(id), "{id} came twice");
+                end(&table, id);
+            }
+        }
+    }
+
+    #[test]
+    fn slots_are_used_again_in_the_order_they_were_freed() {
+        let table = SessionTable::new(4);
+        let ids: Vec<_> = (0..4).map(|_| table.insert(0).unwrap()).collect();
+        for which in [2, 0, 3, 1] {
+            end(&table, ids[which]);
+        }
+        let again: Vec<_> = (0..4).map(|_| table.insert(0).unwrap().index()).collect();
+        assert_eq!(again, [2, 0, 3, 1].map(|which| ids[which].index()));
+    }
+
+    #[test]
+    fn a_late_look_up_finds_nothing_and_an_early_one_neither() {
+        let table = SessionTable::new(1);
+        let first = table.insert(5).unwrap();
+        let reference = table.look_up(first).unwrap();
+        assert_eq!(reference.slot().worker(), 5);
+        assert!(!reference.end());
+        assert!(table.look_up(SessionId::new(0, first.generation() + 1)).is_none());
+        end(&table, first);
+        assert!(table.look_up(first).is_none());
+        let second = table.insert(0).unwrap();
+        assert_eq!(second.index(), first.index());
+        assert!(table.look_up(first).is_none());
+        assert!(table.held(first).is_none());
+        assert!(!table.look_up(second).unwrap().end());
+        assert!(table.look_up(SessionId::from_bits(u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_retired_slot_is_never_used_again() {
+        let table = SessionTable::new(2);
+        let first = table.insert(0).unwrap();
+        end(&table, first);
+        // Bring the slot to its last generation, as 2^40 sessions would.
+        let slot = table.slots.get(first.index()).unwrap();
+        *table.free.lock() = FreeSlots { resting: [0].into(), touched: 1, retired: 0 };
+        slot.count.set_generation(SessionId::GENERATION_MAX);
+        let other = table.insert(0).unwrap();
+        let last = if other.index() == 0 { other } else { table.insert(0).unwrap() };
+        assert_eq!(last.generation(), SessionId::GENERATION_MAX);
+        end(&table, last);
+        assert!(table.look_up(last).is_none());
+        if other != last {
+            end(&table, other);
+        }
+        for _ in 0..10 {
+            let id = table.insert(0).unwrap();
+            assert_eq!(id.index(), 1, "slot 0 is retired");
+            assert!(table.insert(0).is_none(), "and is one session less");
+            end(&table, id);
+        }
+    }
+
+    #[test]
+    fn look_ups_closes_and_the_last_completion_race_and_one_of_them_releases() {
+        let table = SessionTable::new(8);
+        let rounds = if cfg!(miri) { 20 } else { 2_000 };
+        for _ in 0..rounds {
+            let id = table.insert(0).unwrap();
+            let slot = table.held(id).unwrap();
+            slot.count.raise(); // the receive
+            slot.count.raise(); // the send
+            let releases: usize = std::thread::scope(|scope| {
+                let completions = [0, 1].map(|_| scope.spawn(|| usize::from(slot.count.lower())));
+                let closer = scope.spawn(|| {
+                    slot.ask_to_close(crate::CloseReason::Local, crate::Close::Stop);
+                    usize::from(slot.count.lower())
+                });
+                let looker = scope.spawn(|| {
+                    (0..20)
+                        .filter_map(|_| table.look_up(id))
+                        .map(|r| usize::from(r.end()))
+                        .sum::<usize>()
+                });
+                let mut releases = closer.join().unwrap() + looker.join().unwrap();
+                for completion in completions {
+                    releases += completion.join().unwrap();
+                }
+                releases
+            });
+            assert_eq!(releases, 1);
+            table.release(id);
+        }
+    }
+}

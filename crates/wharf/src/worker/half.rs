@@ -1,0 +1,90 @@
+//! The receive half of a session: what only its worker touches (invariant 2).
+
+use std::net::SocketAddr;
+
+use crate::buffer::SendBatch;
+use crate::clock::Moment;
+use crate::error::CloseReason;
+use crate::port::Registration;
+use crate::session::ReceiveQueue;
+use crate::timer::TimerId;
+
+/// Where a session is in its life. It only goes down this list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// The slot is free, or its session has not arrived at its worker yet.
+    #[default]
+    Absent,
+    /// A connect is outstanding.
+    Connecting,
+    /// Frames are delivered and sent.
+    Open,
+    /// No frame is delivered any more; what is queued is being sent.
+    Draining,
+    /// All is sent, and our end of the stream with it; the peer's end is awaited.
+    Lingering,
+    /// Cut: everything outstanding was asked to end. The session's own count is given up.
+    Closing,
+}
+
+/// The receive operation of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Receiving {
+    /// None is outstanding.
+    #[default]
+    No,
+    Outstanding,
+    /// Outstanding, and asked to end.
+    Cancelled,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReceiveHalf<S> {
+    /// The handler's, from `opened` to `closed`.
+    pub(super) state: Option<S>,
+    pub(super) queue: ReceiveQueue,
+    pub(super) registration: Option<Registration>,
+    pub(super) peer_address: Option<SocketAddr>,
+    pub(super) timer: Option<TimerId>,
+    pub(super) opened_at: Moment,
+    pub(super) received_at: Moment,
+    /// When bytes last left, or began to wait with none waiting before.
+    pub(super) send_progress_at: Moment,
+    pub(super) lingering_since: Moment,
+    /// A batch of which a part has left.
+    pub(super) leaving: Option<Box<SendBatch>>,
+    pub(super) phase: Phase,
+    pub(super) receiving: Receiving,
+    pub(super) sending: bool,
+    pub(super) paused: bool,
+    pub(super) was_paused: bool,
+    pub(super) opened: bool,
+    pub(super) frame_came: bool,
+    /// The stream has ended, for this reason, once what waits has been delivered.
+    pub(super) stream_end: Option<CloseReason>,
+}
+
+impl<S> Default for ReceiveHalf<S> {
+    fn default() -> Self {
+        ReceiveHalf {
+            state: None,
+            queue: ReceiveQueue::default(),
+            registration: None,
+            peer_address: None,
+            timer: None,
+            opened_at: Moment::default(),
+            received_at: Moment::default(),
+            send_progress_at: Moment::default(),
+            lingering_since: Moment::default(),
+            leaving: None,
+            phase: Phase::Absent,
+            receiving: Receiving::No,
+            sending: false,
+            paused: false,
+            was_paused: false,
+            opened: false,
+            frame_came: false,
+            stream_end: None,
+        }
+    }
+}

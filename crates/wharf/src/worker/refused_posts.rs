@@ -1,0 +1,234 @@
+//! Tests of what no real port does on demand: refusing to register a socket, or to take an
+//! operation. The count must go back at once (invariant 3), and the session end for that reason.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::acceptor;
+use crate::config::Options;
+use crate::error::CloseReason;
+use crate::framing::Framing;
+use crate::handle::Handle;
+use crate::handler::Handler;
+use crate::port::readiness::ReadinessPort;
+use crate::port::{
+    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Token, Waker,
+};
+use crate::server::{Running, start_on};
+use crate::session::SessionId;
+
+/// What is refused: every second of these.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Register,
+    Post(OperationKind),
+}
+
+/// The readiness port, but for what it refuses.
+struct RefusingPort {
+    port: ReadinessPort,
+    what: What,
+    asked: usize,
+    refused: Arc<AtomicUsize>,
+}
+
+impl RefusingPort {
+    fn refuses(&mut self, what: What) -> bool {
+        if what != self.what {
+            return false;
+        }
+        self.asked += 1;
+        let refuses = self.asked.is_multiple_of(2);
+        self.refused.fetch_add(usize::from(refuses), Ordering::Relaxed);
+        refuses
+    }
+}
+
+fn no_memory<T>(given_back: T) -> Refused<T> {
+    Refused { given_back, error: io::Error::from(io::ErrorKind::OutOfMemory) }
+}
+
+impl CompletionPort for RefusingPort {
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        if self.refuses(What::Register) {
+            return Err(no_memory(socket));
+        }
+        self.port.register(socket, token)
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.port.deregister(registration)
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        self.port.socket(registration)
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        if self.refuses(What::Post(operation.kind())) {
+            return Err(no_memory(operation));
+        }
+        self.port.post(registration, operation)
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.port.cancel(registration, kind);
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        self.port.wait(timeout, sink)
+    }
+
+    fn waker(&self) -> Waker {
+        self.port.waker()
+    }
+
+    fn close<S: Sink>(self, sink: &mut S) {
+        self.port.close(sink);
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    opened: AtomicUsize,
+    closed: Mutex<Vec<CloseReason>>,
+    connects_failed: AtomicUsize,
+}
+
+struct Echo(Arc<Notes>);
+
+impl Handler for Echo {
+    type State = ();
+
+    fn opened(&self, _: &super::Session) {
+        self.0.opened.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn received(&self, session: &super::Session, _: &mut (), frame: &[u8]) {
+        session.send(frame);
+    }
+
+    fn closed(&self, _: &super::Session, _: (), reason: CloseReason) {
+        self.0.closed.lock().unwrap().push(reason);
+    }
+
+    fn connect_failed(&self, _: SessionId, _: SocketAddr, error: &io::Error) {
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        self.0.connects_failed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Trial {
+    running: Running,
+    address: SocketAddr,
+    notes: Arc<Notes>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Trial {
+    fn of(what: What) -> Self {
+        let options = Options { workers: 1, ..Options::default() };
+        let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let (notes, refused) = (Arc::new(Notes::default()), Arc::new(AtomicUsize::new(0)));
+        let counted = refused.clone();
+        let make_port = move || {
+            let (port, refused) = (ReadinessPort::new()?, counted.clone());
+            Ok(RefusingPort { port, what, asked: 0, refused })
+        };
+        let handler = Arc::new(Echo(notes.clone()));
+        let started = start_on(make_port, Framing::raw(), &options, vec![listener], &handler);
+        let Ok(running) = started else { panic!("not started") };
+        Trial { running, address, notes, refused }
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::new(self.running.engine().clone())
+    }
+
+    /// Connects, talks, and says whether it was answered.
+    fn is_answered(&self) -> bool {
+        let mut peer = TcpStream::connect(self.address).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut answer = [0; 5];
+        peer.write_all(b"hello").and_then(|()| peer.read_exact(&mut answer)).is_ok()
+            && answer == *b"hello"
+    }
+
+    fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it never came true: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Every session has ended, and every count has come to zero: nothing is left in the table.
+    fn settles(&self) -> Vec<CloseReason> {
+        let engine = self.running.engine();
+        self.eventually("every slot is released", || {
+            engine.workers[0].assigned_sessions() == 0 && self.handle().stats().live == 0
+        });
+        let stats = self.handle().stats();
+        let closed = self.notes.closed.lock().unwrap().clone();
+        assert_eq!(self.notes.opened.load(Ordering::SeqCst), closed.len());
+        assert_eq!((stats.opened, stats.closed), (closed.len() as u64, closed.len() as u64));
+        assert!(self.refused.load(Ordering::Relaxed) > 0, "nothing was refused");
+        closed
+    }
+}
+
+fn is_no_memory(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::Io { kind: io::ErrorKind::OutOfMemory, .. })
+}
+
+#[test]
+fn a_session_whose_receive_cannot_be_posted_ends_and_the_others_are_served() {
+    let trial = Trial::of(What::Post(OperationKind::Receive));
+    let answered = (0..20).filter(|_| trial.is_answered()).count();
+    assert_eq!(answered, 10);
+    let closed = trial.settles();
+    assert_eq!(closed.iter().filter(|reason| is_no_memory(reason)).count(), 10, "{closed:?}");
+}
+
+#[test]
+fn a_session_whose_send_cannot_be_posted_ends_and_the_others_are_served() {
+    let trial = Trial::of(What::Post(OperationKind::Send));
+    let answered = (0..20).filter(|_| trial.is_answered()).count();
+    assert_eq!(answered, 10);
+    let closed = trial.settles();
+    assert_eq!(closed.iter().filter(|reason| is_no_memory(reason)).count(), 10, "{closed:?}");
+}
+
+#[test]
+fn a_session_whose_socket_cannot_be_registered_ends_and_the_others_are_served() {
+    // The listener is registered first, so the refusals begin with the first session.
+    let trial = Trial::of(What::Register);
+    let answered = (0..20).filter(|_| trial.is_answered()).count();
+    assert_eq!(answered, 10);
+    let closed = trial.settles();
+    assert_eq!(closed.iter().filter(|reason| is_no_memory(reason)).count(), 10, "{closed:?}");
+}
+
+#[test]
+fn a_connect_that_cannot_be_posted_fails_and_leaves_nothing() {
+    let trial = Trial::of(What::Post(OperationKind::Connect));
+    let handle = trial.handle();
+    for _ in 0..20 {
+        handle.connect(trial.address).unwrap();
+    }
+    trial.eventually("half of them fail", || {
+        trial.notes.connects_failed.load(Ordering::SeqCst) == 10 && handle.stats().opened == 20 // ten connected, and their ten other ends
+    });
+    handle.stop();
+    trial.settles();
+}

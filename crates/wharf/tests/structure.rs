@@ -1,0 +1,125 @@
+//! The floors of the house: who may import whom, and where unsafe code may stand.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every source file under `src/<place>`, with its text up to its tests.
+fn sources(place: &str) -> Vec<(PathBuf, String)> {
+    fn walk(path: &Path, into: &mut Vec<(PathBuf, String)>) {
+        if path.is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                walk(&entry.unwrap().path(), into);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("").to_owned();
+            into.push((path.to_owned(), product));
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place), &mut found);
+    assert!(!found.is_empty(), "there is no src/{place}");
+    let tests = test_modules(&found);
+    found.retain(|(path, _)| !path.iter().any(|part| tests.iter().any(|test| part == &test[..])));
+    found
+}
+
+/// The names of the files and folders that only tests are made of.
+fn test_modules(files: &[(PathBuf, String)]) -> Vec<String> {
+    let mut names = Vec::new();
+    for (_, text) in files {
+        for declaration in text.split("#[cfg(test)]\nmod ").skip(1) {
+            if let Some((name, _)) = declaration.split_once(";\n") {
+                names.extend([name.to_owned(), format!("{name}.rs")]);
+            }
+        }
+    }
+    names
+}
+
+/// The lines of code, without comments, that contain one of the words.
+fn lines_with(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            if words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn sessions_and_framings_know_no_socket_no_clock_and_no_operating_system() {
+    let words = [
+        "socket2",
+        "libc",
+        "mio::",
+        "io_uring",
+        "std::net",
+        "std::io",
+        "std::os",
+        "std::time",
+        "std::fs",
+        "std::env",
+        "std::thread",
+        "crate::port",
+        "crate::clock",
+        "crate::worker",
+        "crate::engine",
+        "crate::timer",
+    ];
+    for place in ["session", "framing", "buffer"] {
+        // A gathered send names its pieces by `IoSlice`, which is a slice and does nothing.
+        let mut found = lines_with(&sources(place), &words);
+        // Asking whether a panic is under way is no use of threads.
+        found.retain(|line| !line.contains("use std::io::IoSlice;"));
+        found.retain(|line| !line.contains("std::thread::panicking()"));
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn ports_know_no_session() {
+    let words = ["session::", "crate::worker", "crate::engine", "crate::framing", "SessionId"];
+    let found = lines_with(&sources("port"), &words);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_low_floors_import_nothing_from_above() {
+    for place in ["timer.rs", "clock.rs", "sync.rs"] {
+        let found = lines_with(
+            &sources(place),
+            &["crate::port", "crate::session", "crate::worker", "crate::engine", "crate::server"],
+        );
+        assert!(found.is_empty(), "{found:#?}");
+    }
+    for place in ["worker", "acceptor.rs", "engine.rs", "handle.rs"] {
+        let found = lines_with(&sources(place), &["crate::server"]);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn unsafe_code_stands_only_in_the_ports_and_sessions_and_says_why_it_is_safe() {
+    for (path, text) in sources("") {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            if !code.contains("unsafe ") || code.contains("unsafe_code") {
+                continue;
+            }
+            let place = path.to_string_lossy();
+            let allowed = place.contains("/src/port/") || place.contains("/src/session/");
+            assert!(allowed, "{}:{}: unsafe code", path.display(), number + 1);
+            let above = &lines[number.saturating_sub(8)..number];
+            let noted = above.iter().any(|line| line.contains("SAFETY:"));
+            assert!(noted, "{}:{}: no SAFETY note", path.display(), number + 1);
+        }
+    }
+}

@@ -1,0 +1,649 @@
+//! What the integration tests share: a server whose handler writes down what happens to each
+//! session, and waiting for it.
+//!
+//! The handler of every test is a [`Recorder`]. It holds each session to the order that invariant 8
+//! promises (`opened`, `received`*, `closed`, never two at once, no id twice) whatever the test is
+//! about; [`Harness::finish`] then says whether anything was amiss, and whether all that was opened
+//! was closed. A test adds only what is special to it, as a [`Behaviour`].
+//!
+//! Nothing sleeps where it can wait, and what does not happen within [`BOUND`] never will.
+
+#![allow(dead_code, unused_macros, reason = "each test binary uses a part of it")]
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use wharf::{
+    Backend, Backpressure, Builder, CloseReason, Connector, Endianness, Error, Framing, Handle,
+    Handler, LengthPrefix, Options, Server, Session, SessionId, Stats,
+};
+
+/// What has not happened after this long will not happen.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+
+/// What a panic on purpose says, so that its message is not printed.
+pub(crate) const ON_PURPOSE: &str = "on purpose";
+
+/// Frames that a record keeps, of the first there are.
+const FRAMES_KEPT: usize = 100;
+
+/// Makes each test one for every backend. Where io_uring is refused its test says so and is passed
+/// over, unless `WHARF_TEST_URING=required`.
+macro_rules! on_both {
+    ($($(#[doc = $doc:literal])* fn $name:ident($backend:ident) $body:block)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                $(#[doc = $doc])*
+                fn on($backend: Backend) $body
+
+                #[test]
+                fn uring() {
+                    if $crate::support::uring_is_there() {
+                        on(Backend::Uring);
+                    }
+                }
+
+                #[test]
+                fn readiness() {
+                    on(Backend::Readiness);
+                }
+            }
+        )*
+    };
+}
+
+/// Whether io_uring may be used here.
+pub(crate) fn uring_is_there() -> bool {
+    let started = Connector::new().workers(1).backend(Backend::Uring).start(Nobody);
+    match started {
+        Ok(_) => true,
+        Err(error @ Error::Backend { .. }) => {
+            let required = std::env::var_os("WHARF_TEST_URING").is_some_and(|v| v == "required");
+            assert!(!required, "{error}");
+            eprintln!("passed over: {error}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+struct Nobody;
+
+impl Handler for Nobody {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
+}
+
+/// Waits for what no condition variable tells.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < BOUND, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Keeps the tests of one binary apart that count what belongs to the whole process.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    lock(&ALONE)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Panics on purpose, without a word on the terminal.
+pub(crate) fn panic_on_purpose() -> ! {
+    static HUSH: Once = Once::new();
+    HUSH.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload_as_str() != Some(ON_PURPOSE) {
+                loud(panic);
+            }
+        }));
+    });
+    panic!("{ON_PURPOSE}")
+}
+
+// ---- The handler ------------------------------------------------------------------------------
+
+type OnOpened = Box<dyn Fn(&Session<'_>) + Send + Sync>;
+type OnReceived = Box<dyn Fn(&Session<'_>, &[u8]) + Send + Sync>;
+type OnClosed = Box<dyn Fn(&Session<'_>, CloseReason) + Send + Sync>;
+
+/// What a test's handler does besides writing down.
+pub(crate) struct Behaviour {
+    opened: OnOpened,
+    received: OnReceived,
+    closed: OnClosed,
+}
+
+impl Behaviour {
+    pub(crate) fn silent() -> Self {
+        Behaviour {
+            opened: Box::new(|_| {}),
+            received: Box::new(|_, _| {}),
+            closed: Box::new(|_, _| {}),
+        }
+    }
+
+    pub(crate) fn echo() -> Self {
+        Self::silent().on_received(|session, frame| session.send(frame))
+    }
+
+    pub(crate) fn on_opened(mut self, act: impl Fn(&Session) + Send + Sync + 'static) -> Self {
+        self.opened = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_received(
+        mut self,
+        act: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        self.received = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_closed(
+        mut self,
+        act: impl Fn(&Session, CloseReason) + Send + Sync + 'static,
+    ) -> Self {
+        self.closed = Box::new(act);
+        self
+    }
+}
+
+/// What happened to one session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Record {
+    /// `opened` returned, so `closed` must come.
+    pub(crate) opened: bool,
+    /// The first frames received.
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) frame_count: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) closed: Option<CloseReason>,
+    pub(crate) closed_at: Option<Instant>,
+    pub(crate) peer_address: Option<SocketAddr>,
+    /// The name of the thread that opened it.
+    pub(crate) worker: String,
+    inside: bool,
+}
+
+/// What happened to all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) records: HashMap<SessionId, Record>,
+    /// In the order in which they opened.
+    pub(crate) ids: Vec<SessionId>,
+    pub(crate) connects_failed: Vec<(SessionId, SocketAddr, ErrorKind)>,
+    pub(crate) closed_count: usize,
+    /// What must never be.
+    faults: Vec<String>,
+}
+
+impl Ledger {
+    /// Those for which this holds.
+    pub(crate) fn count(&self, holds: impl Fn(&Record) -> bool) -> usize {
+        self.records.values().filter(|record| holds(record)).count()
+    }
+
+    pub(crate) fn closed_by(&self, id: SessionId) -> Option<CloseReason> {
+        self.records.get(&id)?.closed
+    }
+
+    fn enter(&mut self, id: SessionId, callback: &str) -> &mut Record {
+        let record = self.records.entry(id).or_default();
+        if record.inside {
+            self.faults.push(format!("{id}: {callback} while another callback runs"));
+        }
+        if record.closed.is_some() {
+            self.faults.push(format!("{id}: {callback} after closed"));
+        }
+        record.inside = true;
+        record
+    }
+}
+
+/// The ledger, for the test and the handler alike.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    ledger: Mutex<Ledger>,
+    changed: Condvar,
+}
+
+impl Log {
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
+        look(&lock(&self.ledger))
+    }
+
+    fn write<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
+        let result = write(&mut lock(&self.ledger));
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `look` finds something.
+    #[track_caller]
+    pub(crate) fn wait<R>(&self, what: &str, mut look: impl FnMut(&Ledger) -> Option<R>) -> R {
+        let deadline = Instant::now() + BOUND;
+        let mut ledger = lock(&self.ledger);
+        loop {
+            if let Some(found) = look(&ledger) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "it never came true: {what}; {} opened", ledger.ids.len());
+            ledger =
+                self.changed.wait_timeout(ledger, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The id of the session that opened as the `nth`, from 0.
+    #[track_caller]
+    pub(crate) fn opened(&self, nth: usize) -> SessionId {
+        self.wait("a session opens", |ledger| ledger.ids.get(nth).copied())
+    }
+
+    /// Why that session ended, once it has.
+    #[track_caller]
+    pub(crate) fn closed(&self, id: SessionId) -> CloseReason {
+        self.wait("a session closes", |ledger| ledger.closed_by(id))
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_closed_count(&self, count: usize) {
+        self.wait("so many sessions close", |ledger| (ledger.closed_count >= count).then_some(()));
+    }
+
+    /// What is known of a session.
+    #[track_caller]
+    pub(crate) fn record(&self, id: SessionId) -> Record {
+        self.look(|ledger| ledger.records[&id].clone())
+    }
+}
+
+/// Writes down what happens, then does what the test wants.
+pub(crate) struct Recorder {
+    log: Arc<Log>,
+    behaviour: Behaviour,
+}
+
+/// Lives with the session, so it must be the session's own at every callback.
+pub(crate) struct Witness {
+    id: SessionId,
+    frame_count: u64,
+}
+
+/// Says that the callback is over, also when it panicked.
+struct Inside<'a>(&'a Log, SessionId);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.write(|ledger| ledger.records.entry(self.1).or_default().inside = false);
+    }
+}
+
+impl Recorder {
+    fn fault(&self, fault: String) {
+        self.log.write(|ledger| ledger.faults.push(fault));
+    }
+}
+
+impl Handler for Recorder {
+    type State = Witness;
+
+    fn opened(&self, session: &Session) -> Witness {
+        let id = session.id();
+        self.log.write(|ledger| {
+            if ledger.records.contains_key(&id) {
+                ledger.faults.push(format!("{id}: opened twice"));
+            }
+            let worker = std::thread::current().name().unwrap_or_default().to_owned();
+            let record = ledger.enter(id, "opened");
+            (record.worker, record.peer_address) = (worker, session.peer_address());
+            ledger.ids.push(id);
+        });
+        let inside = Inside(&self.log, id);
+        (self.behaviour.opened)(session);
+        drop(inside);
+        self.log.write(|ledger| ledger.records.entry(id).or_default().opened = true);
+        Witness { id, frame_count: 0 }
+    }
+
+    fn received(&self, session: &Session, witness: &mut Witness, frame: &[u8]) {
+        let id = session.id();
+        let frame_count = self.log.write(|ledger| {
+            let record = ledger.enter(id, "received");
+            if record.frames.len() < FRAMES_KEPT {
+                record.frames.push(frame.to_vec());
+            }
+            record.received_bytes += frame.len() as u64;
+            record.frame_count += 1;
+            record.frame_count
+        });
+        witness.frame_count += 1;
+        if witness.id != id || witness.frame_count != frame_count {
+            self.fault(format!("{id}: it was lent the state of {}", witness.id));
+        }
+        let _inside = Inside(&self.log, id);
+        (self.behaviour.received)(session, frame);
+    }
+
+    fn closed(&self, session: &Session, witness: Witness, reason: CloseReason) {
+        let id = session.id();
+        self.log.write(|ledger| {
+            let record = ledger.enter(id, "closed");
+            record.closed = Some(reason);
+            record.closed_at = Some(Instant::now());
+            let known = record.opened && record.frame_count == witness.frame_count;
+            ledger.closed_count += 1;
+            if !known || witness.id != id {
+                ledger.faults.push(format!("{id}: closed with the state of {}", witness.id));
+            }
+        });
+        let _inside = Inside(&self.log, id);
+        (self.behaviour.closed)(session, reason);
+    }
+
+    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+        self.log.write(|ledger| {
+            if ledger.records.contains_key(&id) {
+                ledger.faults.push(format!("{id}: opened, and its connect failed"));
+            }
+            if ledger.connects_failed.iter().any(|(before, ..)| *before == id) {
+                ledger.faults.push(format!("{id}: its connect failed twice"));
+            }
+            ledger.connects_failed.push((id, address, error.kind()));
+        });
+    }
+}
+
+// ---- The server -------------------------------------------------------------------------------
+
+/// A server that is waited for no longer than [`BOUND`], and not at all by a test that failed: a
+/// fault of its own then fails the test instead of holding it up for ever.
+pub(crate) struct Running(Option<Server>);
+
+impl Running {
+    #[track_caller]
+    pub(crate) fn wait(mut self) {
+        let server = self.0.take().unwrap();
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || ended.send(server.wait()));
+        has_ended.recv_timeout(BOUND).expect("the server ends").unwrap();
+    }
+}
+
+impl Deref for Running {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
+
+/// Tells other threads that it is over, also when the test fails: they would go on for ever.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A running server, and what its handler wrote down.
+pub(crate) struct Harness {
+    pub(crate) server: Running,
+    pub(crate) handle: Handle,
+    pub(crate) log: Arc<Log>,
+}
+
+/// One worker, on 127.0.0.1.
+pub(crate) fn start(
+    backend: Backend,
+    framing: Framing,
+    options: Options,
+    behaviour: Behaviour,
+) -> Harness {
+    let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    start_builder(backend, builder.framing(framing).options(options), behaviour)
+}
+
+pub(crate) fn start_builder(backend: Backend, builder: Builder, behaviour: Behaviour) -> Harness {
+    let log = Arc::new(Log::default());
+    let server = builder.backend(backend).start(Recorder { log: log.clone(), behaviour }).unwrap();
+    assert_eq!(server.backend().backend(), backend);
+    Harness { handle: server.handle(), server: Running(Some(server)), log }
+}
+
+/// The default options, with one worker.
+pub(crate) fn one_worker() -> Options {
+    Options { workers: 1, ..Options::default() }
+}
+
+/// The default options, with one worker that pauses receiving for who does not read.
+pub(crate) fn pausing() -> Options {
+    Options { backpressure: Backpressure::PauseReceive, ..one_worker() }
+}
+
+impl Harness {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.addresses()[0]
+    }
+
+    /// A peer, which gives up after [`BOUND`].
+    #[track_caller]
+    pub(crate) fn connect(&self) -> TcpStream {
+        connect(self.address())
+    }
+
+    /// A peer, and the id of its session.
+    #[track_caller]
+    pub(crate) fn connect_known(&self) -> (TcpStream, SessionId) {
+        let before = self.log.look(|ledger| ledger.ids.len());
+        let peer = self.connect();
+        let address = peer.local_addr().unwrap();
+        let id = self.log.wait("the session opens", |ledger| {
+            let mut newer = ledger.ids[before..].iter();
+            newer.find(|id| ledger.records[*id].peer_address == Some(address)).copied()
+        });
+        (peer, id)
+    }
+
+    /// Waits until no session is left.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        eventually("no session is live", || {
+            let stats = self.handle.stats();
+            stats.live == 0 && stats.opened == stats.closed
+        });
+    }
+
+    /// Stops, and says whether all was in order.
+    #[track_caller]
+    pub(crate) fn finish(self) -> Stats {
+        self.finish_after_panics(0)
+    }
+
+    /// As `finish`, after so many panics on purpose.
+    #[track_caller]
+    pub(crate) fn finish_after_panics(self, panics: u64) -> Stats {
+        let Harness { server, handle, log } = self;
+        handle.stop();
+        server.wait();
+        let stats = handle.stats();
+        assert_eq!(stats.opened, stats.closed);
+        assert_eq!(stats.live, 0);
+        assert_eq!(stats.stale_completions, 0);
+        assert_eq!(stats.queued_bytes, 0);
+        assert_eq!(stats.handler_panics, panics);
+        assert_eq!(stats.closed_by().map(|(_, count)| count).sum::<u64>(), stats.closed);
+        log.look(|ledger| {
+            assert!(ledger.faults.is_empty(), "{:?}", ledger.faults);
+            assert_eq!(ledger.ids.len() as u64, stats.opened);
+            assert_eq!(ledger.connects_failed.len() as u64, stats.connect_failures);
+            for (id, record) in &ledger.records {
+                assert_eq!(record.opened, record.closed.is_some(), "{id}");
+            }
+        });
+        stats
+    }
+}
+
+// ---- The peer ---------------------------------------------------------------------------------
+
+#[track_caller]
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let peer = TcpStream::connect_timeout(&address, BOUND).unwrap();
+    peer.set_read_timeout(Some(BOUND)).unwrap();
+    peer.set_write_timeout(Some(BOUND)).unwrap();
+    peer.set_nodelay(true).unwrap();
+    peer
+}
+
+/// Ends with a reset instead of an end of stream.
+pub(crate) fn reset(peer: TcpStream) {
+    SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+}
+
+/// The next so many bytes.
+#[track_caller]
+pub(crate) fn read(mut peer: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    peer.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// All there is until the end of the stream, which must come in order.
+#[track_caller]
+pub(crate) fn read_to_end(mut peer: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    peer.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[track_caller]
+pub(crate) fn write(mut peer: &TcpStream, bytes: &[u8]) {
+    peer.write_all(bytes).unwrap();
+}
+
+/// Waits for the end of the stream, in order or by a reset, whatever comes before it.
+#[track_caller]
+pub(crate) fn wait_ended(mut peer: &TcpStream) {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        match peer.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("the stream does not end: {error}"),
+        }
+    }
+}
+
+/// Says something, and gets it back.
+#[track_caller]
+pub(crate) fn round_trip(peer: &TcpStream, wire: &[u8]) {
+    write(peer, wire);
+    assert_same(&read(peer, wire.len()), wire);
+}
+
+/// Equal, without printing megabytes when not.
+#[track_caller]
+pub(crate) fn assert_same(found: &[u8], expected: &[u8]) {
+    if found == expected {
+        return;
+    }
+    let at = found.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    panic!("{} bytes and {} bytes differ from byte {at} on", found.len(), expected.len());
+}
+
+#[track_caller]
+pub(crate) fn assert_in<T: PartialEq + Debug>(found: T, allowed: &[T]) {
+    assert!(allowed.contains(&found), "{found:?} is none of {allowed:?}");
+}
+
+// ---- Bytes ------------------------------------------------------------------------------------
+
+/// Numbers that look random and are the same in every run.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// 0 to `end` - 1.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() >> 32) as usize % end
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 7);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// A frame as it goes over the wire: the tests' own idea of it, not the library's.
+pub(crate) fn wire(prefix: LengthPrefix, frame: &[u8]) -> Vec<u8> {
+    let width = prefix.width.bytes();
+    let length = (frame.len() + if prefix.counts_itself { width } else { 0 }) as u64;
+    let header = match prefix.endianness {
+        Endianness::Big => length.to_be_bytes()[8 - width..].to_vec(),
+        Endianness::Little => length.to_le_bytes()[..width].to_vec(),
+    };
+    [&header, frame].concat()
+}
+
+/// With the default prefix: four bytes, big endian.
+pub(crate) fn wire_default(frame: &[u8]) -> Vec<u8> {
+    wire(LengthPrefix::default(), frame)
+}
+
+pub(crate) fn length_framing() -> Framing {
+    Framing::length_prefixed(LengthPrefix::default())
+}
+
+/// The next frame with the default prefix.
+#[track_caller]
+pub(crate) fn read_frame(peer: &TcpStream) -> Vec<u8> {
+    let header = read(peer, 4);
+    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    read(peer, length as usize)
+}
