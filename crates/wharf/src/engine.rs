@@ -87,6 +87,15 @@ impl Engine {
         Some(id)
     }
 
+    /// Gives up the hold on a session that never came to its worker, because that has ended.
+    pub(crate) fn abandon(&self, id: SessionId) {
+        if let Some(slot) = self.table.held(id)
+            && slot.count.lower()
+        {
+            self.release(id, slot.worker());
+        }
+    }
+
     /// Gives back the slot of a session whose count came to zero.
     pub(crate) fn release(&self, id: SessionId, worker: usize) {
         self.workers[worker].assigned.fetch_sub(1, Ordering::Release);
@@ -153,11 +162,12 @@ impl Engine {
         let (result, attend) = act(slot);
         let mailbox = &self.workers[slot.worker()].mailbox;
         if attend {
-            mailbox.post(Mail::Attend(id));
+            // A worker that has ended has nothing left to attend to.
+            let _ = mailbox.post(Mail::Attend(id));
         }
-        if reference.end() {
-            // The release runs on the session's worker (invariant 4).
-            mailbox.post(Mail::Release(id));
+        // The release runs on the session's worker (invariant 4).
+        if reference.end() && mailbox.post(Mail::Release(id)).is_err() {
+            self.release(id, slot.worker());
         }
         Some(result)
     }
@@ -176,19 +186,23 @@ impl Engine {
     pub(crate) fn drain(&self) {
         self.ending.store(true, Ordering::Release);
         for share in &self.workers {
-            share.mailbox.post(Mail::Drain);
+            let _ = share.mailbox.post(Mail::Drain); // has it ended already, so much the better
         }
     }
 
     pub(crate) fn stop(&self) {
         self.ending.store(true, Ordering::Release);
         for share in &self.workers {
-            share.mailbox.post(Mail::Stop);
+            let _ = share.mailbox.post(Mail::Stop); // has it ended already, so much the better
         }
     }
 
-    /// Says that a worker has ended, and what it has to report.
+    /// Says that a worker has ended, and what it has to report. One that failed stops the others:
+    /// a server that is whole but for some of its sessions would look well, and not be.
     pub(crate) fn worker_ended(&self, report: DrainReport, error: Option<Error>) {
+        if error.is_some() {
+            self.stop();
+        }
         let mut ended = self.ended.lock();
         ended.workers += 1;
         ended.report.add(&report);

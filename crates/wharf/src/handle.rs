@@ -72,7 +72,10 @@ impl Handle {
         // The hold that `admit` took goes to the worker with the mail.
         if let Some(slot) = self.engine.table.held(id) {
             let mailbox = &self.engine.workers[slot.worker()].mailbox;
-            mailbox.post(Mail::Connect(id, socket, address));
+            if mailbox.post(Mail::Connect(id, socket, address)).is_err() {
+                self.engine.abandon(id);
+                return Err(ConnectError::Ending);
+            }
         }
         Ok(id)
     }

@@ -131,7 +131,7 @@ impl Server {
     /// Waits until the server was drained or stopped through its [`Handle`].
     ///
     /// # Errors
-    /// If a worker's port failed.
+    /// If a worker's port failed, which stops the other workers too.
     pub fn wait(mut self) -> Result<()> {
         self.running.join();
         match self.running.engine.take_error() {
@@ -294,6 +294,7 @@ struct FaultReport<'a> {
 
 impl Drop for FaultReport<'_> {
     fn drop(&mut self) {
+        drop(self.engine.workers[self.worker].mailbox.close());
         let error = Error::WorkerFault { worker: self.worker };
         self.engine.worker_ended(DrainReport::default(), Some(error));
     }

@@ -34,8 +34,6 @@ fn write_until_held_back(harness: &Harness, mut peer: &TcpStream) -> usize {
                     return written;
                 }
             }
-            // A ring that this thread once had, when it asked whether it may have one.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("after {written} bytes: {error}"),
         }
     }

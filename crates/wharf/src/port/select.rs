@@ -29,10 +29,25 @@ fn from_environment() -> Result<Backend> {
     }
 }
 
+/// Asks on a thread of its own: the kernel ends a ring by interrupting the thread that made it, and
+/// a caller's later blocking call must not fail with EINTR because it once started a server.
 #[cfg(target_os = "linux")]
 fn probe_uring(options: &Options) -> std::result::Result<(), BackendRefusal> {
     use super::uring::{UringSizes, probe};
-    probe(UringSizes::new(options.receive_buffers, options.receive_buffer_bytes))
+    let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
+    std::thread::scope(|scope| {
+        let asking = std::thread::Builder::new()
+            .name("wharf-probe".to_owned())
+            .spawn_scoped(scope, || probe(sizes));
+        match asking.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                let code = error.raw_os_error().unwrap_or(0);
+                Err(BackendRefusal::Os { step: "starting a thread", code })
+            }
+        }
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -99,8 +99,10 @@ impl SendQueue {
         self.armed
     }
 
-    /// Asks for the end: nothing is queued any more. The first reason stays; a later
-    /// [`Close::Stop`] overrides a [`Close::Drain`]. True if that changed anything.
+    /// Asks for the end: nothing is queued any more. A later [`Close::Stop`] overrides a
+    /// [`Close::Drain`]. The first reason stays, but for one: `Drained` promises that what was
+    /// queued has left, so whatever cuts a drain short while bytes wait is the reason instead.
+    /// True if that changed anything.
     pub(crate) fn close(&mut self, closing: Closing) -> bool {
         match &mut self.closing {
             None => {
@@ -109,8 +111,8 @@ impl SendQueue {
             }
             Some(before) if before.how == Close::Drain && closing.how == Close::Stop => {
                 before.how = Close::Stop;
-                if before.reason == CloseReason::Drained && closing.reason == CloseReason::Stopped {
-                    before.reason = CloseReason::Stopped; // the drain's deadline came
+                if before.reason == CloseReason::Drained && self.queued_bytes > 0 {
+                    before.reason = closing.reason;
                 }
                 true
             }

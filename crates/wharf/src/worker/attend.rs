@@ -160,6 +160,9 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             pause(half, &mut self.stats);
         } else if half.paused && queued_bytes <= self.engine.resume_mark() {
             half.paused = false;
+            // Not to have been heard meanwhile was not the peer's doing; its time begins anew.
+            half.received_at = self.now();
+            self.arm_timer(id, slot, half);
         }
         self.deliver_waiting(id, slot, half);
         if let Some(reason) = half.stream_end

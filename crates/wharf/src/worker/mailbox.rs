@@ -45,7 +45,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Queue {
     mails: Vec<Mail>,
-    /// The worker has ended: what comes now is dropped, sockets with it.
+    /// The worker has ended: what comes now is given back.
     closed: bool,
 }
 
@@ -55,11 +55,13 @@ impl Mailbox {
         debug_assert!(set.is_ok(), "a mailbox has one owner");
     }
 
-    pub(crate) fn post(&self, mail: Mail) {
+    /// Gives the mail back if the worker has ended. Only an arrival and a connect need an answer
+    /// then: nothing else is left to be attended to, released, drained or stopped.
+    pub(crate) fn post(&self, mail: Mail) -> Result<(), Mail> {
         {
             let mut queue = self.queue.lock();
             if queue.closed {
-                return;
+                return Err(mail);
             }
             queue.mails.push(mail);
         }
@@ -69,6 +71,7 @@ impl Mailbox {
         {
             waker.wake();
         }
+        Ok(())
     }
 
     /// For the owner: says that it is about to sleep. False: there is mail, so it must not.
@@ -116,24 +119,24 @@ mod tests {
         let mailbox = Mailbox::default();
         let waker = Arc::new(CountingWaker::default());
         mailbox.set_waker(waker.clone());
-        mailbox.post(Mail::Drain);
+        mailbox.post(Mail::Drain).unwrap();
         assert_eq!(waker.0.load(Ordering::SeqCst), 0, "it was awake");
         assert!(!mailbox.may_sleep(), "there is mail");
         let mut mails = Vec::new();
         mailbox.take(&mut mails);
         assert_eq!(mails.len(), 1);
         assert!(mailbox.may_sleep());
-        mailbox.post(Mail::Drain);
-        mailbox.post(Mail::Stop);
+        mailbox.post(Mail::Drain).unwrap();
+        mailbox.post(Mail::Stop).unwrap();
         assert_eq!(waker.0.load(Ordering::SeqCst), 1);
     }
 
     #[test]
-    fn what_comes_after_the_end_is_dropped() {
+    fn what_comes_after_the_end_is_given_back() {
         let mailbox = Mailbox::default();
-        mailbox.post(Mail::Stop);
+        mailbox.post(Mail::Stop).unwrap();
         assert_eq!(mailbox.close().len(), 1);
-        mailbox.post(Mail::Stop);
+        assert!(matches!(mailbox.post(Mail::Drain), Err(Mail::Drain)));
         assert!(mailbox.close().is_empty());
     }
 }

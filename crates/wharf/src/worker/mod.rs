@@ -48,6 +48,9 @@ use crate::timer::TimingWheel;
 /// stack, batches at rest.
 pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
 
+/// How long the end of a worker waits for other threads to let go of its last sessions.
+const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
 
@@ -202,8 +205,13 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             let worker = self.floor.engine.table.held(id).map_or(self.floor.index, Slot::worker);
             if worker == self.floor.index {
                 self.floor.arrive(&mut self.port, id, socket);
-            } else {
-                self.floor.engine.workers[worker].mailbox.post(Mail::Arrival(id, socket));
+                continue;
+            }
+            let mailbox = &self.floor.engine.workers[worker].mailbox;
+            if mailbox.post(Mail::Arrival(id, socket)).is_err() {
+                // A drain has reached that worker sooner than this one.
+                self.floor.engine.abandon(id);
+                self.floor.stats.refused += 1;
             }
         }
         self.floor.acceptor.post(&mut self.port, now);
@@ -216,22 +224,13 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             self.floor.end_all(&mut self.port, CloseReason::Stopped, Close::Stop);
             self.attend_and_release();
         }
-        let share = &self.floor.engine.workers[self.floor.index];
-        let last_mails = share.mailbox.close();
-        self.port.close(&mut self.floor);
-        for mail in last_mails {
-            if let Mail::Release(id) = mail {
-                self.floor.to_release.push(id);
-            }
-        }
-        while let Some(id) = self.floor.to_release.pop() {
-            self.floor.finish(id);
-        }
-        *self.floor.engine.workers[self.floor.index].stats.lock() = self.floor.stats;
-        let report = self.floor.drain.unwrap_or_default();
-        self.floor
-            .engine
-            .worker_ended(DrainReport { served: self.floor.stats.opened, ..report }, error);
+        let Worker { port, mut floor } = self;
+        port.close(&mut floor);
+        floor.take_last_mail();
+        let share = &floor.engine.workers[floor.index];
+        *share.stats.lock() = floor.stats;
+        let report = floor.drain.unwrap_or_default();
+        floor.engine.worker_ended(DrainReport { served: floor.stats.opened, ..report }, error);
     }
 }
 
@@ -271,6 +270,50 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         }
     }
 
+    /// Answers what was on its way to this worker when its port ended: nothing that was begun is
+    /// left without its end.
+    fn take_last_mail(&mut self) {
+        let share = &self.engine.workers[self.index];
+        let until = self.clock.now().after(LAST_REFERENCES_TIMEOUT);
+        let mut mails = Vec::new();
+        loop {
+            share.mailbox.take(&mut mails);
+            self.answer_last(&mut mails);
+            // Other threads hold a session for as long as queueing a frame takes.
+            if share.assigned_sessions() == 0 || self.clock.now() > until {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        mails = share.mailbox.close();
+        self.answer_last(&mut mails);
+    }
+
+    fn answer_last(&mut self, mails: &mut Vec<Mail>) {
+        let (engine, halves) = (self.engine, self.halves);
+        for mail in mails.drain(..) {
+            match mail {
+                Mail::Arrival(id, _socket) => {
+                    engine.abandon(id);
+                    self.stats.refused += 1;
+                }
+                Mail::Connect(id, _socket, to) => {
+                    let Some(slot) = engine.table.held(id) else { continue };
+                    let mut half = Self::half(halves, id);
+                    half.peer_address = Some(to);
+                    let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
+                    self.connect_failed(id, slot, &mut half, &aborted);
+                }
+                Mail::Release(id) => self.to_release.push(id),
+                Mail::Attend(_) | Mail::Drain | Mail::Stop => {}
+            }
+        }
+        while let Some(id) = self.to_release.pop() {
+            self.finish(id);
+            engine.release(id, self.index);
+        }
+    }
+
     /// Begins the end of every session: `Drained` lets their queues leave, `Stopped` does not.
     fn end_all<P: CompletionPort>(&mut self, port: &mut P, reason: CloseReason, how: Close) {
         self.acceptor.end(port);
@@ -282,11 +325,9 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             if slot.worker() != self.index {
                 continue;
             }
-            let reason = match Self::half(self.halves, id).phase {
-                Phase::Absent | Phase::Closing => continue,
-                Phase::Lingering => CloseReason::Drained, // everything was sent
-                _ => reason,
-            };
+            if matches!(Self::half(self.halves, id).phase, Phase::Absent | Phase::Closing) {
+                continue;
+            }
             slot.ask_to_close(reason, how);
             self.desk.attend_later(id);
         }

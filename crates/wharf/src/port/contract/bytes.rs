@@ -94,8 +94,10 @@ pub(super) fn an_end_that_came_with_the_connection_is_seen<P: CompletionPort>(po
     trial.idle_turns();
     let registration = trial.registration(client);
     let ours = trial.port.socket(registration).local_addr().unwrap();
-    // On Linux it is connected only now, between two waits, and when the client asks once
-    // more. Elsewhere it may have been before.
+    // Who filled the backlog leaves, so that nobody competes with the client for the room that the
+    // accepts below make. On Linux it is connected only now, between two waits, and when the client
+    // asks once more. Elsewhere it may have been before.
+    full.truncate(1);
     loop {
         let (served, peer) = full[0].accept().unwrap();
         if peer.as_socket() == ours.as_socket() {
