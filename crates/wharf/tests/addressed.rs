@@ -99,9 +99,9 @@ fn send_all_over(
         }
         for _ in 0..256 {
             let at = (random.next() % known.len() as u64) as usize;
-            let (id, number) = &mut known[at];
-            let bytes = frame(*id, *number);
-            match handle.send(*id, bytes) {
+            let (id, number) = (known[at].0, &mut known[at].1);
+            let bytes = frame(id, *number);
+            match handle.send(id, bytes) {
                 Ok(()) => {
                     *number += 1;
                     sent += 1;
@@ -120,7 +120,7 @@ fn send_all_over(
                 Err(refusal) => panic!("{refusal}"),
             }
             if random.next().is_multiple_of(2000) {
-                handle.close(known[at].0, Close::Stop);
+                handle.close(id, Close::Stop); // gone or not
             }
         }
     }
