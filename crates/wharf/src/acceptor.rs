@@ -13,7 +13,9 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::clock::Moment;
 use crate::config::Options;
-use crate::port::{CompletionPort, Failure, Operation, OperationKind, Registration, Token};
+use crate::port::{
+    Accepted, CompletionPort, Failure, Operation, OperationKind, Registration, Token,
+};
 
 /// How long accepting pauses after a failure: half of the 100 ms within which it must go on after
 /// a descriptor has come free, and at 20 tries a second no load.
@@ -22,7 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
-    accepted: VecDeque<Socket>,
+    accepted: VecDeque<Accepted>,
     retry_at: Option<Moment>,
     ending: bool,
 }
@@ -84,7 +86,7 @@ impl Acceptor {
     pub(crate) fn complete(
         &mut self,
         token: Token,
-        result: Result<Socket, Failure>,
+        result: Result<Accepted, Failure>,
         more: bool,
         now: Moment,
     ) {
@@ -93,7 +95,7 @@ impl Acceptor {
         listener.outstanding = more;
         match result {
             // Also when the acceptor ends: a cancelled accept may have succeeded, and is refused.
-            Ok(socket) => self.accepted.push_back(socket),
+            Ok(accepted) => self.accepted.push_back(accepted),
             // The peer was gone before it was accepted: nothing to wait for.
             Err(Failure::Os(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(Failure::Os(_) | Failure::BuffersExhausted) => {
@@ -103,7 +105,7 @@ impl Acceptor {
         }
     }
 
-    pub(crate) fn next_accepted(&mut self) -> Option<Socket> {
+    pub(crate) fn next_accepted(&mut self) -> Option<Accepted> {
         self.accepted.pop_front()
     }
 

@@ -11,13 +11,16 @@ use crate::framing::{Framing, RAW_FRAME_BYTES_MAX};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// io_uring where the kernel grants every feature it needs, else readiness. The default.
+    /// io_uring where the kernel grants every feature it needs, else readiness; on Windows iocp.
+    /// The default.
     #[default]
     Auto,
     /// io_uring, or an error that says why not.
     Uring,
-    /// epoll or kqueue.
+    /// epoll or kqueue. Not on Windows.
     Readiness,
+    /// I/O completion ports. Windows alone, and all there is there.
+    Iocp,
 }
 
 impl FromStr for Backend {
@@ -28,6 +31,7 @@ impl FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "uring" => Ok(Backend::Uring),
             "readiness" => Ok(Backend::Readiness),
+            "iocp" => Ok(Backend::Iocp),
             _ => Err(Error::BackendName { value: name.to_owned() }),
         }
     }
@@ -39,6 +43,7 @@ impl fmt::Display for Backend {
             Backend::Auto => "auto",
             Backend::Uring => "uring",
             Backend::Readiness => "readiness",
+            Backend::Iocp => "iocp",
         })
     }
 }
@@ -53,15 +58,18 @@ pub enum BackendChoice {
     UringGranted,
     /// io_uring cannot be used, for this reason.
     UringRefused(BackendRefusal),
+    /// This is Windows, which has I/O completion ports and needs no choice.
+    WindowsHasIocp,
 }
 
 impl BackendChoice {
-    /// The port that serves: [`Backend::Uring`] or [`Backend::Readiness`].
+    /// The port that serves: any but [`Backend::Auto`].
     pub fn backend(&self) -> Backend {
         match self {
             BackendChoice::Forced(backend) => *backend,
             BackendChoice::UringGranted => Backend::Uring,
             BackendChoice::UringRefused(_) => Backend::Readiness,
+            BackendChoice::WindowsHasIocp => Backend::Iocp,
         }
     }
 }
@@ -74,6 +82,7 @@ impl fmt::Display for BackendChoice {
                 f.write_str("uring (the kernel grants every feature it needs)")
             }
             BackendChoice::UringRefused(reason) => write!(f, "readiness (no io_uring: {reason})"),
+            BackendChoice::WindowsHasIocp => f.write_str("iocp (the completion port of Windows)"),
         }
     }
 }
@@ -211,7 +220,7 @@ impl Options {
     /// Bytes lent by one worker's port at once.
     pub(crate) fn lent_bytes_max(&self) -> usize {
         (usize::from(self.receive_buffers) * self.receive_buffer_bytes)
-            .max(crate::port::readiness::LENT_BYTES_MAX)
+            .max(crate::port::SCRATCH_BYTES)
     }
 
     /// The most user-space memory that the sessions and workers can come to hold, in bytes, if

@@ -25,7 +25,7 @@ pub enum Error {
         reason: BackendRefusal,
     },
     /// `WHARF_BACKEND` holds something that is no backend.
-    #[error("WHARF_BACKEND is {value:?}; it may be auto, uring or readiness")]
+    #[error("WHARF_BACKEND is {value:?}; it may be auto, uring, readiness or iocp")]
     BackendName {
         /// What it held.
         value: String,
@@ -62,7 +62,7 @@ pub enum Error {
 /// A result with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why io_uring cannot be used on this machine by this process.
+/// Why a backend cannot be used on this machine by this process: io_uring, but for the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackendRefusal {
@@ -91,6 +91,11 @@ pub enum BackendRefusal {
         step: &'static str,
         /// The error number.
         code: i32,
+    },
+    /// The backend belongs to another operating system.
+    OtherSystem {
+        /// The backend that this one has.
+        instead: &'static str,
     },
 }
 
@@ -129,6 +134,9 @@ impl fmt::Display for BackendRefusal {
                 "{step} failed: {}; use the readiness backend",
                 io::Error::from_raw_os_error(*code),
             ),
+            BackendRefusal::OtherSystem { instead } => {
+                write!(f, "this operating system has none; use the {instead} backend")
+            }
         }
     }
 }

@@ -37,6 +37,7 @@
 
 mod acceptor;
 mod buffer;
+mod chunks;
 mod clock;
 mod config;
 mod engine;

@@ -17,6 +17,7 @@ use crate::events::DrainReport;
 use crate::framing::Framing;
 use crate::handle::Handle;
 use crate::handler::Handler;
+#[cfg(unix)]
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, select};
 use crate::session::HalfTable;
@@ -184,6 +185,7 @@ impl Drop for Running {
 
 /// Starts the workers on the chosen port; if io_uring was merely granted, and a worker's ring
 /// cannot be had after all, on the readiness port.
+#[cfg(unix)]
 fn start_workers<H: Handler>(
     choice: &BackendChoice,
     framing: Framing,
@@ -205,13 +207,34 @@ fn start_workers<H: Handler>(
                 }
                 let choice = BackendChoice::UringRefused(reason);
                 let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
-                started.map(|running| (running, choice)).map_err(StartError::readiness)
+                started.map(|running| (running, choice)).map_err(StartError::plain)
             }
             Err((StartError::Thread(error), _)) => Err(Error::Thread(error)),
         };
     }
     let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
-    started.map(|running| (running, choice.clone())).map_err(StartError::readiness)
+    started.map(|running| (running, choice.clone())).map_err(StartError::plain)
+}
+
+/// Starts the workers on one completion port.
+#[cfg(windows)]
+fn start_workers<H: Handler>(
+    choice: &BackendChoice,
+    framing: Framing,
+    options: &Options,
+    listeners: Vec<Socket>,
+    handler: &Arc<H>,
+) -> Result<(Running, BackendChoice)> {
+    use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
+    let sizes = IocpSizes {
+        concurrent_threads: options.workers as u32,
+        accepts_outstanding: 16,
+        synchronous_completions_max: 0,
+    };
+    let shared = SharedPort::new(sizes).map_err(|source| Error::Port { worker: 0, source })?;
+    let make_port = move || IocpPort::join(shared.clone());
+    let started = start_on(make_port, framing, options, listeners, handler);
+    started.map(|running| (running, choice.clone())).map_err(StartError::plain)
 }
 
 #[derive(Debug)]
@@ -221,7 +244,7 @@ pub(crate) enum StartError {
 }
 
 impl StartError {
-    fn readiness((error, _): (StartError, Vec<Socket>)) -> Error {
+    fn plain((error, _): (StartError, Vec<Socket>)) -> Error {
         match error {
             StartError::Thread(error) => Error::Thread(error),
             StartError::Port(source) => Error::Port { worker: 0, source },

@@ -33,9 +33,17 @@
 //!   having delivered nothing. A wake is never lost: one that comes before
 //!   `wait` ends the next `wait` at once.
 //! - A port is used by the thread that made it. Only its [`Waker`] goes to others.
+//! - A *shared* port ([`CompletionPort::SHARED`]) is one of several handles to the same port, one for
+//!   each worker. A registration that one of them made is every handle's: any may post and cancel
+//!   for it, and any completion may come to any handle, a receive's and a send's of one socket to two
+//!   at the same time. Its [`Poster`] lets threads post that have no handle. A wake ends some
+//!   handle's `wait`, not every one's. All but the last handle to close merely let go.
 
 #[cfg(test)]
 mod contract;
+#[cfg(windows)]
+pub(crate) mod iocp;
+#[cfg(unix)]
 pub(crate) mod readiness;
 pub(crate) mod select;
 #[cfg(target_os = "linux")]
@@ -49,6 +57,9 @@ use std::time::Duration;
 use socket2::Socket;
 
 use crate::buffer::{RingBuffer, SendBatch};
+
+/// All the memory that a port without lent buffers receives into, and so what one read takes at most.
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Eight bytes of the caller's that come back with each completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +91,7 @@ pub(crate) enum Operation {
     /// Receive into memory of the port's, once. Kind: [`OperationKind::Receive`].
     ReceiveOnce,
     /// Receive once, into the free segments of this ring. Kind: [`OperationKind::Receive`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "a port without lent buffers posts it"))]
+    /// Posted to shared ports, which have no lent buffers of their own to receive into.
     ReceiveInto(Box<RingBuffer>),
     /// Send from this batch, once; it may leave only in part.
     Send(Box<SendBatch>),
@@ -111,16 +122,23 @@ pub(crate) enum Failure {
     Os(io::Error),
 }
 
+/// An accepted socket.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    /// The peer's address, where accepting told it.
+    pub(crate) peer_address: Option<SocketAddr>,
+}
+
 /// What came of an operation.
 #[derive(Debug)]
 pub(crate) enum Outcome<'a> {
-    Accepted(Result<Socket, Failure>),
+    Accepted(Result<Accepted, Failure>),
     Connected(Result<(), Failure>),
     /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream (and it is the last
     /// completion).
     Received(Result<&'a [u8], Failure>),
     /// The ring comes back; its new bytes are marked as filled. 0: the peer ended its stream.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no port without lent buffers yet"))]
     ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
     /// The batch comes back, already advanced by the bytes that left.
     Sent(Box<SendBatch>, Result<usize, Failure>),
@@ -159,8 +177,23 @@ pub(crate) struct Refused<T> {
     pub(crate) error: io::Error,
 }
 
+/// Posts to a shared port, from any thread.
+pub(crate) type Poster = Arc<dyn PostAnywhere>;
+
+pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
+    /// Posts a send. Its completion comes to some handle of the port.
+    fn post_send(
+        &self,
+        registration: Registration,
+        batch: Box<SendBatch>,
+    ) -> Result<(), Refused<Box<SendBatch>>>;
+}
+
 /// See the module's page for what each promises.
 pub(crate) trait CompletionPort {
+    /// Whether this is one of several handles to a port that all workers share.
+    const SHARED: bool = false;
+
     /// Takes a socket in. It may be made non-blocking.
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>>;
 
@@ -191,6 +224,11 @@ pub(crate) trait CompletionPort {
 
     /// What another thread wakes this port with.
     fn waker(&self) -> Waker;
+
+    /// What threads without a handle post with; only a shared port has it.
+    fn poster(&self) -> Option<Poster> {
+        None
+    }
 
     /// Cancels all that is outstanding, delivers every last completion, closes every socket.
     fn close<S: Sink>(self, sink: &mut S);

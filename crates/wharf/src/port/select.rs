@@ -9,16 +9,39 @@ pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
         Backend::Auto => from_environment()?,
         forced => forced,
     };
+    choose_here(asked, options)
+}
+
+#[cfg(unix)]
+fn choose_here(asked: Backend, options: &Options) -> Result<BackendChoice> {
     match asked {
         Backend::Readiness => Ok(BackendChoice::Forced(Backend::Readiness)),
         Backend::Uring => match probe_uring(options) {
             Ok(()) => Ok(BackendChoice::Forced(Backend::Uring)),
             Err(reason) => Err(Error::Backend { backend: "uring", reason }),
         },
+        Backend::Iocp => {
+            let reason = BackendRefusal::OtherSystem { instead: "readiness" };
+            Err(Error::Backend { backend: "iocp", reason })
+        }
         Backend::Auto => Ok(match probe_uring(options) {
             Ok(()) => BackendChoice::UringGranted,
             Err(reason) => BackendChoice::UringRefused(reason),
         }),
+    }
+}
+
+#[cfg(windows)]
+fn choose_here(asked: Backend, _: &Options) -> Result<BackendChoice> {
+    let refused = |backend| {
+        let reason = BackendRefusal::OtherSystem { instead: "iocp" };
+        Err(Error::Backend { backend, reason })
+    };
+    match asked {
+        Backend::Auto => Ok(BackendChoice::WindowsHasIocp),
+        Backend::Iocp => Ok(BackendChoice::Forced(Backend::Iocp)),
+        Backend::Uring => refused("uring"),
+        Backend::Readiness => refused("readiness"),
     }
 }
 
@@ -50,7 +73,7 @@ fn probe_uring(options: &Options) -> std::result::Result<(), BackendRefusal> {
     })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 fn probe_uring(_: &Options) -> std::result::Result<(), BackendRefusal> {
     Err(BackendRefusal::NotThere)
 }

@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::sync::{AtomicBool, Ordering};
 
-use super::chunks::Chunks;
+use crate::chunks::Chunks;
 
 #[derive(Debug, Default)]
 #[repr(align(64))] // neighbours may belong to different workers

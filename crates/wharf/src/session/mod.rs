@@ -6,7 +6,6 @@
 //! - `half`: the part that travels with the receive operation, in one holder's hand at a time.
 //! - `receive_queue`, `send_queue`: what waits to become frames, and what waits to be sent.
 
-mod chunks;
 mod count;
 mod half;
 mod id;

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use crate::sync::Mutex;
 
-use super::chunks::Chunks;
 use super::id::SessionId;
 use super::slot::Slot;
+use crate::chunks::Chunks;
 
 #[derive(Debug)]
 pub(crate) struct SessionTable {

@@ -30,12 +30,13 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         port: &mut P,
         id: SessionId,
         socket: Socket,
+        peer_address: Option<SocketAddr>,
     ) {
         let engine = self.engine;
         let Some(slot) = engine.table.held(id) else { return };
         let halves = self.halves;
         let mut half = Self::half(halves, id);
-        half.peer_address = socket.peer_addr().ok().and_then(|address| address.as_socket());
+        half.peer_address = peer_address.or_else(|| socket.peer_addr().ok()?.as_socket());
         match port.register(socket, Token(id.to_bits())) {
             Ok(registration) => half.registration = Some(registration),
             Err(refused) => {

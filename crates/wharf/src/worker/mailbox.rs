@@ -22,7 +22,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 #[derive(Debug)]
 pub(crate) enum Mail {
     /// A session was accepted, and given to this worker with the acceptor's hold on it.
-    Arrival(SessionId, Socket),
+    Arrival(SessionId, Socket, Option<SocketAddr>),
     /// A session is to be connected; the hold comes with it.
     Connect(SessionId, Socket, SocketAddr),
     /// Something of the session's has changed: look at it.

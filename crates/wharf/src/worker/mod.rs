@@ -19,6 +19,7 @@ mod completions;
 mod half;
 pub(crate) mod mailbox;
 #[cfg(test)]
+#[cfg(unix)]
 mod refused_posts;
 mod session;
 
@@ -40,7 +41,7 @@ use crate::error::{CloseReason, Error};
 use crate::events::{DrainReport, Stats};
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::port::{Completion, CompletionPort, OperationKind, Sink};
+use crate::port::{Accepted, Completion, CompletionPort, OperationKind, Sink};
 use crate::session::{HalfInHand, HalfTable, SessionId, Slot};
 use crate::timer::TimingWheel;
 
@@ -180,7 +181,9 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
 
     fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Arrival(id, socket) => self.floor.arrive(&mut self.port, id, socket),
+            Mail::Arrival(id, socket, peer_address) => {
+                self.floor.arrive(&mut self.port, id, socket, peer_address)
+            }
             Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
             Mail::Attend(id) => self.floor.desk.attend_later(id),
             Mail::Release(id) => self.floor.to_release.push(id),
@@ -191,7 +194,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
 
     /// Admits what was accepted in this batch, and goes on accepting.
     fn accept(&mut self, now: Moment) {
-        while let Some(socket) = self.floor.acceptor.next_accepted() {
+        while let Some(accepted) = self.floor.acceptor.next_accepted() {
+            let Accepted { socket, peer_address } = accepted;
             self.floor.stats.accepted += 1;
             let admitted =
                 if self.floor.drain.is_none() { self.floor.engine.admit() } else { None };
@@ -204,11 +208,11 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             // The hold that `admit` took goes with the arrival (invariant 3).
             let worker = self.floor.engine.table.held(id).map_or(self.floor.index, Slot::worker);
             if worker == self.floor.index {
-                self.floor.arrive(&mut self.port, id, socket);
+                self.floor.arrive(&mut self.port, id, socket, peer_address);
                 continue;
             }
             let mailbox = &self.floor.engine.workers[worker].mailbox;
-            if mailbox.post(Mail::Arrival(id, socket)).is_err() {
+            if mailbox.post(Mail::Arrival(id, socket, peer_address)).is_err() {
                 // A drain has reached that worker sooner than this one.
                 self.floor.engine.abandon(id);
                 self.floor.stats.refused += 1;
@@ -293,7 +297,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         let (engine, halves) = (self.engine, self.halves);
         for mail in mails.drain(..) {
             match mail {
-                Mail::Arrival(id, _socket) => {
+                Mail::Arrival(id, ..) => {
                     engine.abandon(id);
                     self.stats.refused += 1;
                 }

@@ -95,6 +95,7 @@ macro_rules! contract_suite {
     };
 }
 
+#[cfg(unix)]
 contract_suite!(
     readiness,
     crate::port::readiness::ReadinessPort::new().unwrap(),
@@ -106,4 +107,11 @@ contract_suite!(
     uring,
     crate::port::uring::UringPort::for_test(),
     crate::port::uring::UringPort::for_test_small()
+);
+
+#[cfg(windows)]
+contract_suite!(
+    iocp,
+    crate::port::iocp::IocpPort::for_test(),
+    crate::port::iocp::IocpPort::for_test()
 );

@@ -12,8 +12,8 @@ use socket2::Socket;
 
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
-    Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration, Sink,
-    Token,
+    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
+    Sink, Token,
 };
 
 /// A property that does not show within this time does not hold.
@@ -240,7 +240,11 @@ impl Sink for Ledger {
         account.outstanding[kind as usize] = more;
         let goes_on = !more && !account.cancelled[kind as usize];
         match outcome {
-            Outcome::Accepted(Ok(socket)) => {
+            Outcome::Accepted(Ok(accepted)) => {
+                let Accepted { socket, peer_address } = accepted;
+                if let Some(told) = peer_address {
+                    assert_eq!(socket.peer_addr().unwrap().as_socket(), Some(told));
+                }
                 account.accepted.push(socket);
                 if goes_on {
                     self.again.push((token, Operation::Accept));

@@ -31,13 +31,10 @@ use mio::{Events, Interest, Poll};
 use socket2::Socket;
 
 use super::{
-    Completion, CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Token, Wake,
-    Waker,
+    Completion, CompletionPort, Operation, OperationKind, Refused, Registration, SCRATCH_BYTES,
+    Sink, Token, Wake, Waker,
 };
 use record::Record;
-
-/// What one read takes at most, and all the memory a port receives into.
-pub(crate) const LENT_BYTES_MAX: usize = 64 * 1024;
 
 /// Edges taken from the selector at once; the rest stay there for the next `wait`.
 const EDGES_MAX: usize = 1024;
@@ -109,7 +106,7 @@ impl ReadinessPort {
             vacant: Vec::new(),
             ready: Vec::new(),
             trying: Vec::new(),
-            scratch: vec![0; LENT_BYTES_MAX].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         })
     }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use socket2::Socket;
 
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
+use crate::port::{Accepted, Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
 
 /// Connections taken from one listener before the other sockets have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -216,7 +216,10 @@ impl Record {
                 return;
             }
             match self.socket.accept() {
-                Ok((socket, _)) => self.more(sink, Outcome::Accepted(Ok(socket))),
+                Ok((socket, peer)) => {
+                    let accepted = Accepted { socket, peer_address: peer.as_socket() };
+                    self.more(sink, Outcome::Accepted(Ok(accepted)));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // That peer gave up; the listener is well.

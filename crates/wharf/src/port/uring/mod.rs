@@ -33,8 +33,8 @@ pub(crate) use self::probe::{probe, refusal};
 use self::record::{Record, UserData, bit};
 use self::wake::WakeEvent;
 use super::{
-    Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused, Registration,
-    Sink, Token, Waker,
+    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused,
+    Registration, Sink, Token, Waker,
 };
 
 /// Pieces that one send operation gathers at most; the rest leaves with the next.
@@ -343,7 +343,8 @@ impl UringPort {
         let outcome = match kind {
             OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
-                unsafe { Socket::from_raw_fd(descriptor as RawFd) }
+                let socket = unsafe { Socket::from_raw_fd(descriptor as RawFd) };
+                Accepted { socket, peer_address: None }
             })),
             OperationKind::Connect => Outcome::Connected(count.map(drop)),
             OperationKind::Send => {
