@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(unix)]
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::trial::BOUND;
 use crate::buffer::SendBatch;
 
 /// Two connected sockets with room for a few hundred KiB between them.
+#[cfg(unix)]
 pub(super) fn pair() -> (Socket, Socket) {
     let (ours, peer) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     for socket in [&ours, &peer] {
@@ -20,14 +22,24 @@ pub(super) fn pair() -> (Socket, Socket) {
     (ours, peer)
 }
 
+/// Windows has no completions for what would be a pair of Unix sockets.
+#[cfg(windows)]
+pub(super) fn pair() -> (Socket, Socket) {
+    tcp_pair_with_buffers(256 * 1024)
+}
+
 /// Two ends of a TCP connection with small buffers, so that a send of some MiB
 /// never leaves whole while the peer does not read.
 pub(super) fn tcp_pair() -> (Socket, Socket) {
+    tcp_pair_with_buffers(32 * 1024)
+}
+
+fn tcp_pair_with_buffers(bytes: usize) -> (Socket, Socket) {
     let (listener, address) = listener(1);
     let ours = tcp_socket();
     for socket in [&ours, &listener] {
-        socket.set_send_buffer_size(32 * 1024).unwrap();
-        socket.set_recv_buffer_size(32 * 1024).unwrap();
+        socket.set_send_buffer_size(bytes).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
     }
     ours.connect(&address.into()).unwrap();
     let (peer, _) = listener.accept().unwrap();
@@ -123,6 +135,7 @@ pub(super) fn batch(bytes: &[u8]) -> Box<SendBatch> {
 
 /// How many pairs of sockets of `wanted` the limit on descriptors has room for,
 /// beside the tests that run at the same time.
+#[cfg(unix)]
 pub(super) fn pairs_within_limit(wanted: usize) -> usize {
     let output = Command::new("sh").args(["-c", "ulimit -n"]).output().unwrap();
     let limit = String::from_utf8(output.stdout).unwrap();
@@ -130,4 +143,10 @@ pub(super) fn pairs_within_limit(wanted: usize) -> usize {
     let pairs = wanted.min(limit / 4 * 3 / 2);
     println!("{pairs} pairs of {wanted}: the limit is {limit} descriptors");
     pairs
+}
+
+/// Windows limits sockets by memory alone.
+#[cfg(windows)]
+pub(super) fn pairs_within_limit(wanted: usize) -> usize {
+    wanted
 }
