@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 #[cfg(unix)]
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -90,15 +91,44 @@ fn bound_blocking(socket: &Socket) {
     socket.set_write_timeout(bound).unwrap();
 }
 
+/// How long there must be no room until a socket is called full. A pair of Unix sockets is full at
+/// once. TCP makes room while what it holds still arrives at the other end: on Linux, where Wine
+/// runs, the last of it after an acknowledgement that was delayed (40 ms) and a probe (200 ms).
+const FULL_FOR: Duration = Duration::from_millis(if cfg!(unix) { 0 } else { 400 });
+
 /// Writes until there is no room, and says what was written.
 pub(super) fn fill(socket: &Socket) -> Vec<u8> {
-    socket.set_nonblocking(true).unwrap();
-    let mut written = Vec::new();
+    fill_all(&[socket]).remove(0)
+}
+
+/// The same for many at the same time.
+pub(super) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
+    let mut written = vec![Vec::new(); sockets.len()];
+    let mut full_since = Instant::now();
+    for socket in sockets {
+        socket.set_nonblocking(true).unwrap();
+    }
+    loop {
+        for (socket, written) in sockets.iter().zip(&mut written) {
+            if fill_once(socket, written) {
+                full_since = Instant::now();
+            }
+        }
+        if full_since.elapsed() >= FULL_FOR {
+            return written;
+        }
+        thread::sleep(FULL_FOR / 20);
+    }
+}
+
+/// Writes until there is no room; true if there was some.
+fn fill_once(mut socket: &Socket, written: &mut Vec<u8>) -> bool {
+    let before = written.len();
     loop {
         let chunk = pattern(4096, written.len());
-        match (&*socket).write(&chunk) {
+        match socket.write(&chunk) {
             Ok(count) => written.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return written.len() > before,
             Err(error) => panic!("{error}"),
         }
     }
