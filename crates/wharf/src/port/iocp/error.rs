@@ -27,6 +27,7 @@ const NET_RESET: u32 = winsock::WSAENETRESET as u32;
 const TIMED_OUT: u32 = winsock::WSAETIMEDOUT as u32;
 const SHUT_DOWN: u32 = winsock::WSAESHUTDOWN as u32;
 const DISCONNECTED: u32 = winsock::WSAEDISCON as u32;
+const NOT_CONNECTED: u32 = winsock::WSAENOTCONN as u32;
 const NOT_A_SOCKET: u32 = winsock::WSAENOTSOCK as u32;
 const TOO_MANY_SOCKETS: u32 = winsock::WSAEMFILE as u32;
 const NO_BUFFERS: u32 = winsock::WSAENOBUFS as u32;
@@ -86,7 +87,8 @@ pub(super) fn is_shortage(code: u32) -> bool {
     )
 }
 
-/// Of an accept: the peer gave up before it was accepted. The listener is well.
+/// Of an accept: the peer gave up before it was accepted. The listener is well. (Wine 8 then finds
+/// that what it has accepted is not connected.)
 pub(super) fn is_of_the_peer(code: u32) -> bool {
     matches!(
         code,
@@ -95,6 +97,7 @@ pub(super) fn is_of_the_peer(code: u32) -> bool {
             | CONNECTION_RESET
             | CONNECTION_ABORTED
             | NET_RESET
+            | NOT_CONNECTED
     )
 }
 
