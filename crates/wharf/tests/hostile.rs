@@ -23,10 +23,6 @@ fn length() -> Framing {
     Framing::length_prefixed(prefix(LengthWidth::Four))
 }
 
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 /// A peer attacks; its session must end for the reason given, and the server must be well.
 fn attack(
     backend: Backend,
@@ -53,7 +49,7 @@ fn attack(
     harness.finish();
 }
 
-on_both! {
+on_every_backend! {
     fn garbage_ends_the_session_that_sent_it(backend) {
         let harness = start(backend, length(), pausing(), Behaviour::echo());
         let mut random = Random::new(1);

@@ -35,7 +35,7 @@ fn roomy() -> Options {
     Options { send_queue_bytes_max: MORE_THAN_THE_KERNEL_TAKES, ..pausing() }
 }
 
-on_both! {
+on_every_backend! {
     fn the_peer_ends_its_stream(backend) {
         ends(backend, Behaviour::silent(), |harness, peer, id| {
             peer.shutdown(Shutdown::Write).unwrap();
