@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use support::*;
 use wharf::{
-    Backend, Backpressure, Close, CloseReason, Connector, Endianness, FirstFrameTimeout, Framing,
-    LengthPrefix, LengthWidth, Options, SendError,
+    Backend, Backpressure, Close, CloseReason, ConnectError, Connector, Endianness,
+    FirstFrameTimeout, Framing, LengthPrefix, LengthWidth, Options, SendError,
 };
 
 /// More than the kernel takes for a peer that does not read.
@@ -224,7 +224,7 @@ on_every_backend! {
 
     fn every_connection_that_a_drain_or_stop_meets_is_counted(backend) {
         for round in 0..30 {
-            let options = Options { workers: 3, ..one_worker() };
+            let options = Options { workers: 3, sessions_max: 500, ..one_worker() };
             let harness = start(backend, Framing::raw(), options, Behaviour::echo());
             let address = harness.address();
             let stats = std::thread::scope(|scope| {
@@ -244,17 +244,24 @@ on_every_backend! {
     fn every_connect_that_was_begun_is_answered_though_the_connector_stops(backend) {
         let server = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
         for _ in 0..100 {
+            let options = Options { workers: 2, sessions_max: 500, ..one_worker() };
             let connector =
-                start_builder(backend, Connector::new().workers(2), Behaviour::silent());
+                start_builder(backend, Connector::new().options(options), Behaviour::silent());
             let (handle, address) = (connector.handle.clone(), server.address());
             let begun = std::thread::scope(|scope| {
                 let begun = scope.spawn(|| {
                     let mut begun = Vec::new();
-                    while let Ok(id) = handle.connect(address) {
-                        begun.push(id);
-                        handle.close(id, Close::Stop);
+                    loop {
+                        match handle.connect(address) {
+                            Ok(id) => {
+                                begun.push(id);
+                                handle.close(id, Close::Stop);
+                            }
+                            Err(ConnectError::Full { .. }) => std::thread::yield_now(),
+                            Err(ConnectError::Ending) => return begun,
+                            Err(error) => panic!("{error}"),
+                        }
                     }
-                    begun
                 });
                 connector.log.wait("one ends", |ledger| {
                     (ledger.closed_count + ledger.connects_failed.len() > 0).then_some(())

@@ -15,7 +15,7 @@ use crate::chunks::Chunks;
 
 #[derive(Debug, Default)]
 #[repr(align(64))] // neighbours may belong to different workers
-struct Cell<T> {
+pub(crate) struct Cell<T> {
     in_hand: AtomicBool,
     half: UnsafeCell<T>,
 }

@@ -14,6 +14,8 @@ mod send_queue;
 mod slot;
 mod table;
 
+#[cfg(test)]
+pub(crate) use half::Cell as HalfCell;
 pub(crate) use half::{HalfInHand, HalfTable};
 pub use id::{ParseSessionIdError, SessionId};
 pub(crate) use receive_queue::ReceiveQueue;

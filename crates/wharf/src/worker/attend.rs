@@ -254,7 +254,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         half: &mut ReceiveHalf<H::State>,
     ) {
         half.phase = Phase::Lingering;
-        half.lingering_since = self.now();
+        half.phase_since = self.now();
         if half.stream_end.is_some() {
             return; // over at once: the peer's end has come already
         }
@@ -378,10 +378,10 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         let stall_from = if stalls { half.send_progress_at } else { now };
         let linger = (half.phase == Phase::Lingering).then_some(options.close_linger);
         [
-            after(half.opened_at, first_frame, CloseReason::FirstFrameTimeout),
+            after(half.phase_since, first_frame, CloseReason::FirstFrameTimeout),
             after(half.received_at, idle, CloseReason::IdleTimeout),
             after(stall_from, options.send_stall_timeout, CloseReason::SendStallTimeout),
-            after(half.lingering_since, linger, CloseReason::Local),
+            after(half.phase_since, linger, CloseReason::Local),
         ]
         .into_iter()
         .flatten()

@@ -160,7 +160,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         let now = self.now();
         half.phase = Phase::Open;
         half.opened = true;
-        (half.opened_at, half.received_at, half.send_progress_at) = (now, now, now);
+        (half.phase_since, half.received_at, half.send_progress_at) = (now, now, now);
         self.stats.opened += 1;
         self.stats.live += 1;
         let session = Session { id, slot, desk: &self.desk, peer_address: half.peer_address };

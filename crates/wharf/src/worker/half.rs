@@ -38,6 +38,7 @@ pub(super) enum Receiving {
     Cancelled,
 }
 
+/// What an idle session costs is mostly this and its slot, so both are kept to two cache lines.
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf<S> {
     /// The handler's, from `opened` to `closed`.
@@ -46,11 +47,11 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) registration: Option<Registration>,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
-    pub(super) opened_at: Moment,
+    /// When the phase that it is in began: of `Open` and `Lingering`, whose time is limited.
+    pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
     /// When bytes last left, or began to wait with none waiting before.
     pub(super) send_progress_at: Moment,
-    pub(super) lingering_since: Moment,
     /// A batch of which a part has left.
     pub(super) leaving: Option<Box<SendBatch>>,
     pub(super) phase: Phase,
@@ -72,10 +73,9 @@ impl<S> Default for ReceiveHalf<S> {
             registration: None,
             peer_address: None,
             timer: None,
-            opened_at: Moment::default(),
+            phase_since: Moment::default(),
             received_at: Moment::default(),
             send_progress_at: Moment::default(),
-            lingering_since: Moment::default(),
             leaving: None,
             phase: Phase::Absent,
             receiving: Receiving::No,
@@ -86,5 +86,15 @@ impl<S> Default for ReceiveHalf<S> {
             frame_came: false,
             stream_end: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_with_a_small_state_is_two_cache_lines() {
+        assert_eq!(size_of::<crate::session::HalfCell<ReceiveHalf<()>>>(), 128);
     }
 }
