@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sockets::{fill, pair, pairs_within_limit, pattern, read, write};
+use super::sockets::{fill_all, pair, pairs_within_limit, pattern, read, write};
 use super::trial::{Last, Trial};
 use crate::buffer::RingBuffer;
 use crate::port::{CompletionPort, Operation, OperationKind, Token};
@@ -176,9 +176,9 @@ pub(super) fn hundreds_of_operations_cancelled_at_once_all_complete<P: Completio
     let mut trial = Trial::of(port);
     let mut tokens = Vec::new();
     let mut peers = Vec::new();
-    for _ in 0..200 {
-        let (ours, peer) = pair();
-        fill(&ours);
+    let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+    fill_all(&pairs.iter().map(|(ours, _)| ours).collect::<Vec<_>>());
+    for (ours, peer) in pairs {
         let ours = trial.register(ours);
         trial.post(ours, Operation::Receive);
         trial.send(ours, b"stuck");

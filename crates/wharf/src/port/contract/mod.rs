@@ -115,3 +115,10 @@ contract_suite!(
     crate::port::iocp::IocpPort::for_test(),
     crate::port::iocp::IocpPort::for_test()
 );
+
+#[cfg(windows)]
+contract_suite!(
+    iocp_skipping,
+    crate::port::iocp::IocpPort::for_test_skipping(),
+    crate::port::iocp::IocpPort::for_test_skipping()
+);

@@ -1,14 +1,75 @@
 //! The IOCP port: one I/O completion port that all workers share.
+//!
+//! - Each worker has a handle ([`IocpPort`]). Any handle posts for any registration, and any handle
+//!   takes any completion: the OS wakes as many threads as the port was made for, and a worker that
+//!   is busy with one socket's handler delays nobody else's. A receive's and a send's completion of
+//!   one socket may be taken by two handles at the same time.
+//! - No lock is needed for that, because ownership travels with the operation (invariant 2). What
+//!   an operation owns lies in the socket's [`record`], beside its OVERLAPPED; it is the poster's
+//!   before the call, the OS's after it, and the taker's from the packet on. [`state`] holds what
+//!   must be known from elsewhere: that it is outstanding, and that it was asked to end.
+//! - A packet names its operation by the address of its OVERLAPPED ([`overlapped`]), which lies in
+//!   memory that never moves or ends while the port lives (invariant 6). There the operation's
+//!   record, generation and kind are written; neither the socket's number nor the port's key for it
+//!   identifies anything (invariant 5).
+//! - A `Receive` or `ReceiveOnce` asks the OS for no bytes: it is told when there are some, and reads
+//!   them then into the scratch memory of the handle that was told. So a quiet session holds no
+//!   buffer and locks no page. A `ReceiveInto` has the OS fill the ring's free segments itself.
+//! - An `Accept` is several AcceptEx at once ([`accept`]); each is posted again by who took it.
+//! - A call that succeeds at once has a packet like any other. With `synchronous_completions_max`
+//!   sockets skip it (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`), and the handle that posted takes the
+//!   result with its next `wait`: but only so many times in a row for a socket, then it queues in
+//!   the port behind the others. Everything from the packet on is the same path.
+//! - What a post's call answers is refused only when the OS lacks something. A socket that is shut
+//!   down, reset or not connected is told by a completion, as the other ports tell it; the packet
+//!   for that is our own.
+//! - A cancel is CancelIoEx for that one OVERLAPPED. A shutdown needs one too: here it does not end
+//!   what is outstanding by itself. What was asked for decides what an aborted operation means.
+//! - Closing is always: cancel, take every completion, close the sockets, close the port. A socket
+//!   that is closed first may never complete what was outstanding, on some systems. Nobody is woken
+//!   by closing the port; a wake is a packet ([`wake`]).
 
+mod accept;
+mod calls;
+mod completions;
+mod error;
+mod extension;
+mod overlapped;
+mod port;
+mod record;
+mod records;
+mod shared;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use self::completions::Taker;
+use self::port::{Entries, Packet, Taken};
+use self::record::Record;
+pub(crate) use self::shared::SharedPort;
+use self::state::CANCELLED;
 use super::{
-    CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Token, Waker,
+    Completion, CompletionPort, Operation, OperationKind, Poster, Refused, Registration,
+    SCRATCH_BYTES, Sink, Token, Waker,
 };
+
+/// How long the end of a port waits for its last completions before it leaks what they own.
+const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Milliseconds that mean for ever, and so the longest time-out is one less.
+const FOR_EVER: u32 = u32::MAX;
+
+const KINDS: [OperationKind; 4] =
+    [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
 
 /// How a completion port is made.
 #[derive(Debug, Clone, Copy)]
@@ -17,83 +78,231 @@ pub(crate) struct IocpSizes {
     pub(crate) concurrent_threads: u32,
     /// AcceptEx operations outstanding for each listener.
     pub(crate) accepts_outstanding: u32,
-    /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`: this many completions of a socket in a row may be dealt with without
-    /// going through the port. 0: all go through the port.
+    /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`: this many completions of a socket in a row may be
+    /// dealt with without going through the port. 0: all go through the port.
     pub(crate) synchronous_completions_max: u32,
-}
-
-/// The port itself, and all that is registered at it.
-#[derive(Debug)]
-pub(crate) struct SharedPort {}
-
-impl SharedPort {
-    pub(crate) fn new(sizes: IocpSizes) -> io::Result<Arc<Self>> {
-        let _ = sizes;
-        Ok(Arc::new(SharedPort {}))
-    }
 }
 
 /// One worker's handle to the port.
 #[derive(Debug)]
 pub(crate) struct IocpPort {
     shared: Arc<SharedPort>,
+    /// Packets that did not need the port, for the next `wait`.
+    ready: VecDeque<Packet>,
+    entries: Entries,
+    scratch: Box<[u8]>,
+    has_left: bool,
 }
 
 impl IocpPort {
     pub(crate) fn join(shared: Arc<SharedPort>) -> io::Result<Self> {
-        Ok(IocpPort { shared })
+        {
+            let mut handles = shared.handles.lock();
+            if shared.is_ending() {
+                return Err(io::Error::from(io::ErrorKind::NotConnected));
+            }
+            *handles += 1;
+            shared.waker.set_handles(*handles);
+        }
+        Ok(IocpPort {
+            shared,
+            ready: VecDeque::new(),
+            entries: Entries::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            has_left: false,
+        })
     }
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        todo!()
+        IocpPort::alone(IocpSizes {
+            concurrent_threads: 1,
+            accepts_outstanding: 4,
+            synchronous_completions_max: 0,
+        })
+    }
+
+    /// What succeeds at once mostly goes past the port, and there is one AcceptEx at a time.
+    #[cfg(test)]
+    pub(crate) fn for_test_skipping() -> Self {
+        IocpPort::alone(IocpSizes {
+            concurrent_threads: 1,
+            accepts_outstanding: 1,
+            synchronous_completions_max: 3,
+        })
+    }
+
+    #[cfg(test)]
+    fn alone(sizes: IocpSizes) -> Self {
+        IocpPort::join(SharedPort::new(sizes).unwrap()).unwrap()
+    }
+
+    /// Takes what is there, waiting for the first at most until then. True if completions were
+    /// delivered or a wake came.
+    fn turn<S: Sink>(&mut self, deadline: Deadline, sink: &mut S) -> io::Result<bool> {
+        let IocpPort { shared, ready, entries, scratch, .. } = self;
+        shared.take_left_over(ready);
+        let mut taker = Taker { shared, ready, scratch, sink, delivered: false };
+        // Not what these add: a busy socket has its next turn with the others.
+        for _ in 0..taker.ready.len() {
+            if let Some(packet) = taker.ready.pop_front() {
+                taker.take_ready(packet);
+            }
+        }
+        let is_busy = taker.delivered || !taker.ready.is_empty();
+        let timeout_ms = if is_busy { 0 } else { deadline.left_ms() };
+        let mut wakes = 0;
+        for at in 0..shared.port.take(entries, timeout_ms)? {
+            match entries.at(at) {
+                Taken::Packet(packet) => taker.take_from_port(packet),
+                Taken::Wake => wakes += 1,
+            }
+        }
+        let delivered = taker.delivered;
+        if wakes > 0 {
+            shared.waker.taken(wakes);
+        }
+        Ok(delivered || wakes > 0)
+    }
+
+    /// Lets go of the port; the last handle ends it.
+    fn leave<S: Sink>(&mut self, sink: &mut S) {
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
+        let shared = self.shared.clone();
+        let is_last = {
+            let mut handles = shared.handles.lock();
+            *handles -= 1;
+            shared.waker.set_handles(*handles);
+            if *handles == 0 {
+                shared.refuse_foreign_posts();
+            }
+            *handles == 0
+        };
+        if is_last {
+            self.end(sink);
+        } else {
+            for packet in self.ready.drain(..) {
+                shared.pass(packet);
+            }
+        }
+    }
+
+    /// Cancels everything, takes every last completion, closes every socket.
+    fn end<S: Sink>(&mut self, sink: &mut S) {
+        let shared = self.shared.clone();
+        for record in shared.records.iter() {
+            if record.outstanding_kind().is_some() {
+                for kind in KINDS {
+                    record.ask_to_end(kind, CANCELLED);
+                }
+            }
+        }
+        let deadline = Instant::now() + LAST_COMPLETIONS_TIMEOUT;
+        let mut is_over = true;
+        for record in shared.records.iter() {
+            if self.end_record(record, deadline, sink) {
+                // SAFETY: nothing of it is outstanding, and this is the last handle.
+                drop(unsafe { record.vacate() });
+            } else {
+                is_over = false;
+            }
+        }
+        if !is_over {
+            // Having waited in vain: the OS may still touch what they own (invariant 7).
+            std::mem::forget(shared);
+        }
+    }
+
+    /// Takes completions until nothing of the record is outstanding; false if they did not come.
+    fn end_record<S: Sink>(&mut self, record: &Record, deadline: Instant, sink: &mut S) -> bool {
+        while record.outstanding_kind().is_some() {
+            if self.turn(Deadline(Some(deadline)), sink).is_err() || deadline <= Instant::now() {
+                return false;
+            }
+        }
+        true
     }
 }
 
 impl CompletionPort for IocpPort {
     const SHARED: bool = true;
 
-    fn register(
-        &mut self,
-        _socket: Socket,
-        _token: Token,
-    ) -> Result<Registration, Refused<Socket>> {
-        todo!()
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        self.shared.register(socket, token)
     }
 
-    fn deregister(&mut self, _registration: Registration) -> Socket {
-        todo!()
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.shared.deregister(registration)
     }
 
-    fn socket(&self, _registration: Registration) -> &Socket {
-        todo!()
+    fn socket(&self, registration: Registration) -> &Socket {
+        self.shared.record(registration).socket()
     }
 
     fn post(
         &mut self,
-        _registration: Registration,
-        _operation: Operation,
+        registration: Registration,
+        operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        todo!()
+        self.shared.post(registration, operation, &mut self.ready)
     }
 
-    fn cancel(&mut self, _registration: Registration, _kind: OperationKind) {
-        todo!()
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.shared.cancel(registration, kind);
     }
 
-    fn wait<S: Sink>(&mut self, _timeout: Option<Duration>, _sink: &mut S) -> io::Result<()> {
-        todo!()
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.shared.shutdown(registration, how);
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let deadline = Deadline::after(timeout);
+        // The OS may be a little early, and a packet may turn out to mean nothing to anybody.
+        while !self.turn(deadline, sink)? && !deadline.has_passed() {}
+        Ok(())
     }
 
     fn waker(&self) -> Waker {
-        todo!()
+        self.shared.waker.clone()
     }
 
     fn poster(&self) -> Option<Poster> {
-        todo!()
+        Some(self.shared.clone())
     }
 
-    fn close<S: Sink>(self, _sink: &mut S) {
-        let _ = self.shared;
+    fn close<S: Sink>(mut self, sink: &mut S) {
+        self.leave(sink);
+    }
+}
+
+impl Drop for IocpPort {
+    fn drop(&mut self) {
+        self.leave(&mut |_: Completion<'_>| {});
+    }
+}
+
+/// When a wait is over. `None`: not by itself.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(timeout: Option<Duration>) -> Self {
+        // What is too far away to be told is never.
+        Deadline(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+    }
+
+    /// Rounded up: who sleeps too little would come back to find that nothing is due yet.
+    fn left_ms(self) -> u32 {
+        let Some(deadline) = self.0 else {
+            return FOR_EVER;
+        };
+        let left_us = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000);
+        u32::try_from(left_us.div_ceil(1_000)).unwrap_or(FOR_EVER).min(FOR_EVER - 1)
+    }
+
+    fn has_passed(self) -> bool {
+        self.0.is_some_and(|deadline| deadline <= Instant::now())
     }
 }

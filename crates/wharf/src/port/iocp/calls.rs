@@ -1,0 +1,146 @@
+//! The calls that hand an operation to the OS, with what they answer made one.
+//!
+//! The array of buffers is read during the call, so it may be a local variable; what the buffers
+//! point to, and the OVERLAPPED, belong to the OS until the packet has been taken (invariant 7).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::windows::io::AsRawSocket;
+use std::ptr;
+
+use socket2::{SockAddr, Socket};
+use windows_sys::Win32::Networking::WinSock::{
+    SO_UPDATE_CONNECT_CONTEXT, SOCKET, SOL_SOCKET, WSA_IO_PENDING, WSABUF, WSARecv, WSASend,
+    setsockopt,
+};
+use windows_sys::core::BOOL;
+
+use super::error::{code_of, last_code};
+use super::extension::Extensions;
+use super::overlapped::Overlapped;
+
+/// What a call said, if it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Started {
+    /// A packet will come.
+    Outstanding,
+    /// It succeeded at once. A packet comes all the same, unless the socket skips it.
+    Done,
+}
+
+/// # Safety
+/// The operation was begun and prepared, and what the buffers point to stays where it is, and
+/// nobody else touches it, until its packet has been taken (invariant 7).
+pub(super) unsafe fn receive(
+    socket: &Socket,
+    buffers: &mut [IoSliceMut<'_>],
+    overlapped: &Overlapped,
+) -> Result<Started, u32> {
+    let mut flags = 0;
+    // SAFETY: an `IoSliceMut` has the layout of a WSABUF, and is read during the call alone; so are
+    // the flags. The rest is the caller's promise.
+    let failed = unsafe {
+        WSARecv(
+            raw(socket),
+            buffers.as_ptr().cast::<WSABUF>(),
+            buffers.len() as u32,
+            ptr::null_mut(),
+            &raw mut flags,
+            overlapped.pointer(),
+            None,
+        )
+    };
+    started(failed == 0)
+}
+
+/// # Safety
+/// As of [`receive`]; the buffers are only read.
+pub(super) unsafe fn send(
+    socket: &Socket,
+    buffers: &[IoSlice<'_>],
+    overlapped: &Overlapped,
+) -> Result<Started, u32> {
+    // SAFETY: an `IoSlice` has the layout of a WSABUF, and is read during the call alone. The rest
+    // is the caller's promise.
+    let failed = unsafe {
+        WSASend(
+            raw(socket),
+            buffers.as_ptr().cast::<WSABUF>(),
+            buffers.len() as u32,
+            ptr::null_mut(),
+            0,
+            overlapped.pointer(),
+            None,
+        )
+    };
+    started(failed == 0)
+}
+
+/// # Safety
+/// The operation was begun and prepared.
+pub(super) unsafe fn connect(
+    extensions: &Extensions,
+    socket: &Socket,
+    address: &SockAddr,
+    overlapped: &Overlapped,
+) -> Result<Started, u32> {
+    // ConnectEx wants the socket bound. One that is says so, and is taken as it is.
+    let _ = socket.bind(&wildcard(address));
+    let Some(connect_ex) = extensions.connect_ex else { unreachable!("loaded with the port") };
+    // SAFETY: the address is read during the call alone; there are no bytes to send with it.
+    let succeeded = unsafe {
+        connect_ex(
+            raw(socket),
+            address.as_ptr().cast(),
+            address.len(),
+            ptr::null(),
+            0,
+            ptr::null_mut(),
+            overlapped.pointer(),
+        )
+    };
+    started_if(succeeded)
+}
+
+fn wildcard(address: &SockAddr) -> SockAddr {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    if address.is_ipv6() {
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()
+    }
+}
+
+/// Makes a connected socket a whole one, with addresses and a shutdown, and looks whether it is
+/// connected to itself, which TCP allows when both ends chose the same port at the same time.
+pub(super) fn finish_connect(socket: &Socket) -> Result<IsToItself, u32> {
+    // SAFETY: this option has no value to read.
+    let failed =
+        unsafe { setsockopt(raw(socket), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, ptr::null(), 0) };
+    if failed != 0 {
+        return Err(last_code());
+    }
+    let ours = socket.local_addr().map_err(|error| code_of(&error))?.as_socket();
+    // Who has reset already has no address any more, and was not this socket.
+    let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
+    Ok(IsToItself(peer.is_some() && ours == peer))
+}
+
+pub(super) struct IsToItself(pub(super) bool);
+
+pub(super) fn raw(socket: &Socket) -> SOCKET {
+    socket.as_raw_socket() as SOCKET
+}
+
+pub(super) fn started_if(succeeded: BOOL) -> Result<Started, u32> {
+    started(succeeded != 0)
+}
+
+fn started(succeeded: bool) -> Result<Started, u32> {
+    if succeeded {
+        return Ok(Started::Done);
+    }
+    match last_code() {
+        code if code == WSA_IO_PENDING as u32 => Ok(Started::Outstanding),
+        code => Err(code),
+    }
+}

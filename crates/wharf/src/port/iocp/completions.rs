@@ -1,0 +1,207 @@
+//! From a packet to a completion: what came of the operation, and whether it goes on.
+//!
+//! Whoever takes a packet has the operation (invariant 2), until it is posted anew or ended. It is
+//! ended before its last completion is told, for only who was told may post the next one.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read};
+
+use super::accept::{Accepting, Place};
+use super::calls::{IsToItself, finish_connect};
+use super::error::{
+    ABORTED, CONNECTION_ABORTED, CONNECTION_REFUSED, Fault, code_of, error_of, failure,
+    is_of_the_peer, received, sent,
+};
+use super::overlapped::Overlapped;
+use super::port::Packet;
+use super::record::{Receiving, Record};
+use super::shared::{SharedPort, Way};
+use crate::port::{Completion, Failure, OperationKind, Outcome, Sink, Token};
+use crate::sync::Ordering;
+
+/// Takes packets for one handle.
+pub(super) struct Taker<'a, S> {
+    pub(super) shared: &'a SharedPort,
+    /// What this handle takes with its next `wait`.
+    pub(super) ready: &'a mut VecDeque<Packet>,
+    /// What bytes are lent from.
+    pub(super) scratch: &'a mut [u8],
+    pub(super) sink: &'a mut S,
+    /// Completions were delivered.
+    pub(super) delivered: bool,
+}
+
+impl<S: Sink> Taker<'_, S> {
+    /// A packet that came through the port ends its socket's row of those that did not.
+    pub(super) fn take_from_port(&mut self, packet: Packet) {
+        self.take(packet, true);
+    }
+
+    pub(super) fn take_ready(&mut self, packet: Packet) {
+        self.take(packet, false);
+    }
+
+    fn take(&mut self, packet: Packet, through_port: bool) {
+        // SAFETY: the packet was taken by this handle, which keeps the shared port alive.
+        let overlapped = unsafe { Overlapped::of(packet) };
+        let (generation, index) = overlapped.name();
+        let record = self.shared.records.get(index).filter(|record| {
+            record.generation() == generation && record.is_outstanding(overlapped.kind)
+        });
+        let Some(record) = record else {
+            self.shared.stale_completions.fetch_add(1, Ordering::Relaxed);
+            debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
+            return;
+        };
+        if through_port {
+            record.in_a_row.store(0, Ordering::Relaxed);
+        }
+        // SAFETY: the packet says that the operation is not the OS's any more (invariant 7).
+        let result = unsafe { overlapped.result(record.socket(), packet.count) };
+        match overlapped.kind {
+            OperationKind::Accept => {
+                let accepting = record.accepting_if_made();
+                let place =
+                    accepting.and_then(|a| Some((a, a.places.get(overlapped.place as usize)?)));
+                if let Some((accepting, place)) = place {
+                    self.accept(index, record, accepting, place, result);
+                }
+            }
+            OperationKind::Connect => self.connect(record, result),
+            OperationKind::Receive => self.receive(index, record, result),
+            OperationKind::Send => self.send(record, result),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        index: u32,
+        record: &Record,
+        accepting: &Accepting,
+        place: &Place,
+        result: Result<u32, Fault>,
+    ) {
+        let (token, listener) = (record.token(), record.socket());
+        // SAFETY: the place's packet was taken.
+        let socket = unsafe { place.take_socket() };
+        let accepted = match result {
+            // SAFETY: the place's packet was taken, and says that a peer was accepted.
+            Ok(_) => unsafe { place.finish(&self.shared.extensions, listener, socket) }
+                .map_err(|_| CONNECTION_ABORTED),
+            Err(fault) => Err(fault.code),
+        };
+        match accepted {
+            Ok(accepted) => self.more(token, Outcome::Accepted(Ok(accepted))),
+            Err(code) if is_of_the_peer(code) => {
+                let gave_up = Failure::Os(error_of(CONNECTION_ABORTED));
+                self.more(token, Outcome::Accepted(Err(gave_up)));
+            }
+            Err(ABORTED) if accepting.state.is_asked_to_end() => {}
+            Err(code) => accepting.fail(code, record.raw_socket()),
+        }
+        if !accepting.state.is_asked_to_end() {
+            let way = &mut Way::Ready(self.ready);
+            self.shared.start_accept(index, record, accepting, place, way);
+            return;
+        }
+        if accepting.rest() {
+            let error = accepting.error();
+            let marks = accepting.state.end();
+            let fault = Fault { code: error.unwrap_or(ABORTED), count: 0 };
+            self.last(token, Outcome::Accepted(Err(failure(fault, marks))));
+        }
+    }
+
+    fn connect(&mut self, record: &Record, result: Result<u32, Fault>) {
+        let token = record.token();
+        let connected = result.and_then(|_| match finish_connect(record.socket()) {
+            Ok(IsToItself(false)) => Ok(()),
+            Ok(IsToItself(true)) => Err(Fault { code: CONNECTION_REFUSED, count: 0 }),
+            Err(code) => Err(Fault { code, count: 0 }),
+        });
+        let marks = record.connect.state.end();
+        let connected = connected.map_err(|fault| failure(fault, marks));
+        self.last(token, Outcome::Connected(connected));
+    }
+
+    fn send(&mut self, record: &Record, result: Result<u32, Fault>) {
+        let token = record.token();
+        // SAFETY: the operation's packet was taken, and it has not been ended.
+        let batch = unsafe { record.send.payload().take() };
+        let marks = record.send.state.end();
+        let Some(mut batch) = batch else {
+            debug_assert!(false, "invariant 2: a send has its batch");
+            return;
+        };
+        let sent = sent(result, marks).map(|count| count.min(batch.bytes()));
+        batch.advance(*sent.as_ref().unwrap_or(&0));
+        self.last(token, Outcome::Sent(batch, sent));
+    }
+
+    fn receive(&mut self, index: u32, record: &Record, result: Result<u32, Fault>) {
+        // SAFETY: the operation's packet was taken, and it has not been ended.
+        let goes_on = match unsafe { record.receive.payload() } {
+            Some(Receiving::Into(_)) | None => return self.end_receive(record, result),
+            Some(Receiving::Lent) => true,
+            Some(Receiving::LentOnce) => false,
+        };
+        // There is something to read, or the stream has ended, or it was asked to end.
+        let read = match result {
+            Ok(_) => record.socket().read(self.scratch),
+            Err(fault) => return self.end_receive(record, Err(fault)),
+        };
+        match read {
+            Ok(0) => return self.end_receive(record, Ok(0)),
+            Ok(count) if goes_on => self.lend(record.token(), count, true),
+            Ok(count) => {
+                let token = record.token();
+                // SAFETY: as above.
+                unsafe { record.receive.payload().take() };
+                record.receive.state.end();
+                return self.lend(token, count, false);
+            }
+            // Somebody else has read it, or the OS was wrong.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                return self.end_receive(record, Err(Fault { code: code_of(&error), count: 0 }));
+            }
+        }
+        if record.receive.state.is_asked_to_end() {
+            return self.end_receive(record, Err(Fault { code: ABORTED, count: 0 }));
+        }
+        if let Err(code) = self.shared.start_receive(index, record, &mut Way::Ready(self.ready)) {
+            self.end_receive(record, Err(Fault { code, count: 0 }));
+        }
+    }
+
+    fn lend(&mut self, token: Token, count: usize, more: bool) {
+        self.delivered = true;
+        let outcome = Outcome::Received(Ok(&self.scratch[..count]));
+        self.sink.take(Completion { token, outcome, more });
+    }
+
+    fn end_receive(&mut self, record: &Record, result: Result<u32, Fault>) {
+        let token = record.token();
+        // SAFETY: the caller has the operation: its packet was taken, or its post refused.
+        let receiving = unsafe { record.receive.payload().take() };
+        let marks = record.receive.state.end();
+        let received = received(result, marks);
+        if let Some(Receiving::Into(mut ring)) = receiving {
+            let received = received.map(|count| count.min(ring.free()));
+            ring.filled(*received.as_ref().unwrap_or(&0));
+            self.last(token, Outcome::ReceivedInto(ring, received));
+        } else {
+            self.last(token, Outcome::Received(received.map(|_| &[][..])));
+        }
+    }
+
+    fn more(&mut self, token: Token, outcome: Outcome<'_>) {
+        self.delivered = true;
+        self.sink.take(Completion { token, outcome, more: true });
+    }
+
+    fn last(&mut self, token: Token, outcome: Outcome<'_>) {
+        self.delivered = true;
+        self.sink.take(Completion { token, outcome, more: false });
+    }
+}

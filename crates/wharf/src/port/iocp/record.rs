@@ -1,0 +1,204 @@
+//! A registered socket, and the operations that it can have outstanding.
+//!
+//! Nothing here is locked. What is registered is written by who makes or ends the registration,
+//! when nobody else has it, and read by who holds it or has an operation of it. What an operation
+//! owns is in an [`Owned`], and belongs to who has the operation: the poster before the post, the OS
+//! after it, the taker of the completion then (invariant 2).
+
+use std::cell::UnsafeCell;
+use std::sync::OnceLock;
+
+use socket2::Socket;
+use windows_sys::Win32::Networking::WinSock::SOCKET;
+
+use super::KINDS;
+use super::accept::Accepting;
+use super::calls::raw;
+use super::overlapped::Overlapped;
+use super::state::State;
+use crate::buffer::{RingBuffer, SendBatch};
+use crate::port::{OperationKind, Token};
+use crate::sync::{AtomicU32, Ordering};
+
+/// Where a receive's bytes go.
+#[derive(Debug)]
+pub(super) enum Receiving {
+    /// Into the scratch buffer of whoever takes the completion, again and again.
+    Lent,
+    LentOnce,
+    Into(Box<RingBuffer>),
+}
+
+/// An operation that is posted once: its overlapped, its state, what it owns.
+pub(super) struct Owned<T> {
+    pub(super) overlapped: Overlapped,
+    pub(super) state: State,
+    payload: UnsafeCell<Option<T>>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    socket: Socket,
+    token: Token,
+}
+
+/// See the module's page.
+pub(super) struct Record {
+    /// Raised at each deregistration.
+    generation: AtomicU32,
+    /// Successes in a row that were dealt with without the port.
+    pub(super) in_a_row: AtomicU32,
+    registered: UnsafeCell<Option<Registered>>,
+    accepting: OnceLock<Box<Accepting>>,
+    pub(super) connect: Owned<()>,
+    pub(super) receive: Owned<Receiving>,
+    pub(super) send: Owned<Box<SendBatch>>,
+}
+
+// SAFETY: what is in the cells is reached by one thread at a time: see the module's page
+// (invariants 1, 2 and 5). The pointers inside an OVERLAPPED are the OS's.
+unsafe impl Send for Record {}
+// SAFETY: as above.
+unsafe impl Sync for Record {}
+
+impl<T> Owned<T> {
+    fn new(kind: OperationKind) -> Self {
+        Owned {
+            overlapped: Overlapped::new(kind, 0),
+            state: State::default(),
+            payload: UnsafeCell::new(None),
+        }
+    }
+
+    /// # Safety
+    /// The caller has the operation: it began it and has not handed it to the OS, or has taken its
+    /// completion and not ended it (invariant 2). The reference ends before that does.
+    #[expect(clippy::mut_from_ref, reason = "who has the operation has what it owns")]
+    pub(super) unsafe fn payload(&self) -> &mut Option<T> {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.payload.get() }
+    }
+
+    pub(super) fn ask_to_end(&self, mark: u32, socket: SOCKET) {
+        self.state.ask(mark, || self.overlapped.cancel(socket));
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record {
+            generation: AtomicU32::new(0),
+            in_a_row: AtomicU32::new(0),
+            registered: UnsafeCell::new(None),
+            accepting: OnceLock::new(),
+            connect: Owned::new(OperationKind::Connect),
+            receive: Owned::new(OperationKind::Receive),
+            send: Owned::new(OperationKind::Send),
+        }
+    }
+}
+
+impl Record {
+    /// # Safety
+    /// The record is vacant, and the caller took it from the vacant ones.
+    pub(super) unsafe fn register(&self, socket: Socket, token: Token) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+        // SAFETY: by the caller's promise nobody else reads or writes it now.
+        let registered = unsafe { &mut *self.registered.get() };
+        debug_assert!(registered.is_none(), "invariant 6: only a vacant record is used again");
+        *registered = Some(Registered { socket, token });
+    }
+
+    /// Panics if an operation is outstanding (invariant 5).
+    ///
+    /// # Safety
+    /// The caller has the registration, and nobody uses it any more.
+    pub(super) unsafe fn deregister(&self) -> Socket {
+        if let Some(kind) = self.outstanding_kind() {
+            panic!("invariant 5: deregistered while {kind:?} is outstanding");
+        }
+        // SAFETY: no operation is outstanding, and by the caller's promise nobody else is here.
+        let registered = unsafe { (*self.registered.get()).take() };
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        registered.expect("the registration was deregistered").socket
+    }
+
+    /// What is left when the port ends: the socket, if nothing is outstanding.
+    ///
+    /// # Safety
+    /// The caller is the only one left who uses the port.
+    pub(super) unsafe fn vacate(&self) -> Option<Socket> {
+        // SAFETY: the caller's promise.
+        let registered = unsafe { &mut *self.registered.get() };
+        registered.take().map(|registered| registered.socket)
+    }
+
+    fn registered(&self) -> &Registered {
+        // SAFETY: it is written only while nobody has the registration or an operation of it, and
+        // nothing else asks.
+        let registered = unsafe { &*self.registered.get() };
+        registered.as_ref().expect("the registration was deregistered")
+    }
+
+    /// For who has the registration, or an operation of it that is outstanding.
+    pub(super) fn socket(&self) -> &Socket {
+        &self.registered().socket
+    }
+
+    pub(super) fn raw_socket(&self) -> SOCKET {
+        raw(self.socket())
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.registered().token
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// The record's accept, made when it is first asked for.
+    pub(super) fn accepting(&self, places: u32) -> &Accepting {
+        self.accepting.get_or_init(|| Box::new(Accepting::new(places)))
+    }
+
+    pub(super) fn accepting_if_made(&self) -> Option<&Accepting> {
+        self.accepting.get().map(|accepting| &**accepting)
+    }
+
+    pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {
+        match kind {
+            OperationKind::Accept => {
+                self.accepting_if_made().is_some_and(|accepting| accepting.state.is_outstanding())
+            }
+            OperationKind::Connect => self.connect.state.is_outstanding(),
+            OperationKind::Receive => self.receive.state.is_outstanding(),
+            OperationKind::Send => self.send.state.is_outstanding(),
+        }
+    }
+
+    pub(super) fn outstanding_kind(&self) -> Option<OperationKind> {
+        KINDS.into_iter().find(|kind| self.is_outstanding(*kind))
+    }
+
+    /// Marks the operation of this kind, if it is outstanding, and has the OS end it.
+    pub(super) fn ask_to_end(&self, kind: OperationKind, mark: u32) {
+        let socket = self.raw_socket();
+        match kind {
+            OperationKind::Accept => {
+                if let Some(accepting) = self.accepting_if_made() {
+                    accepting.ask_to_end(mark, socket);
+                }
+            }
+            OperationKind::Connect => self.connect.ask_to_end(mark, socket),
+            OperationKind::Receive => self.receive.ask_to_end(mark, socket),
+            OperationKind::Send => self.send.ask_to_end(mark, socket),
+        }
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Record(generation {}, {:?})", self.generation(), self.outstanding_kind())
+    }
+}

@@ -1,0 +1,425 @@
+//! What all handles of a port share: the records, and the way in.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+
+use socket2::Socket;
+
+use super::IocpSizes;
+use super::accept::{Accepting, Place};
+use super::calls::{self, Started};
+use super::error::{error_of, is_shortage};
+use super::extension::Extensions;
+use super::overlapped::Overlapped;
+use super::port::{OsPort, Packet, skip_packets_on_success};
+use super::record::{Receiving, Record};
+use super::records::Records;
+use super::state::{CANCELLED, SHUT, State};
+use super::wake::PortWaker;
+use crate::buffer::SendBatch;
+use crate::port::{Operation, OperationKind, PostAnywhere, Refused, Registration, Token};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+
+/// Pieces that one send operation gathers at most; the rest leaves with the next.
+const PIECES_MAX: usize = 64;
+
+/// In `foreign_posts`: the port is ending, and takes none any more.
+const ENDING: u32 = 1 << 31;
+
+/// The port itself, and all that is registered at it.
+#[derive(Debug)]
+pub(crate) struct SharedPort {
+    pub(super) port: Arc<OsPort>,
+    pub(super) extensions: Extensions,
+    pub(super) records: Records,
+    pub(super) waker: Arc<PortWaker>,
+    pub(super) handles: Mutex<u32>,
+    sizes: IocpSizes,
+    /// Posts at work on threads without a handle, and `ENDING`.
+    foreign_posts: AtomicU32,
+    /// Packets that the OS had no memory for, for whichever handle waits next.
+    left_over: Mutex<VecDeque<Packet>>,
+    has_left_over: AtomicBool,
+    pub(super) stale_completions: AtomicU64,
+}
+
+/// How a packet that the OS does not queue comes to a handle.
+pub(super) enum Way<'a> {
+    /// With the next `wait` of the handle that posts.
+    Ready(&'a mut VecDeque<Packet>),
+    /// Through the port.
+    Port,
+}
+
+impl SharedPort {
+    pub(crate) fn new(sizes: IocpSizes) -> io::Result<Arc<Self>> {
+        let extensions = Extensions::load()?;
+        let port = Arc::new(OsPort::new(sizes.concurrent_threads)?);
+        Ok(Arc::new(SharedPort {
+            waker: Arc::new(PortWaker::new(port.clone())),
+            port,
+            extensions,
+            records: Records::new(),
+            handles: Mutex::new(0),
+            sizes,
+            foreign_posts: AtomicU32::new(0),
+            left_over: Mutex::new(VecDeque::new()),
+            has_left_over: AtomicBool::new(false),
+            stale_completions: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn register(
+        &self,
+        socket: Socket,
+        token: Token,
+    ) -> Result<Registration, Refused<Socket>> {
+        // Not blocking, for the reads into scratch memory; posted operations are not touched by it.
+        let entered = socket.set_nonblocking(true).and_then(|()| self.port.associate(&socket));
+        let entered = entered.and_then(|()| match self.sizes.synchronous_completions_max {
+            0 => Ok(()),
+            _ => skip_packets_on_success(&socket),
+        });
+        if let Err(error) = entered {
+            return Err(Refused { given_back: socket, error });
+        }
+        let Some((index, record)) = self.records.occupy() else {
+            let error = io::Error::from(io::ErrorKind::OutOfMemory);
+            return Err(Refused { given_back: socket, error });
+        };
+        // SAFETY: the record was vacant, and is given to this call alone.
+        unsafe { record.register(socket, token) };
+        Ok(Registration(index))
+    }
+
+    pub(super) fn deregister(&self, registration: Registration) -> Socket {
+        // SAFETY: who ends the registration has it, and uses it no more (the contract).
+        let socket = unsafe { self.record(registration).deregister() };
+        self.records.vacate(registration.0);
+        socket
+    }
+
+    pub(super) fn record(&self, registration: Registration) -> &Record {
+        self.records.get(registration.0).expect("the registration was deregistered")
+    }
+
+    pub(super) fn post(
+        &self,
+        registration: Registration,
+        operation: Operation,
+        ready: &mut VecDeque<Packet>,
+    ) -> Result<(), Refused<Operation>> {
+        let record = self.record(registration);
+        let index = registration.0;
+        match operation {
+            Operation::Accept => {
+                self.post_accept(index, record, ready);
+                Ok(())
+            }
+            Operation::Connect(address) => {
+                self.post_connect(index, record, address, &mut Way::Ready(ready));
+                Ok(())
+            }
+            Operation::Receive => self.post_receive(index, record, Receiving::Lent, ready),
+            Operation::ReceiveOnce => self.post_receive(index, record, Receiving::LentOnce, ready),
+            Operation::ReceiveInto(ring) => {
+                assert!(ring.free() > 0, "a receive without room would look like the end");
+                self.post_receive(index, record, Receiving::Into(ring), ready)
+            }
+            Operation::Send(batch) => {
+                let posted = self.post_batch(index, record, batch, &mut Way::Ready(ready));
+                posted.map_err(|refused| Refused {
+                    given_back: Operation::Send(refused.given_back),
+                    error: refused.error,
+                })
+            }
+        }
+    }
+
+    fn post_accept(&self, index: u32, record: &Record, ready: &mut VecDeque<Packet>) {
+        let accepting = record.accepting(self.sizes.accepts_outstanding);
+        // A listener has an address; what has none will be told by its first accept.
+        let family = record.socket().local_addr().map_or(socket2::Domain::IPV4, |a| a.domain());
+        accepting.begin(family);
+        for place in &accepting.places {
+            self.start_accept(index, record, accepting, place, &mut Way::Ready(ready));
+        }
+    }
+
+    /// Has one more peer accepted. Whatever comes of it, there will be a packet.
+    pub(super) fn start_accept(
+        &self,
+        index: u32,
+        record: &Record,
+        accepting: &Accepting,
+        place: &Place,
+        way: &mut Way<'_>,
+    ) {
+        let socket = record.raw_socket();
+        // SAFETY: the place is at rest and this call's alone: by `begin`, or by having taken its
+        // packet (invariant 2).
+        let started = unsafe {
+            place.overlapped.prepare(index, record.generation());
+            place.accept(&self.extensions, record.socket(), accepting.family())
+        };
+        match started {
+            Ok(Started::Outstanding) => {
+                accepting.state.cancel_if_asked(|| place.overlapped.cancel(socket))
+            }
+            Ok(Started::Done) => self.deliver_success(record, &place.overlapped, way),
+            Err(code) => self.deliver_failure(&place.overlapped, code, way),
+        }
+    }
+
+    /// A connect that cannot even begin has failed: there will be a packet in any case.
+    fn post_connect(&self, index: u32, record: &Record, address: SocketAddr, way: &mut Way<'_>) {
+        let connect = &record.connect;
+        let socket = record.raw_socket();
+        connect.state.begin(OperationKind::Connect);
+        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        let started = unsafe {
+            connect.overlapped.prepare(index, record.generation());
+            let address = address.into();
+            calls::connect(&self.extensions, record.socket(), &address, &connect.overlapped)
+        };
+        match started {
+            Ok(Started::Outstanding) => {
+                connect.state.cancel_if_asked(|| connect.overlapped.cancel(socket));
+            }
+            Ok(Started::Done) => self.deliver_success(record, &connect.overlapped, way),
+            Err(code) => self.deliver_failure(&connect.overlapped, code, way),
+        }
+    }
+
+    fn post_receive(
+        &self,
+        index: u32,
+        record: &Record,
+        receiving: Receiving,
+        ready: &mut VecDeque<Packet>,
+    ) -> Result<(), Refused<Operation>> {
+        let receive = &record.receive;
+        receive.state.begin(OperationKind::Receive);
+        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        unsafe { *receive.payload() = Some(receiving) };
+        let Err(code) = self.start_receive(index, record, &mut Way::Ready(ready)) else {
+            return Ok(());
+        };
+        // SAFETY: the OS refused it, so it is still this call's.
+        let receiving = unsafe { receive.payload().take() };
+        receive.state.end();
+        let given_back = match receiving {
+            Some(Receiving::Into(ring)) => Operation::ReceiveInto(ring),
+            Some(Receiving::LentOnce) => Operation::ReceiveOnce,
+            Some(Receiving::Lent) | None => Operation::Receive,
+        };
+        Err(Refused { given_back, error: error_of(code) })
+    }
+
+    /// Hands the receive that the caller has to the OS. An error gives it back.
+    pub(super) fn start_receive(
+        &self,
+        index: u32,
+        record: &Record,
+        way: &mut Way<'_>,
+    ) -> Result<(), u32> {
+        let receive = &record.receive;
+        let socket = record.raw_socket();
+        // SAFETY: the caller has the operation. A ring lies in it, and so stays where it is, and is
+        // nobody else's, until its packet has been taken (invariants 2 and 7). Of the other
+        // receives the OS gets no memory at all: they ask for no bytes, only to be told of them.
+        let started = unsafe {
+            receive.overlapped.prepare(index, record.generation());
+            match receive.payload() {
+                Some(Receiving::Into(ring)) => {
+                    let [first, second] = ring.free_segments();
+                    let count = if second.is_empty() { 1 } else { 2 };
+                    let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
+                    calls::receive(record.socket(), &mut buffers[..count], &receive.overlapped)
+                }
+                _ => {
+                    let mut none = [IoSliceMut::new(&mut [])];
+                    calls::receive(record.socket(), &mut none, &receive.overlapped)
+                }
+            }
+        };
+        self.settle(record, &receive.overlapped, &receive.state, socket, started, way)
+    }
+
+    fn post_batch(
+        &self,
+        index: u32,
+        record: &Record,
+        batch: Box<SendBatch>,
+        way: &mut Way<'_>,
+    ) -> Result<(), Refused<Box<SendBatch>>> {
+        let send = &record.send;
+        let is_empty = batch.bytes() == 0;
+        send.state.begin(OperationKind::Send);
+        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        let payload = unsafe { send.payload() };
+        let batch = &**payload.insert(batch);
+        // SAFETY: as above. The batch lies in the operation, and so stays where it is, and nobody
+        // changes it, until its packet has been taken (invariants 2 and 7).
+        let started = unsafe {
+            send.overlapped.prepare(index, record.generation());
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+            let count = batch.gather(&mut slices);
+            if is_empty {
+                // Not every system sends no pieces. It is done, and nothing of it was the OS's.
+                self.deliver(send.overlapped.packet(0), way);
+                return Ok(());
+            }
+            let socket = record.raw_socket();
+            let started = calls::send(record.socket(), &slices[..count], &send.overlapped);
+            self.settle(record, &send.overlapped, &send.state, socket, started, way)
+        };
+        let Err(code) = started else {
+            return Ok(());
+        };
+        // SAFETY: the OS refused it, so it is still this call's.
+        let batch = unsafe { send.payload().take() };
+        send.state.end();
+        Err(Refused { given_back: batch.unwrap_or_default(), error: error_of(code) })
+    }
+
+    /// What the call's answer means. From a success on, the operation is somebody else's: whoever
+    /// takes its packet may have dealt with it before this runs.
+    ///
+    /// What the OS lacks (memory, mostly) is a refusal: the post may be tried again. Everything else
+    /// is about the socket or its peer, and is told as any port tells it: by a completion.
+    fn settle(
+        &self,
+        record: &Record,
+        overlapped: &Overlapped,
+        state: &State,
+        socket: usize,
+        started: Result<Started, u32>,
+        way: &mut Way<'_>,
+    ) -> Result<(), u32> {
+        match started {
+            Ok(Started::Outstanding) => state.cancel_if_asked(|| overlapped.cancel(socket)),
+            Ok(Started::Done) => self.deliver_success(record, overlapped, way),
+            Err(code) if is_shortage(code) => return Err(code),
+            Err(code) => self.deliver_failure(overlapped, code, way),
+        }
+        Ok(())
+    }
+
+    /// The OS queues a packet, or, when the socket skips it, this does what is needed instead: a
+    /// handle takes it without the port, but only so many of a socket in a row. After that it queues
+    /// behind the others, so that a busy socket cannot starve them.
+    fn deliver_success(&self, record: &Record, overlapped: &Overlapped, way: &mut Way<'_>) {
+        if self.sizes.synchronous_completions_max == 0 {
+            return;
+        }
+        // SAFETY: the socket skips the packets of what succeeds at once, as this has.
+        let packet = overlapped.packet(unsafe { overlapped.count() });
+        let in_a_row = record.in_a_row.fetch_add(1, Ordering::Relaxed);
+        match way {
+            Way::Ready(ready) if in_a_row < self.sizes.synchronous_completions_max => {
+                ready.push_back(packet);
+            }
+            _ => {
+                record.in_a_row.store(0, Ordering::Relaxed);
+                self.pass(packet);
+            }
+        }
+    }
+
+    fn deliver_failure(&self, overlapped: &Overlapped, code: u32, way: &mut Way<'_>) {
+        overlapped.tell(code);
+        self.deliver(overlapped.packet(0), way);
+    }
+
+    fn deliver(&self, packet: Packet, way: &mut Way<'_>) {
+        match way {
+            Way::Ready(ready) => ready.push_back(packet),
+            Way::Port => self.pass(packet),
+        }
+    }
+
+    /// Sends a packet through the port. One that the OS has no memory for waits for the next `wait`.
+    pub(super) fn pass(&self, packet: Packet) {
+        if self.port.post(packet).is_err() {
+            self.left_over.lock().push_back(packet);
+            self.has_left_over.store(true, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn take_left_over(&self, ready: &mut VecDeque<Packet>) {
+        if self.has_left_over.load(Ordering::Relaxed) {
+            let mut left_over = self.left_over.lock();
+            self.has_left_over.store(false, Ordering::SeqCst);
+            ready.append(&mut left_over);
+        }
+    }
+
+    pub(super) fn cancel(&self, registration: Registration, kind: OperationKind) {
+        self.record(registration).ask_to_end(kind, CANCELLED);
+    }
+
+    /// Unlike elsewhere, a shutdown alone does not end what is outstanding here.
+    pub(super) fn shutdown(&self, registration: Registration, how: Shutdown) {
+        let record = self.record(registration);
+        // A peer that has already reset leaves nothing to shut down.
+        let _ = record.socket().shutdown(how);
+        let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        for (kind, ends) in [
+            (OperationKind::Accept, reads),
+            (OperationKind::Connect, true),
+            (OperationKind::Receive, reads),
+            (OperationKind::Send, writes),
+        ] {
+            if ends {
+                record.ask_to_end(kind, SHUT);
+            }
+        }
+    }
+
+    /// From here on threads without a handle are refused; returns when none is at work.
+    pub(super) fn refuse_foreign_posts(&self) {
+        self.foreign_posts.fetch_or(ENDING, Ordering::SeqCst);
+        while self.foreign_posts.load(Ordering::SeqCst) != ENDING {
+            std::thread::yield_now();
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.foreign_posts.load(Ordering::SeqCst) & ENDING != 0
+    }
+}
+
+impl PostAnywhere for SharedPort {
+    fn post_send(
+        &self,
+        registration: Registration,
+        batch: Box<SendBatch>,
+    ) -> Result<(), Refused<Box<SendBatch>>> {
+        let Some(_at_work) = ForeignPost::begin(&self.foreign_posts) else {
+            let error = io::Error::from(io::ErrorKind::NotConnected);
+            return Err(Refused { given_back: batch, error });
+        };
+        let record = self.record(registration);
+        self.post_batch(registration.0, record, batch, &mut Way::Port)
+    }
+}
+
+/// A post at work on a thread without a handle: the port does not end under it.
+struct ForeignPost<'a>(&'a AtomicU32);
+
+impl<'a> ForeignPost<'a> {
+    fn begin(posts: &'a AtomicU32) -> Option<Self> {
+        let before = posts.fetch_add(1, Ordering::SeqCst);
+        let post = ForeignPost(posts);
+        (before & ENDING == 0).then_some(post)
+    }
+}
+
+impl Drop for ForeignPost<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

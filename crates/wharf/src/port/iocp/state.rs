@@ -1,0 +1,122 @@
+//! Whether an operation is outstanding, and whether it was asked to end: without a lock.
+//!
+//! Three parties may meet here: who posts, who takes the completion (perhaps before the post's call
+//! has returned), and who cancels. Two things must not happen: that a cancel is lost because it came
+//! between the promise that the operation is outstanding and the call that makes it so, and that
+//! `CancelIoEx` meets an operation that was posted after the one that was meant. So:
+//!
+//! - A cancel first leaves its mark, then calls the OS. Who posts looks for the mark after its call,
+//!   and calls the OS itself when it finds one: one of the two calls comes after the post.
+//! - A cancel is counted while it is at work. Who posts anew waits until none is.
+
+use crate::port::OperationKind;
+use crate::sync::{AtomicU32, Ordering};
+
+const OUTSTANDING: u32 = 1;
+/// The caller asked that it end.
+pub(super) const CANCELLED: u32 = 2;
+/// The direction was shut down.
+pub(super) const SHUT: u32 = 4;
+/// One part of it failed, and the others must end.
+pub(super) const FAILED: u32 = 8;
+const ASKED: u32 = CANCELLED | SHUT | FAILED;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    marks: AtomicU32,
+    /// Cancels that are at work.
+    cancels: AtomicU32,
+}
+
+/// The marks that an operation had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks(u32);
+
+impl Marks {
+    pub(super) fn has(self, mark: u32) -> bool {
+        self.0 & mark != 0
+    }
+}
+
+impl State {
+    /// From here on it is outstanding, and what it owns is the caller's to fill in.
+    pub(super) fn begin(&self, kind: OperationKind) {
+        let begun = self.marks.compare_exchange(0, OUTSTANDING, Ordering::SeqCst, Ordering::SeqCst);
+        assert!(
+            begun.is_ok(),
+            "invariant 1: a second {kind:?} was posted while one is outstanding"
+        );
+        while self.cancels.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// From here on it is not, and what it owned has been taken out.
+    pub(super) fn end(&self) -> Marks {
+        Marks(self.marks.swap(0, Ordering::SeqCst))
+    }
+
+    pub(super) fn is_outstanding(&self) -> bool {
+        self.marks.load(Ordering::SeqCst) & OUTSTANDING != 0
+    }
+
+    pub(super) fn is_asked_to_end(&self) -> bool {
+        self.marks.load(Ordering::SeqCst) & ASKED != 0
+    }
+
+    /// Marks it, if it is outstanding, and has the OS end it.
+    pub(super) fn ask(&self, mark: u32, cancel: impl FnOnce()) {
+        self.cancels.fetch_add(1, Ordering::SeqCst);
+        let marked = self.marks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |marks| {
+            (marks & OUTSTANDING != 0).then_some(marks | mark)
+        });
+        if marked.is_ok() {
+            cancel();
+        }
+        self.cancels.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// After a post's call: a cancel may have come before it, and have met nothing.
+    pub(super) fn cancel_if_asked(&self, cancel: impl FnOnce()) {
+        if self.is_asked_to_end() {
+            self.cancels.fetch_add(1, Ordering::SeqCst);
+            if self.is_asked_to_end() {
+                cancel();
+            }
+            self.cancels.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_of_the_operation_that_is_outstanding_and_of_no_other() {
+        let (state, cancels) = (State::default(), Cell::new(0));
+        let cancel = || cancels.set(cancels.get() + 1);
+        state.ask(CANCELLED, cancel);
+        assert_eq!(cancels.get(), 0, "nothing was outstanding");
+        state.begin(OperationKind::Send);
+        state.cancel_if_asked(cancel);
+        assert_eq!(cancels.get(), 0, "nobody asked");
+        state.ask(CANCELLED, cancel);
+        state.cancel_if_asked(cancel);
+        assert_eq!(cancels.get(), 2);
+        let marks = state.end();
+        assert!(marks.has(CANCELLED) && !marks.has(SHUT));
+        state.begin(OperationKind::Send);
+        assert!(!state.is_asked_to_end());
+    }
+
+    #[test]
+    #[should_panic(expected = "outstanding")]
+    fn beginning_twice_is_a_fault() {
+        let state = State::default();
+        state.begin(OperationKind::Receive);
+        state.begin(OperationKind::Receive);
+    }
+}

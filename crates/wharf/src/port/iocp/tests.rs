@@ -1,0 +1,1 @@
+//! What only a port with several handles can do.

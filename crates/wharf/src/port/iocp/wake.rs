@@ -1,0 +1,64 @@
+//! Waking: a packet with a key of its own.
+//!
+//! A wake is for one `wait`. As many may lie in the port as there are handles, so that whoever wakes
+//! every worker with one wake each reaches them all; more would only say again what those say that
+//! have not been taken yet, and so the queue is bounded.
+
+use std::sync::Arc;
+
+use super::port::OsPort;
+use crate::port::Wake;
+use crate::sync::{AtomicU32, Ordering};
+
+#[derive(Debug)]
+pub(super) struct PortWaker {
+    /// Kept open for as long as a waker lives: it may outlive the port.
+    port: Arc<OsPort>,
+    handles: AtomicU32,
+    /// Wakes that lie in the port.
+    queued: AtomicU32,
+}
+
+impl PortWaker {
+    pub(super) fn new(port: Arc<OsPort>) -> Self {
+        PortWaker { port, handles: AtomicU32::new(0), queued: AtomicU32::new(0) }
+    }
+
+    pub(super) fn set_handles(&self, handles: u32) {
+        self.handles.store(handles, Ordering::SeqCst);
+    }
+
+    /// Of so many wakes that one handle has taken at once, one is its own; the others go back.
+    pub(super) fn taken(&self, wakes: u32) {
+        let mut own = wakes.min(1);
+        for _ in 1..wakes {
+            if self.port.post_wake().is_err() {
+                own += 1;
+            }
+        }
+        // Sequentially consistent with `wake`: one that finds its wake queued already comes before
+        // this, and what it did before it woke is seen after this.
+        self.queued.fetch_sub(own, Ordering::SeqCst);
+    }
+}
+
+impl Wake for PortWaker {
+    fn wake(&self) {
+        let bound = self.handles.load(Ordering::SeqCst).max(1);
+        let more = |queued| (queued < bound).then_some(queued + 1);
+        // A read-modify-write even when nothing is to be queued, for the order that `taken` names.
+        let mut queued = self.queued.fetch_add(0, Ordering::SeqCst);
+        while let Some(next) = more(queued) {
+            match self.queued.compare_exchange(queued, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => {
+                    if self.port.post_wake().is_err() {
+                        // No memory for one packet: the next completion ends the wait.
+                        self.queued.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    return;
+                }
+                Err(seen) => queued = seen,
+            }
+        }
+    }
+}
