@@ -128,7 +128,8 @@ on_every_backend! {
         let (peer, id) = harness.connect_known();
         write_until_held_back(&harness, &peer);
         reset(peer);
-        assert_eq!(harness.log.closed(id), CloseReason::Reset);
+        let reason = harness.log.closed(id);
+        assert!(is_end_by_reset(reason), "{reason}");
         assert_eq!(harness.finish().queued_bytes, 0);
     }
 
@@ -427,7 +428,8 @@ on_every_backend! {
         let stats = harness.finish();
         let reasons: Vec<_> = stats.closed_by().filter(|(_, count)| *count > 0).collect();
         println!("{backend}: {reasons:?}");
-        assert_eq!(stats.opened, 1_002);
+        // One that resets before it was accepted is not opened on Windows.
+        assert!(stats.opened == 1_002 || cfg!(windows) && stats.opened < 1_002, "{stats:?}");
         // Other tests of this process open and close some too.
         eventually("nothing is left open", || open_descriptors() <= before);
     }

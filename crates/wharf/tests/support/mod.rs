@@ -550,6 +550,18 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
         || cfg!(windows) && error.kind() == ErrorKind::ConnectionAborted
 }
 
+/// Why a session may have ended whose peer has reset the connection. Wine 8 forgets a reset that
+/// came while no receive was outstanding: the next receive sees an end of the stream.
+pub(crate) fn is_end_by_reset(reason: CloseReason) -> bool {
+    let ended = matches!(reason, CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. });
+    reason == CloseReason::Reset || ended && under_wine()
+}
+
+/// Whether this is not Windows itself. Whatever depends on it names what Wine does otherwise.
+pub(crate) fn under_wine() -> bool {
+    cfg!(windows) && std::env::var_os("WINEPREFIX").is_some()
+}
+
 /// Whether an error says that nothing came, or nothing left, in the time that there was for it.
 pub(crate) fn is_time_out(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
