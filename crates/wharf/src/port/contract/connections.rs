@@ -1,6 +1,7 @@
 //! Accept and connect.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use super::sockets::{deaf_socket, listener, read, tcp_socket, write};
 use super::trial::{Last, Trial};
@@ -82,6 +83,40 @@ pub(super) fn an_accepted_socket_can_be_registered_and_used<P: CompletionPort>(p
         drop(client);
         trial.drive_until_settled(served);
         trial.deregister(served);
+    }
+    trial.finish();
+}
+
+pub(super) fn a_peer_that_gave_up_before_it_was_accepted_does_not_end_the_accept<P>(port: P)
+where
+    P: CompletionPort,
+{
+    let mut trial = Trial::of(port);
+    let (listening, address) = listener(128);
+    let listening = trial.register(listening);
+    for posted_first in [false, true] {
+        if posted_first {
+            trial.post(listening, Operation::Accept);
+        }
+        for _ in 0..10 {
+            let client = tcp_socket();
+            client.connect(&address.into()).unwrap();
+            client.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        trial.idle_turns();
+        if !posted_first {
+            trial.post(listening, Operation::Accept);
+        }
+        let well = tcp_socket();
+        well.connect(&address.into()).unwrap();
+        let ours = well.local_addr().unwrap().as_socket();
+        trial.drive(|trial| {
+            let mut accepted = trial.account(listening).accepted.iter();
+            accepted.any(|served| served.peer_addr().is_ok_and(|peer| peer.as_socket() == ours))
+        });
+        assert!(trial.account(listening).is_outstanding(OperationKind::Accept), "it goes on");
+        trial.cancel(listening, OperationKind::Accept);
+        trial.drive_until_settled(listening);
     }
     trial.finish();
 }

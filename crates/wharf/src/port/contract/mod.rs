@@ -12,8 +12,10 @@ mod bytes;
 mod completions;
 mod connections;
 mod crowds;
-mod sockets;
-mod trial;
+#[cfg(windows)]
+mod handles;
+pub(super) mod sockets;
+pub(super) mod trial;
 mod waiting;
 
 /// Judges one port. `$small` makes one whose queues and buffers are soon full,
@@ -49,6 +51,7 @@ macro_rules! contract_suite {
                 connections::every_connection_is_accepted
                 connections::connections_made_between_two_accepts_are_not_lost
                 connections::an_accepted_socket_can_be_registered_and_used
+                connections::a_peer_that_gave_up_before_it_was_accepted_does_not_end_the_accept
                 connections::a_connect_succeeds
                 connections::a_connect_is_refused
                 waiting::a_wake_from_another_thread_ends_a_wait_without_time_out
@@ -74,6 +77,36 @@ macro_rules! contract_suite {
                 completions::a_deregistration_before_the_cancelled_operation_completed_is_a_fault
             );
         }
+    };
+    // Of a shared port: `$join` makes one more handle to the port that `$shared` makes.
+    (@handles $port:ident, $shared:expr, $join:expr) => {
+        mod $port {
+            use crate::port::contract::*;
+
+            contract_suite!(@joins $shared, $join,
+                handles::a_receive_and_a_send_of_one_socket_complete_on_two_threads_at_once
+                handles::completions_are_spread_over_the_handles
+                handles::each_wake_ends_the_wait_of_some_handle
+                handles::one_handle_does_not_swallow_the_wakes_of_the_others
+                handles::a_thread_without_a_handle_posts_and_some_handle_hears_of_it
+                handles::what_a_poster_posts_to_a_dead_socket_completes_too
+                handles::a_poster_may_outlive_its_port
+                handles::what_one_handle_left_behind_comes_to_another
+                handles::cancels_and_bytes_race_and_one_last_completion_comes
+                handles::an_accept_that_several_handles_take_has_one_last_completion
+                handles::replies_go_back_and_forth_whoever_takes_them
+                handles::the_last_handle_ends_what_all_of_them_left
+            );
+        }
+    };
+    (@joins $shared:expr, $join:expr, $($room:ident::$property:ident)*) => {
+        $(
+            #[test]
+            fn $property() {
+                let shared = $shared;
+                $room::$property(|| $join(&shared));
+            }
+        )*
     };
     (@properties $new:expr, $($room:ident::$property:ident)*) => {
         $(
@@ -114,6 +147,13 @@ contract_suite!(
     iocp,
     crate::port::iocp::IocpPort::for_test(),
     crate::port::iocp::IocpPort::for_test()
+);
+
+#[cfg(windows)]
+contract_suite!(
+    @handles iocp_handles,
+    crate::port::iocp::SharedPort::for_test(),
+    crate::port::iocp::IocpPort::join_for_test
 );
 
 #[cfg(windows)]

@@ -14,7 +14,7 @@ use crate::buffer::SendBatch;
 
 /// Two connected sockets with room for a few hundred KiB between them.
 #[cfg(unix)]
-pub(super) fn pair() -> (Socket, Socket) {
+pub(in crate::port) fn pair() -> (Socket, Socket) {
     let (ours, peer) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     for socket in [&ours, &peer] {
         socket.set_send_buffer_size(256 * 1024).unwrap();
@@ -25,13 +25,13 @@ pub(super) fn pair() -> (Socket, Socket) {
 
 /// Windows has no completions for what would be a pair of Unix sockets.
 #[cfg(windows)]
-pub(super) fn pair() -> (Socket, Socket) {
+pub(in crate::port) fn pair() -> (Socket, Socket) {
     tcp_pair_with_buffers(256 * 1024)
 }
 
 /// Two ends of a TCP connection with small buffers, so that a send of some MiB
 /// never leaves whole while the peer does not read.
-pub(super) fn tcp_pair() -> (Socket, Socket) {
+pub(in crate::port) fn tcp_pair() -> (Socket, Socket) {
     tcp_pair_with_buffers(32 * 1024)
 }
 
@@ -51,19 +51,19 @@ fn tcp_pair_with_buffers(bytes: usize) -> (Socket, Socket) {
     (ours, peer)
 }
 
-pub(super) fn tcp_socket() -> Socket {
+pub(in crate::port) fn tcp_socket() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
 }
 
 /// A TCP socket with an address of its own that does not listen: to connect to it is refused.
-pub(super) fn deaf_socket() -> (Socket, SocketAddr) {
+pub(in crate::port) fn deaf_socket() -> (Socket, SocketAddr) {
     let socket = tcp_socket();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
 }
 
-pub(super) fn listener(backlog: i32) -> (Socket, SocketAddr) {
+pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
     let (socket, address) = deaf_socket();
     socket.listen(backlog).unwrap();
     (socket, address)
@@ -71,7 +71,7 @@ pub(super) fn listener(backlog: i32) -> (Socket, SocketAddr) {
 
 /// A listener whose backlog is full, with those who fill it. On Linux, to connect
 /// to it is neither done nor refused for as long as all of them live.
-pub(super) fn full_listener() -> (Vec<Socket>, SocketAddr) {
+pub(in crate::port) fn full_listener() -> (Vec<Socket>, SocketAddr) {
     let (listener, address) = listener(1);
     bound_blocking(&listener);
     let mut sockets = vec![listener];
@@ -97,12 +97,12 @@ fn bound_blocking(socket: &Socket) {
 const FULL_FOR: Duration = Duration::from_millis(if cfg!(unix) { 0 } else { 400 });
 
 /// Writes until there is no room, and says what was written.
-pub(super) fn fill(socket: &Socket) -> Vec<u8> {
+pub(in crate::port) fn fill(socket: &Socket) -> Vec<u8> {
     fill_all(&[socket]).remove(0)
 }
 
 /// The same for many at the same time.
-pub(super) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
+pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
     let mut written = vec![Vec::new(); sockets.len()];
     let mut full_since = Instant::now();
     for socket in sockets {
@@ -134,30 +134,30 @@ fn fill_once(mut socket: &Socket, written: &mut Vec<u8>) -> bool {
     }
 }
 
-pub(super) fn read(socket: &Socket, count: usize) -> Vec<u8> {
+pub(in crate::port) fn read(socket: &Socket, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     (&*socket).read_exact(&mut bytes).unwrap();
     bytes
 }
 
-pub(super) fn read_to_end(mut socket: &Socket) -> Vec<u8> {
+pub(in crate::port) fn read_to_end(mut socket: &Socket) -> Vec<u8> {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-pub(super) fn write(socket: &Socket, bytes: &[u8]) {
+pub(in crate::port) fn write(socket: &Socket, bytes: &[u8]) {
     (&*socket).write_all(bytes).unwrap();
 }
 
 /// Bytes that differ from place to place, and from one `seed` to the next.
-pub(super) fn pattern(len: usize, seed: usize) -> Vec<u8> {
+pub(in crate::port) fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len)
         .map(|at| (at ^ (at >> 8) ^ (at >> 16)).wrapping_add(seed.wrapping_mul(41)) as u8)
         .collect()
 }
 
-pub(super) fn batch(bytes: &[u8]) -> Box<SendBatch> {
+pub(in crate::port) fn batch(bytes: &[u8]) -> Box<SendBatch> {
     let mut batch = Box::<SendBatch>::default();
     batch.push_frame([bytes, &[]]);
     batch
@@ -166,7 +166,7 @@ pub(super) fn batch(bytes: &[u8]) -> Box<SendBatch> {
 /// How many pairs of sockets of `wanted` the limit on descriptors has room for,
 /// beside the tests that run at the same time.
 #[cfg(unix)]
-pub(super) fn pairs_within_limit(wanted: usize) -> usize {
+pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
     let output = Command::new("sh").args(["-c", "ulimit -n"]).output().unwrap();
     let limit = String::from_utf8(output.stdout).unwrap();
     let limit = limit.trim().parse().unwrap_or(usize::MAX);
@@ -177,6 +177,6 @@ pub(super) fn pairs_within_limit(wanted: usize) -> usize {
 
 /// Windows limits sockets by memory alone.
 #[cfg(windows)]
-pub(super) fn pairs_within_limit(wanted: usize) -> usize {
+pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
     wanted
 }

@@ -115,26 +115,23 @@ impl IocpPort {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        IocpPort::alone(IocpSizes {
-            concurrent_threads: 1,
-            accepts_outstanding: 4,
-            synchronous_completions_max: 0,
-        })
+        IocpPort::join_for_test(&SharedPort::for_test())
     }
 
     /// What succeeds at once mostly goes past the port, and there is one AcceptEx at a time.
     #[cfg(test)]
     pub(crate) fn for_test_skipping() -> Self {
-        IocpPort::alone(IocpSizes {
+        let sizes = IocpSizes {
             concurrent_threads: 1,
             accepts_outstanding: 1,
             synchronous_completions_max: 3,
-        })
+        };
+        IocpPort::join_for_test(&SharedPort::new(sizes).unwrap())
     }
 
     #[cfg(test)]
-    fn alone(sizes: IocpSizes) -> Self {
-        IocpPort::join(SharedPort::new(sizes).unwrap()).unwrap()
+    pub(crate) fn join_for_test(shared: &Arc<SharedPort>) -> Self {
+        IocpPort::join(shared.clone()).unwrap()
     }
 
     /// Takes what is there, waiting for the first at most until then. True if completions were

@@ -71,6 +71,16 @@ impl SharedPort {
         }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Arc<Self> {
+        let sizes = IocpSizes {
+            concurrent_threads: 4,
+            accepts_outstanding: 4,
+            synchronous_completions_max: 0,
+        };
+        SharedPort::new(sizes).unwrap()
+    }
+
     pub(super) fn register(
         &self,
         socket: Socket,

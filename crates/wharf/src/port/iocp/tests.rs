@@ -1,1 +1,280 @@
-//! What only a port with several handles can do.
+//! What is this port's alone: what lies under the contract, and what Windows makes peculiar.
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::calls::{self, Started};
+use super::overlapped::Overlapped;
+use super::port::{Entries, OsPort, Taken};
+use super::{IocpPort, IocpSizes, SharedPort};
+use crate::port::contract::sockets::{batch, listener, pair, pattern, read, tcp_socket, write};
+use crate::port::contract::trial::{BOUND, Last, Trial};
+use crate::port::{
+    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
+    Token,
+};
+use crate::sync::Ordering;
+
+/// An operation outside of every record; leaked, as what the OS may touch must not end too early.
+fn bare(kind: OperationKind) -> &'static Overlapped {
+    let overlapped = Box::leak(Box::new(Overlapped::new(kind, 0)));
+    // SAFETY: just made.
+    unsafe { overlapped.prepare(0, 0) };
+    overlapped
+}
+
+/// Waits for the packet of this operation and says how many bytes it moved.
+fn packet_of(port: &OsPort, overlapped: &Overlapped) -> u32 {
+    let mut entries = Entries::new();
+    let taken = port.take(&mut entries, BOUND.as_millis() as u32).unwrap();
+    assert_eq!(taken, 1);
+    match entries.at(0) {
+        Taken::Packet(packet) if std::ptr::eq(packet.overlapped, overlapped.pointer()) => {
+            packet.count
+        }
+        _ => panic!("another packet"),
+    }
+}
+
+/// An array of WSABUFs is read during the call alone, whenever the bytes move: it is overwritten
+/// here when the call has returned, before a byte has come or left.
+#[test]
+fn an_array_of_buffers_may_be_a_local_variable() {
+    let port = OsPort::new(1).unwrap();
+    let (ours, peer) = pair();
+    port.associate(&ours).unwrap();
+    let receive = bare(OperationKind::Receive);
+    let memory: &'static mut [u8] = Box::leak(vec![0u8; 64].into_boxed_slice());
+    let address = memory.as_ptr();
+    let mut elsewhere = [[0u8; 64]; 2];
+    {
+        let (first, second) = memory.split_at_mut(8);
+        let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
+        // SAFETY: the overlapped and the memory are leaked, and looked at after the packet.
+        let started = unsafe { calls::receive(&ours, &mut buffers, receive) };
+        assert_eq!(started, Ok(Started::Outstanding));
+        let [one, other] = &mut elsewhere;
+        buffers = [IoSliceMut::new(one), IoSliceMut::new(other)];
+        std::hint::black_box(&mut buffers);
+    }
+    write(&peer, b"both of the segments");
+    assert_eq!(packet_of(&port, receive), 20);
+    // SAFETY: the packet was taken; the memory is leaked, and nobody else's.
+    let received = unsafe { std::slice::from_raw_parts(address, 20) };
+    assert_eq!(received, b"both of the segments");
+    assert_eq!(elsewhere, [[0; 64]; 2]);
+
+    // More than there is room for: most of it leaves long after the call.
+    let content: &'static [u8] = Box::leak(pattern(6_000_000, 3).into_boxed_slice());
+    let send = bare(OperationKind::Send);
+    {
+        let (first, second) = content.split_at(1_000_000);
+        let mut buffers = [IoSlice::new(first), IoSlice::new(second)];
+        // SAFETY: as above.
+        let started = unsafe { calls::send(&ours, &buffers, send) };
+        assert_eq!(started, Ok(Started::Outstanding));
+        buffers = [IoSlice::new(&elsewhere[0]), IoSlice::new(&elsewhere[1])];
+        std::hint::black_box(&mut buffers);
+    }
+    assert!(read(&peer, content.len()) == content);
+    assert_eq!(packet_of(&port, send), 6_000_000);
+}
+
+#[test]
+fn what_succeeds_at_once_goes_past_the_port_only_so_many_times_in_a_row() {
+    let mut port = IocpPort::for_test_skipping();
+    let (ours, peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    let mut past = Vec::new();
+    for _ in 0..8 {
+        port.post(ours, Operation::Send(batch(b"!"))).unwrap();
+        past.push(!port.ready.is_empty());
+        let mut sent = 0;
+        let mut take = |completion: Completion<'_>| match completion.outcome {
+            Outcome::Sent(_, Ok(1)) => sent += 1,
+            outcome => panic!("{outcome:?}"),
+        };
+        port.wait(Some(BOUND), &mut take).unwrap();
+        assert_eq!(sent, 1);
+    }
+    assert_eq!(past, [true, true, true, false, true, true, true, false]);
+    assert_eq!(read(&peer, 8), b"!!!!!!!!");
+    // A thread without a handle has no next `wait`.
+    port.poster().unwrap().post_send(ours, batch(b"?")).unwrap();
+    assert!(port.ready.is_empty());
+    let mut sent = false;
+    port.wait(Some(BOUND), &mut |_: Completion<'_>| sent = true).unwrap();
+    assert!(sent);
+}
+
+fn accepted(port: &mut IocpPort, listening: Registration) -> Accepted {
+    port.post(listening, Operation::Accept).unwrap();
+    let mut accepted = None;
+    while accepted.is_none() {
+        port.wait(Some(BOUND), &mut |completion: Completion<'_>| match completion.outcome {
+            Outcome::Accepted(Ok(peer)) => accepted = Some(peer),
+            outcome => panic!("{outcome:?}"),
+        })
+        .unwrap();
+    }
+    accepted.unwrap()
+}
+
+#[test]
+fn an_accept_tells_the_address_of_the_peer() {
+    for (domain, address) in [
+        (Domain::IPV4, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        (Domain::IPV6, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))),
+    ] {
+        let listening = Socket::new(domain, Type::STREAM, None).unwrap();
+        if let Err(error) = listening.bind(&address.into()) {
+            assert_eq!(domain, Domain::IPV6, "{error}");
+            println!("not tried on this machine, which has no IPv6: {error}");
+            continue;
+        }
+        listening.listen(8).unwrap();
+        let address = listening.local_addr().unwrap();
+        let mut port = IocpPort::for_test();
+        let listening = port.register(listening, Token(1)).unwrap();
+        let client = port.register(Socket::new(domain, Type::STREAM, None).unwrap(), Token(2));
+        let client = client.unwrap();
+        port.post(client, Operation::Connect(address.as_socket().unwrap())).unwrap();
+        let mut connected = false;
+        while !connected {
+            let take = |completion: Completion<'_>| match completion.outcome {
+                Outcome::Connected(Ok(())) => connected = true,
+                outcome => panic!("{outcome:?}"),
+            };
+            port.wait(Some(BOUND), &mut { take }).unwrap();
+        }
+        let ours = port.socket(client).local_addr().unwrap().as_socket();
+        let Accepted { socket, peer_address } = accepted(&mut port, listening);
+        assert!(peer_address.is_some() && peer_address == ours, "{peer_address:?} {ours:?}");
+        assert_eq!(socket.peer_addr().unwrap().as_socket(), ours);
+        assert_eq!(socket.local_addr().unwrap().as_socket(), address.as_socket());
+        // Without its listener's context it could not be shut down.
+        socket.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+}
+
+#[test]
+fn an_accept_that_cannot_go_on_ends_once_with_the_reason_after_all_its_parts() {
+    let mut trial = Trial::of(IocpPort::for_test());
+    let (listening, address) = listener(8);
+    let listening = trial.register(listening);
+    for round in 1..=20 {
+        trial.post(listening, Operation::Accept);
+        let client = tcp_socket();
+        client.connect(&address.into()).unwrap();
+        // As if a socket for the next peer could not be made.
+        let registration = trial.registration(listening);
+        let record = trial.port.shared.record(registration);
+        record.accepting_if_made().unwrap().fail(10024, record.raw_socket());
+        trial.drive_until_settled(listening);
+        let account = trial.account(listening);
+        assert_eq!(account.lasts.len(), round);
+        let Some(Last::Accepted(Err(Failure::Os(error)))) = account.lasts.last() else {
+            panic!("{:?}", account.lasts)
+        };
+        assert_eq!(error.raw_os_error(), Some(10024));
+    }
+    trial.finish();
+}
+
+#[test]
+fn an_accept_of_what_does_not_listen_has_its_last_completion() {
+    let mut trial = Trial::of(IocpPort::for_test());
+    let deaf = trial.register(tcp_socket());
+    trial.post(deaf, Operation::Accept);
+    trial.idle_turns();
+    // Windows refuses it at once; Wine 8 waits for a peer that cannot come.
+    trial.cancel(deaf, OperationKind::Accept);
+    trial.drive_until_settled(deaf);
+    let lasts = &trial.account(deaf).lasts;
+    assert!(lasts.len() == 1 && lasts[0].failure().is_some(), "{lasts:?}");
+    trial.finish();
+}
+
+#[test]
+fn a_socket_that_connects_to_itself_is_refused() {
+    let mut trial = Trial::of(IocpPort::for_test());
+    let lonely = tcp_socket();
+    lonely.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = lonely.local_addr().unwrap().as_socket().unwrap();
+    let lonely = trial.register(lonely);
+    trial.post(lonely, Operation::Connect(address));
+    trial.drive_until_settled(lonely);
+    let lasts = &trial.account(lonely).lasts;
+    assert_eq!(lasts[0].error_kind(), Some(ErrorKind::ConnectionRefused), "{lasts:?}");
+    trial.finish();
+}
+
+#[test]
+fn a_socket_without_a_connection_is_told_so_by_a_completion() {
+    let mut trial = Trial::of(IocpPort::for_test());
+    let lost = trial.register(tcp_socket());
+    trial.post(lost, Operation::Receive);
+    trial.send(lost, b"to nobody");
+    trial.drive_until_settled(lost);
+    let lasts = &trial.account(lost).lasts;
+    assert_eq!(lasts.len(), 2);
+    for last in lasts {
+        // The second is what Wine 8 says of a send.
+        let kinds = [Some(ErrorKind::NotConnected), Some(ErrorKind::ConnectionReset)];
+        assert!(kinds.contains(&last.error_kind()), "{last:?}");
+    }
+    trial.finish();
+}
+
+#[test]
+#[should_panic(expected = "invariant 5")]
+fn a_packet_of_what_is_not_outstanding_is_noticed() {
+    let mut port = IocpPort::for_test();
+    let (ours, _peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    let forged = port.shared.record(ours).send.overlapped.packet(1);
+    // As the record says it of an operation that was posted once.
+    // SAFETY: it was never posted.
+    unsafe { port.shared.record(ours).send.overlapped.prepare(ours.0, 0) };
+    port.shared.port.post(forged).unwrap();
+    port.wait(Some(BOUND), &mut |completion: Completion<'_>| panic!("{completion:?}")).unwrap();
+}
+
+#[test]
+fn a_record_is_used_again_after_all_others_and_with_another_generation() {
+    let mut port = IocpPort::for_test();
+    let register = |port: &mut IocpPort| port.register(tcp_socket(), Token(0)).unwrap();
+    let first = register(&mut port);
+    let second = register(&mut port);
+    let generation = port.shared.record(first).generation();
+    drop(port.deregister(first));
+    drop(port.deregister(second));
+    assert_eq!((register(&mut port), register(&mut port)), (first, second));
+    assert_ne!(port.shared.record(first).generation(), generation);
+}
+
+#[test]
+fn nobody_joins_a_port_that_has_ended() {
+    let shared: Arc<SharedPort> = SharedPort::for_test();
+    drop(IocpPort::join(shared.clone()).unwrap());
+    assert_eq!(IocpPort::join(shared).unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
+#[test]
+fn a_port_that_nobody_closed_ends_with_its_last_handle() {
+    let sizes =
+        IocpSizes { concurrent_threads: 1, accepts_outstanding: 2, synchronous_completions_max: 0 };
+    let shared = SharedPort::new(sizes).unwrap();
+    let mut port = IocpPort::join(shared.clone()).unwrap();
+    let (ours, mut peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    port.post(ours, Operation::Receive).unwrap();
+    drop(port);
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(std::io::Read::read(&mut peer, &mut [0; 8]).unwrap(), 0, "it was closed");
+    assert_eq!(shared.stale_completions.load(Ordering::SeqCst), 0);
+}
