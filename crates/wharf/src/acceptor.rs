@@ -1,4 +1,4 @@
-//! Accepting: the listeners, on the first worker's port.
+//! Accepting: the listeners, on the first port.
 //!
 //! The acceptor takes sockets in, the worker admits them (a slot in the table, the least-loaded
 //! worker) or closes them at once. When accepting fails for want of descriptors or memory it pauses
@@ -127,16 +127,20 @@ impl Acceptor {
         }
     }
 
-    /// Whether nothing of it is outstanding any more. Closes listeners that have ended.
+    /// Whether it has ended, and nothing of it is outstanding any more. Closes listeners that have
+    /// ended.
     pub(crate) fn is_quiet<P: CompletionPort>(&mut self, port: &mut P) -> bool {
         for listener in &mut self.listeners {
-            if !listener.outstanding
+            if self.ending
+                && !listener.outstanding
                 && let Some(registration) = listener.registration.take()
             {
                 drop(port.deregister(registration));
             }
         }
-        self.accepted.is_empty() && self.listeners.iter().all(|l| l.registration.is_none())
+        let ended =
+            |listener: &Listener| listener.socket.is_none() && listener.registration.is_none();
+        self.accepted.is_empty() && self.listeners.iter().all(ended)
     }
 }
 

@@ -13,6 +13,15 @@ impl Moment {
         Moment(if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 })
     }
 
+    /// The nanoseconds, for who keeps a moment without knowing clocks.
+    pub(crate) fn nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn of_nanos(nanos: u64) -> Moment {
+        Moment(nanos)
+    }
+
     pub(crate) fn since_start(self) -> Duration {
         Duration::from_nanos(self.0)
     }
@@ -28,7 +37,7 @@ impl Moment {
 }
 
 /// Where a worker takes the time from, once a batch.
-pub(crate) trait Clock: Clone + Send + 'static {
+pub(crate) trait Clock: Clone + Send + Sync + 'static {
     fn now(&self) -> Moment;
 }
 

@@ -103,6 +103,22 @@ pub enum Backpressure {
     PauseReceive,
 }
 
+/// How a session that is quiet waits for bytes on [`Backend::Iocp`]. The other backends lend their
+/// buffers only when bytes have come, and take no notice of this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdleReceive {
+    /// By a receive of no bytes, which completes when some have come; then they are fetched without
+    /// waiting. A quiet session holds no buffer and Windows locks no page for it. The default: it
+    /// costs one system call more for what comes after a silence, and nothing while a frame is
+    /// coming in parts.
+    #[default]
+    ZeroByte,
+    /// By a receive into a buffer of its own of [`Options::receive_buffer_bytes`], for few sessions
+    /// that are never quiet.
+    Buffered,
+}
+
 /// How long a new session may take until its first whole frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -175,6 +191,16 @@ pub struct Options {
     /// The size of each, 1 KiB to 1 MiB. Default 16 KiB: smaller ones make bulk cost up to five
     /// times as much, and small frames cost the same in any size.
     pub receive_buffer_bytes: usize,
+    /// How a quiet session waits for bytes on Windows. Default [`IdleReceive::ZeroByte`].
+    pub idle_receive: IdleReceive,
+    /// How many AcceptEx operations are outstanding for each listener on Windows, 1 to 1,024.
+    /// Default 64: a burst of so many is accepted without coming back to the listener.
+    pub accepts_outstanding: u32,
+    /// How many operations of a session in a row may, on Windows, be dealt with without going through
+    /// the completion port when they succeed at once (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`); the
+    /// next then goes through it, so that a busy session cannot starve the others. Default 0: all go
+    /// through the port, the one path that is always taken.
+    pub synchronous_completions_max: u32,
 }
 
 impl Default for Options {
@@ -195,6 +221,9 @@ impl Default for Options {
             receive_queues_bytes_max: 256 * 1024 * 1024,
             receive_buffers: 256,
             receive_buffer_bytes: 16 * 1024,
+            idle_receive: IdleReceive::ZeroByte,
+            accepts_outstanding: 64,
+            synchronous_completions_max: 0,
         }
     }
 }
@@ -227,7 +256,13 @@ impl Options {
     /// every session fills every bound at once. It does not count the handler's own state, nor
     /// what the kernel holds.
     pub fn memory_bytes_max(&self) -> u64 {
-        let session = crate::session::SESSION_BYTES + self.send_queue_bytes_max + 2 * 64 * 1024; // the last, unfilled piece of each of two batches
+        let own_buffer = match self.idle_receive {
+            IdleReceive::Buffered if cfg!(windows) => self.receive_buffer_bytes,
+            _ => 0,
+        };
+        let unfilled = 2 * 64 * 1024; // the last piece of each of two batches
+        let session =
+            crate::session::SESSION_BYTES + self.send_queue_bytes_max + unfilled + own_buffer;
         let worker =
             crate::worker::WORKER_BYTES + self.lent_bytes_max() + 2 * self.receive_queues_bytes_max; // a ring grows by doubling
         u64::from(self.sessions_max) * session as u64 + (self.worker_count() * worker) as u64
@@ -271,6 +306,12 @@ impl Options {
             self.receive_buffer_bytes as u64,
             (1024..=1 << 20).contains(&self.receive_buffer_bytes),
             "it must be 1 KiB to 1 MiB",
+        )?;
+        rule(
+            "accepts_outstanding",
+            self.accepts_outstanding.into(),
+            (1..=1024).contains(&self.accepts_outstanding),
+            "it must be 1 to 1,024",
         )?;
         if self.backpressure == Backpressure::PauseReceive {
             let largest = framing.wire_frame_bytes_max().unwrap_or(RAW_FRAME_BYTES_MAX);

@@ -1,19 +1,24 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
-use std::sync::Condvar;
+use std::fmt;
+use std::sync::{Condvar, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::Close;
+use crate::acceptor::Acceptor;
 use crate::buffer::BatchPool;
+use crate::clock::Moment;
 use crate::config::{Backpressure, Options};
 use crate::error::{CloseReason, Error, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
+use crate::port::{Poster, Registration};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
-use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering};
+use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
 
-/// Empty send batches that one worker keeps at rest.
+/// Empty send batches that are kept at rest for one port.
 const BATCHES_AT_REST_MAX: usize = 1024;
 /// What they hold, in bytes.
 pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
@@ -21,7 +26,10 @@ pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool:
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) table: SessionTable,
-    pub(crate) workers: Box<[WorkerShare]>,
+    /// One for each worker, or one that all of them share.
+    pub(crate) ports: Box<[PortShare]>,
+    /// What each worker has published of its counters.
+    pub(crate) published: Box<[Published]>,
     pub(crate) framing: Framing,
     pub(crate) options: Options,
     /// Set once, when a drain or stop begins: nothing is admitted any more.
@@ -30,20 +38,91 @@ pub(crate) struct Engine {
     worker_ended: Condvar,
 }
 
-/// What others may touch of a worker.
+/// What belongs to one port, for the workers that serve it and for those who ask something of them.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct WorkerShare {
+pub(crate) struct PortShare {
     pub(crate) mailbox: Mailbox,
     pub(crate) pool: BatchPool,
-    pub(crate) stats: Mutex<Stats>,
+    pub(crate) timers: Mutex<TimingWheel<SessionId>>,
+    pub(crate) acceptor: Mutex<Acceptor>,
+    /// Workers that serve it.
+    pub(crate) workers: AtomicU32,
     /// Sessions assigned to it: what "least loaded" means.
-    pub(crate) assigned: AtomicU32,
+    assigned: AtomicU32,
+    /// Bytes that wait in the receive queues of its sessions.
+    receive_queues_bytes: AtomicUsize,
+    posting: OnceLock<Posting>,
 }
 
-impl WorkerShare {
+/// How a thread that serves no port posts a send to one that is shared.
+struct Posting {
+    poster: Poster,
+    now: Box<dyn Fn() -> Moment + Send + Sync>,
+}
+
+impl fmt::Debug for Posting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.poster.fmt(f)
+    }
+}
+
+/// A worker's counters, as it last published them.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Published(pub(crate) Mutex<Stats>);
+
+/// What follows from what was done to a session: its worker must attend to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Follows {
+    /// The send queue was armed: a send must be posted.
+    pub(crate) armed: bool,
+    /// Something else of it has changed.
+    pub(crate) changed: bool,
+}
+
+impl PortShare {
+    fn new(workers: usize, is_shared: bool) -> Self {
+        PortShare {
+            mailbox: Mailbox::new(is_shared),
+            pool: BatchPool::new(BATCHES_AT_REST_MAX),
+            timers: Mutex::new(TimingWheel::new()),
+            acceptor: Mutex::default(),
+            workers: AtomicU32::new(workers as u32),
+            assigned: AtomicU32::new(0),
+            receive_queues_bytes: AtomicUsize::new(0),
+            posting: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn assigned_sessions(&self) -> u32 {
         self.assigned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_poster(
+        &self,
+        poster: Poster,
+        now: impl Fn() -> Moment + Send + Sync + 'static,
+    ) {
+        // The workers of a shared port all bring the same.
+        let _ = self.posting.set(Posting { poster, now: Box::new(now) });
+    }
+
+    /// Counts bytes that begin to wait in a receive queue. False: they would pass the bound.
+    pub(crate) fn take_receive_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        let before = self.receive_queues_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = bytes <= bytes_max.saturating_sub(before);
+        if !fits {
+            self.give_receive_room(bytes);
+        }
+        fits
+    }
+
+    pub(crate) fn give_receive_room(&self, bytes: usize) {
+        if bytes > 0 {
+            let before = self.receive_queues_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more bytes were taken out than were put in");
+        }
     }
 }
 
@@ -55,16 +134,14 @@ struct Ended {
 }
 
 impl Engine {
-    pub(crate) fn new(workers: usize, framing: Framing, options: Options) -> Self {
-        let share = || WorkerShare {
-            mailbox: Mailbox::default(),
-            pool: BatchPool::new(BATCHES_AT_REST_MAX),
-            stats: Mutex::default(),
-            assigned: AtomicU32::new(0),
-        };
+    /// An engine for so many workers, each with a port of its own, or sharing one.
+    pub(crate) fn new(is_shared: bool, framing: Framing, options: Options) -> Self {
+        let workers = options.workers;
+        let (ports, workers_each) = if is_shared { (1, workers) } else { (workers, 1) };
         Engine {
             table: SessionTable::new(options.sessions_max),
-            workers: (0..workers).map(|_| share()).collect(),
+            ports: (0..ports).map(|_| PortShare::new(workers_each, is_shared)).collect(),
+            published: (0..workers).map(|_| Published::default()).collect(),
             framing,
             options,
             ending: AtomicBool::new(false),
@@ -73,17 +150,22 @@ impl Engine {
         }
     }
 
+    /// The port that a session stays with.
+    pub(crate) fn port_of(&self, slot: &Slot) -> &PortShare {
+        &self.ports[slot.port()]
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }
 
-    /// Takes a slot for a new session and assigns it to the worker with the fewest.
+    /// Takes a slot for a new session and assigns it to the port with the fewest.
     /// `None`: there are `sessions_max`.
     pub(crate) fn admit(&self) -> Option<SessionId> {
-        let loads = self.workers.iter().map(|share| share.assigned.load(Ordering::Relaxed));
-        let (worker, _) = loads.enumerate().min_by_key(|(_, load)| *load)?;
-        let id = self.table.insert(worker)?;
-        self.workers[worker].assigned.fetch_add(1, Ordering::Relaxed);
+        let loads = self.ports.iter().map(|port| port.assigned.load(Ordering::Relaxed));
+        let (port, _) = loads.enumerate().min_by_key(|(_, load)| *load)?;
+        let id = self.table.insert(port)?;
+        self.ports[port].assigned.fetch_add(1, Ordering::Relaxed);
         Some(id)
     }
 
@@ -92,14 +174,18 @@ impl Engine {
         if let Some(slot) = self.table.held(id)
             && slot.count.lower()
         {
-            self.release(id, slot.worker());
+            self.release(id, slot.port());
         }
     }
 
     /// Gives back the slot of a session whose count came to zero.
-    pub(crate) fn release(&self, id: SessionId, worker: usize) {
-        self.workers[worker].assigned.fetch_sub(1, Ordering::Release);
+    pub(crate) fn release(&self, id: SessionId, port: usize) {
         self.table.release(id);
+        let port = &self.ports[port];
+        if port.assigned.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_ending() {
+            // Others that serve this port may be waiting for just that.
+            port.mailbox.wake_others();
+        }
     }
 
     /// The queue length above which receiving pauses, if it ever does.
@@ -115,13 +201,14 @@ impl Engine {
         self.options.send_queue_bytes_max / 4
     }
 
-    /// Queues a frame for a session on which the caller holds a count. The second of the pair says
-    /// whether its worker must attend to it (it was armed, passed the pause mark, or closes now).
+    /// Queues a frame for a session on which the caller holds a count, and says what follows (the
+    /// queue was armed, the pause mark was passed, the session closes now).
     pub(crate) fn push<B: AsRef<[u8]>>(
         &self,
         slot: &Slot,
         bytes: B,
-    ) -> (Result<usize, SendError<B>>, bool) {
+    ) -> (Result<(), SendError<B>>, Follows) {
+        let nothing = Follows::default();
         let frame = bytes.as_ref();
         let queue_max = self.options.send_queue_bytes_max;
         let mut header = [0; 8];
@@ -129,54 +216,81 @@ impl Engine {
             Ok(header_bytes) => header_bytes,
             Err(_) => {
                 let wire_max = self.framing.wire_frame_bytes_max().unwrap_or(queue_max);
-                return (Err(SendError::TooLarge { bytes, max: wire_max.min(queue_max) }), false);
+                return (Err(SendError::TooLarge { bytes, max: wire_max.min(queue_max) }), nothing);
             }
         };
         if header_bytes + frame.len() > queue_max {
-            return (Err(SendError::TooLarge { bytes, max: queue_max - header_bytes }), false);
+            return (Err(SendError::TooLarge { bytes, max: queue_max - header_bytes }), nothing);
         }
-        let pool = &self.workers[slot.worker()].pool;
+        let pool = &self.port_of(slot).pool;
         let pushed = slot.send_queue.lock().push([&header[..header_bytes], frame], queue_max, pool);
         match pushed {
             Ok(Pushed { armed, queued_bytes }) => {
-                (Ok(queued_bytes), armed || queued_bytes > self.pause_mark())
+                (Ok(()), Follows { armed, changed: queued_bytes > self.pause_mark() })
             }
-            Err(Refusal::Closing) => (Err(SendError::Gone(bytes)), false),
+            Err(Refusal::Closing) => (Err(SendError::Gone(bytes)), nothing),
             Err(Refusal::Full { queued_bytes: queued }) => {
-                let closes = self.options.backpressure == Backpressure::CloseSlowConsumer
+                let changed = self.options.backpressure == Backpressure::CloseSlowConsumer
                     && slot.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop);
-                (Err(SendError::Full { bytes, queued, max: queue_max }), closes)
+                (
+                    Err(SendError::Full { bytes, queued, max: queue_max }),
+                    Follows { changed, ..nothing },
+                )
             }
         }
     }
 
-    /// Runs `act` with a hold on the session, from a thread that is not its worker's; what `act`
-    /// says second is whether the worker must attend to it. `None`: the session is gone.
+    /// Runs `act` with a hold on the session, from a thread that is not its worker's, and sees to
+    /// what follows. `None`: the session is gone.
     pub(crate) fn with_session<R>(
         &self,
         id: SessionId,
-        act: impl FnOnce(&Slot) -> (R, bool),
+        act: impl FnOnce(&Slot) -> (R, Follows),
     ) -> Option<R> {
         let reference = self.table.look_up(id)?;
         let slot = reference.slot();
-        let (result, attend) = act(slot);
-        let mailbox = &self.workers[slot.worker()].mailbox;
-        if attend {
+        let port = self.port_of(slot);
+        let (result, mut follows) = act(slot);
+        if follows.armed
+            && let Some(posting) = port.posting.get()
+        {
+            self.post_send(posting, slot, &mut follows);
+        }
+        if follows != Follows::default() {
             // A worker that has ended has nothing left to attend to.
-            let _ = mailbox.post(Mail::Attend(id));
+            let _ = port.mailbox.post(Mail::Attend(id));
         }
         // The release runs on the session's worker (invariant 4).
-        if reference.end() && mailbox.post(Mail::Release(id)).is_err() {
-            self.release(id, slot.worker());
+        if reference.end() && port.mailbox.post(Mail::Release(id)).is_err() {
+            self.release(id, slot.port());
         }
         Some(result)
     }
 
+    /// Posts the send that this thread has armed. What cannot be posted ends the session.
+    fn post_send(&self, posting: &Posting, slot: &Slot, follows: &mut Follows) {
+        let Some(registration) = slot.registration() else { return };
+        follows.armed = false;
+        let taken = slot.send_queue.lock().take(|| (posting.now)().nanos());
+        let Some(batch) = taken else { return }; // its worker was faster
+        slot.count.raise(); // before the post (invariant 3)
+        if let Err(refused) = posting.poster.post_send(Registration(registration), batch) {
+            slot.send_queue.lock().put_back(refused.given_back);
+            slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+            follows.changed = true;
+            let last = slot.count.lower();
+            debug_assert!(!last, "the caller's own hold is there");
+        }
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let mut sum = Stats::default();
-        for share in &self.workers {
-            sum.add(&share.stats.lock());
+        // All at once: a session that one worker has opened another may have closed.
+        let published: Vec<_> = self.published.iter().map(|part| part.0.lock()).collect();
+        for part in &published {
+            sum.add(part);
         }
+        drop(published);
         for (_, slot) in self.table.touched_slots() {
             sum.queued_bytes += slot.send_queue.lock().queued_bytes() as u64;
         }
@@ -185,15 +299,15 @@ impl Engine {
 
     pub(crate) fn drain(&self) {
         self.ending.store(true, Ordering::Release);
-        for share in &self.workers {
-            let _ = share.mailbox.post(Mail::Drain); // has it ended already, so much the better
+        for port in &self.ports {
+            let _ = port.mailbox.post(Mail::Drain); // has it ended already, so much the better
         }
     }
 
     pub(crate) fn stop(&self) {
         self.ending.store(true, Ordering::Release);
-        for share in &self.workers {
-            let _ = share.mailbox.post(Mail::Stop); // has it ended already, so much the better
+        for port in &self.ports {
+            let _ = port.mailbox.post(Mail::Stop); // has it ended already, so much the better
         }
     }
 
@@ -214,7 +328,7 @@ impl Engine {
     pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> Option<DrainReport> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut ended = self.ended.lock();
-        while ended.workers < self.workers.len() {
+        while ended.workers < self.published.len() {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return None;

@@ -86,7 +86,8 @@ impl Stats {
             (&mut self.handler_panics, other.handler_panics),
         ];
         for (sum, part) in pairs {
-            *sum += part;
+            // A session that one worker opened and another closed is one less than none at the latter.
+            *sum = sum.wrapping_add(part);
         }
         for (sum, part) in self.closed_by.iter_mut().zip(other.closed_by) {
             *sum += part;
@@ -115,7 +116,7 @@ pub struct DrainReport {
 impl DrainReport {
     pub(crate) fn add(&mut self, other: &DrainReport) {
         self.served += other.served;
-        self.live += other.live;
+        self.live = self.live.wrapping_add(other.live); // see `Stats::add`
         self.flushed += other.flushed;
         self.cut_off += other.cut_off;
         self.ended += other.ended;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Close;
-use crate::engine::Engine;
+use crate::engine::{Engine, Follows};
 use crate::error::{CloseReason, ConnectError, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::session::SessionId;
@@ -43,7 +43,7 @@ impl Handle {
             None => unreachable!("called once"),
         });
         match (sent, bytes) {
-            (Some(result), _) => result.map(|_| ()),
+            (Some(result), _) => result,
             (None, Some(bytes)) => Err(SendError::Gone(bytes)),
             (None, None) => unreachable!("the frame is taken only when the session is there"),
         }
@@ -51,8 +51,10 @@ impl Handle {
 
     /// Asks a session to end, with [`CloseReason::Local`]. False: it is gone already.
     pub fn close(&self, id: SessionId, how: Close) -> bool {
-        let asked =
-            self.engine.with_session(id, |slot| ((), slot.ask_to_close(CloseReason::Local, how)));
+        let asked = self.engine.with_session(id, |slot| {
+            let changed = slot.ask_to_close(CloseReason::Local, how);
+            ((), Follows { changed, ..Follows::default() })
+        });
         asked.is_some()
     }
 
@@ -71,7 +73,7 @@ impl Handle {
         let id = self.engine.admit().ok_or(ConnectError::Full { max })?;
         // The hold that `admit` took goes to the worker with the mail.
         if let Some(slot) = self.engine.table.held(id) {
-            let mailbox = &self.engine.workers[slot.worker()].mailbox;
+            let mailbox = &self.engine.port_of(slot).mailbox;
             if mailbox.post(Mail::Connect(id, socket, address)).is_err() {
                 self.engine.abandon(id);
                 return Err(ConnectError::Ending);

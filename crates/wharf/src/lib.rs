@@ -55,7 +55,9 @@ mod sync;
 mod timer;
 mod worker;
 
-pub use config::{Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, Options};
+pub use config::{
+    Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Options,
+};
 pub use error::{BackendRefusal, CloseReason, ConnectError, Error, Result, SendError};
 pub use events::{DrainReport, Stats};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};

@@ -21,6 +21,7 @@ use crate::handler::Handler;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, select};
 use crate::session::HalfTable;
+use crate::sync::Ordering;
 use crate::worker::{Halves, Worker};
 
 /// What a server or connector will be: addresses, framing, options.
@@ -228,8 +229,8 @@ fn start_workers<H: Handler>(
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
     let sizes = IocpSizes {
         concurrent_threads: options.workers as u32,
-        accepts_outstanding: 16,
-        synchronous_completions_max: 0,
+        accepts_outstanding: options.accepts_outstanding,
+        synchronous_completions_max: options.synchronous_completions_max,
     };
     let shared = SharedPort::new(sizes).map_err(|source| Error::Port { worker: 0, source })?;
     let make_port = move || IocpPort::join(shared.clone());
@@ -264,7 +265,7 @@ pub(crate) fn start_on<P, H: Handler>(
 where
     P: CompletionPort,
 {
-    let engine = Arc::new(Engine::new(options.workers, framing, options.clone()));
+    let engine = Arc::new(Engine::new(P::SHARED, framing, options.clone()));
     let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
     let clock = SystemClock::start();
     let (made, ports_made) = mpsc::channel();
@@ -274,7 +275,7 @@ where
     for index in 0..options.workers {
         let (engine, halves, handler) = (engine.clone(), halves.clone(), handler.clone());
         let (make_port, made) = (make_port.clone(), made.clone());
-        let (begin, may_begin) = mpsc::channel::<Acceptor>();
+        let (begin, may_begin) = mpsc::channel::<()>();
         begins.push(begin);
         let body = move || {
             let port = match make_port() {
@@ -283,9 +284,9 @@ where
             };
             let _ = made.send(Ok(()));
             // The sender is dropped when another worker failed: then this one never begins.
-            if let Ok(acceptor) = may_begin.recv() {
+            if may_begin.recv().is_ok() {
                 let fault = FaultReport { engine: &engine, worker: index };
-                Worker::new(port, index, &engine, &halves, &*handler, clock, acceptor).run();
+                Worker::new(port, index, &engine, &halves, &*handler, clock).run();
                 std::mem::forget(fault);
             }
         };
@@ -300,10 +301,10 @@ where
             return Err((StartError::Port(error), listeners));
         }
     }
-    // The first worker has the listeners.
-    let mut acceptor = Acceptor::new(listeners);
+    // The first port has the listeners.
+    *engine.ports[0].acceptor.lock() = Acceptor::new(listeners);
     for begin in begins {
-        let _ = begin.send(std::mem::take(&mut acceptor));
+        let _ = begin.send(());
     }
     Ok(running)
 }
@@ -317,7 +318,11 @@ struct FaultReport<'a> {
 
 impl Drop for FaultReport<'_> {
     fn drop(&mut self) {
-        drop(self.engine.workers[self.worker].mailbox.close());
+        let is_shared = self.engine.ports.len() < self.engine.published.len();
+        let port = &self.engine.ports[if is_shared { 0 } else { self.worker }];
+        if port.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            drop(port.mailbox.close());
+        }
         let error = Error::WorkerFault { worker: self.worker };
         self.engine.worker_ended(DrainReport::default(), Some(error));
     }

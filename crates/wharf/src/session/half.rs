@@ -1,27 +1,45 @@
 //! The halves of all sessions, each in one holder's hand at a time (invariant 2).
 //!
-//! Whoever takes a receive completion may take that session's half, and gives it back before the
-//! next operation is posted. There is nothing to wait for: two takers at once would mean that two
-//! operations were outstanding, which is a fault, and taking says so by failing. So this is no
-//! lock; it is the check of an ownership that the operations themselves hand on. The check costs
-//! one swap of an uncontended byte per completion.
+//! A half is *free*, *in a hand*, or *with an operation*:
+//!
+//! ```text
+//!            take                 lend
+//!   free ───────────▶ in a hand ─────────▶ with an operation
+//!        ◀───────────           ◀─────────
+//!          give back             take back
+//! ```
+//!
+//! On a port that one worker has to itself a half is merely taken while something is done with it,
+//! and there is nothing to wait for: two takers at once would be a fault. On a port that workers
+//! share, whoever posts a receive *lends* the half to it, and whoever takes its completion takes the
+//! half back, so that no two workers ever meet over it. Who wants something of a half that is not
+//! free *asks* for it: a mark that its holder finds when it gives the half back or would lend it, and
+//! which then sees to it that the session is attended to. So this is no lock: nobody ever waits, and
+//! no request is lost.
+//!
+//! All of it is one atomic word, so that asking and giving back cannot miss each other.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
-use crate::sync::{AtomicBool, Ordering};
-
 use crate::chunks::Chunks;
+use crate::sync::{AtomicU32, Ordering};
+
+const FREE: u32 = 0;
+const IN_A_HAND: u32 = 1;
+const WITH_AN_OPERATION: u32 = 2;
+/// Somebody wants the half, and left this mark.
+const ASKED: u32 = 4;
 
 #[derive(Debug, Default)]
 #[repr(align(64))] // neighbours may belong to different workers
 pub(crate) struct Cell<T> {
-    in_hand: AtomicBool,
+    holder: AtomicU32,
     half: UnsafeCell<T>,
 }
 
-// SAFETY: `half` is reached only by the one who turned `in_hand` from false to true, until it is
-// turned back with release ordering (invariant 2), so sharing a cell is sharing nothing of T.
+// SAFETY: `half` is reached only by the one who brought `holder` to `IN_A_HAND`, until it is taken
+// on with release ordering (invariant 2), so sharing a cell is sharing nothing of T.
 unsafe impl<T: Send> Sync for Cell<T> {}
 
 /// One half per slot.
@@ -30,16 +48,59 @@ pub(crate) struct HalfTable<T> {
     cells: Chunks<Cell<T>>,
 }
 
+/// A half that is not free; its holder will find that it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Somebody does something with it just now.
+    InAHand,
+    /// It is with an operation, which must end before it comes back.
+    WithAnOperation,
+}
+
 impl<T: Default + Send> HalfTable<T> {
     pub(crate) fn new(len_max: u32) -> Self {
         HalfTable { cells: Chunks::new(len_max) }
     }
 
-    /// Takes the half of a slot. `None`: it is in another hand, against invariant 2.
+    /// Takes a free half; asks for nothing if it is not.
     pub(crate) fn take(&self, index: u32) -> Option<HalfInHand<'_, T>> {
         let cell = self.cells.get_or_grow(index);
-        let taken = !cell.in_hand.swap(true, Ordering::Acquire);
-        taken.then(|| HalfInHand { cell })
+        let free =
+            cell.holder.compare_exchange(FREE, IN_A_HAND, Ordering::Acquire, Ordering::Relaxed);
+        free.is_ok().then(|| HalfInHand { cell })
+    }
+
+    /// Takes a free half, or asks for it.
+    pub(crate) fn take_or_ask(&self, index: u32) -> Result<HalfInHand<'_, T>, Asked> {
+        let cell = self.cells.get_or_grow(index);
+        let mut holder = FREE;
+        loop {
+            let wanted = if holder == FREE { IN_A_HAND } else { holder | ASKED };
+            match cell.holder.compare_exchange(holder, wanted, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(FREE) => return Ok(HalfInHand { cell }),
+                Ok(before) if before & WITH_AN_OPERATION != 0 => {
+                    return Err(Asked::WithAnOperation);
+                }
+                Ok(_) => return Err(Asked::InAHand),
+                Err(now) => holder = now,
+            }
+        }
+    }
+
+    /// Takes back a half from the operation that it was lent to: for who has its completion, or had
+    /// it refused.
+    pub(crate) fn take_back(&self, index: u32) -> HalfInHand<'_, T> {
+        let cell = self.cells.get_or_grow(index);
+        // A mark left meanwhile is answered by what every taker of a completion does: attend.
+        let before = cell.holder.swap(IN_A_HAND, Ordering::AcqRel);
+        assert!(before & WITH_AN_OPERATION != 0, "invariant 2: a half came back from no operation");
+        HalfInHand { cell }
+    }
+
+    /// Whether somebody asked for it while it was lent.
+    pub(crate) fn is_asked_for(&self, index: u32) -> bool {
+        self.cells.get_or_grow(index).holder.load(Ordering::Acquire) & ASKED != 0
     }
 }
 
@@ -49,11 +110,42 @@ pub(crate) struct HalfInHand<'a, T> {
     cell: &'a Cell<T>,
 }
 
+impl<T> HalfInHand<'_, T> {
+    /// Makes it free. True: somebody asked for it meanwhile, so the session must be attended to.
+    #[must_use]
+    pub(crate) fn give_back(self) -> bool {
+        let before = self.cell.holder.swap(FREE, Ordering::AcqRel);
+        std::mem::forget(self);
+        before & ASKED != 0
+    }
+
+    /// Lends it to an operation that is about to be posted. If somebody asked for it, it stays in
+    /// hand instead, and the mark is taken away: attend to the session once more first.
+    pub(crate) fn lend(self) -> Result<(), Self> {
+        let holder = &self.cell.holder;
+        match holder.compare_exchange(
+            IN_A_HAND,
+            WITH_AN_OPERATION,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
+            Ok(_) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(_) => {
+                holder.fetch_and(!ASKED, Ordering::AcqRel);
+                Err(self)
+            }
+        }
+    }
+}
+
 impl<T> Deref for HalfInHand<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this value exists, so `in_hand` is ours (invariant 2): nobody else has access.
+        // SAFETY: this value exists, so the half is in our hand (invariant 2): nobody else has access.
         unsafe { &*self.cell.half.get() }
     }
 }
@@ -67,7 +159,7 @@ impl<T> DerefMut for HalfInHand<'_, T> {
 
 impl<T> Drop for HalfInHand<'_, T> {
     fn drop(&mut self) {
-        self.cell.in_hand.store(false, Ordering::Release);
+        self.cell.holder.store(FREE, Ordering::Release);
     }
 }
 
@@ -78,31 +170,66 @@ mod tests {
     #[test]
     fn a_half_is_in_one_hand_at_a_time() {
         let table = HalfTable::<u32>::new(4);
-        let mut half = table.take(2).unwrap();
+        let mut half = table.take_or_ask(2).unwrap();
         *half = 7;
-        assert!(table.take(2).is_none());
-        assert!(table.take(2).is_none(), "failing to take gives nothing back");
-        assert!(table.take(1).is_some(), "another slot's");
-        drop(half);
-        assert_eq!(*table.take(2).unwrap(), 7);
+        assert_eq!(table.take_or_ask(2).unwrap_err(), Asked::InAHand);
+        assert_eq!(table.take_or_ask(2).unwrap_err(), Asked::InAHand, "asking gives nothing back");
+        assert!(table.take_or_ask(1).is_ok(), "another slot's");
+        assert!(half.give_back(), "it was asked for");
+        let half = table.take_or_ask(2).unwrap();
+        assert_eq!(*half, 7);
+        assert!(!half.give_back(), "the mark is gone");
     }
 
     #[test]
-    fn takers_on_many_threads_exclude_each_other() {
+    fn a_half_that_was_lent_comes_back_only_from_the_operation() {
+        let table = HalfTable::<u32>::new(1);
+        assert!(table.take_or_ask(0).unwrap().lend().is_ok());
+        assert!(!table.is_asked_for(0));
+        assert_eq!(table.take_or_ask(0).unwrap_err(), Asked::WithAnOperation);
+        assert!(table.is_asked_for(0));
+        let half = table.take_back(0);
+        assert!(!half.give_back(), "who takes it back attends anyway");
+    }
+
+    #[test]
+    fn a_half_that_is_asked_for_is_not_lent_before_that_was_looked_at() {
+        let table = HalfTable::<u32>::new(1);
+        let half = table.take_or_ask(0).unwrap();
+        assert!(table.take_or_ask(0).is_err());
+        let half = half.lend().unwrap_err();
+        assert!(half.lend().is_ok());
+    }
+
+    #[test]
+    #[should_panic(expected = "came back from no operation")]
+    fn taking_back_what_was_not_lent_is_caught() {
+        HalfTable::<u32>::new(1).take_back(0);
+    }
+
+    #[test]
+    fn takers_on_many_threads_exclude_each_other_and_no_request_is_lost() {
         let table = HalfTable::<u64>::new(1);
+        let rounds = if cfg!(miri) { 50 } else { 2_000 };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let mut added = 0;
-                    while added < 1_000 {
-                        if let Some(mut half) = table.take(0) {
-                            *half += 1;
-                            added += 1;
+                    for _ in 0..rounds {
+                        // Who cannot have it leaves the work to its holder, as attending does.
+                        let mut half = table.take_or_ask(0);
+                        while let Ok(mut mine) = half {
+                            *mine += 1;
+                            if !mine.give_back() {
+                                break;
+                            }
+                            half = table.take_or_ask(0);
                         }
                     }
                 });
             }
         });
-        assert_eq!(*table.take(0).unwrap(), 4_000);
+        let half = table.take_or_ask(0).expect("nobody holds it");
+        assert!((rounds..=4 * rounds).contains(&*half));
+        assert!(!half.give_back(), "a request was left unanswered");
     }
 }

@@ -16,12 +16,12 @@ mod table;
 
 #[cfg(test)]
 pub(crate) use half::Cell as HalfCell;
-pub(crate) use half::{HalfInHand, HalfTable};
+pub(crate) use half::{Asked, HalfInHand, HalfTable};
 pub use id::{ParseSessionIdError, SessionId};
 pub(crate) use receive_queue::ReceiveQueue;
-pub(crate) use send_queue::{Closing, Pushed, Refusal};
+pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};
 pub(crate) use slot::Slot;
-pub(crate) use table::SessionTable;
+pub(crate) use table::{Reference, SessionTable};
 
 /// What one session holds in memory while nothing waits in its queues: its slot, its receive
 /// half, a port's record and a timer. The handler's own state is not counted.

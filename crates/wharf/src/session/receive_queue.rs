@@ -30,14 +30,7 @@ impl ReceiveQueue {
         let needed = self.len() + bytes.len();
         let roomy = self.ring.as_ref().is_some_and(|ring| ring.capacity() >= needed);
         if !roomy {
-            let capacity = needed.next_power_of_two().max(CAPACITY_MIN);
-            let mut larger = Box::new(RingBuffer::with_capacity(capacity));
-            if let Some(ring) = &self.ring {
-                for segment in ring.filled_segments() {
-                    larger.write(segment);
-                }
-            }
-            self.ring = Some(larger);
+            self.ring = Some(larger_ring(self.ring.as_deref(), needed));
         }
         if let Some(ring) = &mut self.ring {
             let written = ring.write(bytes);
@@ -60,15 +53,62 @@ impl ReceiveQueue {
         }
     }
 
+    /// Lends out the ring with what waits in it, and with room for `free_min` bytes or more: what
+    /// is received goes behind what waits, without a copy.
+    pub(crate) fn lend(&mut self, free_min: usize) -> Box<RingBuffer> {
+        match self.ring.take() {
+            Some(ring) if ring.free() >= free_min => ring,
+            waiting => {
+                let len = waiting.as_ref().map_or(0, |ring| ring.len());
+                larger_ring(waiting.as_deref(), len + free_min)
+            }
+        }
+    }
+
+    /// Takes a ring back, and with it what was received. An empty one is given up.
+    pub(crate) fn take_back(&mut self, ring: Box<RingBuffer>) {
+        debug_assert!(self.ring.is_none(), "there is one ring");
+        self.ring = (ring.len() > 0).then_some(ring);
+    }
+
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
         self.ring = None;
     }
 }
 
+/// A ring with room for `needed` bytes, what waits among them.
+fn larger_ring(waiting: Option<&RingBuffer>, needed: usize) -> Box<RingBuffer> {
+    let capacity = needed.next_power_of_two().max(CAPACITY_MIN);
+    let mut larger = Box::new(RingBuffer::with_capacity(capacity));
+    for segment in waiting.map_or([&[][..]; 2], RingBuffer::filled_segments) {
+        larger.write(segment);
+    }
+    larger
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_received_into_the_lent_ring_follows_what_waits() {
+        let mut queue = ReceiveQueue::default();
+        queue.append(&[1; 200]);
+        queue.consume(150);
+        queue.append(&[2; 100]);
+        let mut ring = queue.lend(100);
+        assert_eq!(ring.write(&[3; 100]), 100);
+        queue.take_back(ring);
+        assert_eq!(queue.contents(), [&[1; 50][..], &[2; 100], &[3; 100]].concat());
+        let ring = queue.lend(5_000);
+        assert!(ring.free() >= 5_000 && ring.len() == 250);
+        queue.take_back(ring);
+        queue.consume(250);
+        let empty = queue.lend(64);
+        queue.take_back(empty);
+        assert!(queue.ring.is_none(), "an empty ring is given up");
+    }
 
     #[test]
     fn it_holds_memory_only_while_bytes_wait() {

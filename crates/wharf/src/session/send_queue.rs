@@ -24,9 +24,17 @@ pub(crate) struct Closing {
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     waiting: Option<Box<SendBatch>>,
+    /// A batch of which a part has left; it goes before what waits.
+    leaving: Option<Box<SendBatch>>,
     /// Bytes that wait, those of the outstanding send included.
     queued_bytes: usize,
     armed: bool,
+    /// A send operation is outstanding.
+    sending: bool,
+    /// Receiving is paused until fewer bytes are queued.
+    paused: bool,
+    /// When bytes last left, or began to leave with none before them; `None` until they begin.
+    progress_at: Option<u64>,
     closing: Option<Closing>,
 }
 
@@ -37,6 +45,21 @@ pub(crate) struct Pushed {
     pub(crate) armed: bool,
     /// Bytes queued now.
     pub(crate) queued_bytes: usize,
+}
+
+/// A send has completed.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// The batch, if it has left whole.
+    pub(crate) left: Option<Box<SendBatch>>,
+    /// There is more to send, and the caller goes on with it. Else the queue is disarmed.
+    pub(crate) goes_on: bool,
+    /// Bytes queued now.
+    pub(crate) queued_bytes: usize,
+    /// Receiving is paused until few enough are.
+    pub(crate) paused: bool,
+    /// The session was asked to close.
+    pub(crate) closing: bool,
 }
 
 /// A frame was not queued.
@@ -78,25 +101,77 @@ impl SendQueue {
         self.waiting.get_or_insert_with(|| pool.take()).push_frame(frame);
         self.queued_bytes += bytes;
         let armed = !std::mem::replace(&mut self.armed, true);
+        if armed {
+            self.progress_at = None;
+        }
         Ok(Pushed { armed, queued_bytes: self.queued_bytes })
     }
 
-    /// What waits, for the send operation of who armed the queue.
-    pub(crate) fn take(&mut self) -> Option<Box<SendBatch>> {
-        self.waiting.take()
+    /// What to send next, if no send is outstanding: the caller posts it, at `now`.
+    pub(crate) fn take(&mut self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
+        if self.sending {
+            return None;
+        }
+        let batch = self.leaving.take().or_else(|| {
+            let begins = self.waiting.take()?;
+            self.progress_at = Some(now());
+            Some(begins)
+        })?;
+        self.sending = true;
+        Some(batch)
     }
 
-    /// Says that `count` bytes have left.
-    pub(crate) fn sent(&mut self, count: usize) {
+    /// The send of what was taken was refused, or came to nothing: it is kept, whatever becomes of it.
+    pub(crate) fn put_back(&mut self, batch: Box<SendBatch>) {
+        self.sending = false;
+        self.leaving = Some(batch);
+    }
+
+    /// A send has completed: `count` bytes have left, at `now`. The batch is given back when it has
+    /// left whole, else it goes on.
+    pub(crate) fn sent(&mut self, batch: Box<SendBatch>, count: usize, now: u64) -> Sent {
         assert!(count <= self.queued_bytes, "more bytes were sent than were queued");
+        self.sending = false;
         self.queued_bytes -= count;
+        self.progress_at = Some(now);
+        let whole = batch.bytes() == 0;
+        let (left, goes_on) = if whole {
+            // Disarmed when nothing waits: the next push arms it.
+            self.armed = self.waiting.is_some();
+            (Some(batch), self.armed)
+        } else {
+            self.leaving = Some(batch);
+            (None, true)
+        };
+        let closing = self.closing.is_some();
+        Sent { left, goes_on, queued_bytes: self.queued_bytes, paused: self.paused, closing }
     }
 
-    /// A send has completed whole. True: more waits, and the caller goes on sending it. False:
-    /// the queue is disarmed, and the next push arms it.
-    pub(crate) fn goes_on(&mut self) -> bool {
-        self.armed = self.waiting.is_some();
-        self.armed
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Since when bytes wait of which none has left; `None` while none wait, or they have only just
+    /// been queued.
+    pub(crate) fn waits_since(&self) -> Option<u64> {
+        self.progress_at.filter(|_| self.queued_bytes > 0)
+    }
+
+    /// Whether receiving is to pause: from more than `pause_mark` bytes on, until there are no more
+    /// than `resume_mark`. Decided here, under the lock, so that the send that would end a pause
+    /// cannot slip by while it is decided upon.
+    pub(crate) fn is_paused(&mut self, pause_mark: usize, resume_mark: usize) -> bool {
+        if self.queued_bytes > pause_mark {
+            self.paused = true;
+        } else if self.queued_bytes <= resume_mark {
+            self.paused = false;
+        }
+        self.paused
+    }
+
+    /// Whether receiving goes on although it is to pause.
+    pub(crate) fn wants_a_pause(&self, pause_mark: usize) -> bool {
+        self.queued_bytes > pause_mark && !self.paused
     }
 
     /// Asks for the end: nothing is queued any more. A later [`Close::Stop`] overrides a
@@ -121,8 +196,9 @@ impl SendQueue {
     }
 
     /// Makes the queue new for the slot's next session; gives what still waited.
-    pub(crate) fn end(&mut self) -> Option<Box<SendBatch>> {
-        std::mem::take(self).waiting
+    pub(crate) fn end(&mut self) -> [Option<Box<SendBatch>>; 2] {
+        let ended = std::mem::take(self);
+        [ended.leaving, ended.waiting]
     }
 }
 
@@ -134,31 +210,83 @@ mod tests {
         queue.push([b"", bytes], 10, &BatchPool::new(0))
     }
 
+    /// As a port does it, at time 1: so many bytes of the batch leave.
+    fn send(queue: &mut SendQueue, mut batch: Box<SendBatch>, count: usize) -> Sent {
+        batch.advance(count);
+        queue.sent(batch, count, 1)
+    }
+
     #[test]
     fn the_first_push_arms_and_the_completion_that_finds_nothing_disarms() {
         let mut queue = SendQueue::default();
         assert!(push(&mut queue, b"ab").unwrap().armed);
         assert!(!push(&mut queue, b"c").unwrap().armed);
-        let batch = queue.take().unwrap();
+        let batch = queue.take(|| 0).unwrap();
         assert_eq!((batch.bytes(), batch.frames()), (3, 2));
         assert!(!push(&mut queue, b"de").unwrap().armed, "the send is outstanding");
-        queue.sent(3);
-        assert!(queue.goes_on());
-        assert_eq!(queue.take().unwrap().bytes(), 2);
-        queue.sent(2);
-        assert!(!queue.goes_on());
+        assert!(queue.take(|| 0).is_none(), "a second send beside the first");
+        let sent = send(&mut queue, batch, 3);
+        assert!(sent.goes_on && sent.left.is_some());
+        let batch = queue.take(|| 0).unwrap();
+        assert_eq!(batch.bytes(), 2);
+        let sent = send(&mut queue, batch, 2);
+        assert!(!sent.goes_on);
         assert!(push(&mut queue, b"f").unwrap().armed);
+    }
+
+    #[test]
+    fn what_has_left_in_part_goes_before_what_waits() {
+        let mut queue = SendQueue::default();
+        push(&mut queue, b"abc").unwrap();
+        let batch = queue.take(|| 0).unwrap();
+        push(&mut queue, b"de").unwrap();
+        let sent = send(&mut queue, batch, 2);
+        assert!(sent.goes_on && sent.left.is_none());
+        assert_eq!(sent.queued_bytes, 3);
+        assert_eq!(queue.take(|| 0).unwrap().bytes(), 1);
     }
 
     #[test]
     fn a_frame_is_queued_whole_or_refused_and_what_is_being_sent_still_counts() {
         let mut queue = SendQueue::default();
         push(&mut queue, &[0; 6]).unwrap();
-        queue.take().unwrap();
+        let batch = queue.take(|| 0).unwrap();
         assert_eq!(push(&mut queue, &[0; 5]), Err(Refusal::Full { queued_bytes: 6 }));
-        queue.sent(1);
+        send(&mut queue, batch, 1);
         assert_eq!(push(&mut queue, &[0; 5]).unwrap().queued_bytes, 10);
         assert_eq!(push(&mut queue, &[0; 1]), Err(Refusal::Full { queued_bytes: 10 }));
+    }
+
+    #[test]
+    fn a_pause_begins_above_its_mark_and_ends_at_a_lower_one() {
+        let mut queue = SendQueue::default();
+        push(&mut queue, &[0; 6]).unwrap();
+        assert!(!queue.wants_a_pause(6) && !queue.is_paused(6, 2));
+        push(&mut queue, &[0; 1]).unwrap();
+        assert!(queue.wants_a_pause(6) && queue.is_paused(6, 2));
+        assert!(!queue.wants_a_pause(6), "it has it");
+        let batch = queue.take(|| 0).unwrap();
+        assert!(send(&mut queue, batch, 4).paused);
+        assert!(queue.is_paused(6, 2), "between the marks");
+        let batch = queue.take(|| 0).unwrap();
+        assert!(send(&mut queue, batch, 1).paused, "who looks next ends it");
+        assert!(!queue.is_paused(6, 2));
+    }
+
+    #[test]
+    fn a_stall_is_counted_from_when_bytes_last_left_or_began_to() {
+        let mut queue = SendQueue::default();
+        assert_eq!(queue.waits_since(), None);
+        push(&mut queue, b"abc").unwrap();
+        let batch = queue.take(|| 7).unwrap();
+        assert_eq!(queue.waits_since(), Some(7));
+        send(&mut queue, batch, 1);
+        assert_eq!(queue.waits_since(), Some(1));
+        let batch = queue.take(|| 9).unwrap();
+        assert_eq!(queue.waits_since(), Some(1), "it goes on, it does not begin");
+        send(&mut queue, batch, 2);
+        push(&mut queue, b"later").unwrap();
+        assert_eq!(queue.waits_since(), None, "the silence before it is no stall");
     }
 
     #[test]
@@ -170,7 +298,7 @@ mod tests {
         assert!(!queue.close(Closing { reason: CloseReason::Reset, how: Close::Drain }));
         assert!(queue.close(Closing { reason: CloseReason::Reset, how: Close::Stop }));
         assert_eq!(queue.closing(), Some(Closing { reason: CloseReason::Local, how: Close::Stop }));
-        assert_eq!(queue.end().unwrap().bytes(), 1);
+        assert_eq!(queue.end()[1].as_ref().unwrap().bytes(), 1);
         assert!(push(&mut queue, b"c").unwrap().armed, "the slot's next session begins anew");
     }
 }

@@ -2,28 +2,71 @@
 
 use crate::Close;
 use crate::error::CloseReason;
-use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 
 use super::count::IoCount;
 use super::send_queue::{Closing, SendQueue};
 
+/// No socket is registered for the session.
+const NO_REGISTRATION: u32 = u32::MAX;
+
 /// One slot of the table. Never moved or freed while the server lives (invariant 6).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))] // neighbours may belong to different workers
 pub(crate) struct Slot {
     pub(crate) count: IoCount,
     pub(crate) send_queue: Mutex<SendQueue>,
-    worker: AtomicU32,
+    port: AtomicU32,
+    /// The port's name for the session's socket.
+    registration: AtomicU32,
+    /// The session's timer has fired, and its times must be looked at.
+    time_came: AtomicBool,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot {
+            count: IoCount::default(),
+            send_queue: Mutex::default(),
+            port: AtomicU32::new(0),
+            registration: AtomicU32::new(NO_REGISTRATION),
+            time_came: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Slot {
-    /// Which worker the session stays with.
-    pub(crate) fn worker(&self) -> usize {
-        self.worker.load(Ordering::Relaxed) as usize
+    /// Which port the session stays with.
+    pub(crate) fn port(&self) -> usize {
+        self.port.load(Ordering::Relaxed) as usize
     }
 
-    pub(crate) fn set_worker(&self, worker: usize) {
-        self.worker.store(worker as u32, Ordering::Relaxed);
+    pub(crate) fn set_port(&self, port: usize) {
+        self.port.store(port as u32, Ordering::Relaxed);
+    }
+
+    /// The port's name for its socket. For who holds a count: it is set before the first operation
+    /// and unset in the release.
+    pub(crate) fn registration(&self) -> Option<u32> {
+        let registration = self.registration.load(Ordering::Acquire);
+        (registration != NO_REGISTRATION).then_some(registration)
+    }
+
+    pub(crate) fn set_registration(&self, registration: Option<u32>) {
+        self.registration.store(registration.unwrap_or(NO_REGISTRATION), Ordering::Release);
+    }
+
+    pub(crate) fn note_time_came(&self) {
+        self.time_came.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn time_came(&self) -> bool {
+        self.time_came.load(Ordering::Relaxed)
+    }
+
+    /// Whether its timer has fired since this was last asked.
+    pub(crate) fn take_time_came(&self) -> bool {
+        self.time_came.load(Ordering::Relaxed) && self.time_came.swap(false, Ordering::Acquire)
     }
 
     pub(crate) fn closing(&self) -> Option<Closing> {

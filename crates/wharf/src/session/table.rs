@@ -38,13 +38,13 @@ impl SessionTable {
         self.sessions_max
     }
 
-    /// Takes a slot into use for a worker's new session, with a count of 1 that is the caller's.
+    /// Takes a slot into use for a new session at a port, with a count of 1 that is the caller's.
     /// `None`: there are `sessions_max` sessions.
     ///
     /// New slots are taken before old ones are used again only until all have been touched once;
     /// a table that is never full therefore still grows to no more than twice what was live, since
     /// a resting slot is preferred as soon as as many rest as are in use.
-    pub(crate) fn insert(&self, worker: usize) -> Option<SessionId> {
+    pub(crate) fn insert(&self, port: usize) -> Option<SessionId> {
         let index = {
             let mut free = self.free.lock();
             let in_use = free.touched - free.retired - free.resting.len() as u32;
@@ -58,7 +58,7 @@ impl SessionTable {
             }
         };
         let slot = self.slots.get_or_grow(index);
-        slot.set_worker(worker);
+        slot.set_port(port);
         Some(SessionId::new(index, slot.count.begin()))
     }
 
@@ -169,7 +169,7 @@ mod tests {
         let table = SessionTable::new(1);
         let first = table.insert(5).unwrap();
         let reference = table.look_up(first).unwrap();
-        assert_eq!(reference.slot().worker(), 5);
+        assert_eq!(reference.slot().port(), 5);
         assert!(!reference.end());
         assert!(table.look_up(SessionId::new(0, first.generation() + 1)).is_none());
         end(&table, first);

@@ -4,25 +4,54 @@
 //! Attending looks at the session as it stands, not at what happened to it, so it may be done any
 //! number of times, and whatever a completion, a callback, a timer or another thread changed needs
 //! only to be noted and attended to once.
+//!
+//! On a shared port several workers may attend to one session at the same time. Sends need nothing
+//! but the send queue. For the rest the half is needed: who finds it free takes it; who finds it
+//! taken leaves a mark for its holder; who finds it with an operation, and has a reason to want it,
+//! cancels that operation, so that its completion brings the half back.
 
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::Socket;
 
-use super::completions::pause;
 use super::half::{Phase, ReceiveHalf, Receiving};
+use super::receive::pause;
 use super::session::Session;
 use super::{Floor, SESSION_OPERATIONS};
 use crate::Close;
 use crate::acceptor;
 use crate::clock::{Clock, Moment};
+use crate::config::IdleReceive;
 use crate::error::CloseReason;
 use crate::handler::Handler;
-use crate::port::{CompletionPort, Operation, OperationKind, Registration, Token};
-use crate::session::{Closing, SessionId, Slot};
+use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Token};
+use crate::session::{Asked, Closing, HalfInHand, Reference, SessionId, Slot};
 
-impl<H: Handler, C: Clock> Floor<'_, H, C> {
+type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
+
+/// Room that a receive into the receive queue has at least.
+const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
+
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    /// A hold on a session whose last count may be given up by another worker meanwhile. On a port
+    /// of its own a worker needs none: nobody else releases its sessions.
+    fn hold(&self, id: SessionId) -> Option<Reference<'e>> {
+        if self.is_shared { self.engine.table.look_up(id) } else { None }
+    }
+
+    fn let_go(&mut self, id: SessionId, hold: Option<Reference<'e>>) {
+        if hold.is_some_and(Reference::end) {
+            self.to_release.push(id);
+        }
+    }
+
+    fn give_back(&self, id: SessionId, half: InHand<'_, H>) {
+        if half.give_back() {
+            self.desk.attend_later(id);
+        }
+    }
+
     /// An accepted session comes to its worker, and with it the acceptor's hold, which is the
     /// session's own until closing begins.
     pub(super) fn arrive<P: CompletionPort>(
@@ -34,21 +63,25 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     ) {
         let engine = self.engine;
         let Some(slot) = engine.table.held(id) else { return };
-        let halves = self.halves;
-        let mut half = Self::half(halves, id);
+        let hold = self.hold(id);
+        let mut half = self.own_half(id);
         half.peer_address = peer_address.or_else(|| socket.peer_addr().ok()?.as_socket());
-        match port.register(socket, Token(id.to_bits())) {
-            Ok(registration) => half.registration = Some(registration),
-            Err(refused) => {
-                slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
-            }
+        let registered = port.register(socket, Token(id.to_bits()));
+        if let Ok(registration) = registered {
+            slot.set_registration(Some(registration.0));
         }
         self.open(id, slot, &mut half);
         if let Some(report) = &mut self.drain {
             // It was on its way when the drain began.
-            report.live += 1;
+            report.live = report.live.wrapping_add(1);
             slot.ask_to_close(CloseReason::Drained, Close::Drain);
         }
+        if let Err(refused) = registered {
+            slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+            self.begin_closing(port, id, slot, None, &mut half);
+        }
+        self.give_back(id, half);
+        self.let_go(id, hold);
     }
 
     /// Begins a connection that another thread asked for.
@@ -61,33 +94,53 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     ) {
         let engine = self.engine;
         let Some(slot) = engine.table.held(id) else { return };
-        let halves = self.halves;
-        let mut half = Self::half(halves, id);
+        let hold = self.hold(id);
+        if let Err((mut half, error)) = self.post_connect(port, id, slot, socket, to) {
+            self.connect_failed(id, slot, &mut half, &error);
+            self.give_back(id, half);
+        } else if self.drain.is_some() {
+            slot.ask_to_close(CloseReason::Drained, Close::Stop);
+            self.desk.attend_later(id);
+        }
+        self.let_go(id, hold);
+    }
+
+    /// The half goes with the operation on a shared port, and comes back here if it is refused.
+    fn post_connect<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        slot: &Slot,
+        socket: Socket,
+        to: SocketAddr,
+    ) -> Result<(), (InHand<'e, H>, std::io::Error)> {
+        let mut half = self.own_half(id);
         half.phase = Phase::Connecting;
         half.peer_address = Some(to);
-        acceptor::prepare(&socket, &engine.options, false);
-        let error = match port.register(socket, Token(id.to_bits())) {
-            Ok(registration) => {
-                half.registration = Some(registration);
-                slot.count.raise(); // before the post (invariant 3)
-                match port.post(registration, Operation::Connect(to)) {
-                    Ok(()) => {
-                        if self.drain.is_some() {
-                            slot.ask_to_close(CloseReason::Drained, Close::Stop);
-                            self.desk.attend_later(id);
-                        }
-                        return;
-                    }
-                    Err(refused) => {
-                        let last = slot.count.lower();
-                        debug_assert!(!last, "the session's own count is there");
-                        refused.error
-                    }
-                }
-            }
-            Err(refused) => refused.error,
+        acceptor::prepare(&socket, &self.engine.options, false);
+        let registration = match port.register(socket, Token(id.to_bits())) {
+            Ok(registration) => registration,
+            Err(refused) => return Err((half, refused.error)),
         };
-        self.connect_failed(id, slot, &mut half, &error);
+        slot.count.raise(); // before the post (invariant 3)
+        if P::SHARED {
+            // Nobody can ask for it: nobody attends to a session without a registration.
+            let lent = half.lend();
+            debug_assert!(lent.is_ok(), "a half without a registration was asked for");
+        } else {
+            drop(half);
+        }
+        slot.set_registration(Some(registration.0));
+        let Err(refused) = port.post(registration, Operation::Connect(to)) else {
+            if P::SHARED && self.halves.is_asked_for(id.index()) {
+                port.cancel(registration, OperationKind::Connect);
+            }
+            return Ok(());
+        };
+        let last = slot.count.lower();
+        debug_assert!(!last, "the session's own count is there");
+        let half = if P::SHARED { self.halves.take_back(id.index()) } else { self.own_half(id) };
+        Err((half, refused.error))
     }
 
     /// Tells the handler, and gives up the session's own count.
@@ -114,24 +167,120 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
 
     pub(super) fn attend<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
         let engine = self.engine;
-        let Some(slot) = engine.table.held(id) else { return }; // released meanwhile
-        let halves = self.halves;
-        let mut half = Self::half(halves, id);
-        let half = &mut *half;
-        let Some(registration) = half.registration else {
-            // The port refused to register its socket.
-            if !matches!(half.phase, Phase::Absent | Phase::Closing) {
-                self.begin_closing(port, id, slot, half);
-            }
+        let hold = self.hold(id);
+        if self.is_shared && hold.is_none() {
+            return; // released meanwhile
+        }
+        if let Some(slot) = engine.table.held(id)
+            && let Some(registration) = slot.registration()
+        {
+            self.attend_to(port, id, slot, Registration(registration));
+        }
+        self.let_go(id, hold);
+    }
+
+    fn attend_to<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        slot: &Slot,
+        registration: Registration,
+    ) {
+        if let Some(half) = self.halves.take(id.index()) {
+            return self.attend_with(port, id, slot, registration, half);
+        }
+        assert!(P::SHARED, "invariant 2: the receive half of {id} is in another hand");
+        if !slot.closing().is_some_and(stops) {
+            self.post_send(port, registration, slot);
+        }
+        if !self.wants_half(slot) {
             return;
-        };
+        }
+        match self.halves.take_or_ask(id.index()) {
+            Ok(half) => self.attend_with(port, id, slot, registration, half),
+            Err(Asked::InAHand) => {}
+            Err(Asked::WithAnOperation) => {
+                for kind in [OperationKind::Receive, OperationKind::Connect] {
+                    port.cancel(registration, kind);
+                }
+            }
+        }
+    }
+
+    /// Whether something is to be done that only the holder of the half can do.
+    fn wants_half(&self, slot: &Slot) -> bool {
+        let queue = slot.send_queue.lock();
+        queue.closing().is_some()
+            || queue.wants_a_pause(self.engine.pause_mark())
+            || slot.time_came()
+    }
+
+    /// With the half in hand: does what is to be done, and goes on receiving.
+    fn attend_with<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        slot: &Slot,
+        registration: Registration,
+        mut half: InHand<'e, H>,
+    ) {
+        while self.look_after(port, id, slot, registration, &mut half) {
+            let operation = self.receive_operation(&mut half);
+            half.receiving = Receiving::Outstanding;
+            slot.count.raise(); // before the post (invariant 3)
+            if !P::SHARED {
+                match port.post(registration, operation) {
+                    Ok(()) => break,
+                    Err(refused) => {
+                        not_receiving(slot, &mut half, refused.given_back);
+                        slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+                    }
+                }
+                continue;
+            }
+            if let Err(in_hand) = half.lend() {
+                half = in_hand; // it was asked for: look once more
+                not_receiving(slot, &mut half, operation);
+                continue;
+            }
+            match port.post(registration, operation) {
+                Ok(()) => {
+                    if self.halves.is_asked_for(id.index()) {
+                        // Asked for after it was lent, when there was nothing to cancel yet. If it
+                        // has come back already, a later receive is cancelled, and posted again.
+                        port.cancel(registration, OperationKind::Receive);
+                    }
+                    return;
+                }
+                Err(Refused { given_back, error }) => {
+                    half = self.halves.take_back(id.index());
+                    not_receiving(slot, &mut half, given_back);
+                    slot.ask_to_close(CloseReason::of_io(&error), Close::Stop);
+                }
+            }
+        }
+        self.give_back(id, half);
+    }
+
+    /// Does all that is to be done but receiving. True: a receive is to be posted.
+    fn look_after<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        slot: &Slot,
+        registration: Registration,
+        half: &mut ReceiveHalf<H::State>,
+    ) -> bool {
+        if slot.take_time_came() {
+            self.look_at_time(id, slot, half);
+        }
         match half.phase {
-            Phase::Absent | Phase::Closing => return,
+            Phase::Absent | Phase::Closing => return false,
             Phase::Connecting => {
                 if slot.count.is_closing() {
                     port.cancel(registration, OperationKind::Connect);
                 }
-                return;
+                return false;
             }
             Phase::Open => self.attend_open(id, slot, half),
             Phase::Draining | Phase::Lingering => {}
@@ -141,25 +290,64 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             half.phase = half.phase.max(Phase::Draining);
         }
         if !closing.is_some_and(stops) {
-            self.post_send(port, registration, slot, half);
+            self.post_send(port, registration, slot);
             if half.phase == Phase::Draining && slot.send_queue.lock().queued_bytes() == 0 {
                 self.begin_lingering(port, registration, id, slot, half);
             }
-            self.post_receive(port, registration, slot, half);
         }
         let lingered = half.phase == Phase::Lingering && half.stream_end.is_some();
         // Asked anew: a post may have been refused just now.
         if lingered || slot.closing().is_some_and(stops) {
-            self.begin_closing(port, id, slot, half);
+            self.begin_closing(port, id, slot, Some(registration), half);
+            return false;
+        }
+        match (self.wants_to_receive(half), half.receiving) {
+            (true, Receiving::No) => return true,
+            (false, Receiving::Outstanding) => {
+                half.receiving = Receiving::Cancelled;
+                port.cancel(registration, OperationKind::Receive);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Receives while there is somebody to deliver to, and while lingering, to see the peer's end.
+    /// While draining, too, if that does not take the half away from those who must see it drained.
+    fn wants_to_receive(&self, half: &ReceiveHalf<H::State>) -> bool {
+        let waits = match half.phase {
+            Phase::Open => half.paused,
+            Phase::Draining => self.is_shared,
+            _ => false,
+        };
+        half.stream_end.is_none() && !waits
+    }
+
+    fn receive_operation(&self, half: &mut ReceiveHalf<H::State>) -> Operation {
+        let options = &self.engine.options;
+        if !self.is_shared {
+            // From who was paused once no more is taken at a time than one buffer, so that the
+            // next pause finds little that has come already.
+            return if half.was_paused { Operation::ReceiveOnce } else { Operation::Receive };
+        }
+        if !half.queue.is_empty() {
+            return Operation::ReceiveInto(half.queue.lend(RECEIVE_ROOM_BYTES_MIN));
+        }
+        match options.idle_receive {
+            IdleReceive::ZeroByte => Operation::ReceiveOnce,
+            IdleReceive::Buffered => {
+                Operation::ReceiveInto(half.queue.lend(options.receive_buffer_bytes))
+            }
         }
     }
 
     /// Pauses and resumes; delivers what waits; sees the stream's end.
     fn attend_open(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
-        let queued_bytes = slot.send_queue.lock().queued_bytes();
-        if queued_bytes > self.engine.pause_mark() {
+        let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
+        let pauses = slot.send_queue.lock().is_paused(pause_mark, resume_mark);
+        if pauses {
             pause(half, &mut self.stats);
-        } else if half.paused && queued_bytes <= self.engine.resume_mark() {
+        } else if half.paused {
             half.paused = false;
             // Not to have been heard meanwhile was not the peer's doing; its time begins anew.
             half.received_at = self.now();
@@ -187,59 +375,18 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         port: &mut P,
         registration: Registration,
         slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
     ) {
-        if half.sending {
-            return;
-        }
-        let going_on = half.leaving.take();
-        let begins = going_on.is_none();
-        let Some(batch) = going_on.or_else(|| slot.send_queue.lock().take()) else { return };
-        if begins {
-            half.send_progress_at = self.now();
-        }
-        half.sending = true;
+        let now = self.now().nanos();
+        let taken = slot.send_queue.lock().take(|| now);
+        let Some(batch) = taken else { return };
         slot.count.raise(); // before the post (invariant 3)
         if let Err(refused) = port.post(registration, Operation::Send(batch)) {
-            half.sending = false;
             if let Operation::Send(batch) = refused.given_back {
-                half.leaving = Some(batch);
+                slot.send_queue.lock().put_back(batch);
             }
             let last = slot.count.lower();
             debug_assert!(!last, "the session's own count is there");
             slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
-        }
-    }
-
-    /// Receives while there is somebody to deliver to, and while lingering, to see the peer's end.
-    fn post_receive<P: CompletionPort>(
-        &mut self,
-        port: &mut P,
-        registration: Registration,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
-    ) {
-        let wanted = half.stream_end.is_none() && !(half.phase == Phase::Open && half.paused);
-        match (wanted, half.receiving) {
-            (true, Receiving::No) => {
-                half.receiving = Receiving::Outstanding;
-                slot.count.raise(); // before the post (invariant 3)
-                // From who was paused once no more is taken at a time than one buffer, so that the
-                // next pause finds little that has come already.
-                let receive =
-                    if half.was_paused { Operation::ReceiveOnce } else { Operation::Receive };
-                if let Err(refused) = port.post(registration, receive) {
-                    half.receiving = Receiving::No;
-                    let last = slot.count.lower();
-                    debug_assert!(!last, "the session's own count is there");
-                    slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
-                }
-            }
-            (false, Receiving::Outstanding) => {
-                half.receiving = Receiving::Cancelled;
-                port.cancel(registration, OperationKind::Receive);
-            }
-            _ => {}
         }
     }
 
@@ -258,7 +405,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         if half.stream_end.is_some() {
             return; // over at once: the peer's end has come already
         }
-        self.receive_queues_bytes -= half.queue.len();
+        self.share().give_receive_room(half.queue.len());
         half.queue.clear();
         port.shutdown(registration, Shutdown::Write);
         self.arm_timer(id, slot, half);
@@ -271,12 +418,14 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         port: &mut P,
         id: SessionId,
         slot: &Slot,
+        registration: Option<Registration>,
         half: &mut ReceiveHalf<H::State>,
     ) {
         half.phase = Phase::Closing;
-        let receiving = half.receiving != Receiving::No;
-        if let Some(registration) = half.registration
-            && (receiving || half.sending)
+        let outstanding = half.receiving != Receiving::No || slot.send_queue.lock().is_sending();
+        // On a shared port another thread may be about to post a send that it has taken.
+        if let Some(registration) = registration
+            && (outstanding || P::SHARED)
         {
             port.shutdown(registration, Shutdown::Both);
             for kind in SESSION_OPERATIONS {
@@ -285,60 +434,6 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         }
         if slot.count.lower() {
             self.to_release.push(id);
-        }
-    }
-
-    /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
-    /// socket, the slot.
-    pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
-        let registration = self.finish(id);
-        if let Some(registration) = registration {
-            // Dropping the socket closes it: here and nowhere else (invariant 5).
-            drop(port.deregister(registration));
-        }
-        self.engine.release(id, self.index);
-    }
-
-    /// The end of a session but for its socket and slot.
-    pub(super) fn finish(&mut self, id: SessionId) -> Option<Registration> {
-        let engine = self.engine;
-        let slot = engine.table.held(id)?;
-        let mut ended = std::mem::take(&mut *Self::half(self.halves, id));
-        if let Some(timer) = ended.timer.take() {
-            self.timers.cancel(timer);
-        }
-        self.receive_queues_bytes -= ended.queue.len();
-        // It is closing in every case; so nothing that `closed` does can queue or ask anything.
-        slot.send_queue.lock().close(Closing { reason: CloseReason::Local, how: Close::Stop });
-        let reason = slot.closing().map_or(CloseReason::Local, |closing| closing.reason);
-        if ended.opened {
-            self.count_closed(reason, slot.send_queue.lock().queued_bytes());
-        }
-        if let Some(state) = ended.state.take() {
-            let session = Session { id, slot, desk: &self.desk, peer_address: ended.peer_address };
-            Self::guarded(&session, &mut self.stats, || {
-                self.handler.closed(&session, state, reason);
-            });
-        }
-        let waiting = slot.send_queue.lock().end();
-        for batch in [waiting, ended.leaving.take()].into_iter().flatten() {
-            engine.workers[self.index].pool.give_back(batch);
-        }
-        ended.registration
-    }
-
-    fn count_closed(&mut self, reason: CloseReason, queued_bytes: usize) {
-        self.stats.live -= 1;
-        self.stats.count_closed(reason);
-        if let Some(report) = &mut self.drain {
-            match reason {
-                CloseReason::Drained if queued_bytes == 0 => report.flushed += 1,
-                CloseReason::Stopped => {
-                    report.cut_off += 1;
-                    report.cut_off_bytes += queued_bytes as u64;
-                }
-                _ => report.ended += 1,
-            }
         }
     }
 
@@ -351,12 +446,20 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
     ) {
-        if let Some(timer) = half.timer.take() {
-            self.timers.cancel(timer);
-        }
         let now = self.now();
         let deadline = self.timeouts(now, slot, half).map(|(deadline, _)| deadline).min();
-        half.timer = deadline.map(|deadline| self.timers.insert(deadline, id));
+        let share = self.share();
+        let mut timers = share.timers.lock();
+        if let Some(timer) = half.timer.take() {
+            timers.cancel(timer);
+        }
+        let Some(deadline) = deadline else { return };
+        let next_before = timers.next_deadline();
+        half.timer = Some(timers.insert(deadline, id));
+        drop(timers);
+        if next_before.is_none_or(|next| deadline < next) {
+            share.mailbox.wake_others(); // they sleep for longer than that, perhaps
+        }
     }
 
     fn timeouts(
@@ -374,8 +477,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             .first_frame_limit(&self.engine.framing)
             .filter(|_| open && !half.frame_came && !half.paused);
         let idle = options.idle_timeout.filter(|_| open && !half.paused);
-        let stalls = slot.send_queue.lock().queued_bytes() > 0;
-        let stall_from = if stalls { half.send_progress_at } else { now };
+        let stall_from = slot.send_queue.lock().waits_since().map_or(now, Moment::of_nanos);
         let linger = (half.phase == Phase::Lingering).then_some(options.close_linger);
         [
             after(half.phase_since, first_frame, CloseReason::FirstFrameTimeout),
@@ -387,26 +489,38 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         .flatten()
     }
 
-    /// A session's timer fired: end it if one of its times has come, else set the timer anew.
+    /// A session's timer fired: whoever attends to it looks at its times.
     pub(super) fn time_came(&mut self, id: SessionId) {
-        let engine = self.engine;
-        let Some(slot) = engine.table.held(id) else { return };
-        let halves = self.halves;
-        let mut half = Self::half(halves, id);
-        half.timer = None;
+        if let Some(slot) = self.engine.table.held(id) {
+            slot.note_time_came();
+            self.desk.attend_later(id);
+        }
+    }
+
+    /// Ends the session if one of its times has come, else sets the timer anew.
+    fn look_at_time(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
         if matches!(half.phase, Phase::Absent | Phase::Connecting | Phase::Closing) {
             return;
         }
         let now = self.now();
-        let due = self.timeouts(now, slot, &half).find(|(deadline, _)| *deadline <= now);
+        let due = self.timeouts(now, slot, half).find(|(deadline, _)| *deadline <= now);
         match due {
             Some((_, reason)) => {
                 slot.ask_to_close(reason, Close::Stop);
-                self.desk.attend_later(id);
             }
-            None => self.arm_timer(id, slot, &mut half),
+            None => self.arm_timer(id, slot, half),
         }
     }
+}
+
+/// A receive that was to be posted is not outstanding after all.
+fn not_receiving<S>(slot: &Slot, half: &mut ReceiveHalf<S>, operation: Operation) {
+    half.receiving = Receiving::No;
+    if let Operation::ReceiveInto(ring) = operation {
+        half.queue.take_back(ring);
+    }
+    let last = slot.count.lower();
+    debug_assert!(!last, "the session's own count is there");
 }
 
 fn stops(closing: Closing) -> bool {

@@ -1,11 +1,9 @@
-//! The receive half of a session: what only its worker touches (invariant 2).
+//! The receive half of a session: what only its holder touches (invariant 2).
 
 use std::net::SocketAddr;
 
-use crate::buffer::SendBatch;
 use crate::clock::Moment;
 use crate::error::CloseReason;
-use crate::port::Registration;
 use crate::session::ReceiveQueue;
 use crate::timer::TimerId;
 
@@ -44,19 +42,13 @@ pub(crate) struct ReceiveHalf<S> {
     /// The handler's, from `opened` to `closed`.
     pub(super) state: Option<S>,
     pub(super) queue: ReceiveQueue,
-    pub(super) registration: Option<Registration>,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
     /// When the phase that it is in began: of `Open` and `Lingering`, whose time is limited.
     pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
-    /// When bytes last left, or began to wait with none waiting before.
-    pub(super) send_progress_at: Moment,
-    /// A batch of which a part has left.
-    pub(super) leaving: Option<Box<SendBatch>>,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
-    pub(super) sending: bool,
     pub(super) paused: bool,
     pub(super) was_paused: bool,
     pub(super) opened: bool,
@@ -70,16 +62,12 @@ impl<S> Default for ReceiveHalf<S> {
         ReceiveHalf {
             state: None,
             queue: ReceiveQueue::default(),
-            registration: None,
             peer_address: None,
             timer: None,
             phase_since: Moment::default(),
             received_at: Moment::default(),
-            send_progress_at: Moment::default(),
-            leaving: None,
             phase: Phase::Absent,
             receiving: Receiving::No,
-            sending: false,
             paused: false,
             was_paused: false,
             opened: false,

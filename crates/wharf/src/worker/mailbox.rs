@@ -1,4 +1,4 @@
-//! What other threads ask of a worker.
+//! What other threads ask of the worker, or the workers, of a port.
 //!
 //! A queue and a flag "the owner is about to sleep". While the owner is awake a post costs a lock
 //! and a load, and no system call; only the first post that finds it asleep wakes its port.
@@ -35,10 +35,14 @@ pub(crate) enum Mail {
     Stop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
-    asleep: AtomicBool,
+    /// Whoever turns this off owes the port a wake. Its only owner turns it on when it is about to
+    /// sleep; where several workers share a port it is on unless a wake is on its way, since any of
+    /// them may be asleep.
+    to_be_woken: AtomicBool,
+    is_shared: bool,
     waker: OnceLock<Waker>,
 }
 
@@ -50,9 +54,19 @@ struct Queue {
 }
 
 impl Mailbox {
+    /// The mailbox of a port that one worker has, or that several share.
+    pub(crate) fn new(is_shared: bool) -> Self {
+        Mailbox {
+            queue: Mutex::default(),
+            to_be_woken: AtomicBool::new(is_shared),
+            is_shared,
+            waker: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn set_waker(&self, waker: Waker) {
         let set = self.waker.set(waker);
-        debug_assert!(set.is_ok(), "a mailbox has one owner");
+        debug_assert!(set.is_ok() || self.is_shared, "a mailbox has one owner");
     }
 
     /// Gives the mail back if the worker has ended. Only an arrival and a connect need an answer
@@ -65,33 +79,44 @@ impl Mailbox {
             }
             queue.mails.push(mail);
         }
-        if self.asleep.load(Ordering::SeqCst)
-            && self.asleep.swap(false, Ordering::SeqCst)
-            && let Some(waker) = self.waker.get()
+        if self.to_be_woken.load(Ordering::SeqCst) && self.to_be_woken.swap(false, Ordering::SeqCst)
         {
-            waker.wake();
+            self.wake();
         }
         Ok(())
     }
 
-    /// For the owner: says that it is about to sleep. False: there is mail, so it must not.
+    /// Wakes another worker of a shared port, for something that is no mail.
+    pub(crate) fn wake_others(&self) {
+        if self.is_shared {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// For a worker: says that it is about to sleep. False: there is mail, so it must not.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.to_be_woken.store(true, Ordering::SeqCst);
         if self.queue.lock().mails.is_empty() {
             return true;
         }
-        self.asleep.store(false, Ordering::SeqCst);
+        self.to_be_woken.store(self.is_shared, Ordering::SeqCst);
         false
     }
 
-    /// For the owner: takes all mail, leaving the (empty) vector it was given in its place.
+    /// For a worker: takes all mail, leaving the (empty) vector it was given in its place.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());
-        self.asleep.store(false, Ordering::SeqCst);
+        self.to_be_woken.store(self.is_shared, Ordering::SeqCst);
         std::mem::swap(&mut self.queue.lock().mails, into);
     }
 
-    /// For the owner, at its end: takes the last mail; nothing comes after it.
+    /// For the last worker, at its end: takes the last mail; nothing comes after it.
     pub(crate) fn close(&self) -> Vec<Mail> {
         let mut queue = self.queue.lock();
         queue.closed = true;
@@ -116,7 +141,7 @@ mod tests {
 
     #[test]
     fn only_a_sleeping_owner_is_woken_and_only_once() {
-        let mailbox = Mailbox::default();
+        let mailbox = Mailbox::new(false);
         let waker = Arc::new(CountingWaker::default());
         mailbox.set_waker(waker.clone());
         mailbox.post(Mail::Drain).unwrap();
@@ -132,8 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_share_a_port_are_woken_for_all_mail_that_none_has_taken() {
+        let mailbox = Mailbox::new(true);
+        let waker = Arc::new(CountingWaker::default());
+        mailbox.set_waker(waker.clone());
+        mailbox.post(Mail::Drain).unwrap();
+        assert_eq!(waker.0.load(Ordering::SeqCst), 1, "any of them may be asleep");
+        mailbox.post(Mail::Stop).unwrap();
+        assert_eq!(waker.0.load(Ordering::SeqCst), 1, "that wake is on its way");
+        let mut mails = Vec::new();
+        mailbox.take(&mut mails);
+        assert_eq!(mails.len(), 2);
+        // The one who took it may be busy with it for long.
+        mailbox.post(Mail::Stop).unwrap();
+        assert_eq!(waker.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
     fn what_comes_after_the_end_is_given_back() {
-        let mailbox = Mailbox::default();
+        let mailbox = Mailbox::new(false);
         mailbox.post(Mail::Stop).unwrap();
         assert_eq!(mailbox.close().len(), 1);
         assert!(matches!(mailbox.post(Mail::Drain), Err(Mail::Drain)));

@@ -4,24 +4,35 @@
 //! One turn of its loop:
 //!
 //! 1. *Wait*: the port hands over a batch of completions ([`completions`]). Each changes its
-//!    session's receive half, runs the handler for whole frames, and notes the session if
-//!    something must follow. Nothing is posted yet.
+//!    session's receive half or send queue, runs the handler for whole frames, and notes the session
+//!    if something must follow. Nothing is posted yet.
 //! 2. *Mail* from other threads: arrivals, connects, requests to attend, drain, stop.
 //! 3. *Time*: the timing wheel says whose time-outs to look at.
-//! 4. *Accept*: the worker that has the listeners admits what was accepted.
+//! 4. *Accept*: what the port that has the listeners has accepted is admitted.
 //! 5. *Attend* ([`attend`]): every noted session is brought from what is outstanding to what should
 //!    be outstanding: the one place where operations are posted, cancelled and ended. So all frames
 //!    that a batch queued for a session leave in one send.
 //! 6. *Release* those whose count came to zero (invariant 4).
+//!
+//! A worker has its port to itself, or shares one with all others (IOCP). The loop is the same:
+//! what belongs to the port (mail, timers, listeners) is then taken by whichever worker comes first,
+//! and a session's completions by any, a receive's and a send's at the same time too. What keeps
+//! them apart is that whoever has a completion has what its operation owned: the receive half, or
+//! the send queue's next batch ([`crate::session::HalfTable`], [`end`]).
 
 mod attend;
 mod completions;
+mod end;
 mod half;
 pub(crate) mod mailbox;
-#[cfg(test)]
+mod receive;
 #[cfg(unix)]
+#[cfg(test)]
 mod refused_posts;
 mod session;
+#[cfg(unix)]
+#[cfg(test)]
+mod shared_port;
 
 use std::cell::RefCell;
 use std::io;
@@ -29,28 +40,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::half::{Phase, ReceiveHalf};
+use self::half::ReceiveHalf;
 use self::mailbox::Mail;
 use self::session::Desk;
 pub use self::session::Session;
 use crate::Close;
-use crate::acceptor::{self, Acceptor};
+use crate::acceptor;
 use crate::clock::{Clock, Moment};
-use crate::engine::{BATCHES_AT_REST_BYTES, Engine};
+use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
 use crate::error::{CloseReason, Error};
 use crate::events::{DrainReport, Stats};
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::port::{Accepted, Completion, CompletionPort, OperationKind, Sink};
-use crate::session::{HalfInHand, HalfTable, SessionId, Slot};
-use crate::timer::TimingWheel;
+use crate::session::{HalfTable, SessionId};
 
 /// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
 /// stack, batches at rest.
 pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
-
-/// How long the end of a worker waits for other threads to let go of its last sessions.
-const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
@@ -64,6 +71,9 @@ pub(crate) struct Worker<'e, P, H: Handler, C> {
 /// Everything of a worker but its port: what the port's completions act upon.
 pub(crate) struct Floor<'e, H: Handler, C> {
     index: usize,
+    /// Which of the engine's ports it serves, and whether others serve it too.
+    port_index: usize,
+    is_shared: bool,
     engine: &'e Engine,
     halves: &'e Halves<H>,
     handler: &'e H,
@@ -71,14 +81,10 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     /// The time of this batch; `None` until the batch's first use of it.
     now: Option<Moment>,
     desk: Desk,
-    acceptor: Acceptor,
-    timers: TimingWheel<SessionId>,
     /// Whose count came to zero in this turn.
     to_release: Vec<SessionId>,
     stats: Stats,
     drain: Option<DrainReport>,
-    /// Bytes that wait in all receive queues of this worker.
-    receive_queues_bytes: usize,
 }
 
 impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
@@ -89,33 +95,36 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         halves: &'e Halves<H>,
         handler: &'e H,
         clock: C,
-        acceptor: Acceptor,
     ) -> Self {
-        engine.workers[index].mailbox.set_waker(port.waker());
+        let port_index = if P::SHARED { 0 } else { index };
+        let share = &engine.ports[port_index];
+        share.mailbox.set_waker(port.waker());
+        if let Some(poster) = port.poster() {
+            let clock = clock.clone();
+            share.set_poster(poster, move || clock.now());
+        }
         let desk = Desk { handle: Handle::new(engine.clone()), to_attend: RefCell::default() };
         let floor = Floor {
             index,
+            port_index,
+            is_shared: P::SHARED,
             engine,
             halves,
             handler,
             clock,
             now: None,
             desk,
-            acceptor,
-            timers: TimingWheel::new(),
             to_release: Vec::new(),
             stats: Stats::default(),
             drain: None,
-            receive_queues_bytes: 0,
         };
         Worker { port, floor }
     }
 
     /// Serves until a drain or stop has ended the last session.
     pub(crate) fn run(mut self) {
-        self.floor.acceptor.register(&mut self.port);
         let now = self.floor.now();
-        self.floor.acceptor.post(&mut self.port, now);
+        self.floor.share().acceptor.lock().post(&mut self.port, now);
         let mut mails = Vec::new();
         let mut fired = Vec::new();
         let error = loop {
@@ -124,9 +133,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             }
             // The listeners are closed as soon as they are quiet, not when the last session has gone.
             if self.floor.drain.is_some()
-                && self.floor.acceptor.is_quiet(&mut self.port)
-                && self.floor.stats.live == 0
-                && self.floor.engine.workers[self.floor.index].assigned_sessions() == 0
+                && self.floor.share().acceptor.lock().is_quiet(&mut self.port)
+                && self.floor.share().assigned_sessions() == 0
             {
                 break None;
             }
@@ -135,27 +143,30 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     }
 
     fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
-        let mailbox = &self.floor.engine.workers[self.floor.index].mailbox;
+        let share = self.floor.share();
         let timeout =
-            if mailbox.may_sleep() { self.floor.sleep_max() } else { Some(Duration::ZERO) };
+            if share.mailbox.may_sleep() { self.floor.sleep_max() } else { Some(Duration::ZERO) };
         self.floor.now = None;
         self.port.wait(timeout, &mut self.floor)?;
         let now = self.floor.now();
 
-        self.floor.engine.workers[self.floor.index].mailbox.take(mails);
+        if self.floor.drain.is_none() && self.floor.engine.is_ending() {
+            let live = self.floor.stats.live;
+            self.floor.drain = Some(DrainReport { live, ..DrainReport::default() });
+        }
+        share.mailbox.take(mails);
         for mail in mails.drain(..) {
             self.mail(mail);
         }
 
-        self.floor.timers.advance(now, fired);
+        share.timers.lock().advance(now, fired);
         for id in fired.drain(..) {
             self.floor.time_came(id);
         }
 
         self.accept(now);
         self.attend_and_release();
-        let mut published = self.floor.engine.workers[self.floor.index].stats.lock();
-        *published = self.floor.stats;
+        self.floor.publish();
         Ok(())
     }
 
@@ -182,80 +193,78 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     fn mail(&mut self, mail: Mail) {
         match mail {
             Mail::Arrival(id, socket, peer_address) => {
-                self.floor.arrive(&mut self.port, id, socket, peer_address)
+                self.floor.arrive(&mut self.port, id, socket, peer_address);
             }
             Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
             Mail::Attend(id) => self.floor.desk.attend_later(id),
             Mail::Release(id) => self.floor.to_release.push(id),
-            Mail::Drain => self.floor.end_all(&mut self.port, CloseReason::Drained, Close::Drain),
-            Mail::Stop => self.floor.end_all(&mut self.port, CloseReason::Stopped, Close::Stop),
+            Mail::Drain => self.end_all(CloseReason::Drained, Close::Drain),
+            Mail::Stop => self.end_all(CloseReason::Stopped, Close::Stop),
         }
+    }
+
+    /// Begins the end of the listeners and of every session of the port: `Drained` lets their queues
+    /// leave, `Stopped` does not.
+    fn end_all(&mut self, reason: CloseReason, how: Close) {
+        self.floor.share().acceptor.lock().end(&mut self.port);
+        self.floor.end_sessions(reason, how);
     }
 
     /// Admits what was accepted in this batch, and goes on accepting.
     fn accept(&mut self, now: Moment) {
-        while let Some(accepted) = self.floor.acceptor.next_accepted() {
-            let Accepted { socket, peer_address } = accepted;
-            self.floor.stats.accepted += 1;
-            let admitted =
-                if self.floor.drain.is_none() { self.floor.engine.admit() } else { None };
-            let Some(id) = admitted else {
-                // Closed at once: the socket is dropped here.
-                self.floor.stats.refused += 1;
-                continue;
-            };
-            acceptor::prepare(&socket, &self.floor.engine.options, true);
-            // The hold that `admit` took goes with the arrival (invariant 3).
-            let worker = self.floor.engine.table.held(id).map_or(self.floor.index, Slot::worker);
-            if worker == self.floor.index {
-                self.floor.arrive(&mut self.port, id, socket, peer_address);
-                continue;
-            }
-            let mailbox = &self.floor.engine.workers[worker].mailbox;
-            if mailbox.post(Mail::Arrival(id, socket, peer_address)).is_err() {
-                // A drain has reached that worker sooner than this one.
-                self.floor.engine.abandon(id);
-                self.floor.stats.refused += 1;
-            }
+        loop {
+            let next = self.floor.share().acceptor.lock().next_accepted();
+            let Some(accepted) = next else { break };
+            self.admit(accepted);
         }
-        self.floor.acceptor.post(&mut self.port, now);
+        self.floor.share().acceptor.lock().post(&mut self.port, now);
     }
 
-    /// Ends the port: what is still outstanding completes by being cancelled, and every session
-    /// that is left (only after an error of the port) is released.
-    fn end(mut self, error: Option<Error>) {
-        if error.is_some() {
-            self.floor.end_all(&mut self.port, CloseReason::Stopped, Close::Stop);
-            self.attend_and_release();
+    fn admit(&mut self, accepted: Accepted) {
+        let Accepted { socket, peer_address } = accepted;
+        self.floor.stats.accepted += 1;
+        let engine = self.floor.engine;
+        let admitted = if self.floor.drain.is_none() { engine.admit() } else { None };
+        let Some(id) = admitted else {
+            // Closed at once: the socket is dropped here.
+            self.floor.stats.refused += 1;
+            return;
+        };
+        acceptor::prepare(&socket, &engine.options, true);
+        // The hold that `admit` took goes with the arrival (invariant 3).
+        let port = engine.table.held(id).map_or(self.floor.port_index, |slot| slot.port());
+        if port == self.floor.port_index {
+            self.floor.arrive(&mut self.port, id, socket, peer_address);
+            return;
         }
-        let Worker { port, mut floor } = self;
-        port.close(&mut floor);
-        floor.take_last_mail();
-        let share = &floor.engine.workers[floor.index];
-        *share.stats.lock() = floor.stats;
-        let report = floor.drain.unwrap_or_default();
-        floor.engine.worker_ended(DrainReport { served: floor.stats.opened, ..report }, error);
+        let arrival = Mail::Arrival(id, socket, peer_address);
+        if engine.ports[port].mailbox.post(arrival).is_err() {
+            // A drain has reached that worker sooner than this one.
+            engine.abandon(id);
+            self.floor.stats.refused += 1;
+        }
     }
 }
 
-impl<H: Handler, C: Clock> Floor<'_, H, C> {
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    fn share(&self) -> &'e PortShare {
+        &self.engine.ports[self.port_index]
+    }
+
     fn now(&mut self) -> Moment {
         *self.now.get_or_insert_with(|| self.clock.now())
     }
 
-    /// How long the worker may sleep: until a timer or the acceptor wants it.
-    fn sleep_max(&mut self) -> Option<Duration> {
-        let deadlines = [self.timers.next_deadline(), self.acceptor.next_deadline()];
-        let next = deadlines.into_iter().flatten().min()?;
-        Some(self.clock.now().until(next))
+    fn publish(&self) {
+        *self.engine.published[self.index].0.lock() = self.stats;
     }
 
-    /// The half of a session of this worker's. Not being able to take it would break invariant 2.
-    fn half<'a>(halves: &'a Halves<H>, id: SessionId) -> HalfInHand<'a, ReceiveHalf<H::State>> {
-        match halves.take(id.index()) {
-            Some(half) => half,
-            None => panic!("invariant 2: the receive half of {id} is in another hand"),
-        }
+    /// How long the worker may sleep: until a timer or the acceptor wants it.
+    fn sleep_max(&mut self) -> Option<Duration> {
+        let share = self.share();
+        let timers = share.timers.lock().next_deadline();
+        let next = [timers, share.acceptor.lock().next_deadline()].into_iter().flatten().min()?;
+        Some(self.clock.now().until(next))
     }
 
     /// Runs a callback. A panic ends its session, and nothing else (invariant 10).
@@ -271,69 +280,6 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
                 session.ask_to_close(CloseReason::HandlerPanicked, Close::Stop);
                 None
             }
-        }
-    }
-
-    /// Answers what was on its way to this worker when its port ended: nothing that was begun is
-    /// left without its end.
-    fn take_last_mail(&mut self) {
-        let share = &self.engine.workers[self.index];
-        let until = self.clock.now().after(LAST_REFERENCES_TIMEOUT);
-        let mut mails = Vec::new();
-        loop {
-            share.mailbox.take(&mut mails);
-            self.answer_last(&mut mails);
-            // Other threads hold a session for as long as queueing a frame takes.
-            if share.assigned_sessions() == 0 || self.clock.now() > until {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        mails = share.mailbox.close();
-        self.answer_last(&mut mails);
-    }
-
-    fn answer_last(&mut self, mails: &mut Vec<Mail>) {
-        let (engine, halves) = (self.engine, self.halves);
-        for mail in mails.drain(..) {
-            match mail {
-                Mail::Arrival(id, ..) => {
-                    engine.abandon(id);
-                    self.stats.refused += 1;
-                }
-                Mail::Connect(id, _socket, to) => {
-                    let Some(slot) = engine.table.held(id) else { continue };
-                    let mut half = Self::half(halves, id);
-                    half.peer_address = Some(to);
-                    let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                    self.connect_failed(id, slot, &mut half, &aborted);
-                }
-                Mail::Release(id) => self.to_release.push(id),
-                Mail::Attend(_) | Mail::Drain | Mail::Stop => {}
-            }
-        }
-        while let Some(id) = self.to_release.pop() {
-            self.finish(id);
-            engine.release(id, self.index);
-        }
-    }
-
-    /// Begins the end of every session: `Drained` lets their queues leave, `Stopped` does not.
-    fn end_all<P: CompletionPort>(&mut self, port: &mut P, reason: CloseReason, how: Close) {
-        self.acceptor.end(port);
-        let engine = self.engine;
-        let live = self.stats.live;
-        self.drain.get_or_insert_with(|| DrainReport { live, ..DrainReport::default() });
-        for (index, slot) in engine.table.touched_slots() {
-            let id = SessionId::new(index, slot.count.generation());
-            if slot.worker() != self.index {
-                continue;
-            }
-            if matches!(Self::half(self.halves, id).phase, Phase::Absent | Phase::Closing) {
-                continue;
-            }
-            slot.ask_to_close(reason, how);
-            self.desk.attend_later(id);
         }
     }
 }

@@ -176,7 +176,7 @@ impl Trial {
     fn settles(&self) -> Vec<CloseReason> {
         let engine = self.running.engine();
         self.eventually("every slot is released", || {
-            engine.workers[0].assigned_sessions() == 0 && self.handle().stats().live == 0
+            engine.ports[0].assigned_sessions() == 0 && self.handle().stats().live == 0
         });
         let stats = self.handle().stats();
         let closed = self.notes.closed.lock().unwrap().clone();

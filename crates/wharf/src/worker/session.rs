@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::Close;
+use crate::engine::Follows;
 use crate::error::{CloseReason, SendError};
 use crate::handle::Handle;
 use crate::session::{SessionId, Slot};
@@ -67,11 +68,11 @@ impl Session<'_> {
     /// then closes), [`SendError::TooLarge`] when it could never be sent, [`SendError::Gone`] when
     /// the session is closing.
     pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
-        let (result, attend) = self.desk.handle.engine().push(self.slot, frame);
-        if attend {
+        let (result, follows) = self.desk.handle.engine().push(self.slot, frame);
+        if follows != Follows::default() {
             self.desk.attend_later(self.id);
         }
-        result.map(|_| ())
+        result
     }
 
     /// Ends the session, with [`CloseReason::Local`]. `closed` runs later, never inside this call;

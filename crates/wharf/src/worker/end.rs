@@ -1,0 +1,179 @@
+//! Ends: of a session, whose count came to zero; of all of them; of the worker itself.
+
+use std::io;
+use std::time::Duration;
+
+use super::half::Phase;
+use super::mailbox::Mail;
+use super::session::Session;
+use super::{Floor, Worker};
+use crate::Close;
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::error::{CloseReason, Error};
+use crate::events::DrainReport;
+use crate::handler::Handler;
+use crate::port::{CompletionPort, Registration};
+use crate::session::{Closing, HalfInHand, SessionId};
+use crate::sync::Ordering;
+
+use super::half::ReceiveHalf;
+
+/// How long the end of a worker waits for other threads to let go of its last sessions.
+const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
+    /// Ends the port: what is still outstanding completes by being cancelled, and every session
+    /// that is left (only after an error of the port) is released. Of a shared port all but the last
+    /// worker merely let go.
+    pub(super) fn end(mut self, error: Option<Error>) {
+        if error.is_some() {
+            self.end_all(CloseReason::Stopped, Close::Stop);
+            self.attend_and_release();
+        }
+        let Worker { port, mut floor } = self;
+        let share = floor.share();
+        port.close(&mut floor);
+        floor.release_without_port();
+        if share.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            floor.take_last_mail();
+        } else {
+            share.mailbox.wake_others(); // so that each of them sees that it is over
+        }
+        floor.publish();
+        let report = floor.drain.unwrap_or_default();
+        floor.engine.worker_ended(DrainReport { served: floor.stats.opened, ..report }, error);
+    }
+}
+
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    /// Asks every session of this port to end.
+    pub(super) fn end_sessions(&mut self, reason: CloseReason, how: Close) {
+        let engine = self.engine;
+        for (index, slot) in engine.table.touched_slots() {
+            if slot.port() != self.port_index {
+                continue;
+            }
+            let id = SessionId::new(index, slot.count.generation());
+            let Some(reference) = engine.table.look_up(id) else { continue };
+            reference.slot().ask_to_close(reason, how);
+            self.desk.attend_later(id);
+            if reference.end() {
+                self.to_release.push(id);
+            }
+        }
+    }
+
+    /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
+    /// socket, the slot.
+    pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
+        if let Some(registration) = self.finish(id) {
+            // Dropping the socket closes it: here and nowhere else (invariant 5).
+            drop(port.deregister(registration));
+        }
+        self.engine.release(id, self.port_index);
+    }
+
+    /// The same when the port has ended, and closed the sockets with it.
+    fn release_without_port(&mut self) {
+        while let Some(id) = self.to_release.pop() {
+            self.finish(id);
+            self.engine.release(id, self.port_index);
+        }
+    }
+
+    /// The end of a session but for its socket and slot.
+    fn finish(&mut self, id: SessionId) -> Option<Registration> {
+        let engine = self.engine;
+        let slot = engine.table.held(id)?;
+        let mut ended = std::mem::take(&mut *self.last_half(id));
+        if let Some(timer) = ended.timer.take() {
+            self.share().timers.lock().cancel(timer);
+        }
+        self.share().give_receive_room(ended.queue.len());
+        // It is closing in every case; so nothing that `closed` does can queue or ask anything.
+        slot.send_queue.lock().close(Closing { reason: CloseReason::Local, how: Close::Stop });
+        let reason = slot.closing().map_or(CloseReason::Local, |closing| closing.reason);
+        if ended.opened {
+            self.count_closed(reason, slot.send_queue.lock().queued_bytes());
+        }
+        if let Some(state) = ended.state.take() {
+            let session = Session { id, slot, desk: &self.desk, peer_address: ended.peer_address };
+            Self::guarded(&session, &mut self.stats, || {
+                self.handler.closed(&session, state, reason);
+            });
+        }
+        let unsent = slot.send_queue.lock().end();
+        for batch in unsent.into_iter().flatten() {
+            self.share().pool.give_back(batch);
+        }
+        slot.take_time_came();
+        let registration = slot.registration().map(Registration);
+        slot.set_registration(None);
+        registration
+    }
+
+    /// The half of a session that nobody holds a count on any more.
+    fn last_half(&self, id: SessionId) -> HalfInHand<'e, ReceiveHalf<H::State>> {
+        match self.halves.take_or_ask(id.index()) {
+            Ok(half) => half,
+            Err(asked) => panic!("invariant 2: {id} is released while its half is {asked:?}"),
+        }
+    }
+
+    fn count_closed(&mut self, reason: CloseReason, queued_bytes: usize) {
+        self.stats.live = self.stats.live.wrapping_sub(1); // opened by another worker, perhaps
+        self.stats.count_closed(reason);
+        if let Some(report) = &mut self.drain {
+            match reason {
+                CloseReason::Drained if queued_bytes == 0 => report.flushed += 1,
+                CloseReason::Stopped => {
+                    report.cut_off += 1;
+                    report.cut_off_bytes += queued_bytes as u64;
+                }
+                _ => report.ended += 1,
+            }
+        }
+    }
+
+    /// Answers what was on its way to this port's workers when they ended: nothing that was begun is
+    /// left without its end.
+    fn take_last_mail(&mut self) {
+        let share = self.share();
+        let until = self.clock.now().after(LAST_REFERENCES_TIMEOUT);
+        let mut mails = Vec::new();
+        loop {
+            share.mailbox.take(&mut mails);
+            self.answer_last(&mut mails);
+            // Other threads hold a session for as long as queueing a frame takes.
+            if share.assigned_sessions() == 0 || self.clock.now() > until {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        mails = share.mailbox.close();
+        self.answer_last(&mut mails);
+    }
+
+    fn answer_last(&mut self, mails: &mut Vec<Mail>) {
+        let engine: &Engine = self.engine;
+        for mail in mails.drain(..) {
+            match mail {
+                Mail::Arrival(id, ..) => {
+                    engine.abandon(id);
+                    self.stats.refused += 1;
+                }
+                Mail::Connect(id, _socket, to) => {
+                    let Some(slot) = engine.table.held(id) else { continue };
+                    let mut half = self.last_half(id);
+                    (half.peer_address, half.phase) = (Some(to), Phase::Connecting);
+                    let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
+                    self.connect_failed(id, slot, &mut half, &aborted);
+                }
+                Mail::Release(id) => self.to_release.push(id),
+                Mail::Attend(_) | Mail::Drain | Mail::Stop => {}
+            }
+        }
+        self.release_without_port();
+    }
+}

@@ -1,0 +1,625 @@
+//! Tests of workers that share one port, on systems whose ports are not shared: several handles to
+//! one readiness port, any of which takes any completion. So what IOCP asks of the engine is tried
+//! on every system, by the same engine.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::buffer::SendBatch;
+use crate::port::readiness::ReadinessPort;
+use crate::port::{
+    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
+    Poster, Refused, Registration, Sink, Token, Wake, Waker,
+};
+use crate::server::{Running, start_on};
+use crate::{
+    Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
+    SessionId, acceptor,
+};
+
+/// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
+
+/// What all handles share.
+struct Shared {
+    port: Mutex<Option<ReadinessPort>>,
+    handles: AtomicUsize,
+    wake: Arc<WakeMark>,
+    /// Completions that were taken and not delivered yet, by whichever handle comes first.
+    taken: Mutex<Vec<Owned>>,
+}
+
+/// Ends the wait of one handle.
+#[derive(Debug, Default)]
+struct WakeMark(AtomicBool);
+
+impl Wake for WakeMark {
+    fn wake(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+struct SharedHandle {
+    shared: Arc<Shared>,
+    sockets: HashMap<u32, Box<Socket>>,
+}
+
+/// A completion that outlives the call of the sink.
+struct Owned {
+    token: Token,
+    outcome: OwnedOutcome,
+    more: bool,
+}
+
+enum OwnedOutcome {
+    Accepted(Result<Accepted, Failure>),
+    Connected(Result<(), Failure>),
+    Received(Result<Vec<u8>, Failure>),
+    Other(Outcome<'static>),
+}
+
+impl Owned {
+    fn of(completion: Completion<'_>) -> Owned {
+        let Completion { token, outcome, more } = completion;
+        let outcome = match outcome {
+            Outcome::Accepted(result) => OwnedOutcome::Accepted(result),
+            Outcome::Connected(result) => OwnedOutcome::Connected(result),
+            Outcome::Received(result) => OwnedOutcome::Received(result.map(<[u8]>::to_vec)),
+            Outcome::ReceivedInto(ring, result) => {
+                OwnedOutcome::Other(Outcome::ReceivedInto(ring, result))
+            }
+            Outcome::Sent(batch, result) => OwnedOutcome::Other(Outcome::Sent(batch, result)),
+        };
+        Owned { token, outcome, more }
+    }
+
+    fn deliver<S: Sink>(self, sink: &mut S) {
+        let Owned { token, outcome, more } = self;
+        match outcome {
+            OwnedOutcome::Accepted(result) => {
+                sink.take(Completion { token, outcome: Outcome::Accepted(result), more });
+            }
+            OwnedOutcome::Connected(result) => {
+                sink.take(Completion { token, outcome: Outcome::Connected(result), more });
+            }
+            OwnedOutcome::Received(Ok(bytes)) => {
+                sink.take(Completion { token, outcome: Outcome::Received(Ok(&bytes)), more });
+            }
+            OwnedOutcome::Received(Err(failure)) => {
+                sink.take(Completion { token, outcome: Outcome::Received(Err(failure)), more });
+            }
+            OwnedOutcome::Other(outcome) => sink.take(Completion { token, outcome, more }),
+        }
+    }
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        let port = Mutex::new(Some(ReadinessPort::new().unwrap()));
+        let (wake, taken) = (Arc::default(), Mutex::default());
+        Arc::new(Shared { port, handles: AtomicUsize::new(0), wake, taken })
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut ReadinessPort) -> R) -> R {
+        act(self.port.lock().unwrap().as_mut().expect("some handle is open"))
+    }
+}
+
+impl SharedHandle {
+    fn join(shared: Arc<Shared>) -> io::Result<Self> {
+        shared.handles.fetch_add(1, Ordering::SeqCst);
+        Ok(SharedHandle { shared, sockets: HashMap::new() })
+    }
+}
+
+impl CompletionPort for SharedHandle {
+    const SHARED: bool = true;
+
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        self.shared.with(|port| port.register(socket, token))
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.sockets.remove(&registration.0);
+        self.shared.with(|port| port.deregister(registration))
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        &self.sockets[&registration.0]
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.shared.with(|port| port.shutdown(registration, how));
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        self.shared.with(|port| port.post(registration, operation))
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.shared.with(|port| port.cancel(registration, kind));
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let mut taken = Vec::new();
+            self.shared.with(|port| {
+                port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| {
+                    taken.push(Owned::of(completion));
+                })
+            })?;
+            // Half of them are left for whoever comes first, as an unfair kernel might.
+            let mut others = self.shared.taken.lock().unwrap();
+            let mut mine = std::mem::take(&mut *others);
+            others.extend(taken.split_off(taken.len().div_ceil(2)));
+            drop(others);
+            mine.append(&mut taken);
+            let over = until.is_some_and(|until| Instant::now() >= until);
+            if mine.is_empty() && !over && !self.shared.wake.0.swap(false, Ordering::SeqCst) {
+                std::thread::sleep(LOOK_AGAIN);
+                continue;
+            }
+            for owned in mine {
+                owned.deliver(sink);
+            }
+            return Ok(());
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.shared.wake.clone()
+    }
+
+    fn poster(&self) -> Option<Poster> {
+        Some(self.shared.clone())
+    }
+
+    fn close<S: Sink>(self, sink: &mut S) {
+        if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            for owned in std::mem::take(&mut *self.shared.taken.lock().unwrap()) {
+                owned.deliver(sink);
+            }
+            if let Some(port) = self.shared.port.lock().unwrap().take() {
+                port.close(sink);
+            }
+        }
+    }
+}
+
+impl PostAnywhere for Shared {
+    fn post_send(
+        &self,
+        registration: Registration,
+        batch: Box<SendBatch>,
+    ) -> Result<(), Refused<Box<SendBatch>>> {
+        let posted = self.with(|port| port.post(registration, Operation::Send(batch)));
+        posted.map_err(|refused| match refused.given_back {
+            Operation::Send(given_back) => Refused { given_back, error: refused.error },
+            _ => unreachable!("a send was posted"),
+        })
+    }
+}
+
+// ---- The servers ------------------------------------------------------------------------------
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// What happened, and what must never.
+#[derive(Default)]
+struct Notes {
+    inside: Mutex<HashMap<SessionId, &'static str>>,
+    opened: Mutex<Vec<SessionId>>,
+    closed: Mutex<HashMap<SessionId, CloseReason>>,
+    /// Sessions of which two callbacks have run on different threads.
+    wandered: AtomicU64,
+    faults: Mutex<Vec<String>>,
+    connects_failed: AtomicUsize,
+}
+
+struct Recorder<F> {
+    notes: Arc<Notes>,
+    received: F,
+}
+
+impl<F> Recorder<F> {
+    fn enter(&self, id: SessionId, what: &'static str) {
+        if let Some(other) = self.notes.inside.lock().unwrap().insert(id, what) {
+            self.notes.faults.lock().unwrap().push(format!("{id}: {what} while {other} runs"));
+        }
+        if self.notes.closed.lock().unwrap().contains_key(&id) {
+            self.notes.faults.lock().unwrap().push(format!("{id}: {what} after closed"));
+        }
+    }
+
+    fn leave(&self, id: SessionId) {
+        self.notes.inside.lock().unwrap().remove(&id);
+    }
+}
+
+impl<F: Fn(&Session, &[u8]) + Send + Sync + 'static> Handler for Recorder<F> {
+    type State = std::thread::ThreadId;
+
+    fn opened(&self, session: &Session) -> std::thread::ThreadId {
+        self.enter(session.id(), "opened");
+        self.notes.opened.lock().unwrap().push(session.id());
+        self.leave(session.id());
+        std::thread::current().id()
+    }
+
+    fn received(&self, session: &Session, last: &mut std::thread::ThreadId, frame: &[u8]) {
+        self.enter(session.id(), "received");
+        let here = std::thread::current().id();
+        if std::mem::replace(last, here) != here {
+            self.notes.wandered.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.received)(session, frame);
+        self.leave(session.id());
+    }
+
+    fn closed(&self, session: &Session, _: std::thread::ThreadId, reason: CloseReason) {
+        self.enter(session.id(), "closed");
+        self.leave(session.id());
+        let before = self.notes.closed.lock().unwrap().insert(session.id(), reason);
+        if before.is_some() {
+            self.notes.faults.lock().unwrap().push(format!("{}: closed twice", session.id()));
+        }
+    }
+
+    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+        self.notes.connects_failed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Trial {
+    running: Running,
+    address: SocketAddr,
+    notes: Arc<Notes>,
+}
+
+impl Trial {
+    fn of(
+        options: Options,
+        framing: Framing,
+        received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        let options = Options { workers: 4, ..options };
+        let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let notes = Arc::new(Notes::default());
+        let shared = Shared::new();
+        let make_port = move || SharedHandle::join(shared.clone());
+        let handler = Arc::new(Recorder { notes: notes.clone(), received });
+        let started = start_on(make_port, framing, &options, vec![listener], &handler);
+        let Ok(running) = started else { panic!("not started") };
+        Trial { running, address, notes }
+    }
+
+    fn echo(options: Options) -> Self {
+        Self::of(options, Framing::raw(), |session, frame| session.send(frame))
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::new(self.running.engine().clone())
+    }
+
+    fn connect(&self) -> TcpStream {
+        let peer = TcpStream::connect(self.address).unwrap();
+        peer.set_read_timeout(Some(BOUND)).unwrap();
+        peer.set_write_timeout(Some(BOUND)).unwrap();
+        peer
+    }
+
+    /// A peer, and its session's id: nothing else connects meanwhile.
+    fn connect_known(&self) -> (TcpStream, SessionId) {
+        let before = self.notes.opened.lock().unwrap().len();
+        let peer = self.connect();
+        eventually("it opens", || self.notes.opened.lock().unwrap().len() > before);
+        let id = self.notes.opened.lock().unwrap()[before];
+        (peer, id)
+    }
+
+    fn reason(&self, id: SessionId) -> CloseReason {
+        eventually("it closes", || self.notes.closed.lock().unwrap().contains_key(&id));
+        self.notes.closed.lock().unwrap()[&id]
+    }
+
+    /// Stops, and says whether all was in order.
+    fn finish(self) {
+        let Trial { running, notes, .. } = self;
+        let handle = Handle::new(running.engine().clone());
+        handle.stop();
+        drop(running);
+        let stats = handle.stats();
+        assert!(notes.faults.lock().unwrap().is_empty(), "{:?}", notes.faults.lock().unwrap());
+        let (opened, closed) = (notes.opened.lock().unwrap(), notes.closed.lock().unwrap());
+        assert_eq!(opened.len(), closed.len());
+        assert_eq!((stats.opened, stats.closed), (opened.len() as u64, closed.len() as u64));
+        assert_eq!((stats.live, stats.queued_bytes, stats.stale_completions), (0, 0, 0));
+        assert_eq!(stats.connect_failures, notes.connects_failed.load(Ordering::Relaxed) as u64);
+        assert_eq!(handle.engine().ports[0].assigned_sessions(), 0);
+    }
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < BOUND, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
+}
+
+fn round_trip(mut peer: &TcpStream, bytes: &[u8]) {
+    peer.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    peer.read_exact(&mut back).unwrap();
+    assert!(back == bytes, "other bytes came back");
+}
+
+/// Both ways for a quiet session to wait.
+fn both(test: impl Fn(Options)) {
+    for idle_receive in [IdleReceive::ZeroByte, IdleReceive::Buffered] {
+        let backpressure = Backpressure::PauseReceive;
+        test(Options { idle_receive, backpressure, ..Options::default() });
+    }
+}
+
+#[test]
+fn any_worker_takes_any_completion_and_every_byte_comes_back() {
+    both(|options| {
+        let trial = Trial::echo(options);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let peer = trial.connect();
+                    for round in 0..200 {
+                        round_trip(&peer, &pattern(1 + round * 37 % 5_000));
+                    }
+                });
+            }
+        });
+        assert!(trial.notes.wandered.load(Ordering::Relaxed) > 0, "no session changed its worker");
+        trial.finish();
+    });
+}
+
+#[test]
+fn megabytes_go_both_ways_at_once_and_are_held_back() {
+    both(|options| {
+        let trial = Trial::echo(options);
+        let bytes = pattern(4 << 20);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let peer = trial.connect();
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| (&peer).write_all(&bytes).unwrap());
+                        let mut back = vec![0; bytes.len()];
+                        (&peer).read_exact(&mut back).unwrap();
+                        assert!(back == bytes);
+                    });
+                });
+            }
+        });
+        assert!(trial.handle().stats().receive_pauses > 0, "nothing was held back");
+        trial.finish();
+    });
+}
+
+#[test]
+fn frames_in_parts_are_put_together_in_the_receive_queues_ring() {
+    both(|options| {
+        let framing = Framing::length_prefixed(crate::LengthPrefix::default());
+        let trial = Trial::of(options, framing, |session, frame| session.send(frame));
+        let (mut peer, _id) = trial.connect_known();
+        peer.set_nodelay(true).unwrap();
+        for len in [0usize, 1, 255, 4_096, 4_097, 65_536] {
+            let mut wire = (len as u32).to_be_bytes().to_vec();
+            wire.extend(pattern(len));
+            for part in wire.chunks(wire.len() / 7 + 1) {
+                peer.write_all(part).unwrap();
+                std::thread::yield_now();
+            }
+            let mut back = vec![0; wire.len()];
+            peer.read_exact(&mut back).unwrap();
+            assert!(back == wire, "{len}");
+        }
+        trial.finish();
+    });
+}
+
+#[test]
+fn sends_complete_while_the_handler_of_the_same_session_runs() {
+    // The handler waits for bytes to leave which it has asked another thread to send.
+    let barrier = Arc::new(Barrier::new(2));
+    let in_handler = barrier.clone();
+    let trial = Trial::of(Options::default(), Framing::raw(), move |session, _| {
+        in_handler.wait();
+        let began = Instant::now();
+        while session.queued_bytes() == 0 && began.elapsed() < BOUND {
+            std::thread::yield_now();
+        }
+        let queued = session.queued_bytes();
+        while session.queued_bytes() > 0 && began.elapsed() < BOUND {
+            std::thread::yield_now();
+        }
+        session.send(format!("{}", queued > 0 && session.queued_bytes() == 0).as_bytes());
+        in_handler.wait();
+    });
+    let (mut peer, id) = trial.connect_known();
+    peer.write_all(b"go").unwrap();
+    barrier.wait();
+    // More than one send: its completion must be taken, and the next posted, by another worker.
+    let frame = pattern(200_000);
+    trial.handle().send(id, &frame[..]).unwrap();
+    let mut back = vec![0; frame.len()];
+    peer.read_exact(&mut back).unwrap();
+    barrier.wait();
+    let mut answer = [0; 4];
+    peer.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"true");
+    trial.finish();
+}
+
+#[test]
+fn closes_sends_and_resets_race_and_every_session_ends_once() {
+    both(|options| {
+        let trial = Trial::echo(options);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (trial, over) = (&trial, &over);
+            for seed in 0..2u64 {
+                scope.spawn(move || {
+                    let handle = trial.handle();
+                    let mut state = seed * 7 + 1;
+                    while !over.load(Ordering::Relaxed) {
+                        let ids = trial.notes.opened.lock().unwrap().clone();
+                        for id in ids.iter().rev().take(12) {
+                            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                            match state >> 60 {
+                                0 => drop(handle.close(*id, Close::Stop)),
+                                1 => drop(handle.close(*id, Close::Drain)),
+                                _ => drop(handle.send(*id, pattern((state >> 50) as usize % 999))),
+                            }
+                        }
+                    }
+                });
+            }
+            let peers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(move || {
+                        for round in 0..150 {
+                            let mut peer = trial.connect();
+                            let _ = peer.write_all(&pattern(round * 11));
+                            if round % 3 == 0 {
+                                let socket = socket2::SockRef::from(&peer);
+                                let _ = socket.set_linger(Some(Duration::ZERO));
+                            }
+                            if round % 4 == 0 {
+                                let _ = peer.read(&mut [0; 100]);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for peer in peers {
+                peer.join().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        eventually("all have ended", || trial.handle().stats().live == 0);
+        assert_eq!(trial.handle().stats().opened, 600);
+        trial.finish();
+    });
+}
+
+#[test]
+fn a_quiet_session_is_ended_by_its_time_and_by_a_close_though_its_half_is_with_a_receive() {
+    both(|options| {
+        let idle_timeout = Some(Duration::from_millis(150));
+        let trial = Trial::echo(Options { idle_timeout, ..options.clone() });
+        let (_peer, id) = trial.connect_known();
+        assert_eq!(trial.reason(id), CloseReason::IdleTimeout);
+        trial.finish();
+
+        for how in [Close::Stop, Close::Drain] {
+            let trial = Trial::echo(options.clone());
+            let (mut peer, id) = trial.connect_known();
+            round_trip(&peer, b"well");
+            assert!(trial.handle().close(id, how));
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+            drop(peer);
+            assert_eq!(trial.reason(id), CloseReason::Local);
+            trial.finish();
+        }
+    });
+}
+
+#[test]
+fn what_is_pushed_past_the_pause_mark_from_outside_pauses_receiving_and_it_goes_on_later() {
+    both(|options| {
+        let trial = Trial::echo(options);
+        let (mut peer, id) = trial.connect_known();
+        round_trip(&peer, b"well");
+        let mut pushed = 0;
+        while trial.handle().send(id, vec![9; 10_000]).is_ok() {
+            pushed += 10_000;
+            if trial.handle().stats().receive_pauses > 0 {
+                break;
+            }
+        }
+        eventually("it pauses", || trial.handle().stats().receive_pauses > 0);
+        peer.write_all(b"are you there").unwrap();
+        let mut back = vec![0; pushed + 13];
+        peer.read_exact(&mut back).unwrap();
+        assert!(back.ends_with(b"9are you there") || back.ends_with(b"\x09are you there"));
+        trial.finish();
+    });
+}
+
+#[test]
+fn a_drain_flushes_every_session_whichever_worker_has_it() {
+    both(|options| {
+        let trial = Trial::echo(options);
+        let peers: Vec<_> = (0..40).map(|_| trial.connect()).collect();
+        for peer in &peers {
+            round_trip(peer, b"hello");
+        }
+        let handle = trial.handle();
+        let report = std::thread::scope(|scope| {
+            let drain = scope.spawn(|| handle.drain(BOUND));
+            for mut peer in &peers {
+                assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+                peer.shutdown(Shutdown::Write).unwrap();
+            }
+            drain.join().unwrap()
+        });
+        assert_eq!((report.served, report.live, report.flushed), (40, 40, 40), "{report:?}");
+        trial.finish();
+    });
+}
+
+#[test]
+fn connects_are_answered_on_a_shared_port_too() {
+    let server = Trial::echo(Options::default());
+    for _ in 0..30 {
+        let connector = Trial::of(Options::default(), Framing::raw(), |_, _| {});
+        let handle = connector.handle();
+        let mut begun = 0;
+        for round in 0..20 {
+            if let Ok(id) = handle.connect(server.address) {
+                begun += 1;
+                if round % 2 == 0 {
+                    handle.close(id, Close::Stop);
+                }
+            }
+        }
+        let notes = connector.notes.clone();
+        connector.finish();
+        let answered =
+            notes.opened.lock().unwrap().len() + notes.connects_failed.load(Ordering::Relaxed);
+        assert_eq!(answered, begun);
+    }
+    eventually("the server is empty", || server.handle().stats().live == 0);
+    server.finish();
+}
