@@ -5,9 +5,12 @@
     figures.py load FILE            a load's report in one line
     figures.py stats FILE           a server's stats lines in one: how many, how many unbalanced
     figures.py total FILE NAME      the sum of one count over a server's stats lines
+    figures.py closed FILE          a server's ends by reason, over its stats lines
+    figures.py kinds FILE           a load's errors by kind
     figures.py median NUMBER...     the median
 """
 
+import collections
 import json
 import statistics
 import sys
@@ -64,12 +67,29 @@ def total(file, name):
     print(sum(d["stats"][name] for d in documents(file) if "stats" in d))
 
 
+def in_one_line(counts):
+    print(", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "none")
+
+
+def closed(file):
+    reasons = collections.Counter()
+    for document in documents(file):
+        reasons.update(document.get("stats", {}).get("closed", {}))
+    in_one_line(reasons)
+
+
+def kinds(file):
+    (report,) = documents(file)
+    in_one_line(report["errors_by_kind"])
+
+
 def median(*numbers):
     print(f"{statistics.median(map(float, numbers)):.6g}")
 
 
 if __name__ == "__main__":
-    commands = {"field": field, "load": load, "stats": stats, "total": total, "median": median}
+    all_commands = (field, load, stats, total, closed, kinds, median)
+    commands = {command.__name__: command for command in all_commands}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -7,11 +7,13 @@ SHOW=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$SHOW/../.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/wharf-show.XXXXXX")
+PASSES=0
 FAILURES=0
 SERVERS=0       # started so far; names the logs
 STARTED=()      # the processes that are ours to end
 SERVER_PREFIX=() # what runs the server, such as `taskset -c 0`
 LOAD_PREFIX=()  # what runs the load
+STOP_SIGNAL=TERM # what asks the server to end
 QUICK=0
 
 # Whatever happens, nothing that was started here stays behind, and nothing else is touched.
@@ -32,7 +34,7 @@ forget() {
 
 # --- Checks -----------------------------------------------------------------------------------
 
-pass() { printf 'ok      %s\n' "$*"; }
+pass() { printf 'ok      %s\n' "$*"; PASSES=$((PASSES + 1)); }
 fail() { printf 'FAILED  %s\n' "$*"; FAILURES=$((FAILURES + 1)); }
 note() { printf '        %s\n' "$*"; }
 
@@ -137,9 +139,9 @@ launch_server() {
 # only if `opened - closed == live` held whenever it looked.
 stop_server() {
     local label=$1 code=0
-    kill -TERM "$SERVER_PID" 2>/dev/null || true
+    kill -"$STOP_SIGNAL" "$SERVER_PID" 2>/dev/null || true
     if ! wait_until 15 has_ended "$SERVER_PID"; then
-        fail "$label: the server did not end within 15 s of SIGTERM"
+        fail "$label: the server did not end within 15 s of SIG$STOP_SIGNAL"
         kill -KILL "$SERVER_PID" 2>/dev/null || true
     fi
     wait "$SERVER_PID" || code=$?

@@ -10,12 +10,14 @@ use wharf::{Backend, Framing, LengthPrefix};
 /// Which completion port to use.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum BackendName {
-    /// io_uring where the kernel grants it, else readiness.
+    /// io_uring where the kernel grants it, else readiness; on Windows iocp.
     Auto,
     /// io_uring, or a failure that says why not.
     Uring,
-    /// epoll or kqueue.
+    /// epoll or kqueue. Not on Windows.
     Readiness,
+    /// I/O completion ports. Windows alone.
+    Iocp,
 }
 
 impl BackendName {
@@ -24,6 +26,7 @@ impl BackendName {
             BackendName::Auto => Backend::Auto,
             BackendName::Uring => Backend::Uring,
             BackendName::Readiness => Backend::Readiness,
+            BackendName::Iocp => Backend::Iocp,
         }
     }
 }

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use wharf::{Backpressure, DrainReport, Handle, Handler, Options, Server, Session, Stats};
+use wharf::{Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session, Stats};
 
 use crate::arguments::{BackendName, FramingName, seconds};
 use crate::figures::{Bytes, Count};
 use crate::process::resident_bytes;
+use crate::signals;
 use crate::stats_line::StatsLine;
 use crate::{Outcome, StartFailure, complain};
 
@@ -23,8 +22,9 @@ pub(crate) struct EchoArguments {
     /// Where to listen; may be given several times. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
     listen: Vec<String>,
-    /// Worker threads [default: as many as there are cores].
-    #[arg(long, value_name = "N")]
+    /// Worker threads [default: as many as there are cores]. On Windows all of them take from one
+    /// completion port; elsewhere each has a port of its own.
+    #[arg(long, value_name = "N", visible_alias = "threads-per-port")]
     workers: Option<usize>,
     /// Which completion port to use; WHARF_BACKEND overrides `auto`.
     #[arg(long, value_enum, default_value = "auto")]
@@ -83,13 +83,13 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     }
     // Before the first session there is one who hears a signal: no moment without a drain.
     let (happenings, inbox) = channel();
-    let signals = Signals::new([SIGINT, SIGTERM])?;
+    let signals = signals::listen()?;
     let server = builder.framing(framing).options(options.clone()).start(Echo)?;
 
     let handle = server.handle();
     let mut console = Console { quiet: arguments.quiet, json: arguments.json, broken: false };
     announce(&mut console, &server, &options, arguments.framing, memory_bytes_max);
-    listen_for_signals(signals, handle.clone(), happenings.clone());
+    heed_signals(signals, handle.clone(), happenings.clone());
     thread::spawn(move || happenings.send(Happening::Ended(server.wait())));
 
     let mut watch = Watch::new(handle, arguments.stats_every);
@@ -125,9 +125,9 @@ impl EchoArguments {
 }
 
 /// The first signal asks for a drain, the second ends it.
-fn listen_for_signals(mut signals: Signals, handle: Handle, happenings: Sender<Happening>) {
+fn heed_signals(signals: Receiver<()>, handle: Handle, happenings: Sender<Happening>) {
     thread::spawn(move || {
-        for (count, _signal) in signals.forever().enumerate() {
+        for (count, _signal) in signals.iter().enumerate() {
             if count == 0 {
                 let _ = happenings.send(Happening::Signal);
             } else {
@@ -222,13 +222,15 @@ fn announce(
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let backend = server.backend().to_string();
     let workers = options.worker_count();
+    let shared = server.backend().backend() == Backend::Iocp;
     console.tell(
         || {
             format!(
-                "listening on {}; backend {backend}; {workers} worker{}; framing {}; at most {} \
+                "listening on {}; backend {backend}; {workers} worker{}{}; framing {}; at most {} \
                  sessions and {} of memory",
                 addresses.join(", "),
                 if workers == 1 { "" } else { "s" },
+                if shared { " on one port" } else { "" },
                 framing.name(),
                 Count(options.sessions_max.into()),
                 Bytes(memory_bytes_max),

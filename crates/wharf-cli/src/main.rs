@@ -10,6 +10,7 @@ mod echo;
 mod figures;
 mod load;
 mod process;
+mod signals;
 mod stats_line;
 
 use std::error::Error;
@@ -28,7 +29,8 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Serve: send back what comes in, until SIGINT or SIGTERM, then drain.
+    /// Serve: send back what comes in, until SIGINT or SIGTERM (on Windows Ctrl-C or Ctrl-Break),
+    /// then drain. A second one stops at once.
     Echo(echo::EchoArguments),
     /// Load an echo server, and verify every byte of every reply.
     #[command(subcommand)]

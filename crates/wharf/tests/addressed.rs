@@ -8,7 +8,7 @@
 #[macro_use]
 mod support;
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,8 +50,8 @@ fn live(address: SocketAddr, frames_max: u64, by_reset: bool) -> Option<Seen> {
         match (&peer).read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => wire.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(error) if is_reset(&error) => break,
+            Err(error) if is_time_out(&error) => {
                 // Nobody may be sending to it just then.
                 if began.elapsed() > Duration::from_secs(2) {
                     break;
@@ -127,7 +127,7 @@ fn send_all_over(
     (sent, gone)
 }
 
-on_both! {
+on_every_backend! {
     fn every_frame_arrives_where_it_was_addressed_or_comes_back(backend) {
         let _alone = alone();
         let duration = Duration::from_secs(from_environment("WHARF_TEST_SECS", 3));

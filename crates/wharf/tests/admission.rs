@@ -5,12 +5,13 @@
 #[macro_use]
 mod support;
 
+#[cfg(unix)]
 use std::collections::HashMap;
 
 use support::*;
 use wharf::{Backend, Framing, Options};
 
-on_both! {
+on_every_backend! {
     fn no_more_than_sessions_max_are_let_in_and_the_others_are_closed_at_once(backend) {
         let options = Options { sessions_max: 10, ..one_worker() };
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
@@ -36,6 +37,8 @@ on_both! {
         harness.finish();
     }
 
+    /// Not where all workers share a port: there any of them takes the next completion.
+    #[cfg(unix)]
     fn a_thousand_sessions_are_spread_over_the_workers_evenly(backend) {
         let _alone = alone();
         let options = Options { workers: 4, ..Options::default() };

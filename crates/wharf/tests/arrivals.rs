@@ -11,7 +11,7 @@
 mod support;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,8 +76,8 @@ impl Peer {
                 return Some(End::InOrder);
             }
             Ok(count) => self.bytes.extend_from_slice(&scratch[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+            Err(error) if is_time_out(&error) => {}
+            Err(error) if is_reset(&error) => {
                 return Some(if self.stopped { End::Cut } else { End::Reset });
             }
             Err(error) => panic!("{error}"),
@@ -228,7 +228,7 @@ fn receive(
     ended
 }
 
-on_both! {
+on_every_backend! {
     fn every_frame_arrives_at_its_session_or_comes_back(backend) {
         let _alone = alone();
         let length = Duration::from_secs(setting("WHARF_TEST_SECS", 3));

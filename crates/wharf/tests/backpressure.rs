@@ -6,7 +6,7 @@
 #[macro_use]
 mod support;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -27,23 +27,21 @@ fn stretch(from: usize, count: usize) -> Vec<u8> {
 }
 
 /// Writes the stream until nothing has moved for a while: how many bytes it took.
-fn write_until_held_back(mut peer: &TcpStream, most: usize) -> usize {
-    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+fn write_until_held_back(peer: &TcpStream, most: usize) -> usize {
+    const CHUNK_BYTES: usize = 64 * 1024;
     let mut written = 0;
     while written < most {
-        match peer.write(&stretch(written, 64 * 1024)) {
-            Ok(count) => written += count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                break;
-            }
-            Err(error) => panic!("after {written} bytes: {error}"),
+        let chunk = stretch(written, CHUNK_BYTES);
+        let count = write_while_it_is_taken(peer, &chunk, Duration::from_millis(500));
+        written += count;
+        if count < CHUNK_BYTES {
+            break;
         }
     }
-    peer.set_write_timeout(Some(BOUND)).unwrap();
     written
 }
 
-on_both! {
+on_every_backend! {
     fn a_peer_that_never_reads_ends_as_a_slow_consumer(backend) {
         let harness = start(backend, Framing::raw(), one_worker(), Behaviour::echo());
         let (_stuck, id) = harness.connect_known();

@@ -18,7 +18,7 @@ fn adds_up(report: &DrainReport) -> bool {
     report.live == report.flushed + report.cut_off + report.ended
 }
 
-on_both! {
+on_every_backend! {
     fn what_is_queued_leaves_before_the_end(backend) {
         let options = Options { send_queue_bytes_max: 64 << 20, ..pausing() };
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());

@@ -6,7 +6,7 @@
 #[macro_use]
 mod support;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,20 +21,14 @@ use wharf::{
 const MUCH: usize = 48 << 20;
 
 /// Writes until the peer is held back, and says how much that took.
-fn write_until_held_back(harness: &Harness, mut peer: &TcpStream) -> usize {
-    peer.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+fn write_until_held_back(harness: &Harness, peer: &TcpStream) -> usize {
     let chunk = vec![7; 64 * 1024];
     let mut written = 0;
     loop {
-        match peer.write(&chunk) {
-            Ok(count) => written += count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if harness.handle.stats().receive_pauses > 0 {
-                    peer.set_write_timeout(Some(BOUND)).unwrap();
-                    return written;
-                }
-            }
-            Err(error) => panic!("after {written} bytes: {error}"),
+        let count = write_while_it_is_taken(peer, &chunk, Duration::from_millis(300));
+        written += count;
+        if count < chunk.len() && harness.handle.stats().receive_pauses > 0 {
+            return written;
         }
     }
 }
@@ -79,7 +73,7 @@ fn expected(prefix: LengthPrefix, bytes: &[u8]) -> (u64, CloseReason) {
     }
 }
 
-on_both! {
+on_every_backend! {
     /// Without a send stall time-out no other timer keeps the session under watch.
     fn the_idle_timeout_goes_on_after_receiving_was_paused(backend) {
         let limit = Duration::from_millis(300);
@@ -134,7 +128,8 @@ on_both! {
         let (peer, id) = harness.connect_known();
         write_until_held_back(&harness, &peer);
         reset(peer);
-        assert_eq!(harness.log.closed(id), CloseReason::Reset);
+        let reason = harness.log.closed(id);
+        assert!(is_end_by_reset(reason), "{reason}");
         assert_eq!(harness.finish().queued_bytes, 0);
     }
 
@@ -376,8 +371,7 @@ on_both! {
 
     fn many_hostile_peers_at_once_disturb_nobody_and_leave_nothing_open(backend) {
         let _alone = alone();
-        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        let before = descriptors();
+        let before = open_descriptors();
         let options = Options {
             workers: 2,
             first_frame_timeout: FirstFrameTimeout::After(Duration::from_millis(500)),
@@ -434,8 +428,9 @@ on_both! {
         let stats = harness.finish();
         let reasons: Vec<_> = stats.closed_by().filter(|(_, count)| *count > 0).collect();
         println!("{backend}: {reasons:?}");
-        assert_eq!(stats.opened, 1_002);
+        // One that resets before it was accepted is not opened on Windows.
+        assert!(stats.opened == 1_002 || cfg!(windows) && stats.opened < 1_002, "{stats:?}");
         // Other tests of this process open and close some too.
-        eventually("nothing is left open", || descriptors() <= before);
+        eventually("nothing is left open", || open_descriptors() <= before);
     }
 }

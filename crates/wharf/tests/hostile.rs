@@ -23,10 +23,6 @@ fn length() -> Framing {
     Framing::length_prefixed(prefix(LengthWidth::Four))
 }
 
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 /// A peer attacks; its session must end for the reason given, and the server must be well.
 fn attack(
     backend: Backend,
@@ -53,7 +49,7 @@ fn attack(
     harness.finish();
 }
 
-on_both! {
+on_every_backend! {
     fn garbage_ends_the_session_that_sent_it(backend) {
         let harness = start(backend, length(), pausing(), Behaviour::echo());
         let mut random = Random::new(1);
@@ -159,7 +155,8 @@ on_both! {
             write(&peer, b"\0\0\0\x09fourbyt");
             eventually("it has come", || harness.handle.stats().received_bytes.is_multiple_of(11));
             reset(peer);
-            assert_eq!(harness.log.closed(id), CloseReason::Reset);
+            let reason = harness.log.closed(id);
+            assert!(is_end_by_reset(reason), "{reason}");
         }
         round_trip(&harness.connect(), b"\0\0\0\x05hello");
         harness.settle();
@@ -197,7 +194,10 @@ on_both! {
                 reset(peer);
             }
         }
-        eventually("all were seen", || harness.handle.stats().accepted == 501);
+        // Whoever came before the one that is served has been accepted. On Windows those that had
+        // reset by then are not counted.
+        round_trip(&harness.connect(), b"\0\0\0\x05hello");
+        assert!(harness.handle.stats().accepted == 502 || cfg!(windows));
         harness.settle();
         // Other tests of this process open and close some too.
         eventually("nothing is left open", || open_descriptors() <= before);

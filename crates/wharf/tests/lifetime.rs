@@ -35,7 +35,7 @@ fn roomy() -> Options {
     Options { send_queue_bytes_max: MORE_THAN_THE_KERNEL_TAKES, ..pausing() }
 }
 
-on_both! {
+on_every_backend! {
     fn the_peer_ends_its_stream(backend) {
         ends(backend, Behaviour::silent(), |harness, peer, id| {
             peer.shutdown(Shutdown::Write).unwrap();
@@ -47,7 +47,8 @@ on_both! {
     fn the_peer_resets(backend) {
         ends(backend, Behaviour::silent(), |harness, peer, id| {
             reset(peer);
-            assert_eq!(harness.log.closed(id), CloseReason::Reset);
+            let reason = harness.log.closed(id);
+            assert!(is_end_by_reset(reason), "{reason}");
         });
     }
 
@@ -67,7 +68,8 @@ on_both! {
             reset(peer);
             go.send(()).unwrap();
             // What had come before the reset may be lost with it, or be delivered first.
-            assert_eq!(harness.log.closed(id), CloseReason::Reset);
+            let reason = harness.log.closed(id);
+            assert!(is_end_by_reset(reason), "{reason}");
         }
         harness.finish();
     }
@@ -88,7 +90,9 @@ on_both! {
         let stats = harness.finish();
         let resets = stats.closed_like(CloseReason::Reset);
         println!("{backend}: {} opened, {resets} were reset", stats.opened);
-        assert_eq!(stats.opened, resets + 1);
+        let ends = stats.closed_like(CloseReason::PeerClosed);
+        assert_eq!(stats.opened, resets + ends);
+        assert!(ends == 1 || under_wine(), "{ends}"); // see `is_end_by_reset`
     }
 
     fn a_callback_closes_with_a_last_word(backend) {

@@ -20,7 +20,7 @@ fn length() -> Framing {
     Framing::length_prefixed(LengthPrefix::default())
 }
 
-on_both! {
+on_every_backend! {
     fn a_session_that_says_nothing_is_idle(backend) {
         let options = Options { idle_timeout: Some(SHORT), ..one_worker() };
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());

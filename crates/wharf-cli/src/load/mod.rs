@@ -52,7 +52,7 @@ pub(crate) enum Load {
     /// Linux takes such a port again after 1 s (net.ipv4.tcp_tw_reuse = 2, the default): one
     /// target takes 4,000 connections/s for ever, but no more than some 14,000. To go faster, or
     /// over 470/s elsewhere, give --target several times (127.0.0.1, 127.0.0.2, …): each has ports
-    /// of its own.
+    /// of its own. Windows has 16,384 (netsh int ipv4 show dynamicport tcp) unless told otherwise.
     Churn(churn::ChurnLoad),
     /// Sessions that answer once, sit for a while, and must then still answer.
     Idle(idle::IdleLoad),
@@ -176,12 +176,40 @@ fn run_seed() -> u64 {
 
 /// What an error of the operating system means for one who connects, and what helps.
 fn connect_remedy(error: &std::io::Error) -> &'static str {
-    const EMFILE: i32 = 24;
+    /// No descriptor is left (EMFILE, WSAEMFILE).
+    const NO_DESCRIPTOR: i32 = if cfg!(windows) { 10_024 } else { 24 };
+    /// How Windows says that no port is free, when it does not say so (WSAENOBUFS, WSAEADDRINUSE).
+    const NO_PORT: [i32; 2] = [10_055, 10_048];
     match (error.kind(), error.raw_os_error()) {
-        (std::io::ErrorKind::AddrNotAvailable, _) => {
-            " (no port is free for this target: give --target more addresses, e.g. 127.0.0.2)"
-        }
-        (_, Some(EMFILE)) => " (raise `ulimit -n`)",
+        (std::io::ErrorKind::AddrNotAvailable, _) => NO_PORT_IS_FREE,
+        (_, Some(code)) if cfg!(windows) && NO_PORT.contains(&code) => NO_PORT_IS_FREE,
+        (_, Some(NO_DESCRIPTOR)) if cfg!(windows) => " (this process may have no more sockets)",
+        (_, Some(NO_DESCRIPTOR)) => " (raise `ulimit -n`)",
         _ => "",
+    }
+}
+
+const NO_PORT_IS_FREE: &str =
+    " (no port is free for this target: give --target more addresses, e.g. 127.0.0.2)";
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn whoever_runs_out_of_ports_or_descriptors_is_told_what_helps() {
+        let (ports, descriptors): (&[i32], i32) =
+            if cfg!(windows) { (&[10_048, 10_049, 10_055], 10_024) } else { (&[99], 24) };
+        if cfg!(any(windows, target_os = "linux")) {
+            for code in ports {
+                let remedy = connect_remedy(&Error::from_raw_os_error(*code));
+                assert!(remedy.contains("--target"), "{code}: {remedy}");
+            }
+            assert_ne!(connect_remedy(&Error::from_raw_os_error(descriptors)), "");
+        }
+        let refused = Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect_remedy(&refused), "");
     }
 }

@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
+#[cfg(unix)]
 use std::time::{Duration, Instant};
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
 /// Longer than anything here takes, even on a machine that does much else.
+#[cfg(unix)]
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub(crate) fn stdout_json(output: &Output) -> serde_json::Value {
 }
 
 /// Waits until something holds.
+#[cfg(unix)]
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -93,10 +96,12 @@ impl EchoServer {
         &self.address
     }
 
+    #[cfg(unix)]
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
+    #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args([format!("-{name}"), pid]).status().unwrap();
@@ -104,6 +109,7 @@ impl EchoServer {
     }
 
     /// Its exit code and its lines, once it has ended.
+    #[cfg(unix)]
     pub(crate) fn wait(mut self) -> (Option<i32>, Vec<String>) {
         let mut code = None;
         until("the server ends", || {
@@ -119,6 +125,7 @@ impl EchoServer {
     }
 
     /// Ends it as an operator does; it must end well, having drained.
+    #[cfg(unix)]
     pub(crate) fn terminate(self) -> Vec<String> {
         self.signal("TERM");
         let reads = self.reader.is_some();
@@ -126,6 +133,17 @@ impl EchoServer {
         assert_eq!(code, Some(0), "{lines:?}");
         assert!(!reads || lines.iter().any(|line| line.contains("drained")), "{lines:?}");
         lines
+    }
+
+    /// Kills it, and gives its lines. Windows has a Ctrl-Break for a process, but safe code cannot
+    /// send it; `ci/windows.sh` tests that drain.
+    #[cfg(windows)]
+    pub(crate) fn terminate(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(stderr, "", "nothing to complain of");
+        self.reader.take().map(|reader| reader.join().unwrap()).unwrap_or_default()
     }
 }
 

@@ -1,0 +1,36 @@
+//! What an operator says to a running server: SIGINT or SIGTERM; on Windows Ctrl-C or Ctrl-Break.
+//!
+//! A crate for each system. `ctrlc` knows Unix too, but there it takes SIGHUP along with SIGTERM or
+//! leaves both out, and a server that was started under `nohup` must not end with its terminal.
+
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+
+/// From now on each signal is one item.
+#[cfg(unix)]
+pub(crate) fn listen() -> io::Result<Receiver<()>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for _signal in signals.forever() {
+            // Nobody listens any more only when the process ends.
+            let _ = tell.send(());
+        }
+    });
+    Ok(told)
+}
+
+/// From now on each signal is one item. A console window that is closed is one too, but Windows
+/// ends the process without waiting for what follows from it.
+#[cfg(windows)]
+pub(crate) fn listen() -> io::Result<Receiver<()>> {
+    let (tell, told) = channel();
+    ctrlc::set_handler(move || {
+        // As above.
+        let _ = tell.send(());
+    })
+    .map_err(io::Error::other)?;
+    Ok(told)
+}
