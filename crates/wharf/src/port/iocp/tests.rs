@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -17,7 +18,7 @@ use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
     Token,
 };
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 
 /// An operation outside of every record; leaked, as what the OS may touch must not end too early.
 fn bare(kind: OperationKind) -> &'static Overlapped {
@@ -256,6 +257,44 @@ fn a_record_is_used_again_after_all_others_and_with_another_generation() {
     drop(port.deregister(second));
     assert_eq!((register(&mut port), register(&mut port)), (first, second));
     assert_ne!(port.shared.record(first).generation(), generation);
+}
+
+/// The cancel comes as soon as the operation is said to be outstanding, which is before the OS has
+/// it: the post must find its mark.
+#[test]
+fn a_cancel_that_overtakes_the_post_is_not_lost() {
+    const ROUNDS: u32 = 1_000;
+    let shared = SharedPort::for_test();
+    let mut port = IocpPort::join(shared.clone()).unwrap();
+    let (ours, _peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    let ended = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                while !shared.record(ours).is_outstanding(OperationKind::Receive)
+                    || ended.load(Ordering::SeqCst) < round
+                {
+                    std::hint::spin_loop();
+                }
+                shared.cancel(ours, OperationKind::Receive);
+            }
+        });
+        for round in 0..ROUNDS {
+            port.post(ours, Operation::Receive).unwrap();
+            let take = |completion: Completion<'_>| {
+                let outcome = completion.outcome;
+                assert!(matches!(outcome, Outcome::Received(Err(Failure::Cancelled))));
+                ended.fetch_add(1, Ordering::SeqCst);
+            };
+            port.wait(Some(BOUND), &mut { take }).unwrap();
+            if ended.load(Ordering::SeqCst) == round {
+                // So that the other thread ends too.
+                ended.store(ROUNDS, Ordering::SeqCst);
+                panic!("cancel {round} was lost");
+            }
+        }
+    });
 }
 
 #[test]
