@@ -112,7 +112,9 @@ pub(super) fn received(result: Result<u32, Fault>, marks: Marks) -> Result<usize
     }
 }
 
-/// Bytes that left, or why none did.
+/// Bytes that left, or why none did. Of a send that was cancelled that is as good as the OS says it:
+/// Wine tells what had left, while Windows may tell nothing of it. So a cancelled send is for a
+/// socket that nothing more will be sent on.
 pub(super) fn sent(result: Result<u32, Fault>, marks: Marks) -> Result<usize, Failure> {
     match result {
         Ok(count) => Ok(count as usize),
