@@ -164,7 +164,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    #[cfg(all(unix, test))]
+    #[cfg(test)]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }

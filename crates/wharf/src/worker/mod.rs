@@ -30,7 +30,6 @@ mod receive;
 #[cfg(test)]
 mod refused_posts;
 mod session;
-#[cfg(unix)]
 #[cfg(test)]
 mod shared_port;
 

@@ -1,6 +1,9 @@
-//! Tests of workers that share one port, on systems whose ports are not shared: several handles to
-//! one readiness port, any of which takes any completion. So what IOCP asks of the engine is tried
-//! on every system, by the same engine.
+//! Tests of workers that share one port: of IOCP on Windows, and elsewhere of several handles to one
+//! readiness port ([`handles`]), any of which takes any completion. So what IOCP asks of the engine
+//! is tried on every system, by the same engine.
+
+#[cfg(unix)]
+mod handles;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -9,215 +12,33 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-
-use crate::buffer::SendBatch;
-use crate::port::readiness::ReadinessPort;
-use crate::port::{
-    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
-    Poster, Refused, Registration, Sink, Token, Wake, Waker,
-};
 use crate::server::{Running, start_on};
 use crate::{
     Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
     SessionId, acceptor,
 };
 
-/// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
-const LOOK_AGAIN: Duration = Duration::from_micros(50);
-
-/// What all handles share.
-struct Shared {
-    port: Mutex<Option<ReadinessPort>>,
-    handles: AtomicUsize,
-    wake: Arc<WakeMark>,
-    /// Completions that were taken and not delivered yet, by whichever handle comes first.
-    taken: Mutex<Vec<Owned>>,
+#[cfg(unix)]
+fn port_maker(
+    _: &Options,
+) -> impl Fn() -> io::Result<handles::SharedHandle> + Clone + Send + 'static {
+    let shared = handles::Shared::new();
+    move || handles::SharedHandle::join(shared.clone())
 }
 
-/// Ends the wait of one handle.
-#[derive(Debug, Default)]
-struct WakeMark(AtomicBool);
-
-impl Wake for WakeMark {
-    fn wake(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+#[cfg(windows)]
+fn port_maker(
+    options: &Options,
+) -> impl Fn() -> io::Result<crate::port::iocp::IocpPort> + Clone + Send + 'static {
+    use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
+    let sizes = IocpSizes {
+        concurrent_threads: options.workers as u32,
+        accepts_outstanding: options.accepts_outstanding,
+        synchronous_completions_max: options.synchronous_completions_max,
+    };
+    let shared = SharedPort::new(sizes).unwrap();
+    move || IocpPort::join(shared.clone())
 }
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
-struct SharedHandle {
-    shared: Arc<Shared>,
-    sockets: HashMap<u32, Box<Socket>>,
-}
-
-/// A completion that outlives the call of the sink.
-struct Owned {
-    token: Token,
-    outcome: OwnedOutcome,
-    more: bool,
-}
-
-enum OwnedOutcome {
-    Accepted(Result<Accepted, Failure>),
-    Connected(Result<(), Failure>),
-    Received(Result<Vec<u8>, Failure>),
-    Other(Outcome<'static>),
-}
-
-impl Owned {
-    fn of(completion: Completion<'_>) -> Owned {
-        let Completion { token, outcome, more } = completion;
-        let outcome = match outcome {
-            Outcome::Accepted(result) => OwnedOutcome::Accepted(result),
-            Outcome::Connected(result) => OwnedOutcome::Connected(result),
-            Outcome::Received(result) => OwnedOutcome::Received(result.map(<[u8]>::to_vec)),
-            Outcome::ReceivedInto(ring, result) => {
-                OwnedOutcome::Other(Outcome::ReceivedInto(ring, result))
-            }
-            Outcome::Sent(batch, result) => OwnedOutcome::Other(Outcome::Sent(batch, result)),
-        };
-        Owned { token, outcome, more }
-    }
-
-    fn deliver<S: Sink>(self, sink: &mut S) {
-        let Owned { token, outcome, more } = self;
-        match outcome {
-            OwnedOutcome::Accepted(result) => {
-                sink.take(Completion { token, outcome: Outcome::Accepted(result), more });
-            }
-            OwnedOutcome::Connected(result) => {
-                sink.take(Completion { token, outcome: Outcome::Connected(result), more });
-            }
-            OwnedOutcome::Received(Ok(bytes)) => {
-                sink.take(Completion { token, outcome: Outcome::Received(Ok(&bytes)), more });
-            }
-            OwnedOutcome::Received(Err(failure)) => {
-                sink.take(Completion { token, outcome: Outcome::Received(Err(failure)), more });
-            }
-            OwnedOutcome::Other(outcome) => sink.take(Completion { token, outcome, more }),
-        }
-    }
-}
-
-impl Shared {
-    fn new() -> Arc<Self> {
-        let port = Mutex::new(Some(ReadinessPort::new().unwrap()));
-        let (wake, taken) = (Arc::default(), Mutex::default());
-        Arc::new(Shared { port, handles: AtomicUsize::new(0), wake, taken })
-    }
-
-    fn with<R>(&self, act: impl FnOnce(&mut ReadinessPort) -> R) -> R {
-        act(self.port.lock().unwrap().as_mut().expect("some handle is open"))
-    }
-}
-
-impl SharedHandle {
-    fn join(shared: Arc<Shared>) -> io::Result<Self> {
-        shared.handles.fetch_add(1, Ordering::SeqCst);
-        Ok(SharedHandle { shared, sockets: HashMap::new() })
-    }
-}
-
-impl CompletionPort for SharedHandle {
-    const SHARED: bool = true;
-
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.shared.with(|port| port.register(socket, token))
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.sockets.remove(&registration.0);
-        self.shared.with(|port| port.deregister(registration))
-    }
-
-    fn socket(&self, registration: Registration) -> &Socket {
-        &self.sockets[&registration.0]
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.shared.with(|port| port.shutdown(registration, how));
-    }
-
-    fn post(
-        &mut self,
-        registration: Registration,
-        operation: Operation,
-    ) -> Result<(), Refused<Operation>> {
-        self.shared.with(|port| port.post(registration, operation))
-    }
-
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.shared.with(|port| port.cancel(registration, kind));
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            let mut taken = Vec::new();
-            self.shared.with(|port| {
-                port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| {
-                    taken.push(Owned::of(completion));
-                })
-            })?;
-            // Half of them are left for whoever comes first, as an unfair kernel might.
-            let mut others = self.shared.taken.lock().unwrap();
-            let mut mine = std::mem::take(&mut *others);
-            others.extend(taken.split_off(taken.len().div_ceil(2)));
-            drop(others);
-            mine.append(&mut taken);
-            let over = until.is_some_and(|until| Instant::now() >= until);
-            if mine.is_empty() && !over && !self.shared.wake.0.swap(false, Ordering::SeqCst) {
-                std::thread::sleep(LOOK_AGAIN);
-                continue;
-            }
-            for owned in mine {
-                owned.deliver(sink);
-            }
-            return Ok(());
-        }
-    }
-
-    fn waker(&self) -> Waker {
-        self.shared.wake.clone()
-    }
-
-    fn poster(&self) -> Option<Poster> {
-        Some(self.shared.clone())
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            for owned in std::mem::take(&mut *self.shared.taken.lock().unwrap()) {
-                owned.deliver(sink);
-            }
-            if let Some(port) = self.shared.port.lock().unwrap().take() {
-                port.close(sink);
-            }
-        }
-    }
-}
-
-impl PostAnywhere for Shared {
-    fn post_send(
-        &self,
-        registration: Registration,
-        batch: Box<SendBatch>,
-    ) -> Result<(), Refused<Box<SendBatch>>> {
-        let posted = self.with(|port| port.post(registration, Operation::Send(batch)));
-        posted.map_err(|refused| match refused.given_back {
-            Operation::Send(given_back) => Refused { given_back, error: refused.error },
-            _ => unreachable!("a send was posted"),
-        })
-    }
-}
-
-// ---- The servers ------------------------------------------------------------------------------
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -303,8 +124,7 @@ impl Trial {
         let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let notes = Arc::new(Notes::default());
-        let shared = Shared::new();
-        let make_port = move || SharedHandle::join(shared.clone());
+        let make_port = port_maker(&options);
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
         let started = start_on(make_port, framing, &options, vec![listener], &handler);
         let Ok(running) = started else { panic!("not started") };
@@ -376,11 +196,20 @@ fn round_trip(mut peer: &TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// Both ways for a quiet session to wait.
+/// Both ways for a quiet session to wait, and on Windows with and without taking what succeeds at
+/// once past the port.
 fn both(test: impl Fn(Options)) {
     for idle_receive in [IdleReceive::ZeroByte, IdleReceive::Buffered] {
-        let backpressure = Backpressure::PauseReceive;
-        test(Options { idle_receive, backpressure, ..Options::default() });
+        for synchronous_completions_max in if cfg!(windows) { &[0, 8][..] } else { &[0] } {
+            let backpressure = Backpressure::PauseReceive;
+            let synchronous_completions_max = *synchronous_completions_max;
+            test(Options {
+                idle_receive,
+                backpressure,
+                synchronous_completions_max,
+                ..Options::default()
+            });
+        }
     }
 }
 
@@ -523,8 +352,11 @@ fn closes_sends_and_resets_race_and_every_session_ends_once() {
             }
             over.store(true, Ordering::Relaxed);
         });
-        eventually("all have ended", || trial.handle().stats().live == 0);
-        assert_eq!(trial.handle().stats().opened, 600);
+        eventually("all have come and ended", || {
+            let stats = trial.handle().stats();
+            // Some systems do not accept a peer that has reset already.
+            stats.live == 0 && stats.opened + stats.accept_failures == 600
+        });
         trial.finish();
     });
 }

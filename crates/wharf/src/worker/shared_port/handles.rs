@@ -1,0 +1,211 @@
+//! Several handles to one readiness port, for systems whose ports are not shared.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::buffer::SendBatch;
+use crate::port::readiness::ReadinessPort;
+use crate::port::{
+    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
+    Poster, Refused, Registration, Sink, Token, Wake, Waker,
+};
+
+/// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
+
+/// What all handles share.
+pub(super) struct Shared {
+    port: Mutex<Option<ReadinessPort>>,
+    handles: AtomicUsize,
+    wake: Arc<WakeMark>,
+    /// Completions that were taken and not delivered yet, by whichever handle comes first.
+    taken: Mutex<Vec<Owned>>,
+}
+
+/// Ends the wait of one handle.
+#[derive(Debug, Default)]
+struct WakeMark(AtomicBool);
+
+impl Wake for WakeMark {
+    fn wake(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+pub(super) struct SharedHandle {
+    shared: Arc<Shared>,
+    sockets: HashMap<u32, Box<Socket>>,
+}
+
+/// A completion that outlives the call of the sink.
+struct Owned {
+    token: Token,
+    outcome: OwnedOutcome,
+    more: bool,
+}
+
+enum OwnedOutcome {
+    Accepted(Result<Accepted, Failure>),
+    Connected(Result<(), Failure>),
+    Received(Result<Vec<u8>, Failure>),
+    Other(Outcome<'static>),
+}
+
+impl Owned {
+    fn of(completion: Completion<'_>) -> Owned {
+        let Completion { token, outcome, more } = completion;
+        let outcome = match outcome {
+            Outcome::Accepted(result) => OwnedOutcome::Accepted(result),
+            Outcome::Connected(result) => OwnedOutcome::Connected(result),
+            Outcome::Received(result) => OwnedOutcome::Received(result.map(<[u8]>::to_vec)),
+            Outcome::ReceivedInto(ring, result) => {
+                OwnedOutcome::Other(Outcome::ReceivedInto(ring, result))
+            }
+            Outcome::Sent(batch, result) => OwnedOutcome::Other(Outcome::Sent(batch, result)),
+        };
+        Owned { token, outcome, more }
+    }
+
+    fn deliver<S: Sink>(self, sink: &mut S) {
+        let Owned { token, outcome, more } = self;
+        match outcome {
+            OwnedOutcome::Accepted(result) => {
+                sink.take(Completion { token, outcome: Outcome::Accepted(result), more });
+            }
+            OwnedOutcome::Connected(result) => {
+                sink.take(Completion { token, outcome: Outcome::Connected(result), more });
+            }
+            OwnedOutcome::Received(Ok(bytes)) => {
+                sink.take(Completion { token, outcome: Outcome::Received(Ok(&bytes)), more });
+            }
+            OwnedOutcome::Received(Err(failure)) => {
+                sink.take(Completion { token, outcome: Outcome::Received(Err(failure)), more });
+            }
+            OwnedOutcome::Other(outcome) => sink.take(Completion { token, outcome, more }),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new() -> Arc<Self> {
+        let port = Mutex::new(Some(ReadinessPort::new().unwrap()));
+        let (wake, taken) = (Arc::default(), Mutex::default());
+        Arc::new(Shared { port, handles: AtomicUsize::new(0), wake, taken })
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut ReadinessPort) -> R) -> R {
+        act(self.port.lock().unwrap().as_mut().expect("some handle is open"))
+    }
+}
+
+impl SharedHandle {
+    pub(super) fn join(shared: Arc<Shared>) -> io::Result<Self> {
+        shared.handles.fetch_add(1, Ordering::SeqCst);
+        Ok(SharedHandle { shared, sockets: HashMap::new() })
+    }
+}
+
+impl CompletionPort for SharedHandle {
+    const SHARED: bool = true;
+
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        self.shared.with(|port| port.register(socket, token))
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.sockets.remove(&registration.0);
+        self.shared.with(|port| port.deregister(registration))
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        &self.sockets[&registration.0]
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.shared.with(|port| port.shutdown(registration, how));
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        self.shared.with(|port| port.post(registration, operation))
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.shared.with(|port| port.cancel(registration, kind));
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let mut taken = Vec::new();
+            self.shared.with(|port| {
+                port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| {
+                    taken.push(Owned::of(completion));
+                })
+            })?;
+            // Half of them are left for whoever comes first, as an unfair kernel might.
+            let mut others = self.shared.taken.lock().unwrap();
+            let mut mine = std::mem::take(&mut *others);
+            others.extend(taken.split_off(taken.len().div_ceil(2)));
+            drop(others);
+            mine.append(&mut taken);
+            let over = until.is_some_and(|until| Instant::now() >= until);
+            if mine.is_empty() && !over && !self.shared.wake.0.swap(false, Ordering::SeqCst) {
+                std::thread::sleep(LOOK_AGAIN);
+                continue;
+            }
+            for owned in mine {
+                owned.deliver(sink);
+            }
+            return Ok(());
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.shared.wake.clone()
+    }
+
+    fn poster(&self) -> Option<Poster> {
+        Some(self.shared.clone())
+    }
+
+    fn close<S: Sink>(self, sink: &mut S) {
+        if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            for owned in std::mem::take(&mut *self.shared.taken.lock().unwrap()) {
+                owned.deliver(sink);
+            }
+            if let Some(port) = self.shared.port.lock().unwrap().take() {
+                port.close(sink);
+            }
+        }
+    }
+}
+
+impl PostAnywhere for Shared {
+    fn post_send(
+        &self,
+        registration: Registration,
+        batch: Box<SendBatch>,
+    ) -> Result<(), Refused<Box<SendBatch>>> {
+        let posted = self.with(|port| port.post(registration, Operation::Send(batch)));
+        posted.map_err(|refused| match refused.given_back {
+            Operation::Send(given_back) => Refused { given_back, error: refused.error },
+            _ => unreachable!("a send was posted"),
+        })
+    }
+}
