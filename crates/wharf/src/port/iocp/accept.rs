@@ -114,7 +114,7 @@ impl Place {
     pub(super) unsafe fn accept(
         &self,
         extensions: &Extensions,
-        listener: &Socket,
+        listener: SOCKET,
         family: Domain,
     ) -> Result<Started, u32> {
         let made = Socket::new(family, Type::STREAM, Some(Protocol::TCP));
@@ -128,7 +128,7 @@ impl Place {
         // the OS's until the packet has been taken (invariant 7); the lengths are right.
         let succeeded = unsafe {
             accept_ex(
-                raw(listener),
+                listener,
                 accepting,
                 self.addresses.get().cast(),
                 0,

@@ -2,8 +2,12 @@
 //!
 //! The array of buffers is read during the call, so it may be a local variable; what the buffers
 //! point to, and the OVERLAPPED, belong to the OS until the packet has been taken (invariant 7).
+//!
+//! The socket is given by its number: before the call has returned, another thread may have taken
+//! the packet, dealt with it, and ended the registration that the socket rests in.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::windows::io::AsRawSocket;
 use std::ptr;
 
@@ -31,7 +35,7 @@ pub(super) enum Started {
 /// The operation was begun and prepared, and what the buffers point to stays where it is, and
 /// nobody else touches it, until its packet has been taken (invariant 7).
 pub(super) unsafe fn receive(
-    socket: &Socket,
+    socket: SOCKET,
     buffers: &mut [IoSliceMut<'_>],
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
@@ -40,7 +44,7 @@ pub(super) unsafe fn receive(
     // the flags. The rest is the caller's promise.
     let failed = unsafe {
         WSARecv(
-            raw(socket),
+            socket,
             buffers.as_ptr().cast::<WSABUF>(),
             buffers.len() as u32,
             ptr::null_mut(),
@@ -55,7 +59,7 @@ pub(super) unsafe fn receive(
 /// # Safety
 /// As of [`receive`]; the buffers are only read.
 pub(super) unsafe fn send(
-    socket: &Socket,
+    socket: SOCKET,
     buffers: &[IoSlice<'_>],
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
@@ -63,7 +67,7 @@ pub(super) unsafe fn send(
     // is the caller's promise.
     let failed = unsafe {
         WSASend(
-            raw(socket),
+            socket,
             buffers.as_ptr().cast::<WSABUF>(),
             buffers.len() as u32,
             ptr::null_mut(),
@@ -79,17 +83,15 @@ pub(super) unsafe fn send(
 /// The operation was begun and prepared.
 pub(super) unsafe fn connect(
     extensions: &Extensions,
-    socket: &Socket,
+    socket: SOCKET,
     address: &SockAddr,
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
-    // ConnectEx wants the socket bound. One that is says so, and is taken as it is.
-    let _ = socket.bind(&wildcard(address));
     let Some(connect_ex) = extensions.connect_ex else { unreachable!("loaded with the port") };
     // SAFETY: the address is read during the call alone; there are no bytes to send with it.
     let succeeded = unsafe {
         connect_ex(
-            raw(socket),
+            socket,
             address.as_ptr().cast(),
             address.len(),
             ptr::null(),
@@ -101,13 +103,13 @@ pub(super) unsafe fn connect(
     started_if(succeeded)
 }
 
-fn wildcard(address: &SockAddr) -> SockAddr {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-    if address.is_ipv6() {
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()
-    } else {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()
-    }
+/// ConnectEx wants the socket bound. One that is says so, and is taken as it is.
+pub(super) fn bind_for_connect(socket: &Socket, to: &SocketAddr) {
+    let wildcard = match to {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let _ = socket.bind(&wildcard.into());
 }
 
 /// Makes a connected socket a whole one, with addresses and a shutdown, and looks whether it is

@@ -27,6 +27,7 @@ const NET_RESET: u32 = winsock::WSAENETRESET as u32;
 const TIMED_OUT: u32 = winsock::WSAETIMEDOUT as u32;
 const SHUT_DOWN: u32 = winsock::WSAESHUTDOWN as u32;
 const DISCONNECTED: u32 = winsock::WSAEDISCON as u32;
+const NOT_CONNECTED: u32 = winsock::WSAENOTCONN as u32;
 const NOT_A_SOCKET: u32 = winsock::WSAENOTSOCK as u32;
 const TOO_MANY_SOCKETS: u32 = winsock::WSAEMFILE as u32;
 const NO_BUFFERS: u32 = winsock::WSAENOBUFS as u32;
@@ -86,7 +87,8 @@ pub(super) fn is_shortage(code: u32) -> bool {
     )
 }
 
-/// Of an accept: the peer gave up before it was accepted. The listener is well.
+/// Of an accept: the peer gave up before it was accepted. The listener is well. (Wine 8 then finds
+/// that what it has accepted is not connected.)
 pub(super) fn is_of_the_peer(code: u32) -> bool {
     matches!(
         code,
@@ -95,6 +97,7 @@ pub(super) fn is_of_the_peer(code: u32) -> bool {
             | CONNECTION_RESET
             | CONNECTION_ABORTED
             | NET_RESET
+            | NOT_CONNECTED
     )
 }
 
@@ -109,7 +112,9 @@ pub(super) fn received(result: Result<u32, Fault>, marks: Marks) -> Result<usize
     }
 }
 
-/// Bytes that left, or why none did.
+/// Bytes that left, or why none did. Of a send that was cancelled that is as good as the OS says it:
+/// Wine tells what had left, while Windows may tell nothing of it. So a cancelled send is for a
+/// socket that nothing more will be sent on.
 pub(super) fn sent(result: Result<u32, Fault>, marks: Marks) -> Result<usize, Failure> {
     match result {
         Ok(count) => Ok(count as usize),

@@ -172,7 +172,7 @@ impl SharedPort {
         // packet (invariant 2).
         let started = unsafe {
             place.overlapped.prepare(index, record.generation());
-            place.accept(&self.extensions, record.socket(), accepting.family())
+            place.accept(&self.extensions, socket, accepting.family())
         };
         match started {
             Ok(Started::Outstanding) => {
@@ -191,8 +191,8 @@ impl SharedPort {
         // SAFETY: begun by this call, which alone has the operation until the OS does.
         let started = unsafe {
             connect.overlapped.prepare(index, record.generation());
-            let address = address.into();
-            calls::connect(&self.extensions, record.socket(), &address, &connect.overlapped)
+            calls::bind_for_connect(record.socket(), &address);
+            calls::connect(&self.extensions, socket, &address.into(), &connect.overlapped)
         };
         match started {
             Ok(Started::Outstanding) => {
@@ -247,11 +247,11 @@ impl SharedPort {
                     let [first, second] = ring.free_segments();
                     let count = if second.is_empty() { 1 } else { 2 };
                     let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
-                    calls::receive(record.socket(), &mut buffers[..count], &receive.overlapped)
+                    calls::receive(socket, &mut buffers[..count], &receive.overlapped)
                 }
                 _ => {
                     let mut none = [IoSliceMut::new(&mut [])];
-                    calls::receive(record.socket(), &mut none, &receive.overlapped)
+                    calls::receive(socket, &mut none, &receive.overlapped)
                 }
             }
         };
@@ -283,7 +283,7 @@ impl SharedPort {
                 return Ok(());
             }
             let socket = record.raw_socket();
-            let started = calls::send(record.socket(), &slices[..count], &send.overlapped);
+            let started = calls::send(socket, &slices[..count], &send.overlapped);
             self.settle(record, &send.overlapped, &send.state, socket, started, way)
         };
         let Err(code) = started else {

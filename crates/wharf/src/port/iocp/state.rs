@@ -93,6 +93,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::sync::AtomicBool;
 
     #[test]
     fn a_mark_is_of_the_operation_that_is_outstanding_and_of_no_other() {
@@ -110,6 +111,30 @@ mod tests {
         assert!(marks.has(CANCELLED) && !marks.has(SHUT));
         state.begin(OperationKind::Send);
         assert!(!state.is_asked_to_end());
+    }
+
+    #[test]
+    fn a_cancel_at_work_never_meets_the_operation_that_comes_after_the_one_it_is_for() {
+        let (state, has_begun) = (State::default(), AtomicBool::new(false));
+        state.begin(OperationKind::Receive);
+        std::thread::scope(|scope| {
+            state.ask(CANCELLED, || {
+                // It completes just now, and is posted anew at once.
+                state.end();
+                scope.spawn(|| {
+                    state.begin(OperationKind::Receive);
+                    has_begun.store(true, Ordering::SeqCst);
+                });
+                while !state.is_outstanding() {
+                    std::thread::yield_now();
+                }
+                for _ in 0..1_000 {
+                    assert!(!has_begun.load(Ordering::SeqCst), "it went ahead");
+                    std::thread::yield_now();
+                }
+            });
+        });
+        assert!(has_begun.load(Ordering::SeqCst) && !state.is_asked_to_end());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -17,7 +18,7 @@ use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
     Token,
 };
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 
 /// An operation outside of every record; leaked, as what the OS may touch must not end too early.
 fn bare(kind: OperationKind) -> &'static Overlapped {
@@ -55,7 +56,7 @@ fn an_array_of_buffers_may_be_a_local_variable() {
         let (first, second) = memory.split_at_mut(8);
         let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
         // SAFETY: the overlapped and the memory are leaked, and looked at after the packet.
-        let started = unsafe { calls::receive(&ours, &mut buffers, receive) };
+        let started = unsafe { calls::receive(calls::raw(&ours), &mut buffers, receive) };
         assert_eq!(started, Ok(Started::Outstanding));
         let [one, other] = &mut elsewhere;
         buffers = [IoSliceMut::new(one), IoSliceMut::new(other)];
@@ -75,7 +76,7 @@ fn an_array_of_buffers_may_be_a_local_variable() {
         let (first, second) = content.split_at(1_000_000);
         let mut buffers = [IoSlice::new(first), IoSlice::new(second)];
         // SAFETY: as above.
-        let started = unsafe { calls::send(&ours, &buffers, send) };
+        let started = unsafe { calls::send(calls::raw(&ours), &buffers, send) };
         assert_eq!(started, Ok(Started::Outstanding));
         buffers = [IoSlice::new(&elsewhere[0]), IoSlice::new(&elsewhere[1])];
         std::hint::black_box(&mut buffers);
@@ -230,6 +231,7 @@ fn a_socket_without_a_connection_is_told_so_by_a_completion() {
     trial.finish();
 }
 
+#[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "invariant 5")]
 fn a_packet_of_what_is_not_outstanding_is_noticed() {
@@ -255,6 +257,44 @@ fn a_record_is_used_again_after_all_others_and_with_another_generation() {
     drop(port.deregister(second));
     assert_eq!((register(&mut port), register(&mut port)), (first, second));
     assert_ne!(port.shared.record(first).generation(), generation);
+}
+
+/// The cancel comes as soon as the operation is said to be outstanding, which is before the OS has
+/// it: the post must find its mark.
+#[test]
+fn a_cancel_that_overtakes_the_post_is_not_lost() {
+    const ROUNDS: u32 = 1_000;
+    let shared = SharedPort::for_test();
+    let mut port = IocpPort::join(shared.clone()).unwrap();
+    let (ours, _peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    let ended = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                while !shared.record(ours).is_outstanding(OperationKind::Receive)
+                    || ended.load(Ordering::SeqCst) < round
+                {
+                    std::hint::spin_loop();
+                }
+                shared.cancel(ours, OperationKind::Receive);
+            }
+        });
+        for round in 0..ROUNDS {
+            port.post(ours, Operation::Receive).unwrap();
+            let take = |completion: Completion<'_>| {
+                let outcome = completion.outcome;
+                assert!(matches!(outcome, Outcome::Received(Err(Failure::Cancelled))));
+                ended.fetch_add(1, Ordering::SeqCst);
+            };
+            port.wait(Some(BOUND), &mut { take }).unwrap();
+            if ended.load(Ordering::SeqCst) == round {
+                // So that the other thread ends too.
+                ended.store(ROUNDS, Ordering::SeqCst);
+                panic!("cancel {round} was lost");
+            }
+        }
+    });
 }
 
 #[test]
