@@ -164,7 +164,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    #[cfg(test)]
+    #[cfg(all(unix, test))]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }

@@ -98,6 +98,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "iocp tells them apart itself"))]
     pub(crate) fn kind(&self) -> OperationKind {
         match self {
             Operation::Accept => OperationKind::Accept,

@@ -169,9 +169,9 @@ impl SendQueue {
         self.paused
     }
 
-    /// Whether receiving goes on although it is to pause.
-    pub(crate) fn wants_a_pause(&self, pause_mark: usize) -> bool {
-        self.queued_bytes > pause_mark && !self.paused
+    /// Whether receiving is to pause or to go on, and does not yet.
+    pub(crate) fn pause_is_to_change(&self, pause_mark: usize, resume_mark: usize) -> bool {
+        if self.paused { self.queued_bytes <= resume_mark } else { self.queued_bytes > pause_mark }
     }
 
     /// Asks for the end: nothing is queued any more. A later [`Close::Stop`] overrides a
@@ -261,16 +261,16 @@ mod tests {
     fn a_pause_begins_above_its_mark_and_ends_at_a_lower_one() {
         let mut queue = SendQueue::default();
         push(&mut queue, &[0; 6]).unwrap();
-        assert!(!queue.wants_a_pause(6) && !queue.is_paused(6, 2));
+        assert!(!queue.pause_is_to_change(6, 2) && !queue.is_paused(6, 2));
         push(&mut queue, &[0; 1]).unwrap();
-        assert!(queue.wants_a_pause(6) && queue.is_paused(6, 2));
-        assert!(!queue.wants_a_pause(6), "it has it");
+        assert!(queue.pause_is_to_change(6, 2) && queue.is_paused(6, 2));
+        assert!(!queue.pause_is_to_change(6, 2), "it has it");
         let batch = queue.take(|| 0).unwrap();
         assert!(send(&mut queue, batch, 4).paused);
         assert!(queue.is_paused(6, 2), "between the marks");
         let batch = queue.take(|| 0).unwrap();
         assert!(send(&mut queue, batch, 1).paused, "who looks next ends it");
-        assert!(!queue.is_paused(6, 2));
+        assert!(queue.pause_is_to_change(6, 2) && !queue.is_paused(6, 2));
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn wants_half(&self, slot: &Slot) -> bool {
         let queue = slot.send_queue.lock();
         queue.closing().is_some()
-            || queue.wants_a_pause(self.engine.pause_mark())
+            || queue.pause_is_to_change(self.engine.pause_mark(), self.engine.resume_mark())
             || slot.time_came()
     }
 

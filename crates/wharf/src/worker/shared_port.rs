@@ -407,13 +407,14 @@ fn any_worker_takes_any_completion_and_every_byte_comes_back() {
 fn megabytes_go_both_ways_at_once_and_are_held_back() {
     both(|options| {
         let trial = Trial::echo(options);
-        let bytes = pattern(4 << 20);
+        let bytes = pattern(32 << 20); // more than the kernel takes for who does not read
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     let peer = trial.connect();
                     std::thread::scope(|scope| {
                         scope.spawn(|| (&peer).write_all(&bytes).unwrap());
+                        eventually("it is held back", || trial.handle().stats().receive_pauses > 0);
                         let mut back = vec![0; bytes.len()];
                         (&peer).read_exact(&mut back).unwrap();
                         assert!(back == bytes);
@@ -421,7 +422,6 @@ fn megabytes_go_both_ways_at_once_and_are_held_back() {
                 });
             }
         });
-        assert!(trial.handle().stats().receive_pauses > 0, "nothing was held back");
         trial.finish();
     });
 }
@@ -450,21 +450,17 @@ fn frames_in_parts_are_put_together_in_the_receive_queues_ring() {
 
 #[test]
 fn sends_complete_while_the_handler_of_the_same_session_runs() {
-    // The handler waits for bytes to leave which it has asked another thread to send.
+    // The handler waits until all has left that another thread sends.
     let barrier = Arc::new(Barrier::new(2));
     let in_handler = barrier.clone();
     let trial = Trial::of(Options::default(), Framing::raw(), move |session, _| {
-        in_handler.wait();
+        in_handler.wait(); // the handler runs
+        in_handler.wait(); // the frame is queued
         let began = Instant::now();
-        while session.queued_bytes() == 0 && began.elapsed() < BOUND {
-            std::thread::yield_now();
-        }
-        let queued = session.queued_bytes();
         while session.queued_bytes() > 0 && began.elapsed() < BOUND {
             std::thread::yield_now();
         }
-        session.send(format!("{}", queued > 0 && session.queued_bytes() == 0).as_bytes());
-        in_handler.wait();
+        session.send(format!("{}", session.queued_bytes() == 0).as_bytes());
     });
     let (mut peer, id) = trial.connect_known();
     peer.write_all(b"go").unwrap();
@@ -472,9 +468,9 @@ fn sends_complete_while_the_handler_of_the_same_session_runs() {
     // More than one send: its completion must be taken, and the next posted, by another worker.
     let frame = pattern(200_000);
     trial.handle().send(id, &frame[..]).unwrap();
+    barrier.wait();
     let mut back = vec![0; frame.len()];
     peer.read_exact(&mut back).unwrap();
-    barrier.wait();
     let mut answer = [0; 4];
     peer.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"true");
@@ -510,7 +506,7 @@ fn closes_sends_and_resets_race_and_every_session_ends_once() {
                     scope.spawn(move || {
                         for round in 0..150 {
                             let mut peer = trial.connect();
-                            let _ = peer.write_all(&pattern(round * 11));
+                            let _ = peer.write_all(&pattern(1 + round * 11));
                             if round % 3 == 0 {
                                 let socket = socket2::SockRef::from(&peer);
                                 let _ = socket.set_linger(Some(Duration::ZERO));
@@ -562,13 +558,15 @@ fn what_is_pushed_past_the_pause_mark_from_outside_pauses_receiving_and_it_goes_
         let (mut peer, id) = trial.connect_known();
         round_trip(&peer, b"well");
         let mut pushed = 0;
-        while trial.handle().send(id, vec![9; 10_000]).is_ok() {
-            pushed += 10_000;
-            if trial.handle().stats().receive_pauses > 0 {
-                break;
+        let began = Instant::now();
+        // Until the kernel takes no more for it, and the queue stays full.
+        while trial.handle().stats().receive_pauses == 0 {
+            assert!(began.elapsed() < BOUND, "it does not pause");
+            match trial.handle().send(id, vec![9; 10_000]) {
+                Ok(()) => pushed += 10_000,
+                Err(_) => std::thread::yield_now(),
             }
         }
-        eventually("it pauses", || trial.handle().stats().receive_pauses > 0);
         peer.write_all(b"are you there").unwrap();
         let mut back = vec![0; pushed + 13];
         peer.read_exact(&mut back).unwrap();
