@@ -122,7 +122,7 @@ fn unsafe_code_stands_only_in_the_ports_and_sessions_and_says_why_it_is_safe() {
             let allowed = place.contains("/src/port/") || place.contains("/src/session/");
             assert!(allowed, "{}:{}: unsafe code", path.display(), number + 1);
             let above = &lines[number.saturating_sub(8)..number];
-            // A function says what its caller must see to; a block or an impl, why it is so.
+            // A function says what its callers must see to; a block, why it is safe.
             let note = if code.contains("unsafe fn ") { "# Safety" } else { "SAFETY:" };
             let noted = above.iter().any(|line| line.contains(note));
             assert!(noted, "{}:{}: no SAFETY note", path.display(), number + 1);
