@@ -69,7 +69,12 @@ impl Slot {
         self.time_came.load(Ordering::Relaxed) && self.time_came.swap(false, Ordering::Acquire)
     }
 
+    /// Whether and how it was asked to close. For who attends to the session: whoever asks notes it
+    /// afterwards, so what is not seen here yet is seen by that.
     pub(crate) fn closing(&self) -> Option<Closing> {
+        if !self.count.is_closing() {
+            return None;
+        }
         self.send_queue.lock().closing()
     }
 

@@ -344,7 +344,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Pauses and resumes; delivers what waits; sees the stream's end.
     fn attend_open(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
-        let pauses = slot.send_queue.lock().is_paused(pause_mark, resume_mark);
+        let pauses =
+            pause_mark < usize::MAX && slot.send_queue.lock().is_paused(pause_mark, resume_mark);
         if pauses {
             pause(half, &mut self.stats);
         } else if half.paused {

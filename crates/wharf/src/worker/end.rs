@@ -92,10 +92,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         self.share().give_receive_room(ended.queue.len());
         // It is closing in every case; so nothing that `closed` does can queue or ask anything.
-        slot.send_queue.lock().close(Closing { reason: CloseReason::Local, how: Close::Stop });
-        let reason = slot.closing().map_or(CloseReason::Local, |closing| closing.reason);
+        let (reason, queued_bytes) = {
+            let mut queue = slot.send_queue.lock();
+            queue.close(Closing { reason: CloseReason::Local, how: Close::Stop });
+            let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
+            (reason, queue.queued_bytes())
+        };
         if ended.opened {
-            self.count_closed(reason, slot.send_queue.lock().queued_bytes());
+            self.count_closed(reason, queued_bytes);
         }
         if let Some(state) = ended.state.take() {
             let session = Session { id, slot, desk: &self.desk, peer_address: ended.peer_address };
