@@ -91,7 +91,7 @@ pub(super) fn a_receive_and_a_send_of_one_socket_complete_on_two_threads_at_once
     };
     thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| drive(&mut join(), take.clone(), || takers.lock().len() == 2));
+            scope.spawn(|| drive(&mut join(), take, || takers.lock().len() == 2));
         }
         write(&peer, b"hello");
         is_in_receive.recv_timeout(BOUND).unwrap();
