@@ -92,7 +92,8 @@ impl Acceptor {
     ) {
         let index = (u64::MAX - token.0) as usize;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        listener.outstanding = more;
+        // Workers that share a port may tell of one listener's completions in another order.
+        listener.outstanding &= more;
         match result {
             // Also when the acceptor ends: a cancelled accept may have succeeded, and is refused.
             Ok(accepted) => self.accepted.push_back(accepted),

@@ -179,7 +179,8 @@ pub struct Options {
     /// How many connections the kernel may hold for us before they are accepted. Default 4,096
     /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers.
     pub listen_backlog: u32,
-    /// The most bytes that wait in all receive queues of one worker: frames that have come in part,
+    /// The most bytes that wait in all receive queues of one worker (on Windows, whose workers share
+    /// their sessions, so many for each of them together): frames that have come in part,
     /// and what had come before receiving was paused. A session that would pass it ends, with
     /// [`CloseReason::ReceiveQueueFull`](crate::CloseReason::ReceiveQueueFull). Default 256 MiB:
     /// a thousand sessions that each pause for the first time with a full window received. At
@@ -256,9 +257,11 @@ impl Options {
     /// every session fills every bound at once. It does not count the handler's own state, nor
     /// what the kernel holds.
     pub fn memory_bytes_max(&self) -> u64 {
+        // The ring that a receive goes into on Windows: all of a session's, or that of a frame's rest.
         let own_buffer = match self.idle_receive {
-            IdleReceive::Buffered if cfg!(windows) => self.receive_buffer_bytes,
-            _ => 0,
+            _ if cfg!(not(windows)) => 0,
+            IdleReceive::Buffered => self.receive_buffer_bytes.next_power_of_two(),
+            IdleReceive::ZeroByte => 2 * crate::worker::RECEIVE_ROOM_BYTES_MIN,
         };
         let unfilled = 2 * 64 * 1024; // the last piece of each of two batches
         let session =

@@ -14,7 +14,7 @@ use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
 use crate::port::{Poster, Registration};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
-use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, fence};
 use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
 
@@ -22,6 +22,10 @@ use crate::worker::mailbox::{Mail, Mailbox};
 const BATCHES_AT_REST_MAX: usize = 1024;
 /// What they hold, in bytes.
 pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
+
+const NOT_ENDING: u32 = 0;
+const DRAINING: u32 = 1;
+const STOPPING: u32 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -32,8 +36,10 @@ pub(crate) struct Engine {
     pub(crate) published: Box<[Published]>,
     pub(crate) framing: Framing,
     pub(crate) options: Options,
-    /// Set once, when a drain or stop begins: nothing is admitted any more.
-    ending: AtomicBool,
+    /// That a drain or a stop has begun: nothing is admitted any more.
+    ending: AtomicU32,
+    /// A worker has met a fault of our own, and what it had in hand will never come back.
+    faulted: AtomicBool,
     ended: Mutex<Ended>,
     worker_ended: Condvar,
 }
@@ -47,7 +53,7 @@ pub(crate) struct PortShare {
     pub(crate) timers: Mutex<TimingWheel<SessionId>>,
     pub(crate) acceptor: Mutex<Acceptor>,
     /// Workers that serve it.
-    pub(crate) workers: AtomicU32,
+    workers: AtomicU32,
     /// Sessions assigned to it: what "least loaded" means.
     assigned: AtomicU32,
     /// Bytes that wait in the receive queues of its sessions.
@@ -96,7 +102,21 @@ impl PortShare {
     }
 
     pub(crate) fn assigned_sessions(&self) -> u32 {
-        self.assigned.load(Ordering::Acquire)
+        self.assigned.load(Ordering::SeqCst)
+    }
+
+    /// Says that one of its workers has ended. True: it was the last.
+    pub(crate) fn worker_left(&self) -> bool {
+        let less = |workers: u32| workers.checked_sub(1);
+        self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) == Ok(1)
+    }
+
+    /// Wakes every other worker that shares it: as many waits as there are workers, for the caller may
+    /// have left already.
+    pub(crate) fn wake_all_others(&self) {
+        for _ in 0..self.workers.load(Ordering::Acquire) {
+            self.mailbox.wake_others();
+        }
     }
 
     pub(crate) fn set_poster(
@@ -110,12 +130,12 @@ impl PortShare {
 
     /// Counts bytes that begin to wait in a receive queue. False: they would pass the bound.
     pub(crate) fn take_receive_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        let before = self.receive_queues_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = bytes <= bytes_max.saturating_sub(before);
-        if !fits {
-            self.give_receive_room(bytes);
-        }
-        fits
+        let with = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= bytes_max);
+        bytes == 0
+            || self
+                .receive_queues_bytes
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with)
+                .is_ok()
     }
 
     pub(crate) fn give_receive_room(&self, bytes: usize) {
@@ -144,7 +164,8 @@ impl Engine {
             published: (0..workers).map(|_| Published::default()).collect(),
             framing,
             options,
-            ending: AtomicBool::new(false),
+            ending: AtomicU32::new(NOT_ENDING),
+            faulted: AtomicBool::new(false),
             ended: Mutex::default(),
             worker_ended: Condvar::new(),
         }
@@ -156,7 +177,27 @@ impl Engine {
     }
 
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Acquire)
+        self.ending.load(Ordering::SeqCst) != NOT_ENDING
+    }
+
+    /// How every session is being ended, if they are. Whoever brings a new one asks this after it
+    /// stands in the table, and whoever ends all of them walks the table after saying so: one of the
+    /// two sees the other.
+    pub(crate) fn ending(&self) -> Option<(CloseReason, Close)> {
+        fence(Ordering::SeqCst);
+        match self.ending.load(Ordering::SeqCst) {
+            NOT_ENDING => None,
+            DRAINING => Some((CloseReason::Drained, Close::Drain)),
+            _ => Some((CloseReason::Stopped, Close::Stop)),
+        }
+    }
+
+    pub(crate) fn set_faulted(&self) {
+        self.faulted.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_faulted(&self) -> bool {
+        self.faulted.load(Ordering::SeqCst)
     }
 
     /// Takes a slot for a new session and assigns it to the port with the fewest.
@@ -182,7 +223,7 @@ impl Engine {
     pub(crate) fn release(&self, id: SessionId, port: usize) {
         self.table.release(id);
         let port = &self.ports[port];
-        if port.assigned.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_ending() {
+        if port.assigned.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_ending() {
             // Others that serve this port may be waiting for just that.
             port.mailbox.wake_others();
         }
@@ -226,7 +267,10 @@ impl Engine {
         let pushed = slot.send_queue.lock().push([&header[..header_bytes], frame], queue_max, pool);
         match pushed {
             Ok(Pushed { armed, queued_bytes }) => {
-                (Ok(()), Follows { armed, changed: queued_bytes > self.pause_mark() })
+                // Only the push that passes the mark: those after it find it passed.
+                let before = queued_bytes - header_bytes - frame.len();
+                let mark = self.pause_mark();
+                (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
             }
             Err(Refusal::Closing) => (Err(SendError::Gone(bytes)), nothing),
             Err(Refusal::Full { queued_bytes: queued }) => {
@@ -298,14 +342,14 @@ impl Engine {
     }
 
     pub(crate) fn drain(&self) {
-        self.ending.store(true, Ordering::Release);
+        self.ending.fetch_max(DRAINING, Ordering::SeqCst);
         for port in &self.ports {
             let _ = port.mailbox.post(Mail::Drain); // has it ended already, so much the better
         }
     }
 
     pub(crate) fn stop(&self) {
-        self.ending.store(true, Ordering::Release);
+        self.ending.fetch_max(STOPPING, Ordering::SeqCst);
         for port in &self.ports {
             let _ = port.mailbox.post(Mail::Stop); // has it ended already, so much the better
         }

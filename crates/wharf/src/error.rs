@@ -43,13 +43,14 @@ pub enum Error {
     /// A worker thread could not be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
-    /// A worker met a broken invariant of wharf's own, and its sessions ended with it: a bug.
+    /// A worker met a broken invariant of wharf's own: a bug. The server was stopped; sessions that the
+    /// worker had in hand ended without `closed`.
     #[error("worker {worker} met a fault of wharf's own; please report it")]
     WorkerFault {
         /// Which worker.
         worker: usize,
     },
-    /// A worker's port failed while it served; the sessions of that worker were closed.
+    /// A worker's port failed while it served; its sessions were closed, and the server was stopped.
     #[error("the completion port of worker {worker} failed: {source}")]
     Port {
         /// Which worker.

@@ -69,6 +69,11 @@ impl Handle {
         }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
             .map_err(|source| ConnectError::Socket { address, source })?;
+        if address.is_ipv6() {
+            // So that ::ffff:a.b.c.d can be connected to on Windows too. Where it cannot be set, any
+            // other address can be connected to all the same.
+            let _ = socket.set_only_v6(false);
+        }
         let max = self.engine.table.sessions_max();
         let id = self.engine.admit().ok_or(ConnectError::Full { max })?;
         // The hold that `admit` took goes to the worker with the mail.

@@ -21,7 +21,6 @@ use crate::handler::Handler;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, select};
 use crate::session::HalfTable;
-use crate::sync::Ordering;
 use crate::worker::{Halves, Worker};
 
 /// What a server or connector will be: addresses, framing, options.
@@ -318,9 +317,11 @@ struct FaultReport<'a> {
 
 impl Drop for FaultReport<'_> {
     fn drop(&mut self) {
+        self.engine.set_faulted();
         let is_shared = self.engine.ports.len() < self.engine.published.len();
         let port = &self.engine.ports[if is_shared { 0 } else { self.worker }];
-        if port.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        port.wake_all_others();
+        if port.worker_left() {
             drop(port.mailbox.close());
         }
         let error = Error::WorkerFault { worker: self.worker };

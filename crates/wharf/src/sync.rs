@@ -1,7 +1,9 @@
 //! The locks and atomics that several threads share, in one place, so that a
 //! model checker can stand in for them without the code above knowing.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// A mutex that does not know poisoning: nothing that a handler wrote runs
 /// while one of these is held (invariant 8), so what it guards is never torn.

@@ -27,7 +27,8 @@
 //! - `cancel` and `shutdown` only ask. The operation's own completion says what
 //!   came of it, and it may still be a success.
 //! - The sink is called only from `wait` and `close`, on the thread that called them.
-//!   It never posts: the caller posts after `wait` returned, once for the batch.
+//!   It never posts: the caller posts after `wait` returned, once for the batch. (Only a poster's send
+//!   may come from within it, so a shared port holds no lock of its own while it calls the sink.)
 //! - `wait` takes what has completed. Having nothing, it sleeps until something
 //!   completes, the waker is used, or the time-out has passed. It may return
 //!   having delivered nothing. A wake is never lost: one that comes before
@@ -37,7 +38,8 @@
 //!   each worker. A registration that one of them made is every handle's: any may post and cancel
 //!   for it, and any completion may come to any handle, a receive's and a send's of one socket to two
 //!   at the same time. Its [`Poster`] lets threads post that have no handle. A wake ends some
-//!   handle's `wait`, not every one's. All but the last handle to close merely let go.
+//!   handle's `wait`, not every one's. The last completion of an operation is told when all others of
+//!   it have been. All but the last handle to close merely let go.
 
 #[cfg(test)]
 mod contract;

@@ -92,7 +92,8 @@ impl<T: Default + Send> HalfTable<T> {
     /// it refused.
     pub(crate) fn take_back(&self, index: u32) -> HalfInHand<'_, T> {
         let cell = self.cells.get_or_grow(index);
-        // A mark left meanwhile is answered by what every taker of a completion does: attend.
+        // A mark left meanwhile is answered by what follows anyway: who has a completion attends, and
+        // who had the post refused is attending.
         let before = cell.holder.swap(IN_A_HAND, Ordering::AcqRel);
         assert!(before & WITH_AN_OPERATION != 0, "invariant 2: a half came back from no operation");
         HalfInHand { cell }

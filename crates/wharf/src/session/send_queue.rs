@@ -31,6 +31,8 @@ pub(crate) struct SendQueue {
     armed: bool,
     /// A send operation is outstanding.
     sending: bool,
+    /// Nothing is sent yet: the connection does not stand.
+    held_back: bool,
     /// Receiving is paused until fewer bytes are queued.
     paused: bool,
     /// When bytes last left, or began to leave with none before them; `None` until they begin.
@@ -107,9 +109,14 @@ impl SendQueue {
         Ok(Pushed { armed, queued_bytes: self.queued_bytes })
     }
 
+    /// Keeps what is queued until the connection stands, or lets it go.
+    pub(crate) fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
+    }
+
     /// What to send next, if no send is outstanding: the caller posts it, at `now`.
     pub(crate) fn take(&mut self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
-        if self.sending {
+        if self.sending || self.held_back {
             return None;
         }
         let batch = self.leaving.take().or_else(|| {
@@ -232,6 +239,16 @@ mod tests {
         let sent = send(&mut queue, batch, 2);
         assert!(!sent.goes_on);
         assert!(push(&mut queue, b"f").unwrap().armed);
+    }
+
+    #[test]
+    fn what_is_queued_before_the_connection_stands_waits_for_it() {
+        let mut queue = SendQueue::default();
+        queue.hold_back(true);
+        assert!(push(&mut queue, b"early").unwrap().armed);
+        assert!(queue.take(|| 0).is_none());
+        queue.hold_back(false);
+        assert_eq!(queue.take(|| 0).unwrap().bytes(), 5);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! only to be noted and attended to once.
 //!
 //! On a shared port several workers may attend to one session at the same time. Sends need nothing
-//! but the send queue. For the rest the half is needed: who finds it free takes it; who finds it
+//! but the send queue (which holds back while a connect is outstanding). For the rest the half is needed: who finds it free takes it; who finds it
 //! taken leaves a mark for its holder; who finds it with an operation, and has a reason to want it,
 //! cancels that operation, so that its completion brings the half back.
 
@@ -31,7 +31,7 @@ use crate::session::{Asked, Closing, HalfInHand, Reference, SessionId, Slot};
 type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
 
 /// Room that a receive into the receive queue has at least.
-const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
+pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// A hold on a session whose last count may be given up by another worker meanwhile. On a port
@@ -71,11 +71,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             slot.set_registration(Some(registration.0));
         }
         self.open(id, slot, &mut half);
-        if let Some(report) = &mut self.drain {
-            // It was on its way when the drain began.
-            report.live = report.live.wrapping_add(1);
-            slot.ask_to_close(CloseReason::Drained, Close::Drain);
-        }
         if let Err(refused) = registered {
             slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
             self.begin_closing(port, id, slot, None, &mut half);
@@ -98,8 +93,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if let Err((mut half, error)) = self.post_connect(port, id, slot, socket, to) {
             self.connect_failed(id, slot, &mut half, &error);
             self.give_back(id, half);
-        } else if self.drain.is_some() {
-            slot.ask_to_close(CloseReason::Drained, Close::Stop);
+        } else {
+            if let Some((reason, _)) = engine.ending() {
+                slot.ask_to_close(reason, Close::Stop);
+            }
+            // Who asked it to close before there was a registration could do no more than ask.
             self.desk.attend_later(id);
         }
         self.let_go(id, hold);
@@ -123,6 +121,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(refused) => return Err((half, refused.error)),
         };
         slot.count.raise(); // before the post (invariant 3)
+        slot.send_queue.lock().hold_back(true);
         if P::SHARED {
             // Nobody can ask for it: nobody attends to a session without a registration.
             let lent = half.lend();
@@ -132,9 +131,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         slot.set_registration(Some(registration.0));
         let Err(refused) = port.post(registration, Operation::Connect(to)) else {
-            if P::SHARED && self.halves.is_asked_for(id.index()) {
-                port.cancel(registration, OperationKind::Connect);
-            }
             return Ok(());
         };
         let last = slot.count.lower();
@@ -200,8 +196,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Ok(half) => self.attend_with(port, id, slot, registration, half),
             Err(Asked::InAHand) => {}
             Err(Asked::WithAnOperation) => {
-                for kind in [OperationKind::Receive, OperationKind::Connect] {
-                    port.cancel(registration, kind);
+                port.cancel(registration, OperationKind::Receive);
+                // A connect is ended by a close alone; all else waits until it stands.
+                if slot.count.is_closing() {
+                    port.cancel(registration, OperationKind::Connect);
                 }
             }
         }
@@ -301,7 +299,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.begin_closing(port, id, slot, Some(registration), half);
             return false;
         }
-        match (self.wants_to_receive(half), half.receiving) {
+        match (wants_to_receive(half), half.receiving) {
             (true, Receiving::No) => return true,
             (false, Receiving::Outstanding) => {
                 half.receiving = Receiving::Cancelled;
@@ -310,17 +308,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             _ => {}
         }
         false
-    }
-
-    /// Receives while there is somebody to deliver to, and while lingering, to see the peer's end.
-    /// While draining, too, if that does not take the half away from those who must see it drained.
-    fn wants_to_receive(&self, half: &ReceiveHalf<H::State>) -> bool {
-        let waits = match half.phase {
-            Phase::Open => half.paused,
-            Phase::Draining => self.is_shared,
-            _ => false,
-        };
-        half.stream_end.is_none() && !waits
     }
 
     fn receive_operation(&self, half: &mut ReceiveHalf<H::State>) -> Operation {
@@ -459,7 +446,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.timer = Some(timers.insert(deadline, id));
         drop(timers);
         if next_before.is_none_or(|next| deadline < next) {
-            share.mailbox.wake_others(); // they sleep for longer than that, perhaps
+            share.wake_all_others(); // they sleep for longer than that, perhaps
         }
     }
 
@@ -492,10 +479,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// A session's timer fired: whoever attends to it looks at its times.
     pub(super) fn time_came(&mut self, id: SessionId) {
+        let hold = self.hold(id);
         if let Some(slot) = self.engine.table.held(id) {
             slot.note_time_came();
             self.desk.attend_later(id);
         }
+        self.let_go(id, hold);
     }
 
     /// Ends the session if one of its times has come, else sets the timer anew.
@@ -522,6 +511,12 @@ fn not_receiving<S>(slot: &Slot, half: &mut ReceiveHalf<S>, operation: Operation
     }
     let last = slot.count.lower();
     debug_assert!(!last, "the session's own count is there");
+}
+
+/// Receives while there is somebody to deliver to. While draining and lingering too: to see the
+/// peer's end, and because a peer may read nothing before it has written all.
+fn wants_to_receive<S>(half: &ReceiveHalf<S>) -> bool {
+    half.stream_end.is_none() && !(half.phase == Phase::Open && half.paused)
 }
 
 fn stops(closing: Closing) -> bool {

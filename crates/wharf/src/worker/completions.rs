@@ -16,10 +16,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let Completion { token: Token(bits), outcome, more } = completion;
         if let Outcome::Accepted(result) = outcome {
             let now = self.now();
-            if matches!(result, Err(Failure::Os(_) | Failure::BuffersExhausted)) {
-                self.stats.accept_failures += 1;
-            }
+            let failed = matches!(result, Err(Failure::Os(_) | Failure::BuffersExhausted));
+            self.stats.accept_failures += u64::from(failed);
             self.share().acceptor.lock().complete(Token(bits), result, more, now);
+            if failed {
+                self.share().wake_all_others(); // one of them must be there to try again
+            }
             return;
         }
         let id = SessionId::from_bits(bits);
@@ -172,7 +174,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     self.share().pool.give_back(batch);
                 }
                 let resumes = paused && queued_bytes <= self.engine.resume_mark();
-                if goes_on || resumes || closing {
+                if goes_on || resumes || (closing && queued_bytes == 0) {
                     self.desk.attend_later(id);
                 }
             }
@@ -219,6 +221,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         let session = Session { id, slot, desk: &self.desk, peer_address: half.peer_address };
         half.state = Self::guarded(&session, &mut self.stats, || self.handler.opened(&session));
+        if let Some(report) = &mut self.drain {
+            // It was on its way when the drain began.
+            report.live = report.live.wrapping_add(1);
+        }
+        if let Some((reason, how)) = self.engine.ending() {
+            slot.ask_to_close(reason, how);
+        }
+        slot.send_queue.lock().hold_back(false);
         self.arm_timer(id, slot, half);
         self.desk.attend_later(id);
     }

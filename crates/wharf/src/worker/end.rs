@@ -14,8 +14,8 @@ use crate::error::{CloseReason, Error};
 use crate::events::DrainReport;
 use crate::handler::Handler;
 use crate::port::{CompletionPort, Registration};
-use crate::session::{Closing, HalfInHand, SessionId};
-use crate::sync::Ordering;
+use crate::session::{Closing, HalfInHand, SessionId, Slot};
+use crate::sync::{Ordering, fence};
 
 use super::half::ReceiveHalf;
 
@@ -35,10 +35,11 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
         let share = floor.share();
         port.close(&mut floor);
         floor.release_without_port();
-        if share.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if share.worker_left() {
+            floor.close_what_is_left();
             floor.take_last_mail();
         } else {
-            share.mailbox.wake_others(); // so that each of them sees that it is over
+            share.wake_all_others(); // so that each of them sees that it is over
         }
         floor.publish();
         let report = floor.drain.unwrap_or_default();
@@ -50,6 +51,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Asks every session of this port to end.
     pub(super) fn end_sessions(&mut self, reason: CloseReason, how: Close) {
         let engine = self.engine;
+        fence(Ordering::SeqCst); // see `Engine::ending`
         for (index, slot) in engine.table.touched_slots() {
             if slot.port() != self.port_index {
                 continue;
@@ -136,6 +138,46 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     report.cut_off_bytes += queued_bytes as u64;
                 }
                 _ => report.ended += 1,
+            }
+        }
+    }
+
+    /// Ends the sessions whose halves came back with the port's last completions, when nobody was there
+    /// to attend to them. There are such only after a failure.
+    fn close_what_is_left(&mut self) {
+        let engine = self.engine;
+        if self.share().assigned_sessions() == 0 {
+            return;
+        }
+        for (index, slot) in engine.table.touched_slots() {
+            let id = SessionId::new(index, slot.count.generation());
+            if slot.port() != self.port_index {
+                continue;
+            }
+            let Some(reference) = engine.table.look_up(id) else { continue };
+            // A half that a faulted worker had in hand stays there, and its session with it.
+            if let Some(mut half) = self.halves.take(index) {
+                self.close_without_port(id, slot, &mut half);
+            }
+            if reference.end() {
+                self.to_release.push(id);
+            }
+        }
+        self.release_without_port();
+    }
+
+    fn close_without_port(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
+        match half.phase {
+            Phase::Absent | Phase::Closing => {}
+            Phase::Connecting => {
+                let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
+                self.connect_failed(id, slot, half, &aborted);
+            }
+            Phase::Open | Phase::Draining | Phase::Lingering => {
+                half.phase = Phase::Closing;
+                slot.ask_to_close(CloseReason::Stopped, Close::Stop);
+                let last = slot.count.lower();
+                debug_assert!(!last, "the caller's own hold is there");
             }
         }
     }

@@ -39,6 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::attend::RECEIVE_ROOM_BYTES_MIN;
 use self::half::ReceiveHalf;
 use self::mailbox::Mail;
 use self::session::Desk;
@@ -136,6 +137,9 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
                 && self.floor.share().assigned_sessions() == 0
             {
                 break None;
+            }
+            if self.floor.is_shared && self.floor.engine.is_faulted() {
+                break None; // what the faulted one had in hand would be waited for in vain
             }
         };
         self.end(error);
