@@ -22,7 +22,11 @@ const LOOK_AGAIN: Duration = Duration::from_micros(50);
 /// What all handles share.
 pub(super) struct Shared {
     port: Mutex<Option<ReadinessPort>>,
+    tokens: Mutex<HashMap<u32, Token>>,
     handles: AtomicUsize,
+    /// What the next wait of every handle, or of one, does instead.
+    fails: AtomicBool,
+    faults_once: AtomicBool,
     wake: Arc<WakeMark>,
     /// Completions that were taken and not delivered yet, by whichever handle comes first.
     taken: Mutex<Vec<Owned>>,
@@ -102,7 +106,19 @@ impl Shared {
     pub(super) fn new() -> Arc<Self> {
         let port = Mutex::new(Some(ReadinessPort::new().unwrap()));
         let (wake, taken) = (Arc::default(), Mutex::default());
-        Arc::new(Shared { port, handles: AtomicUsize::new(0), wake, taken })
+        let (fails, faults_once) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (tokens, handles) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Shared { port, tokens, handles, fails, faults_once, wake, taken })
+    }
+
+    /// From now on every wait fails.
+    pub(super) fn fail(&self) {
+        self.fails.store(true, Ordering::SeqCst);
+    }
+
+    /// The next handle that takes completions panics instead, as on a broken invariant.
+    pub(super) fn fault_once(&self) {
+        self.faults_once.store(true, Ordering::SeqCst);
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut ReadinessPort) -> R) -> R {
@@ -121,7 +137,9 @@ impl CompletionPort for SharedHandle {
     const SHARED: bool = true;
 
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.shared.with(|port| port.register(socket, token))
+        let registration = self.shared.with(|port| port.register(socket, token))?;
+        self.shared.tokens.lock().unwrap().insert(registration.0, token);
+        Ok(registration)
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
@@ -142,7 +160,15 @@ impl CompletionPort for SharedHandle {
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        self.shared.with(|port| port.post(registration, operation))
+        match operation {
+            Operation::Send(batch) => {
+                self.shared.post_send(registration, batch).map_err(|refused| Refused {
+                    given_back: Operation::Send(refused.given_back),
+                    error: refused.error,
+                })
+            }
+            operation => self.shared.with(|port| port.post(registration, operation)),
+        }
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
@@ -152,6 +178,9 @@ impl CompletionPort for SharedHandle {
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
+            if self.shared.fails.load(Ordering::SeqCst) {
+                return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+            }
             let mut taken = Vec::new();
             self.shared.with(|port| {
                 port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| {
@@ -169,6 +198,8 @@ impl CompletionPort for SharedHandle {
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
+            let faults = !mine.is_empty() && self.shared.faults_once.swap(false, Ordering::SeqCst);
+            assert!(!faults, "a fault on purpose");
             for owned in mine {
                 owned.deliver(sink);
             }
@@ -202,6 +233,15 @@ impl PostAnywhere for Shared {
         registration: Registration,
         batch: Box<SendBatch>,
     ) -> Result<(), Refused<Box<SendBatch>>> {
+        let unconnected = self.with(|port| port.socket(registration).peer_addr().is_err());
+        if unconnected {
+            // As Winsock does; Linux would keep it.
+            let token = self.tokens.lock().unwrap()[&registration.0];
+            let error = io::Error::from(io::ErrorKind::NotConnected);
+            let outcome = OwnedOutcome::Other(Outcome::Sent(batch, Err(Failure::Os(error))));
+            self.taken.lock().unwrap().push(Owned { token, outcome, more: false });
+            return Ok(());
+        }
         let posted = self.with(|port| port.post(registration, Operation::Send(batch)));
         posted.map_err(|refused| match refused.given_back {
             Operation::Send(given_back) => Refused { given_back, error: refused.error },

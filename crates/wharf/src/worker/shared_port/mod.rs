@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use socket2::{Domain, Socket, Type};
+
 use crate::server::{Running, start_on};
 use crate::{
     Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
@@ -121,10 +124,19 @@ impl Trial {
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
         let options = Options { workers: 4, ..options };
+        Self::on(port_maker(&options), options, framing, received)
+    }
+
+    fn on<P: crate::port::CompletionPort>(
+        make_port: impl Fn() -> io::Result<P> + Clone + Send + 'static,
+        options: Options,
+        framing: Framing,
+        received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        let options = Options { workers: 4, ..options };
         let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let notes = Arc::new(Notes::default());
-        let make_port = port_maker(&options);
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
         let started = start_on(make_port, framing, &options, vec![listener], &handler);
         let Ok(running) = started else { panic!("not started") };
@@ -452,4 +464,124 @@ fn connects_are_answered_on_a_shared_port_too() {
     }
     eventually("the server is empty", || server.handle().stats().live == 0);
     server.finish();
+}
+
+#[test]
+fn a_stop_meets_every_session_that_is_just_arriving() {
+    for round in 0..60u64 {
+        let trial = Trial::of(Options::default(), Framing::raw(), |_, _| {});
+        let over = AtomicBool::new(false);
+        let stats = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut peers = Vec::new();
+                    while peers.len() < 400
+                        && let Ok(peer) = TcpStream::connect(trial.address)
+                    {
+                        peers.push(peer);
+                    }
+                    eventually("it is over", || over.load(Ordering::Relaxed));
+                });
+            }
+            eventually("they come", || trial.handle().stats().opened > round % 30);
+            trial.handle().stop();
+            let ended = trial.running.engine().wait_ended(Some(BOUND));
+            over.store(true, Ordering::Relaxed);
+            assert!(ended.is_some(), "it does not end: {:?}", trial.handle().stats());
+            trial.handle().stats()
+        });
+        assert_eq!(stats.accepted, stats.opened + stats.refused);
+        trial.finish();
+    }
+}
+
+#[test]
+fn a_peer_that_writes_everything_before_it_reads_does_not_hold_up_a_drain() {
+    let much = 24 << 20; // more than the kernels on both sides take
+    let options = Options { send_queue_bytes_max: 2 * much, ..Options::default() };
+    let trial = Trial::of(options, Framing::raw(), move |session, _| {
+        session.send(&vec![7; much]);
+        session.close(Close::Drain);
+    });
+    let mut peer = trial.connect();
+    peer.write_all(&vec![1; much]).unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    peer.read_to_end(&mut back).unwrap();
+    assert_eq!(back.len(), much);
+    trial.finish();
+}
+
+/// What only the handles of these tests can be made to do.
+#[cfg(unix)]
+mod provoked {
+    use super::*;
+
+    fn trial_on(shared: &Arc<handles::Shared>, options: Options) -> Trial {
+        let shared = shared.clone();
+        let make_port = move || handles::SharedHandle::join(shared.clone());
+        Trial::on(make_port, options, Framing::raw(), |session, frame| session.send(frame))
+    }
+
+    #[test]
+    fn what_is_pushed_to_a_session_that_still_connects_waits_and_cancels_nothing() {
+        // Its backlog is full, so the connect neither stands nor fails before somebody is accepted.
+        let listener =
+            acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &Options::default()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let others: Vec<_> = (0..4)
+            .map(|_| {
+                let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                other.set_nonblocking(true).unwrap();
+                let _ = other.connect(&address);
+                other
+            })
+            .collect();
+        let backpressure = Backpressure::PauseReceive;
+        let trial =
+            trial_on(&handles::Shared::new(), Options { backpressure, ..Options::default() });
+        let id = trial.handle().connect(address.as_socket().unwrap()).unwrap();
+        let frame = pattern(200_000); // beyond the pause mark
+        trial.handle().send(id, &frame[..]).unwrap();
+        drop(others);
+        let mut served = loop {
+            let (served, _) = listener.accept().unwrap();
+            served.set_read_timeout(Some(BOUND)).unwrap();
+            let mut first = [0; 1];
+            if (&served).read(&mut first).is_ok_and(|count| count == 1) {
+                break served;
+            }
+        };
+        let mut rest = vec![0; frame.len() - 1];
+        served.read_exact(&mut rest).unwrap();
+        assert!(rest == frame[1..]);
+        assert_eq!(trial.notes.connects_failed.load(Ordering::Relaxed), 0);
+        drop(served);
+        trial.finish();
+    }
+
+    #[test]
+    fn when_every_wait_fails_each_session_is_closed_all_the_same() {
+        let shared = handles::Shared::new();
+        let trial = trial_on(&shared, Options::default());
+        let peers: Vec<_> = (0..5).map(|_| trial.connect_known()).collect();
+        shared.fail();
+        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        assert!(trial.running.engine().take_error().is_some());
+        assert!(peers.iter().all(|(_, id)| trial.reason(*id) == CloseReason::Stopped));
+        trial.finish();
+    }
+
+    #[test]
+    fn a_worker_that_meets_a_fault_of_our_own_does_not_leave_the_others_waiting() {
+        let shared = handles::Shared::new();
+        let trial = trial_on(&shared, Options::default());
+        let (mut peer, _id) = trial.connect_known();
+        shared.fault_once();
+        peer.write_all(b"x").unwrap();
+        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        let error = trial.running.engine().take_error();
+        assert!(matches!(error, Some(crate::Error::WorkerFault { .. })), "{error:?}");
+    }
 }
