@@ -148,18 +148,18 @@ impl IocpPort {
         }
         let is_busy = taker.delivered || !taker.ready.is_empty();
         let timeout_ms = if is_busy { 0 } else { deadline.left_ms() };
-        let mut wakes = 0;
-        for at in 0..shared.port.take(entries, timeout_ms)? {
-            match entries.at(at) {
-                Taken::Packet(packet) => taker.take_from_port(packet),
-                Taken::Wake => wakes += 1,
+        let count = shared.port.take(entries, timeout_ms)?;
+        let wakes = (0..count).filter(|at| matches!(entries.at(*at), Taken::Wake)).count();
+        if wakes > 0 {
+            // First: whoever is idle should hear it, not wait for the handlers of this batch.
+            shared.waker.taken(wakes as u32, wakes < count);
+        }
+        for at in 0..count {
+            if let Taken::Packet(packet) = entries.at(at) {
+                taker.take_from_port(packet);
             }
         }
-        let delivered = taker.delivered;
-        if wakes > 0 {
-            shared.waker.taken(wakes);
-        }
-        Ok(delivered || wakes > 0)
+        Ok(taker.delivered || wakes > 0)
     }
 
     /// Lets go of the port; the last handle ends it.

@@ -15,8 +15,9 @@ use windows_sys::Win32::System::IO::{
 };
 use windows_sys::Win32::System::WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS;
 
-/// Packets that one call takes at most; the rest stay for the other handles.
-pub(super) const PACKETS_MAX: usize = 64;
+/// Packets that one call takes at most; the rest stay for the other handles. Few enough that a slow
+/// handler holds up few others beside its own session, and enough for replies to share a send.
+pub(super) const PACKETS_MAX: usize = 16;
 
 /// The key of every socket. A socket's key is fixed with its first association, and so cannot name
 /// a registration.

@@ -28,17 +28,14 @@ impl PortWaker {
         self.handles.store(handles, Ordering::SeqCst);
     }
 
-    /// Of so many wakes that one handle has taken at once, one is its own; the others go back.
-    pub(super) fn taken(&self, wakes: u32) {
-        let mut own = wakes.min(1);
-        for _ in 1..wakes {
-            if self.port.post_wake().is_err() {
-                own += 1;
-            }
-        }
+    /// Of so many wakes that one handle has taken at once, one is its own; the others go back. If it
+    /// took something to do with them, all go back.
+    pub(super) fn taken(&self, wakes: u32, is_busy: bool) {
+        let kept = if is_busy { 0 } else { wakes.min(1) };
+        let lost = (kept..wakes).filter(|_| self.port.post_wake().is_err()).count() as u32;
         // Sequentially consistent with `wake`: one that finds its wake queued already comes before
         // this, and what it did before it woke is seen after this.
-        self.queued.fetch_sub(own, Ordering::SeqCst);
+        self.queued.fetch_sub(kept + lost, Ordering::SeqCst);
     }
 }
 
