@@ -2,6 +2,7 @@
 //! readiness port ([`handles`]), any of which takes any completion. So what IOCP asks of the engine
 //! is tried on every system, by the same engine.
 
+mod asked;
 #[cfg(unix)]
 mod handles;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::port::CompletionPort;
 use crate::server::{Running, start_on};
 use crate::{
     Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
@@ -121,10 +123,18 @@ impl Trial {
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
         let options = Options { workers: 4, ..options };
+        Self::on(port_maker(&options), options, framing, received)
+    }
+
+    fn on<P: CompletionPort>(
+        make_port: impl Fn() -> io::Result<P> + Clone + Send + 'static,
+        options: Options,
+        framing: Framing,
+        received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
         let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let notes = Arc::new(Notes::default());
-        let make_port = port_maker(&options);
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
         let started = start_on(make_port, framing, &options, vec![listener], &handler);
         let Ok(running) = started else { panic!("not started") };
