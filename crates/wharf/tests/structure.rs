@@ -14,7 +14,7 @@ fn sources(place: &str) -> Vec<(PathBuf, String)> {
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(path).unwrap();
-            let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("").to_owned();
+            let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("").to_owned();
             into.push((path.to_owned(), product));
         }
     }

@@ -46,7 +46,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    fn give_back(&self, id: SessionId, half: InHand<'_, H>) {
+    pub(super) fn give_back(&self, id: SessionId, half: InHand<'_, H>) {
         if half.give_back() {
             self.desk.attend_later(id);
         }
@@ -214,7 +214,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// With the half in hand: does what is to be done, and goes on receiving.
-    fn attend_with<P: CompletionPort>(
+    pub(super) fn attend_with<P: CompletionPort>(
         &mut self,
         port: &mut P,
         id: SessionId,

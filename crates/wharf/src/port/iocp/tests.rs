@@ -246,6 +246,31 @@ fn a_packet_of_what_is_not_outstanding_is_noticed() {
     port.wait(Some(BOUND), &mut |completion: Completion<'_>| panic!("{completion:?}")).unwrap();
 }
 
+/// A packet that is late finds its record with a post of the next registration that has begun and
+/// has not got as far as to say so in the overlapped.
+#[test]
+fn a_packet_of_the_registration_before_is_no_completion_of_the_next_ones_operation() {
+    let mut port = IocpPort::for_test();
+    let (ours, _peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    port.post(ours, Operation::Send(batch(b"!"))).unwrap();
+    port.wait(Some(BOUND), &mut |_: Completion<'_>| {}).unwrap();
+    drop(port.deregister(ours));
+    let (next, _peer) = pair();
+    assert_eq!(port.register(next, Token(2)).unwrap(), ours, "the record is used again");
+    let shared = port.shared.clone();
+    let send = &shared.record(ours).send;
+    send.state.begin(OperationKind::Send);
+    shared.port.post(send.overlapped.packet(1)).unwrap();
+    // Built for debugging, it panics.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| panic!("{completion:?}"))
+    }));
+    assert_eq!(shared.stale_completions.load(Ordering::SeqCst), 1);
+    assert!(send.state.is_outstanding(), "it was ended by another's packet");
+    send.state.end();
+}
+
 #[test]
 fn a_record_is_used_again_after_all_others_and_with_another_generation() {
     let mut port = IocpPort::for_test();
@@ -272,8 +297,9 @@ fn a_cancel_that_overtakes_the_post_is_not_lost() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..ROUNDS {
-                while !shared.record(ours).is_outstanding(OperationKind::Receive)
-                    || ended.load(Ordering::SeqCst) < round
+                // In this order: what is outstanding after the last has ended is the next.
+                while ended.load(Ordering::SeqCst) < round
+                    || !shared.record(ours).is_outstanding(OperationKind::Receive)
                 {
                     std::hint::spin_loop();
                 }

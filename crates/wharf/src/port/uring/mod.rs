@@ -17,6 +17,8 @@
 mod buffers;
 mod probe;
 mod record;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use std::collections::VecDeque;
@@ -330,8 +332,8 @@ impl UringPort {
             return;
         };
         if record.generation != user_data.generation() || !record.is_outstanding(kind) {
-            debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
             self.stale_completions += 1;
+            debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
             return;
         }
         if !more {

@@ -2,6 +2,7 @@
 //! readiness port ([`handles`]), any of which takes any completion. So what IOCP asks of the engine
 //! is tried on every system, by the same engine.
 
+mod asked;
 #[cfg(unix)]
 mod handles;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 #[cfg(unix)]
 use socket2::{Domain, Socket, Type};
 
+use crate::port::CompletionPort;
 use crate::server::{Running, start_on};
 use crate::{
     Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
@@ -127,13 +129,12 @@ impl Trial {
         Self::on(port_maker(&options), options, framing, received)
     }
 
-    fn on<P: crate::port::CompletionPort>(
+    fn on<P: CompletionPort>(
         make_port: impl Fn() -> io::Result<P> + Clone + Send + 'static,
         options: Options,
         framing: Framing,
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
-        let options = Options { workers: 4, ..options };
         let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let notes = Arc::new(Notes::default());
@@ -520,6 +521,7 @@ mod provoked {
     fn trial_on(shared: &Arc<handles::Shared>, options: Options) -> Trial {
         let shared = shared.clone();
         let make_port = move || handles::SharedHandle::join(shared.clone());
+        let options = Options { workers: 4, ..options };
         Trial::on(make_port, options, Framing::raw(), |session, frame| session.send(frame))
     }
 

@@ -1,0 +1,158 @@
+//! A half that is wanted while somebody has it: the moments that no peer and no thread can bring
+//! about, only a port that waits or a worker that does not run.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use super::super::Worker;
+use super::super::half::Phase;
+use super::{BOUND, Notes, Recorder, Trial, both, port_maker};
+use crate::clock::SystemClock;
+use crate::engine::Engine;
+use crate::port::{
+    CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Token, Waker,
+};
+use crate::session::{Asked, HalfTable};
+use crate::{Close, CloseReason, Framing, Options, Session};
+
+/// Holds one post of a receive back until somebody has asked that it end.
+#[derive(Default)]
+struct Gate {
+    is_set: AtomicBool,
+    /// What has been reached: the post, the cancel.
+    reached: Mutex<[bool; 2]>,
+    changed: Condvar,
+}
+
+const POST: usize = 0;
+const CANCEL: usize = 1;
+
+impl Gate {
+    fn reach(&self, what: usize) {
+        self.reached.lock().unwrap()[what] = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, what: usize) {
+        let reached = self.reached.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(reached, BOUND, |reached| !reached[what]);
+        assert!(!waited.unwrap().1.timed_out(), "it never came");
+    }
+}
+
+struct GatedPort<P> {
+    port: P,
+    gate: Arc<Gate>,
+}
+
+impl<P: CompletionPort> CompletionPort for GatedPort<P> {
+    const SHARED: bool = P::SHARED;
+
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        self.port.register(socket, token)
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.port.deregister(registration)
+    }
+
+    fn socket(&self, registration: Registration) -> &Socket {
+        self.port.socket(registration)
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        if operation.kind() == OperationKind::Receive
+            && self.gate.is_set.swap(false, Ordering::SeqCst)
+        {
+            self.gate.reach(POST);
+            self.gate.wait_for(CANCEL);
+        }
+        self.port.post(registration, operation)
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.port.cancel(registration, kind);
+        if kind == OperationKind::Receive {
+            self.gate.reach(CANCEL);
+        }
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.port.shutdown(registration, how);
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        self.port.wait(timeout, sink)
+    }
+
+    fn waker(&self) -> Waker {
+        self.port.waker()
+    }
+
+    fn poster(&self) -> Option<Poster> {
+        self.port.poster()
+    }
+
+    fn close<S: Sink>(self, sink: &mut S) {
+        self.port.close(sink);
+    }
+}
+
+#[test]
+fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_not_lost() {
+    both(|options| {
+        let options = Options { workers: 4, ..options };
+        let gate = Arc::new(Gate::default());
+        let make_port = port_maker(&options);
+        let of_ports = gate.clone();
+        let make_port = move || make_port().map(|port| GatedPort { port, gate: of_ports.clone() });
+        let trial = Trial::on(make_port, options, Framing::raw(), |_, _| {});
+        gate.is_set.store(true, Ordering::SeqCst);
+        let (_peer, id) = trial.connect_known();
+        gate.wait_for(POST);
+        assert!(trial.handle().close(id, Close::Stop));
+        assert_eq!(trial.reason(id), CloseReason::Local);
+        trial.finish();
+    });
+}
+
+#[test]
+fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_session_again() {
+    let options = Options { workers: 1, ..Options::default() };
+    let port = port_maker(&options)().unwrap();
+    let engine = Arc::new(Engine::new(true, Framing::raw(), options.clone()));
+    let halves = HalfTable::new(options.sessions_max);
+    let handler =
+        Recorder { notes: Arc::new(Notes::default()), received: |_: &Session, _: &[u8]| {} };
+    // It does not run: what it would do is asked of it here.
+    let Worker { mut port, mut floor } =
+        Worker::new(port, 0, &engine, &halves, &handler, SystemClock::start());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let id = engine.admit().unwrap();
+    let slot = engine.table.held(id).unwrap();
+    let socket = Socket::from(listener.accept().unwrap().0);
+    let registration = port.register(socket, Token(id.to_bits())).unwrap();
+    slot.set_registration(Some(registration.0));
+    let ask = || halves.take_or_ask(id.index()).err();
+
+    let mut half = floor.own_half(id);
+    half.phase = Phase::Open;
+    assert_eq!(ask(), Some(Asked::InAHand));
+    floor.give_back(id, half);
+    assert_eq!(*floor.desk.to_attend.borrow(), [id]);
+
+    let half = floor.own_half(id);
+    assert_eq!(ask(), Some(Asked::InAHand));
+    floor.attend_with(&mut port, id, slot, registration, half);
+    assert_eq!(ask(), Some(Asked::WithAnOperation), "it was left without a receive");
+}
