@@ -1,4 +1,5 @@
-//! Accepting when no descriptor is left. A process of its own: the limit is the process's.
+//! What the process has open: accepting when no descriptor is left, and how long a session's is kept.
+//! A process of its own: the limit is the process's.
 //!
 //! On Linux, which has such a limit and tells of it. Windows has none that could be reached here.
 
@@ -11,11 +12,12 @@ mod support;
 use std::fs;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::*;
-use wharf::{Backend, Framing};
+use wharf::{Backend, Close, Framing};
 
 /// User and system time that this process has used so far. The file was opened while that could
 /// be done.
@@ -87,5 +89,21 @@ on_every_backend! {
     fn accepting_pauses_while_no_descriptor_is_left_and_goes_on_when_one_is(backend) {
         let _alone = alone();
         starves_and_recovers(backend);
+    }
+
+    /// Once it is closed its number may be another's, and what is outstanding be done to that one.
+    fn the_socket_of_a_session_is_open_until_closed_has_run(backend) {
+        let _alone = alone();
+        let (count, counted) = mpsc::channel();
+        let behaviour = Behaviour::echo()
+            .on_closed(move |_, _| count.send(open_descriptors()).unwrap());
+        let harness = start(backend, Framing::raw(), one_worker(), behaviour);
+        let (peer, id) = harness.connect_known();
+        round_trip(&peer, b"open");
+        let while_open = open_descriptors();
+        assert!(harness.handle.close(id, Close::Stop));
+        assert_eq!(counted.recv_timeout(BOUND).unwrap(), while_open);
+        eventually("it is closed", || open_descriptors() < while_open);
+        harness.finish();
     }
 }
