@@ -587,3 +587,35 @@ mod provoked {
         assert!(matches!(error, Some(crate::Error::WorkerFault { .. })), "{error:?}");
     }
 }
+
+/// Frames whose length divides nothing: what is left of one lies in the ring's middle, and the next
+/// receive goes into both free segments.
+#[test]
+fn three_megabytes_of_frames_go_both_ways_at_once_through_the_wrap_of_the_ring() {
+    both(|options| {
+        let framing = Framing::length_prefixed(crate::LengthPrefix::default());
+        let trial = Trial::of(options, framing, |session, frame| session.send(frame));
+        let mut wire = Vec::new();
+        for len in [2_999, 5_003, 7, 4_099].into_iter().cycle() {
+            wire.extend((len as u32).to_be_bytes());
+            wire.extend(pattern(len));
+            if wire.len() > 3_000_000 {
+                break;
+            }
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..10 {
+                scope.spawn(|| {
+                    let peer = trial.connect();
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| (&peer).write_all(&wire).unwrap());
+                        let mut back = vec![0; wire.len()];
+                        (&peer).read_exact(&mut back).unwrap();
+                        assert!(back == wire, "other bytes came back");
+                    });
+                });
+            }
+        });
+        trial.finish();
+    });
+}
