@@ -6,15 +6,11 @@
 //! worker sleeps.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-
 use crate::clock::Moment;
-use crate::config::Options;
 use crate::port::{
-    Accepted, CompletionPort, Failure, Operation, OperationKind, Registration, Token,
+    Accepted, CompletionPort, Failure, Operation, OperationKind, Registration, Socket, Token,
 };
 
 /// How long accepting pauses after a failure: half of the 100 ms within which it must go on after
@@ -143,39 +139,6 @@ impl Acceptor {
             |listener: &Listener| listener.socket.is_none() && listener.registration.is_none();
         self.accepted.is_empty() && self.listeners.iter().all(ended)
     }
-}
-
-/// Sets the options of a new session's socket. None of them can keep it from being served, so a
-/// refusal (the peer may be gone already) is not looked at.
-pub(crate) fn prepare(socket: &Socket, options: &Options, accepted: bool) {
-    // Accepted sockets have inherited what `listen` set, on Linux.
-    let inherited = accepted && cfg!(target_os = "linux");
-    if options.no_delay && !inherited {
-        let _ = socket.set_tcp_nodelay(true);
-    }
-    if let Some(after) = options.keepalive
-        && !inherited
-    {
-        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after));
-    }
-}
-
-/// Makes a listening socket.
-pub(crate) fn listen(address: SocketAddr, options: &Options) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?; // so that [::] and 0.0.0.0 can both be listened on
-    }
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    // Inherited by every accepted socket on Linux: one system call here saves one for each.
-    socket.set_tcp_nodelay(options.no_delay)?;
-    if let Some(after) = options.keepalive {
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after))?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(options.listen_backlog).unwrap_or(i32::MAX))?;
-    Ok(socket)
 }
 
 /// A token that is no session's: the generation above all of theirs.

@@ -12,7 +12,7 @@ use crate::config::{Backpressure, Options};
 use crate::error::{CloseReason, Error, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
-use crate::port::{Poster, Registration};
+use crate::port::{Poster, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, fence};
 use crate::timer::TimingWheel;
@@ -36,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) published: Box<[Published]>,
     pub(crate) framing: Framing,
     pub(crate) options: Options,
+    /// Where the sockets of its connects come from.
+    pub(crate) sockets: Sockets,
     /// That a drain or a stop has begun: nothing is admitted any more.
     ending: AtomicU32,
     /// A worker has met a fault of our own, and what it had in hand will never come back.
@@ -155,7 +157,12 @@ struct Ended {
 
 impl Engine {
     /// An engine for so many workers, each with a port of its own, or sharing one.
-    pub(crate) fn new(is_shared: bool, framing: Framing, options: Options) -> Self {
+    pub(crate) fn new(
+        is_shared: bool,
+        framing: Framing,
+        options: Options,
+        sockets: Sockets,
+    ) -> Self {
         let workers = options.workers;
         let (ports, workers_each) = if is_shared { (1, workers) } else { (workers, 1) };
         Engine {
@@ -164,6 +171,7 @@ impl Engine {
             published: (0..workers).map(|_| Published::default()).collect(),
             framing,
             options,
+            sockets,
             ending: AtomicU32::new(NOT_ENDING),
             faulted: AtomicBool::new(false),
             ended: Mutex::default(),

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::Close;
 use crate::engine::{Engine, Follows};
 use crate::error::{CloseReason, ConnectError, SendError};
@@ -67,13 +65,8 @@ impl Handle {
         if self.engine.is_ending() {
             return Err(ConnectError::Ending);
         }
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-            .map_err(|source| ConnectError::Socket { address, source })?;
-        if address.is_ipv6() {
-            // So that ::ffff:a.b.c.d can be connected to on Windows too. Where it cannot be set, any
-            // other address can be connected to all the same.
-            let _ = socket.set_only_v6(false);
-        }
+        let socket = self.engine.sockets.to_connect(address);
+        let socket = socket.map_err(|source| ConnectError::Socket { address, source })?;
         let max = self.engine.table.sessions_max();
         let id = self.engine.admit().ok_or(ConnectError::Full { max })?;
         // The hold that `admit` took goes to the worker with the mail.

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use socket2::Socket;
-
-use crate::acceptor::{self, Acceptor};
-use crate::clock::SystemClock;
+use crate::acceptor::Acceptor;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, BackendChoice, Options};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -19,7 +17,7 @@ use crate::handle::Handle;
 use crate::handler::Handler;
 #[cfg(unix)]
 use crate::port::readiness::ReadinessPort;
-use crate::port::{CompletionPort, select};
+use crate::port::{CompletionPort, Socket, Sockets, select};
 use crate::session::HalfTable;
 use crate::worker::{Halves, Worker};
 
@@ -79,20 +77,38 @@ impl Builder {
         options.check(&framing)?;
         options.workers = options.worker_count();
         let choice = select::choose(&options)?;
-        let listeners = addresses
-            .iter()
-            .map(|address| {
-                acceptor::listen(*address, &options)
-                    .map_err(|source| Error::Listen { address: address.to_string(), source })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let addresses = listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok()?.as_socket())
-            .collect();
-        let handler = Arc::new(handler);
-        let (running, choice) = start_workers(&choice, framing, &options, listeners, &handler)?;
+        let plan = Plan::new(framing, &options);
+        let listeners = plan.listen(&addresses)?;
+        let addresses = listeners.iter().filter_map(Socket::local_address).collect();
+        let (running, choice) = start_workers(&choice, plan, listeners, &Arc::new(handler))?;
         Ok(Server { running, choice, addresses })
+    }
+}
+
+/// What all workers are started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan<C> {
+    pub(crate) framing: Framing,
+    pub(crate) options: Options,
+    pub(crate) clock: C,
+    pub(crate) sockets: Sockets,
+}
+
+impl Plan<SystemClock> {
+    /// The real clock, and the operating system's sockets.
+    pub(crate) fn new(framing: Framing, options: &Options) -> Self {
+        let (options, clock) = (options.clone(), SystemClock::start());
+        Plan { framing, options, clock, sockets: Sockets::Os }
+    }
+}
+
+impl<C> Plan<C> {
+    fn listen(&self, addresses: &[SocketAddr]) -> Result<Vec<Socket>> {
+        let listen = |address: &SocketAddr| {
+            let listener = self.sockets.listen(*address, &self.options);
+            listener.map_err(|source| Error::Listen { address: address.to_string(), source })
+        };
+        addresses.iter().map(listen).collect()
     }
 }
 
@@ -188,16 +204,17 @@ impl Drop for Running {
 #[cfg(unix)]
 fn start_workers<H: Handler>(
     choice: &BackendChoice,
-    framing: Framing,
-    options: &Options,
+    plan: Plan<SystemClock>,
     listeners: Vec<Socket>,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
+    let readiness = |_| ReadinessPort::new();
     #[cfg(target_os = "linux")]
     if choice.backend() == Backend::Uring {
         use crate::port::uring::{UringPort, UringSizes, refusal};
+        let options = &plan.options;
         let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
-        let started = start_on(move || UringPort::new(sizes), framing, options, listeners, handler);
+        let started = start_on(move |_| UringPort::new(sizes), plan.clone(), listeners, handler);
         return match started {
             Ok(running) => Ok((running, choice.clone())),
             Err((StartError::Port(error), listeners)) => {
@@ -206,13 +223,13 @@ fn start_workers<H: Handler>(
                     return Err(Error::Backend { backend: "uring", reason });
                 }
                 let choice = BackendChoice::UringRefused(reason);
-                let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
+                let started = start_on(readiness, plan, listeners, handler);
                 started.map(|running| (running, choice)).map_err(StartError::plain)
             }
             Err((StartError::Thread(error), _)) => Err(Error::Thread(error)),
         };
     }
-    let started = start_on(ReadinessPort::new, framing, options, listeners, handler);
+    let started = start_on(readiness, plan, listeners, handler);
     started.map(|running| (running, choice.clone())).map_err(StartError::plain)
 }
 
@@ -220,20 +237,19 @@ fn start_workers<H: Handler>(
 #[cfg(windows)]
 fn start_workers<H: Handler>(
     choice: &BackendChoice,
-    framing: Framing,
-    options: &Options,
+    plan: Plan<SystemClock>,
     listeners: Vec<Socket>,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
     let sizes = IocpSizes {
-        concurrent_threads: options.workers as u32,
-        accepts_outstanding: options.accepts_outstanding,
-        synchronous_completions_max: options.synchronous_completions_max,
+        concurrent_threads: plan.options.workers as u32,
+        accepts_outstanding: plan.options.accepts_outstanding,
+        synchronous_completions_max: plan.options.synchronous_completions_max,
     };
     let shared = SharedPort::new(sizes).map_err(|source| Error::Port { worker: 0, source })?;
-    let make_port = move || IocpPort::join(shared.clone());
-    let started = start_on(make_port, framing, options, listeners, handler);
+    let make_port = move |_| IocpPort::join(shared.clone());
+    let started = start_on(make_port, plan, listeners, handler);
     started.map(|running| (running, choice.clone())).map_err(StartError::plain)
 }
 
@@ -254,30 +270,30 @@ impl StartError {
 
 /// Starts one thread for each worker. A port is made by the thread that uses it; only when all
 /// have one does any begin to serve, so a failure leaves nothing behind, and gives the listeners back.
-pub(crate) fn start_on<P, H: Handler>(
-    make_port: impl Fn() -> std::io::Result<P> + Clone + Send + 'static,
-    framing: Framing,
-    options: &Options,
+pub(crate) fn start_on<P, H: Handler, C: Clock>(
+    make_port: impl Fn(usize) -> std::io::Result<P> + Clone + Send + 'static,
+    plan: Plan<C>,
     listeners: Vec<Socket>,
     handler: &Arc<H>,
 ) -> std::result::Result<Running, (StartError, Vec<Socket>)>
 where
     P: CompletionPort,
 {
-    let engine = Arc::new(Engine::new(P::SHARED, framing, options.clone()));
+    let Plan { framing, options, clock, sockets } = plan;
+    let workers = options.workers;
     let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
-    let clock = SystemClock::start();
+    let engine = Arc::new(Engine::new(P::SHARED, framing, options, sockets));
     let (made, ports_made) = mpsc::channel();
     let mut running = Running { engine: engine.clone(), threads: Vec::new() };
     // After `running`, so dropped before it: a worker that waits to begin is let go, then joined.
     let mut begins = Vec::new();
-    for index in 0..options.workers {
+    for index in 0..workers {
         let (engine, halves, handler) = (engine.clone(), halves.clone(), handler.clone());
-        let (make_port, made) = (make_port.clone(), made.clone());
+        let (make_port, made, clock) = (make_port.clone(), made.clone(), clock.clone());
         let (begin, may_begin) = mpsc::channel::<()>();
         begins.push(begin);
         let body = move || {
-            let port = match make_port() {
+            let port = match make_port(index) {
                 Ok(port) => port,
                 Err(error) => return drop(made.send(Err(error))),
             };
@@ -295,7 +311,7 @@ where
         }
     }
     drop(made);
-    for result in ports_made.iter().take(options.workers) {
+    for result in ports_made.iter().take(workers) {
         if let Err(error) = result {
             return Err((StartError::Port(error), listeners));
         }

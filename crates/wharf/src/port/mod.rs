@@ -48,6 +48,9 @@ pub(crate) mod iocp;
 #[cfg(unix)]
 pub(crate) mod readiness;
 pub(crate) mod select;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
+pub(crate) mod socket;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
@@ -56,8 +59,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::Socket;
-
+pub(crate) use self::socket::{Socket, Sockets};
 use crate::buffer::{RingBuffer, SendBatch};
 
 /// All the memory that a port without lent buffers receives into, and so what one read takes at most.
@@ -203,9 +205,6 @@ pub(crate) trait CompletionPort {
     /// Gives the socket back. Panics if an operation of it is outstanding (invariant 5).
     fn deregister(&mut self, registration: Registration) -> Socket;
 
-    /// The registered socket, for its addresses and options.
-    fn socket(&self, registration: Registration) -> &Socket;
-
     /// Hands an operation over.
     fn post(
         &mut self,
@@ -217,10 +216,7 @@ pub(crate) trait CompletionPort {
     fn cancel(&mut self, registration: Registration, kind: OperationKind);
 
     /// Ends one or both directions; outstanding operations complete by it.
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        // A peer that has already reset leaves nothing to shut down.
-        let _ = self.socket(registration).shutdown(how);
-    }
+    fn shutdown(&mut self, registration: Registration, how: Shutdown);
 
     /// Takes completions, waiting for the first at most `timeout` (`None`: as long as it takes).
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()>;

@@ -13,19 +13,16 @@
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use socket2::Socket;
-
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::pause;
 use super::session::Session;
 use super::{Floor, SESSION_OPERATIONS};
 use crate::Close;
-use crate::acceptor;
 use crate::clock::{Clock, Moment};
 use crate::config::IdleReceive;
 use crate::error::CloseReason;
 use crate::handler::Handler;
-use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Token};
+use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::session::{Asked, Closing, HalfInHand, Reference, SessionId, Slot};
 
 type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
@@ -65,7 +62,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let Some(slot) = engine.table.held(id) else { return };
         let hold = self.hold(id);
         let mut half = self.own_half(id);
-        half.peer_address = peer_address.or_else(|| socket.peer_addr().ok()?.as_socket());
+        half.peer_address = peer_address.or_else(|| socket.peer_address());
         let registered = port.register(socket, Token(id.to_bits()));
         if let Ok(registration) = registered {
             slot.set_registration(Some(registration.0));
@@ -115,7 +112,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut half = self.own_half(id);
         half.phase = Phase::Connecting;
         half.peer_address = Some(to);
-        acceptor::prepare(&socket, &self.engine.options, false);
+        socket.prepare(&self.engine.options, false);
         let registration = match port.register(socket, Token(id.to_bits())) {
             Ok(registration) => registration,
             Err(refused) => return Err((half, refused.error)),

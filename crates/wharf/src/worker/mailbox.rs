@@ -13,9 +13,7 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use socket2::Socket;
-
-use crate::port::Waker;
+use crate::port::{Socket, Waker};
 use crate::session::SessionId;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 

@@ -45,7 +45,6 @@ use self::mailbox::Mail;
 use self::session::Desk;
 pub use self::session::Session;
 use crate::Close;
-use crate::acceptor;
 use crate::clock::{Clock, Moment};
 use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
 use crate::error::{CloseReason, Error};
@@ -233,7 +232,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             self.floor.stats.refused += 1;
             return;
         };
-        acceptor::prepare(&socket, &engine.options, true);
+        socket.prepare(&engine.options, true);
         // The hold that `admit` took goes with the arrival (invariant 3).
         let port = engine.table.held(id).map_or(self.floor.port_index, |slot| slot.port());
         if port == self.floor.port_index {

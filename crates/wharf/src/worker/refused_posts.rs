@@ -2,14 +2,11 @@
 //! operation. The count must go back at once (invariant 3), and the session end for that reason.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-
-use crate::acceptor;
 use crate::config::Options;
 use crate::error::CloseReason;
 use crate::framing::Framing;
@@ -17,9 +14,9 @@ use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
-    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Token, Waker,
+    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
-use crate::server::{Running, start_on};
+use crate::server::{Plan, Running, start_on};
 use crate::session::SessionId;
 
 /// What is refused: every second of these.
@@ -65,10 +62,6 @@ impl CompletionPort for RefusingPort {
         self.port.deregister(registration)
     }
 
-    fn socket(&self, registration: Registration) -> &Socket {
-        self.port.socket(registration)
-    }
-
     fn post(
         &mut self,
         registration: Registration,
@@ -82,6 +75,10 @@ impl CompletionPort for RefusingPort {
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
         self.port.cancel(registration, kind);
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.port.shutdown(registration, how);
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
@@ -137,16 +134,17 @@ struct Trial {
 impl Trial {
     fn of(what: What) -> Self {
         let options = Options { workers: 1, ..Options::default() };
-        let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let plan = Plan::new(Framing::raw(), &options);
+        let listener = plan.sockets.listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let address = listener.local_address().unwrap();
         let (notes, refused) = (Arc::new(Notes::default()), Arc::new(AtomicUsize::new(0)));
         let counted = refused.clone();
-        let make_port = move || {
+        let make_port = move |_| {
             let (port, refused) = (ReadinessPort::new()?, counted.clone());
             Ok(RefusingPort { port, what, asked: 0, refused })
         };
         let handler = Arc::new(Echo(notes.clone()));
-        let started = start_on(make_port, Framing::raw(), &options, vec![listener], &handler);
+        let started = start_on(make_port, plan, vec![listener], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes, refused }
     }

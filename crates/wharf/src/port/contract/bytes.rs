@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::sockets::{fill, full_listener, pair, pattern, read, tcp_pair, tcp_socket, write};
+use super::sockets::{deaf_socket, fill, full_listener, pair, pattern, read, tcp_pair, write};
 use super::trial::{BOUND, Last, Trial};
 use crate::buffer::RingBuffer;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Outcome, Sink, Token};
@@ -89,18 +89,17 @@ pub(super) fn the_end_of_a_stream_is_told_again_to_who_asks_again<P: CompletionP
 pub(super) fn an_end_that_came_with_the_connection_is_seen<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     let (mut full, address) = full_listener();
-    let client = trial.register(tcp_socket());
+    let (client, ours) = deaf_socket();
+    let client = trial.register(client);
     trial.post(client, Operation::Connect(address));
     trial.idle_turns();
-    let registration = trial.registration(client);
-    let ours = trial.port.socket(registration).local_addr().unwrap();
     // Who filled the backlog leaves, so that nobody competes with the client for the room that the
     // accepts below make. On Linux it is connected only now, between two waits, and when the client
     // asks once more. Elsewhere it may have been before.
     full.truncate(1);
     loop {
         let (served, peer) = full[0].accept().unwrap();
-        if peer.as_socket() == ours.as_socket() {
+        if peer == Some(ours) {
             write(&served, b"all there is");
             break;
         }

@@ -2,17 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
-use std::time::Duration;
-
-use socket2::Socket;
 
 use super::sockets::{
-    batch, fill, full_listener, listener, pair, pattern, read, read_to_end, tcp_pair, tcp_socket,
-    write,
+    batch, fill, full_listener, listener, pair, pattern, read, read_to_end, reset, tcp_pair,
+    tcp_socket, write,
 };
 use super::trial::{Account, KINDS, Last, Ledger, Trial};
 use crate::buffer::RingBuffer;
-use crate::port::{CompletionPort, Operation, OperationKind, Token};
+use crate::port::{CompletionPort, Operation, OperationKind, Socket, Token};
 
 /// More than the buffers of a [`tcp_pair`] hold.
 const STUCK_BYTES: usize = 4 * 1024 * 1024;
@@ -246,11 +243,6 @@ fn judge_received_end_and_failed_send(account: &Account) {
             _ => panic!("{last:?}"),
         }
     }
-}
-
-/// Closes it so that the other end is reset.
-fn reset(socket: Socket) {
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 pub(super) fn a_reset_by_the_peer_ends_what_is_outstanding<P: CompletionPort>(port: P) {

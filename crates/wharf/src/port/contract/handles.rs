@@ -4,14 +4,12 @@ use std::sync::{Condvar, Mutex as WaitedFor, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-
 use super::sockets::{batch, listener, pair, pattern, read, read_to_end, tcp_socket, write};
 use super::trial::BOUND;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
-    Token, Waker,
+    Socket, Token, Waker,
 };
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -342,7 +340,7 @@ pub(super) fn an_accept_that_several_handles_take_has_one_last_completion<P: Com
         assert_eq!(completion.token, Token(9));
         match completion.outcome {
             Outcome::Accepted(Ok(Accepted { socket, peer_address })) => {
-                assert_eq!(socket.peer_addr().unwrap().as_socket(), peer_address);
+                assert_eq!(socket.peer_address(), peer_address);
                 served.lock().push(socket);
                 accepted.fetch_add(1, Ordering::SeqCst);
             }
@@ -363,7 +361,7 @@ pub(super) fn an_accept_that_several_handles_take_has_one_last_completion<P: Com
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|_| {
                     let client = tcp_socket();
-                    client.connect(&address.into()).unwrap();
+                    client.connect(address).unwrap();
                     client
                 })
                 .collect();

@@ -1,26 +1,73 @@
-//! Sockets for the suite: both ends in this process, nothing but loopback.
+//! Sockets for the suite: both ends in this process, nothing but loopback, or the simulated network
+//! when it is the simulated port's turn.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 #[cfg(unix)]
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Type};
 
 use super::trial::BOUND;
 use crate::buffer::SendBatch;
+use crate::port::Socket;
+
+/// What only the suite does with sockets.
+impl Socket {
+    pub(in crate::port) fn connect(&self, address: SocketAddr) -> io::Result<()> {
+        self.os().connect(&SockAddr::from(address))
+    }
+
+    pub(in crate::port) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        self.os().accept().map(|(socket, peer)| (Socket::Os(socket), peer.as_socket()))
+    }
+
+    pub(in crate::port) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.os().shutdown(how)
+    }
+
+    pub(in crate::port) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.os().set_nonblocking(nonblocking)
+    }
+
+    /// Another name for the same socket, which is closed when both are.
+    pub(in crate::port) fn try_clone(&self) -> io::Result<Socket> {
+        self.os().try_clone().map(Socket::Os)
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.os().read(into)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.os().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Closes it so that the other end is reset.
+pub(in crate::port) fn reset(socket: Socket) {
+    socket.os().set_linger(Some(Duration::ZERO)).unwrap();
+}
 
 /// Two connected sockets with room for a few hundred KiB between them.
 #[cfg(unix)]
 pub(in crate::port) fn pair() -> (Socket, Socket) {
-    let (ours, peer) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+    let (ours, peer) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     for socket in [&ours, &peer] {
         socket.set_send_buffer_size(256 * 1024).unwrap();
         bound_blocking(socket);
     }
-    (ours, peer)
+    (ours.into(), peer.into())
 }
 
 /// Windows has no completions for what would be a pair of Unix sockets.
@@ -39,33 +86,33 @@ fn tcp_pair_with_buffers(bytes: usize) -> (Socket, Socket) {
     let (listener, address) = listener(1);
     let ours = tcp_socket();
     for socket in [&ours, &listener] {
-        socket.set_send_buffer_size(bytes).unwrap();
-        socket.set_recv_buffer_size(bytes).unwrap();
+        socket.os().set_send_buffer_size(bytes).unwrap();
+        socket.os().set_recv_buffer_size(bytes).unwrap();
     }
-    ours.connect(&address.into()).unwrap();
+    ours.connect(address).unwrap();
     let (peer, _) = listener.accept().unwrap();
     for socket in [&ours, &peer] {
-        socket.set_tcp_nodelay(true).unwrap();
-        bound_blocking(socket);
+        socket.os().set_tcp_nodelay(true).unwrap();
+        bound_blocking(socket.os());
     }
     (ours, peer)
 }
 
 pub(in crate::port) fn tcp_socket() -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+    socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().into()
 }
 
 /// A TCP socket with an address of its own that does not listen: to connect to it is refused.
 pub(in crate::port) fn deaf_socket() -> (Socket, SocketAddr) {
     let socket = tcp_socket();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    socket.os().bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_address().unwrap();
     (socket, address)
 }
 
 pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
     let (socket, address) = deaf_socket();
-    socket.listen(backlog).unwrap();
+    socket.os().listen(backlog).unwrap();
     (socket, address)
 }
 
@@ -73,19 +120,19 @@ pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
 /// to it is neither done nor refused for as long as all of them live.
 pub(in crate::port) fn full_listener() -> (Vec<Socket>, SocketAddr) {
     let (listener, address) = listener(1);
-    bound_blocking(&listener);
+    bound_blocking(listener.os());
     let mut sockets = vec![listener];
     for _ in 0..8 {
         let socket = tcp_socket();
         socket.set_nonblocking(true).unwrap();
-        let _ = socket.connect(&address.into());
+        let _ = socket.connect(address);
         sockets.push(socket);
     }
     (sockets, address)
 }
 
 /// A blocking peer fails rather than hang when the port on trial does nothing.
-fn bound_blocking(socket: &Socket) {
+fn bound_blocking(socket: &socket2::Socket) {
     let bound: Option<Duration> = Some(BOUND);
     socket.set_read_timeout(bound).unwrap();
     socket.set_write_timeout(bound).unwrap();

@@ -180,7 +180,7 @@ impl Place {
         }
         // SAFETY: by the caller's promise AcceptEx has filled the buffer.
         let peer_address = unsafe { self.peer_address(extensions) };
-        Ok(Accepted { socket, peer_address })
+        Ok(Accepted { socket: socket.into(), peer_address })
     }
 
     /// # Safety

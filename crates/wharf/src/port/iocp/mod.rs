@@ -50,8 +50,6 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-
 use self::completions::Taker;
 use self::port::{Entries, Packet, Taken};
 use self::record::Record;
@@ -59,7 +57,7 @@ pub(crate) use self::shared::SharedPort;
 use self::state::CANCELLED;
 use super::{
     Completion, CompletionPort, Operation, OperationKind, Poster, Refused, Registration,
-    SCRATCH_BYTES, Sink, Token, Waker,
+    SCRATCH_BYTES, Sink, Socket, Token, Waker,
 };
 
 /// How long the end of a port waits for its last completions before it leaks what they own.
@@ -227,15 +225,15 @@ impl CompletionPort for IocpPort {
     const SHARED: bool = true;
 
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.shared.register(socket, token)
+        let refused = |refused: Refused<_>| Refused {
+            given_back: Socket::Os(refused.given_back),
+            error: refused.error,
+        };
+        self.shared.register(socket.into_os(), token).map_err(refused)
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        self.shared.deregister(registration)
-    }
-
-    fn socket(&self, registration: Registration) -> &Socket {
-        self.shared.record(registration).socket()
+        self.shared.deregister(registration).into()
     }
 
     fn post(

@@ -47,7 +47,7 @@ fn packet_of(port: &OsPort, overlapped: &Overlapped) -> u32 {
 fn an_array_of_buffers_may_be_a_local_variable() {
     let port = OsPort::new(1).unwrap();
     let (ours, peer) = pair();
-    port.associate(&ours).unwrap();
+    port.associate(ours.os()).unwrap();
     let receive = bare(OperationKind::Receive);
     let memory: &'static mut [u8] = Box::leak(vec![0u8; 64].into_boxed_slice());
     let address = memory.as_ptr();
@@ -56,7 +56,7 @@ fn an_array_of_buffers_may_be_a_local_variable() {
         let (first, second) = memory.split_at_mut(8);
         let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
         // SAFETY: the overlapped and the memory are leaked, and looked at after the packet.
-        let started = unsafe { calls::receive(calls::raw(&ours), &mut buffers, receive) };
+        let started = unsafe { calls::receive(calls::raw(ours.os()), &mut buffers, receive) };
         assert_eq!(started, Ok(Started::Outstanding));
         let [one, other] = &mut elsewhere;
         buffers = [IoSliceMut::new(one), IoSliceMut::new(other)];
@@ -76,7 +76,7 @@ fn an_array_of_buffers_may_be_a_local_variable() {
         let (first, second) = content.split_at(1_000_000);
         let mut buffers = [IoSlice::new(first), IoSlice::new(second)];
         // SAFETY: as above.
-        let started = unsafe { calls::send(calls::raw(&ours), &buffers, send) };
+        let started = unsafe { calls::send(calls::raw(ours.os()), &buffers, send) };
         assert_eq!(started, Ok(Started::Outstanding));
         buffers = [IoSlice::new(&elsewhere[0]), IoSlice::new(&elsewhere[1])];
         std::hint::black_box(&mut buffers);
@@ -140,8 +140,9 @@ fn an_accept_tells_the_address_of_the_peer() {
         listening.listen(8).unwrap();
         let address = listening.local_addr().unwrap();
         let mut port = IocpPort::for_test();
-        let listening = port.register(listening, Token(1)).unwrap();
-        let client = port.register(Socket::new(domain, Type::STREAM, None).unwrap(), Token(2));
+        let listening = port.register(listening.into(), Token(1)).unwrap();
+        let client = Socket::new(domain, Type::STREAM, None).unwrap();
+        let client = port.register(client.into(), Token(2));
         let client = client.unwrap();
         port.post(client, Operation::Connect(address.as_socket().unwrap())).unwrap();
         let mut connected = false;
@@ -152,13 +153,13 @@ fn an_accept_tells_the_address_of_the_peer() {
             };
             port.wait(Some(BOUND), &mut { take }).unwrap();
         }
-        let ours = port.socket(client).local_addr().unwrap().as_socket();
+        let ours = port.shared.record(client).socket().local_addr().unwrap().as_socket();
         let Accepted { socket, peer_address } = accepted(&mut port, listening);
         assert!(peer_address.is_some() && peer_address == ours, "{peer_address:?} {ours:?}");
-        assert_eq!(socket.peer_addr().unwrap().as_socket(), ours);
-        assert_eq!(socket.local_addr().unwrap().as_socket(), address.as_socket());
+        assert_eq!(socket.peer_address(), ours);
+        assert_eq!(socket.local_address(), address.as_socket());
         // Without its listener's context it could not be shut down.
-        socket.shutdown(std::net::Shutdown::Both).unwrap();
+        socket.os().shutdown(std::net::Shutdown::Both).unwrap();
     }
 }
 
@@ -170,7 +171,7 @@ fn an_accept_that_cannot_go_on_ends_once_with_the_reason_after_all_its_parts() {
     for round in 1..=20 {
         trial.post(listening, Operation::Accept);
         let client = tcp_socket();
-        client.connect(&address.into()).unwrap();
+        client.connect(address).unwrap();
         // As if a socket for the next peer could not be made.
         let registration = trial.registration(listening);
         let record = trial.port.shared.record(registration);
@@ -204,8 +205,8 @@ fn an_accept_of_what_does_not_listen_has_its_last_completion() {
 fn a_socket_that_connects_to_itself_is_refused() {
     let mut trial = Trial::of(IocpPort::for_test());
     let lonely = tcp_socket();
-    lonely.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let address = lonely.local_addr().unwrap().as_socket().unwrap();
+    lonely.os().bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = lonely.local_address().unwrap();
     let lonely = trial.register(lonely);
     trial.post(lonely, Operation::Connect(address));
     trial.drive_until_settled(lonely);
@@ -336,11 +337,11 @@ fn a_port_that_nobody_closed_ends_with_its_last_handle() {
         IocpSizes { concurrent_threads: 1, accepts_outstanding: 2, synchronous_completions_max: 0 };
     let shared = SharedPort::new(sizes).unwrap();
     let mut port = IocpPort::join(shared.clone()).unwrap();
-    let (ours, mut peer) = pair();
+    let (ours, peer) = pair();
     let ours = port.register(ours, Token(1)).unwrap();
     port.post(ours, Operation::Receive).unwrap();
     drop(port);
-    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    assert_eq!(std::io::Read::read(&mut peer, &mut [0; 8]).unwrap(), 0, "it was closed");
+    peer.os().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(std::io::Read::read(&mut &peer, &mut [0; 8]).unwrap(), 0, "it was closed");
     assert_eq!(shared.stale_completions.load(Ordering::SeqCst), 0);
 }

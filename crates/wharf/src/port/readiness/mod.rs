@@ -28,11 +28,10 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use socket2::Socket;
 
 use super::{
     Completion, CompletionPort, Operation, OperationKind, Refused, Registration, SCRATCH_BYTES,
-    Sink, Token, Wake, Waker,
+    Sink, Socket, Token, Wake, Waker,
 };
 use record::Record;
 
@@ -110,11 +109,6 @@ impl ReadinessPort {
         })
     }
 
-    fn record(&self, registration: Registration) -> &Record {
-        let slot = &self.slots[registration.0 as usize];
-        slot.record.as_ref().expect("the registration was deregistered")
-    }
-
     fn record_mut(&mut self, registration: Registration) -> &mut Record {
         let slot = &mut self.slots[registration.0 as usize];
         slot.record.as_mut().expect("the registration was deregistered")
@@ -160,8 +154,17 @@ impl ReadinessPort {
     }
 }
 
+#[cfg(test)]
+impl ReadinessPort {
+    pub(crate) fn is_unconnected(&self, registration: Registration) -> bool {
+        let record = self.slots[registration.0 as usize].record.as_ref();
+        record.is_none_or(|record| record.socket().peer_addr().is_err())
+    }
+}
+
 impl CompletionPort for ReadinessPort {
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        let socket = socket.into_os();
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer sockets than 2^32")
@@ -176,7 +179,7 @@ impl CompletionPort for ReadinessPort {
         });
         if let Err(error) = entered {
             self.vacant.push(index);
-            return Err(Refused { given_back: socket, error });
+            return Err(Refused { given_back: socket.into(), error });
         }
         slot.record = Some(Record::new(socket, token));
         Ok(Registration(index))
@@ -191,11 +194,7 @@ impl CompletionPort for ReadinessPort {
         // Fails only for a socket that is not in the selector, and this one was.
         let left = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
         debug_assert!(left.is_ok(), "{left:?}");
-        socket
-    }
-
-    fn socket(&self, registration: Registration) -> &Socket {
-        self.record(registration).socket()
+        socket.into()
     }
 
     fn post(

@@ -217,7 +217,8 @@ impl Record {
             }
             match self.socket.accept() {
                 Ok((socket, peer)) => {
-                    let accepted = Accepted { socket, peer_address: peer.as_socket() };
+                    let accepted =
+                        Accepted { socket: socket.into(), peer_address: peer.as_socket() };
                     self.more(sink, Outcome::Accepted(Ok(accepted)));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,

@@ -23,12 +23,13 @@ mod wake;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, squeue, types};
-use socket2::{SockAddr, Socket};
+use socket2::SockAddr;
 
 use self::buffers::BufferRing;
 pub(crate) use self::probe::{probe, refusal};
@@ -36,7 +37,7 @@ use self::record::{Record, UserData, bit};
 use self::wake::WakeEvent;
 use super::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused,
-    Registration, Sink, Token, Waker,
+    Registration, Sink, Socket, Token, Waker,
 };
 
 /// Pieces that one send operation gathers at most; the rest leaves with the next.
@@ -345,8 +346,8 @@ impl UringPort {
         let outcome = match kind {
             OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
-                let socket = unsafe { Socket::from_raw_fd(descriptor as RawFd) };
-                Accepted { socket, peer_address: None }
+                let socket = unsafe { socket2::Socket::from_raw_fd(descriptor as RawFd) };
+                Accepted { socket: socket.into(), peer_address: None }
             })),
             OperationKind::Connect => Outcome::Connected(count.map(drop)),
             OperationKind::Send => {
@@ -461,13 +462,6 @@ impl CompletionPort for UringPort {
         }
     }
 
-    fn socket(&self, registration: Registration) -> &Socket {
-        match &self.record(registration).socket {
-            Some(socket) => socket,
-            None => unreachable!("checked by record"),
-        }
-    }
-
     fn post(
         &mut self,
         registration: Registration,
@@ -502,6 +496,13 @@ impl CompletionPort for UringPort {
         if record.is_outstanding(kind) {
             let target = UserData::new(registration.0, kind, record.generation);
             self.request(Request::Cancel(target));
+        }
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        if let Some(socket) = &self.record(registration).socket {
+            // A peer that has already reset leaves nothing to shut down.
+            let _ = socket.os().shutdown(how);
         }
     }
 

@@ -2,10 +2,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use socket2::Socket;
-
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{OperationKind, Token};
+use crate::port::{OperationKind, Socket, Token};
 
 /// What the kernel calls the operation: index, kind and generation of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +58,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn descriptor(&self) -> RawFd {
-        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.socket.as_ref().map_or(-1, |socket| socket.os().as_raw_fd())
     }
 
     pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {

@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use socket2::Socket;
-
 use super::super::Worker;
 use super::super::half::Phase;
 use super::{BOUND, Notes, Recorder, Trial, both, port_maker};
 use crate::clock::SystemClock;
 use crate::engine::Engine;
 use crate::port::{
-    CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Token, Waker,
+    CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Socket, Sockets,
+    Token, Waker,
 };
 use crate::session::{Asked, HalfTable};
 use crate::{Close, CloseReason, Framing, Options, Session};
@@ -59,10 +58,6 @@ impl<P: CompletionPort> CompletionPort for GatedPort<P> {
 
     fn deregister(&mut self, registration: Registration) -> Socket {
         self.port.deregister(registration)
-    }
-
-    fn socket(&self, registration: Registration) -> &Socket {
-        self.port.socket(registration)
     }
 
     fn post(
@@ -114,7 +109,8 @@ fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_n
         let gate = Arc::new(Gate::default());
         let make_port = port_maker(&options);
         let of_ports = gate.clone();
-        let make_port = move || make_port().map(|port| GatedPort { port, gate: of_ports.clone() });
+        let make_port =
+            move |index| make_port(index).map(|port| GatedPort { port, gate: of_ports.clone() });
         let trial = Trial::on(make_port, options, Framing::raw(), |_, _| {});
         gate.is_set.store(true, Ordering::SeqCst);
         let (_peer, id) = trial.connect_known();
@@ -128,8 +124,8 @@ fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_n
 #[test]
 fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_session_again() {
     let options = Options { workers: 1, ..Options::default() };
-    let port = port_maker(&options)().unwrap();
-    let engine = Arc::new(Engine::new(true, Framing::raw(), options.clone()));
+    let port = port_maker(&options)(0).unwrap();
+    let engine = Arc::new(Engine::new(true, Framing::raw(), options.clone(), Sockets::Os));
     let halves = HalfTable::new(options.sessions_max);
     let handler =
         Recorder { notes: Arc::new(Notes::default()), received: |_: &Session, _: &[u8]| {} };
@@ -140,7 +136,7 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
     let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let id = engine.admit().unwrap();
     let slot = engine.table.held(id).unwrap();
-    let socket = Socket::from(listener.accept().unwrap().0);
+    let socket = Socket::Os(listener.accept().unwrap().0.into());
     let registration = port.register(socket, Token(id.to_bits())).unwrap();
     slot.set_registration(Some(registration.0));
     let ask = || halves.take_or_ask(id.index()).err();

@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-
 use crate::buffer::SendBatch;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
-    Poster, Refused, Registration, Sink, Token, Wake, Waker,
+    Poster, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 
 /// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
@@ -48,10 +46,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-pub(super) struct SharedHandle {
-    shared: Arc<Shared>,
-    sockets: HashMap<u32, Box<Socket>>,
-}
+pub(super) struct SharedHandle(Arc<Shared>);
 
 /// A completion that outlives the call of the sink.
 struct Owned {
@@ -129,7 +124,7 @@ impl Shared {
 impl SharedHandle {
     pub(super) fn join(shared: Arc<Shared>) -> io::Result<Self> {
         shared.handles.fetch_add(1, Ordering::SeqCst);
-        Ok(SharedHandle { shared, sockets: HashMap::new() })
+        Ok(SharedHandle(shared))
     }
 }
 
@@ -137,22 +132,17 @@ impl CompletionPort for SharedHandle {
     const SHARED: bool = true;
 
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        let registration = self.shared.with(|port| port.register(socket, token))?;
-        self.shared.tokens.lock().unwrap().insert(registration.0, token);
+        let registration = self.0.with(|port| port.register(socket, token))?;
+        self.0.tokens.lock().unwrap().insert(registration.0, token);
         Ok(registration)
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        self.sockets.remove(&registration.0);
-        self.shared.with(|port| port.deregister(registration))
-    }
-
-    fn socket(&self, registration: Registration) -> &Socket {
-        &self.sockets[&registration.0]
+        self.0.with(|port| port.deregister(registration))
     }
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.shared.with(|port| port.shutdown(registration, how));
+        self.0.with(|port| port.shutdown(registration, how));
     }
 
     fn post(
@@ -161,44 +151,41 @@ impl CompletionPort for SharedHandle {
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
         match operation {
-            Operation::Send(batch) => {
-                self.shared.post_send(registration, batch).map_err(|refused| Refused {
-                    given_back: Operation::Send(refused.given_back),
-                    error: refused.error,
-                })
-            }
-            operation => self.shared.with(|port| port.post(registration, operation)),
+            Operation::Send(batch) => self.0.post_send(registration, batch).map_err(|refused| {
+                Refused { given_back: Operation::Send(refused.given_back), error: refused.error }
+            }),
+            operation => self.0.with(|port| port.post(registration, operation)),
         }
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.shared.with(|port| port.cancel(registration, kind));
+        self.0.with(|port| port.cancel(registration, kind));
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            if self.shared.fails.load(Ordering::SeqCst) {
+            if self.0.fails.load(Ordering::SeqCst) {
                 return Err(io::Error::from(io::ErrorKind::OutOfMemory));
             }
             let mut taken = Vec::new();
-            self.shared.with(|port| {
+            self.0.with(|port| {
                 port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| {
                     taken.push(Owned::of(completion));
                 })
             })?;
             // Half of them are left for whoever comes first, as an unfair kernel might.
-            let mut others = self.shared.taken.lock().unwrap();
+            let mut others = self.0.taken.lock().unwrap();
             let mut mine = std::mem::take(&mut *others);
             others.extend(taken.split_off(taken.len().div_ceil(2)));
             drop(others);
             mine.append(&mut taken);
             let over = until.is_some_and(|until| Instant::now() >= until);
-            if mine.is_empty() && !over && !self.shared.wake.0.swap(false, Ordering::SeqCst) {
+            if mine.is_empty() && !over && !self.0.wake.0.swap(false, Ordering::SeqCst) {
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
-            let faults = !mine.is_empty() && self.shared.faults_once.swap(false, Ordering::SeqCst);
+            let faults = !mine.is_empty() && self.0.faults_once.swap(false, Ordering::SeqCst);
             assert!(!faults, "a fault on purpose");
             for owned in mine {
                 owned.deliver(sink);
@@ -208,19 +195,19 @@ impl CompletionPort for SharedHandle {
     }
 
     fn waker(&self) -> Waker {
-        self.shared.wake.clone()
+        self.0.wake.clone()
     }
 
     fn poster(&self) -> Option<Poster> {
-        Some(self.shared.clone())
+        Some(self.0.clone())
     }
 
     fn close<S: Sink>(self, sink: &mut S) {
-        if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            for owned in std::mem::take(&mut *self.shared.taken.lock().unwrap()) {
+        if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            for owned in std::mem::take(&mut *self.0.taken.lock().unwrap()) {
                 owned.deliver(sink);
             }
-            if let Some(port) = self.shared.port.lock().unwrap().take() {
+            if let Some(port) = self.0.port.lock().unwrap().take() {
                 port.close(sink);
             }
         }
@@ -233,7 +220,7 @@ impl PostAnywhere for Shared {
         registration: Registration,
         batch: Box<SendBatch>,
     ) -> Result<(), Refused<Box<SendBatch>>> {
-        let unconnected = self.with(|port| port.socket(registration).peer_addr().is_err());
+        let unconnected = self.with(|port| port.is_unconnected(registration));
         if unconnected {
             // As Winsock does; Linux would keep it.
             let token = self.tokens.lock().unwrap()[&registration.0];

@@ -17,24 +17,24 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::port::CompletionPort;
-use crate::server::{Running, start_on};
+use crate::server::{Plan, Running, start_on};
 use crate::{
     Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
-    SessionId, acceptor,
+    SessionId,
 };
 
 #[cfg(unix)]
 fn port_maker(
     _: &Options,
-) -> impl Fn() -> io::Result<handles::SharedHandle> + Clone + Send + 'static {
+) -> impl Fn(usize) -> io::Result<handles::SharedHandle> + Clone + Send + 'static {
     let shared = handles::Shared::new();
-    move || handles::SharedHandle::join(shared.clone())
+    move |_| handles::SharedHandle::join(shared.clone())
 }
 
 #[cfg(windows)]
 fn port_maker(
     options: &Options,
-) -> impl Fn() -> io::Result<crate::port::iocp::IocpPort> + Clone + Send + 'static {
+) -> impl Fn(usize) -> io::Result<crate::port::iocp::IocpPort> + Clone + Send + 'static {
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
     let sizes = IocpSizes {
         concurrent_threads: options.workers as u32,
@@ -42,7 +42,7 @@ fn port_maker(
         synchronous_completions_max: options.synchronous_completions_max,
     };
     let shared = SharedPort::new(sizes).unwrap();
-    move || IocpPort::join(shared.clone())
+    move |_| IocpPort::join(shared.clone())
 }
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -130,16 +130,17 @@ impl Trial {
     }
 
     fn on<P: CompletionPort>(
-        make_port: impl Fn() -> io::Result<P> + Clone + Send + 'static,
+        make_port: impl Fn(usize) -> io::Result<P> + Clone + Send + 'static,
         options: Options,
         framing: Framing,
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
-        let listener = acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let plan = Plan::new(framing, &options);
+        let listener = plan.sockets.listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let address = listener.local_address().unwrap();
         let notes = Arc::new(Notes::default());
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
-        let started = start_on(make_port, framing, &options, vec![listener], &handler);
+        let started = start_on(make_port, plan, vec![listener], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes }
     }
@@ -520,7 +521,7 @@ mod provoked {
 
     fn trial_on(shared: &Arc<handles::Shared>, options: Options) -> Trial {
         let shared = shared.clone();
-        let make_port = move || handles::SharedHandle::join(shared.clone());
+        let make_port = move |_| handles::SharedHandle::join(shared.clone());
         let options = Options { workers: 4, ..options };
         Trial::on(make_port, options, Framing::raw(), |session, frame| session.send(frame))
     }
@@ -528,8 +529,8 @@ mod provoked {
     #[test]
     fn what_is_pushed_to_a_session_that_still_connects_waits_and_cancels_nothing() {
         // Its backlog is full, so the connect neither stands nor fails before somebody is accepted.
-        let listener =
-            acceptor::listen((Ipv4Addr::LOCALHOST, 0).into(), &Options::default()).unwrap();
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         let others: Vec<_> = (0..4)

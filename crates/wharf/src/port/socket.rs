@@ -1,0 +1,148 @@
+//! A socket, and where sockets come from.
+//!
+//! Ports, the engine and the handle pass sockets on without looking at them; only the port that a
+//! socket is registered with uses it. So a socket of the simulated network goes the same way as one of
+//! the operating system's. Without the feature `simulation` there is only the latter.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, TcpKeepalive, Type};
+
+use crate::config::Options;
+#[cfg(feature = "simulation")]
+use crate::port::simulated::{SimulatedSocket, World};
+
+/// Dropping it closes it.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Os(socket2::Socket),
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedSocket),
+}
+
+impl From<socket2::Socket> for Socket {
+    fn from(socket: socket2::Socket) -> Self {
+        Socket::Os(socket)
+    }
+}
+
+impl Socket {
+    /// The operating system's socket, for its ports. A simulated one never comes to them: a server's
+    /// sockets are all of one kind.
+    #[cfg(any(target_os = "linux", test))]
+    pub(crate) fn os(&self) -> &socket2::Socket {
+        match self {
+            Socket::Os(socket) => socket,
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => unreachable!("{socket:?} came to a port of the system's"),
+        }
+    }
+
+    /// The same, taken out.
+    pub(crate) fn into_os(self) -> socket2::Socket {
+        match self {
+            Socket::Os(socket) => socket,
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => unreachable!("{socket:?} came to a port of the system's"),
+        }
+    }
+
+    /// The other end's address; `None` if it is gone.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Os(socket) => socket.peer_addr().ok()?.as_socket(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.peer_address(),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Os(socket) => socket.local_addr().ok()?.as_socket(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.local_address(),
+        }
+    }
+
+    /// Sets the options of a new session's socket. None of them can keep it from being served, so a
+    /// refusal (the peer may be gone already) is not looked at.
+    pub(crate) fn prepare(&self, options: &Options, accepted: bool) {
+        match self {
+            Socket::Os(socket) => prepare(socket, options, accepted),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => {}
+        }
+    }
+}
+
+/// Where a server's sockets come from: all from the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Sockets {
+    #[default]
+    Os,
+    #[cfg(feature = "simulation")]
+    Simulated(World),
+}
+
+impl Sockets {
+    /// A socket that listens.
+    pub(crate) fn listen(&self, address: SocketAddr, options: &Options) -> io::Result<Socket> {
+        match self {
+            Sockets::Os => listen(address, options).map(Socket::Os),
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(world) => world.listen(address, options.listen_backlog),
+        }
+    }
+
+    /// A socket to connect to `address` with.
+    pub(crate) fn to_connect(&self, address: SocketAddr) -> io::Result<Socket> {
+        match self {
+            Sockets::Os => to_connect(address).map(Socket::Os),
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(world) => Ok(world.socket()),
+        }
+    }
+}
+
+fn prepare(socket: &socket2::Socket, options: &Options, accepted: bool) {
+    // Accepted sockets have inherited what `listen` set, on Linux.
+    let inherited = accepted && cfg!(target_os = "linux");
+    if options.no_delay && !inherited {
+        let _ = socket.set_tcp_nodelay(true);
+    }
+    if let Some(after) = options.keepalive
+        && !inherited
+    {
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after));
+    }
+}
+
+fn listen(address: SocketAddr, options: &Options) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // so that [::] and 0.0.0.0 can both be listened on
+    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    // Inherited by every accepted socket on Linux: one system call here saves one for each.
+    socket.set_tcp_nodelay(options.no_delay)?;
+    if let Some(after) = options.keepalive {
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.listen_backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+fn to_connect(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // So that ::ffff:a.b.c.d can be connected to on Windows too. Where it cannot be set, any
+        // other address can be connected to all the same.
+        let _ = socket.set_only_v6(false);
+    }
+    Ok(socket)
+}
