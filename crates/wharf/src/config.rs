@@ -21,6 +21,9 @@ pub enum Backend {
     Readiness,
     /// I/O completion ports. Windows alone, and all there is there.
     Iocp,
+    /// The simulated port: of servers that a `simulation::Simulation` has started, and no others.
+    #[cfg(feature = "simulation")]
+    Simulated,
 }
 
 impl FromStr for Backend {
@@ -44,6 +47,8 @@ impl fmt::Display for Backend {
             Backend::Uring => "uring",
             Backend::Readiness => "readiness",
             Backend::Iocp => "iocp",
+            #[cfg(feature = "simulation")]
+            Backend::Simulated => "simulated",
         })
     }
 }

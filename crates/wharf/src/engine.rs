@@ -378,6 +378,10 @@ impl Engine {
 
     /// Waits until every worker has ended, at most `timeout`; the report if they have.
     pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> Option<DrainReport> {
+        #[cfg(feature = "simulation")]
+        if let Some(world) = crate::port::simulated::current() {
+            return self.wait_ended_in(&world, timeout);
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut ended = self.ended.lock();
         while ended.workers < self.published.len() {
@@ -394,6 +398,30 @@ impl Engine {
             };
         }
         Some(ended.report)
+    }
+
+    /// The same in a simulated world: its time passes meanwhile.
+    #[cfg(feature = "simulation")]
+    fn wait_ended_in(
+        &self,
+        world: &crate::port::simulated::World,
+        timeout: Option<Duration>,
+    ) -> Option<DrainReport> {
+        const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
+        let deadline = timeout.map(|timeout| world.now().saturating_add(timeout));
+        loop {
+            let (workers, report) = {
+                let ended = self.ended.lock();
+                (ended.workers, ended.report)
+            };
+            if workers == self.published.len() {
+                return Some(report);
+            }
+            if deadline.is_some_and(|deadline| world.now() >= deadline) {
+                return None;
+            }
+            world.sleep(LOOKS_AGAIN_AFTER);
+        }
     }
 
     /// The first error that ended a worker, once.

@@ -51,6 +51,8 @@ mod port;
 mod server;
 #[allow(unsafe_code)]
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod sync;
 mod timer;
 mod worker;

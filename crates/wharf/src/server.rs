@@ -17,6 +17,8 @@ use crate::handle::Handle;
 use crate::handler::Handler;
 #[cfg(unix)]
 use crate::port::readiness::ReadinessPort;
+#[cfg(feature = "simulation")]
+use crate::port::simulated::{SimulatedPort, World};
 use crate::port::{CompletionPort, Socket, Sockets, select};
 use crate::session::HalfTable;
 use crate::worker::{Halves, Worker};
@@ -81,6 +83,48 @@ impl Builder {
         let listeners = plan.listen(&addresses)?;
         let addresses = listeners.iter().filter_map(Socket::local_address).collect();
         let (running, choice) = start_workers(&choice, plan, listeners, &Arc::new(handler))?;
+        Ok(Server { running, choice, addresses })
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl Builder {
+    /// The same in a simulated world; `is_shared` says of which kind its port is.
+    pub(crate) fn start_simulated<H: Handler>(
+        self,
+        world: &World,
+        is_shared: bool,
+        handler: H,
+    ) -> Result<Server> {
+        let Builder { addresses, framing, mut options } = self;
+        options.check(&framing)?;
+        if options.workers == 0 {
+            options.workers = world.workers();
+        }
+        let workers = options.workers;
+        let (clock, sockets) = (world.clone(), Sockets::Simulated(world.clone()));
+        let sizes = world.sizes(&options);
+        let plan = Plan { framing, options, clock, sockets };
+        let listeners = plan.listen(&addresses)?;
+        let addresses = listeners.iter().filter_map(Socket::local_address).collect();
+        let first_port = world.make_ports(if is_shared { 1 } else { workers }, is_shared, sizes);
+        let first_thread = world.expect_threads(workers);
+        let (world, handler) = (world.clone(), Arc::new(handler));
+        let place = move |index| {
+            world.take_place(first_thread + index);
+            world.clone()
+        };
+        let started = if is_shared {
+            let open = move |index| Ok(SimulatedPort::<true>::open(place(index), first_port));
+            start_on(open, plan, listeners, &handler)
+        } else {
+            let open = move |index| {
+                Ok(SimulatedPort::<false>::open(place(index), first_port + index as u32))
+            };
+            start_on(open, plan, listeners, &handler)
+        };
+        let running = started.map_err(StartError::plain)?;
+        let choice = BackendChoice::Forced(Backend::Simulated);
         Ok(Server { running, choice, addresses })
     }
 }
@@ -185,6 +229,10 @@ impl Running {
     }
 
     fn join(&mut self) {
+        #[cfg(feature = "simulation")]
+        if crate::port::simulated::current().is_some() {
+            self.engine.wait_ended(None); // a thread that is joined must have had its turns
+        }
         for thread in self.threads.drain(..) {
             // A worker that panicked has a bug of ours; its sockets are closed all the same.
             let _ = thread.join();

@@ -24,6 +24,11 @@ fn choose_here(asked: Backend, options: &Options) -> Result<BackendChoice> {
             let reason = BackendRefusal::OtherSystem { instead: "readiness" };
             Err(Error::Backend { backend: "iocp", reason })
         }
+        #[cfg(feature = "simulation")]
+        Backend::Simulated => {
+            let reason = BackendRefusal::OtherSystem { instead: "readiness" };
+            Err(Error::Backend { backend: "simulated", reason })
+        }
         Backend::Auto => Ok(match probe_uring(options) {
             Ok(()) => BackendChoice::UringGranted,
             Err(reason) => BackendChoice::UringRefused(reason),
@@ -42,6 +47,8 @@ fn choose_here(asked: Backend, _: &Options) -> Result<BackendChoice> {
         Backend::Iocp => Ok(BackendChoice::Forced(Backend::Iocp)),
         Backend::Uring => refused("uring"),
         Backend::Readiness => refused("readiness"),
+        #[cfg(feature = "simulation")]
+        Backend::Simulated => refused("simulated"),
     }
 }
 

@@ -1,1 +1,406 @@
+//! The simulated port: the contract over a network, a clock and a scheduler that one seed decides.
+//!
+//! The engine that runs on it is the one that runs on the others, thread for thread and call for call.
+//! What is simulated lies under the port ([`network`], [`operations`]) and around it ([`threads`],
+//! [`world`]): streams with windows, operations that take time, fail, succeed in part and complete in
+//! any order, cancels that come too late, and threads that stand still wherever another could go on.
+//! What goes wrong, and how often, is said by name ([`fault`]).
+//!
+//! There are two, as there are two kinds of port: one that a worker has to itself (as io_uring), and one
+//! that workers share (as IOCP). `crate::simulation` is the face that tests see.
 
+mod fault;
+mod network;
+mod operations;
+mod peer;
+mod threads;
+mod trace;
+mod world;
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::fault::{Fault, Faults};
+pub(crate) use self::network::SocketIndex;
+pub(crate) use self::operations::Sizes;
+use self::operations::{PortState, Ready, ReadyResult, in_hand};
+pub use self::peer::{Peer, PeerListener};
+pub(crate) use self::threads::current;
+use self::threads::{Waits, ns_of};
+use self::trace::What;
+pub use self::world::Figures;
+pub(crate) use self::world::World;
+use super::{
+    Accepted, Completion, CompletionPort, Operation, OperationKind, Outcome, PostAnywhere, Poster,
+    Refused, Registration, Sink, Socket, Token, Wake, Waker,
+};
+use crate::buffer::SendBatch;
+
+/// A socket of the simulated network. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct SimulatedSocket {
+    world: World,
+    /// `None`: a port has it now.
+    index: Option<SocketIndex>,
+}
+
+impl SimulatedSocket {
+    fn new(world: &World, index: SocketIndex) -> Self {
+        SimulatedSocket { world: world.clone(), index: Some(index) }
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.world.with(|state| state.network.addresses(self.index?).0)
+    }
+
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        self.world.with(|state| state.network.addresses(self.index?).1)
+    }
+}
+
+impl Drop for SimulatedSocket {
+    fn drop(&mut self) {
+        if let Some(index) = self.index {
+            self.world.with(|state| state.drop_name(index));
+            self.world.shared().changed.notify_all();
+        }
+    }
+}
+
+/// A handle to a simulated port; `SHARED` says whether there can be several.
+#[derive(Debug)]
+pub(crate) struct SimulatedPort<const SHARED: bool> {
+    at: At,
+    /// Completions of a batch that were not delivered yet.
+    batch: Vec<Ready>,
+    is_open: bool,
+}
+
+/// Which port of which world: what wakes it, and what posts to it from elsewhere.
+#[derive(Debug, Clone)]
+struct At {
+    world: World,
+    port: u32,
+}
+
+impl World {
+    /// Makes so many ports; the first one's number.
+    pub(crate) fn make_ports(&self, count: usize, is_shared: bool, sizes: Sizes) -> u32 {
+        self.with(|state| {
+            let first = state.ports.len() as u32;
+            let port = || PortState { sizes, is_shared, ..PortState::default() };
+            state.ports.extend(std::iter::repeat_with(port).take(count));
+            first
+        })
+    }
+}
+
+impl<const SHARED: bool> SimulatedPort<SHARED> {
+    /// A handle to a port that was made.
+    pub(crate) fn open(world: World, port: u32) -> Self {
+        world.with(|state| state.ports[port as usize].handles += 1);
+        SimulatedPort { at: At { world, port }, batch: Vec::new(), is_open: true }
+    }
+
+    fn deliver<S: Sink>(&mut self, ready: Ready, sink: &mut S) {
+        let Ready { registration, kind, result, more } = ready;
+        let At { world, port } = &self.at;
+        let token = world.with(|state| {
+            let registered = state.ports[*port as usize].registered(registration);
+            let token = registered.token;
+            if !more {
+                // Over when it is told, not before: what else would it be that the sink is told of?
+                registered.posts[kind as usize] = None;
+            }
+            state.figures.completions += 1;
+            state.note(What::Delivered { token, kind, result: result.number(), more });
+            token
+        });
+        let mut tell = |outcome| sink.take(Completion { token, outcome, more });
+        match result {
+            ReadyResult::Accepted(result) => {
+                tell(Outcome::Accepted(result.map(|(socket, peer)| Accepted {
+                    socket: in_hand(world, socket),
+                    peer_address: Some(peer),
+                })))
+            }
+            ReadyResult::Connected(result) => tell(Outcome::Connected(result)),
+            ReadyResult::Received(Ok(bytes), lent) => {
+                tell(Outcome::Received(Ok(&bytes)));
+                world.with(|state| state.ports[*port as usize].lent -= usize::from(lent));
+            }
+            ReadyResult::Received(Err(failure), _) => tell(Outcome::Received(Err(failure))),
+            ReadyResult::ReceivedInto(ring, result) => tell(Outcome::ReceivedInto(ring, result)),
+            ReadyResult::Sent(batch, result) => tell(Outcome::Sent(batch, result)),
+        }
+    }
+
+    /// Delivers what is in the batch; other threads may go on between two completions.
+    fn deliver_batch<S: Sink>(&mut self, sink: &mut S) {
+        self.batch.reverse(); // so that the next is the last, and what is left stays behind a panic
+        while let Some(ready) = self.batch.pop() {
+            self.deliver(ready, sink);
+            if !self.batch.is_empty() {
+                self.at.world.may_switch();
+            }
+        }
+    }
+
+    /// Sleeps until there is something, or the time has come.
+    fn sleep(&self, until: Option<u64>) {
+        let At { world, port } = &self.at;
+        let this_thread = world.this_thread();
+        let mut state = world.shared().state.lock();
+        if let Some(me) = this_thread {
+            if state.fires(Fault::WakeSpurious) {
+                let ns = state.long_ns(Duration::from_micros(1), Duration::from_secs(1));
+                state.after(ns, world::Event::Wake { port: *port });
+            }
+            drop(world.hand_on(state, me, Waits::Port { port: *port, until }));
+            return;
+        }
+        // Nobody governs this thread: what is to happen happens now, and a sleep is a sleep.
+        if let Some(next) =
+            state.next_event_at().filter(|next| until.is_none_or(|until| *next <= until))
+        {
+            state.now = state.now.max(next);
+            return;
+        }
+        let left = until.map(|until| Duration::from_nanos(until.saturating_sub(state.now)));
+        let changed = &world.shared().changed;
+        match left {
+            None => drop(changed.wait(state)),
+            Some(left) => match changed.wait_timeout(state, left) {
+                Ok((mut state, waited)) if waited.timed_out() => {
+                    state.now = state.now.max(until.unwrap_or(0));
+                }
+                _ => {}
+            },
+        }
+    }
+
+    fn leave<S: Sink>(&mut self, sink: &mut S) {
+        if !std::mem::replace(&mut self.is_open, false) {
+            return;
+        }
+        let At { world, port } = self.at.clone();
+        let is_last = world.with(|state| {
+            let at = &mut state.ports[port as usize];
+            at.handles -= 1;
+            let is_last = at.handles == 0;
+            // What a fault kept it from telling is another's to tell.
+            for ready in self.batch.drain(..) {
+                at.ready.push_front(ready);
+            }
+            is_last
+        });
+        world.shared().changed.notify_all();
+        if !is_last {
+            return;
+        }
+        world.with(|state| state.end_all(port));
+        loop {
+            self.batch
+                .extend(world.with(|state| std::mem::take(&mut state.ports[port as usize].ready)));
+            if self.batch.is_empty() {
+                break;
+            }
+            self.deliver_batch(sink);
+        }
+        world.with(|state| {
+            for registered in std::mem::take(&mut state.ports[port as usize].registrations) {
+                if let Some(socket) = registered.socket {
+                    state.close(socket, false);
+                }
+            }
+        });
+    }
+}
+
+impl At {
+    fn post(&self, registration: u32, operation: Operation) -> Result<(), Refused<Operation>> {
+        let (world, port) = (&self.world, self.port);
+        world.with(|state| {
+            let at = &mut state.ports[port as usize];
+            let (token, kind) = (at.registered(registration).token, operation.kind());
+            if state.fires(Fault::PostRefused) {
+                state.note(What::PostRefused { token, kind });
+                let error = io::ErrorKind::OutOfMemory.into();
+                return Err(Refused { given_back: operation, error });
+            }
+            state.ports[port as usize].put(registration, operation);
+            state.figures.posts += 1;
+            state.note(What::Posted { token, kind });
+            let is_shared = state.ports[port as usize].is_shared;
+            if is_shared || state.fires(Fault::SubmissionQueueFull) {
+                state.submit(port, registration, kind);
+            } else {
+                state.ports[port as usize].unsubmitted.push((registration, kind as u8));
+            }
+            Ok(())
+        })?;
+        world.shared().changed.notify_all();
+        Ok(())
+    }
+}
+
+impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
+    const SHARED: bool = SHARED;
+
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        let Socket::Simulated(mut socket) = socket else {
+            unreachable!("a simulated port has simulated sockets")
+        };
+        let At { world, port } = &self.at;
+        let registered = world.with(|state| {
+            if state.fires(Fault::RegisterRefused) {
+                return None;
+            }
+            let index = socket.index.take()?;
+            let registration = state.ports[*port as usize].occupy(index, token);
+            state.network.set_registered(index, Some((*port, registration)));
+            Some(Registration(registration))
+        });
+        registered.ok_or_else(|| Refused {
+            given_back: Socket::Simulated(socket),
+            error: io::ErrorKind::OutOfMemory.into(),
+        })
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        let At { world, port } = &self.at;
+        let index = world.with(|state| {
+            let (index, token) = state.ports[*port as usize].vacate(registration.0);
+            state.network.set_registered(index, None);
+            state.note(What::Deregistered { token });
+            index
+        });
+        in_hand(world, index)
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        // The acceptor is under a lock when it posts.
+        if operation.kind() != OperationKind::Accept {
+            self.at.world.may_switch();
+        }
+        self.at.post(registration.0, operation)
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        if kind != OperationKind::Accept {
+            self.at.world.may_switch();
+        }
+        let At { world, port } = &self.at;
+        world.with(|state| {
+            let token = state.ports[*port as usize].registered(registration.0).token;
+            state.note(What::Cancelled { token, kind });
+            state.cancel_later(*port, registration.0, kind);
+        });
+        world.shared().changed.notify_all();
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.at.world.may_switch();
+        let At { world, port } = &self.at;
+        world.with(|state| {
+            let registered = state.ports[*port as usize].registered(registration.0);
+            let (socket, token) = (registered.socket, registered.token);
+            state.note(What::ShutDown { token, how });
+            if let Some(socket) = socket {
+                state.shut(socket, how);
+            }
+        });
+        world.shared().changed.notify_all();
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let At { world, port } = self.at.clone();
+        world.may_switch();
+        let until = world.with(|state| {
+            state.note(What::Waits { port });
+            state.figures.batches += 1;
+            // What the worker did since its last wait took time.
+            let turn_ns = state.below(state.pace.turn_ns);
+            state.now += turn_ns;
+            state.submit_all(port);
+            if state.fires(Fault::PortFails) {
+                return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+            }
+            Ok(timeout.map(|timeout| state.now.saturating_add(ns_of(timeout))))
+        })?;
+        loop {
+            let is_over = world.with(|state| {
+                state.run_due();
+                if state.fires(Fault::WaitInterrupted) {
+                    return true;
+                }
+                let interrupted = std::mem::take(&mut state.ports[port as usize].spurious);
+                state.take_batch(port, &mut self.batch);
+                let at = &mut state.ports[port as usize];
+                let woken = at.wakes > 0 && (self.batch.is_empty() || !SHARED);
+                at.wakes -= usize::from(woken);
+                let is_late = until.is_some_and(|until| state.now >= until);
+                interrupted || woken || is_late || !self.batch.is_empty()
+            });
+            if is_over {
+                break;
+            }
+            self.sleep(until);
+        }
+        self.deliver_batch(sink);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.at.world.this_thread(); // a worker begins by this
+        Arc::new(self.at.clone())
+    }
+
+    fn poster(&self) -> Option<Poster> {
+        SHARED.then(|| Arc::new(self.at.clone()) as Poster)
+    }
+
+    fn close<S: Sink>(mut self, sink: &mut S) {
+        self.leave(sink);
+    }
+}
+
+impl<const SHARED: bool> Drop for SimulatedPort<SHARED> {
+    fn drop(&mut self) {
+        self.leave(&mut |_: Completion<'_>| {});
+    }
+}
+
+impl Wake for At {
+    fn wake(&self) {
+        self.world.may_switch_in_call();
+        self.world.with(|state| {
+            let at = &mut state.ports[self.port as usize];
+            // Wakes of a port of its own are one flag.
+            at.wakes = if at.is_shared { at.wakes + 1 } else { 1 };
+            state.note(What::Woken { port: self.port });
+        });
+        self.world.shared().changed.notify_all();
+    }
+}
+
+impl PostAnywhere for At {
+    fn post_send(
+        &self,
+        registration: Registration,
+        batch: Box<SendBatch>,
+    ) -> Result<(), Refused<Box<SendBatch>>> {
+        self.world.may_switch_in_call();
+        let posted = self.post(registration.0, Operation::Send(batch));
+        posted.map_err(|Refused { given_back, error }| match given_back {
+            Operation::Send(given_back) => Refused { given_back, error },
+            _ => unreachable!("a send was posted"),
+        })
+    }
+}

@@ -1,0 +1,583 @@
+//! What the simulated system does with outstanding operations: it looks at them when they are
+//! submitted and when something came for them, and what comes of it lies ready for a `wait`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use super::SimulatedSocket;
+use super::fault::Fault;
+use super::network::{Connecting, Readable, SocketIndex, Writable};
+use super::world::{Event, State};
+use crate::buffer::{RingBuffer, SendBatch};
+use crate::port::{Failure, Operation, OperationKind, Token};
+
+/// Pieces that leave in one send.
+const PIECES_MAX: usize = 16;
+
+/// What a simulated port has, for all handles to it.
+#[derive(Debug, Default)]
+pub(super) struct PortState {
+    pub(super) registrations: Vec<Registered>,
+    pub(super) vacant: Vec<u32>,
+    /// Posted, and not submitted to the system yet.
+    pub(super) unsubmitted: Vec<(u32, u8)>,
+    pub(super) ready: VecDeque<Ready>,
+    /// Wakes that have ended no wait yet.
+    pub(super) wakes: usize,
+    /// A sleep is to end without reason.
+    pub(super) spurious: bool,
+    /// Lent buffers that are out.
+    pub(super) lent: usize,
+    pub(super) sizes: Sizes,
+    pub(super) is_shared: bool,
+    /// Open handles.
+    pub(super) handles: usize,
+    pub(super) posts_made: u32,
+}
+
+/// How much a port has of what it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Lent buffers.
+    pub(crate) buffers: usize,
+    /// Bytes of each, or of the memory that a port without lent buffers receives into.
+    pub(crate) buffer_bytes: usize,
+    /// Completions that lie ready before receives that go on are ended.
+    pub(crate) ready_max: usize,
+    /// Completions that a wait delivers.
+    pub(crate) batch_max: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes { buffers: 256, buffer_bytes: 16 * 1024, ready_max: 4_096, batch_max: 1_024 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) token: Token,
+    /// `None`: the place is vacant.
+    pub(super) socket: Option<SocketIndex>,
+    pub(super) posts: [Option<Posted>; 4],
+}
+
+/// An outstanding operation.
+#[derive(Debug)]
+pub(super) struct Posted {
+    /// So that what was meant for one before it does not meet it.
+    pub(super) number: u32,
+    /// What it is, until its last completion lies ready.
+    pub(super) operation: Option<Operation>,
+    submitted: bool,
+    /// The system will look at it.
+    scheduled: bool,
+    cancelled: bool,
+}
+
+/// A completion that lies ready.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) registration: u32,
+    pub(super) kind: OperationKind,
+    pub(super) result: ReadyResult,
+    pub(super) more: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadyResult {
+    Accepted(Result<(SocketIndex, SocketAddr), Failure>),
+    Connected(Result<(), Failure>),
+    /// The bytes lie in a lent buffer if the flag is set.
+    Received(Result<Vec<u8>, Failure>, bool),
+    ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
+    Sent(Box<SendBatch>, Result<usize, Failure>),
+}
+
+pub(super) const KINDS: [OperationKind; 4] =
+    [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
+
+fn os(kind: io::ErrorKind) -> Failure {
+    Failure::Os(kind.into())
+}
+
+impl PortState {
+    pub(super) fn has_something(&self) -> bool {
+        !self.ready.is_empty() || self.wakes > 0 || self.spurious || !self.unsubmitted.is_empty()
+    }
+
+    pub(super) fn registered(&mut self, registration: u32) -> &mut Registered {
+        let registered = &mut self.registrations[registration as usize];
+        assert!(registered.socket.is_some(), "the registration was deregistered");
+        registered
+    }
+
+    pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
+        let registered = Registered { token, socket: Some(socket), posts: [const { None }; 4] };
+        match self.vacant.pop() {
+            Some(registration) => {
+                self.registrations[registration as usize] = registered;
+                registration
+            }
+            None => {
+                self.registrations.push(registered);
+                self.registrations.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Takes the socket out of a place, in which nothing may be outstanding.
+    pub(super) fn vacate(&mut self, registration: u32) -> (SocketIndex, Token) {
+        let registered = self.registered(registration);
+        for kind in KINDS {
+            let is_outstanding = registered.posts[kind as usize].is_some();
+            assert!(!is_outstanding, "deregistered while {kind:?} is outstanding");
+        }
+        let (socket, token) = (registered.socket.take(), registered.token);
+        self.vacant.push(registration);
+        (socket.expect("checked by registered"), token)
+    }
+
+    pub(super) fn put(&mut self, registration: u32, operation: Operation) -> OperationKind {
+        let kind = operation.kind();
+        if let Operation::ReceiveInto(ring) = &operation {
+            assert!(ring.free() > 0, "a receive without room would look like the end");
+        }
+        self.posts_made = self.posts_made.wrapping_add(1);
+        let number = self.posts_made;
+        let post = &mut self.registered(registration).posts[kind as usize];
+        assert!(post.is_none(), "a second {kind:?} while one is outstanding");
+        let operation = Some(operation);
+        let posted =
+            Posted { number, operation, submitted: false, scheduled: false, cancelled: false };
+        *post = Some(posted);
+        kind
+    }
+}
+
+impl State {
+    fn port(&mut self, port: u32) -> &mut PortState {
+        &mut self.ports[port as usize]
+    }
+
+    /// An operation that the system has and has not completed.
+    fn posted(&mut self, port: u32, registration: u32, kind: OperationKind) -> Option<&mut Posted> {
+        let registered = self.port(port).registrations.get_mut(registration as usize)?;
+        registered.posts[kind as usize].as_mut().filter(|posted| posted.operation.is_some())
+    }
+
+    fn posted_as(
+        &mut self,
+        port: u32,
+        registration: u32,
+        kind: u8,
+        number: u32,
+    ) -> Option<OperationKind> {
+        let kind = KINDS[kind as usize];
+        let posted = self.posted(port, registration, kind)?;
+        (posted.number == number).then_some(kind)
+    }
+
+    /// Gives the system an operation that was posted.
+    pub(super) fn submit(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        if let Some(posted) = self.posted(port, registration, kind) {
+            posted.submitted = true;
+            self.schedule_try(port, registration, kind);
+        }
+    }
+
+    pub(super) fn submit_all(&mut self, port: u32) {
+        let mut unsubmitted = std::mem::take(&mut self.port(port).unsubmitted);
+        for (registration, kind) in unsubmitted.drain(..) {
+            self.submit(port, registration, KINDS[kind as usize]);
+        }
+        self.port(port).unsubmitted = unsubmitted;
+    }
+
+    /// Has the system look at an operation after a while, if it is outstanding.
+    pub(super) fn schedule_try(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        let Some(posted) = self.posted(port, registration, kind) else { return };
+        if !posted.submitted || std::mem::replace(&mut posted.scheduled, true) {
+            return;
+        }
+        let post = posted.number;
+        let ns = self.operation_ns();
+        self.after(ns, Event::Try { port, registration, kind: kind as u8, post });
+    }
+
+    pub(super) fn try_operation(&mut self, port: u32, registration: u32, kind: u8, number: u32) {
+        let Some(kind) = self.posted_as(port, registration, kind, number) else { return };
+        if let Some(posted) = self.posted(port, registration, kind) {
+            posted.scheduled = false;
+        }
+        match kind {
+            OperationKind::Accept => self.try_accept(port, registration),
+            OperationKind::Connect => self.try_connect(port, registration),
+            OperationKind::Receive => self.try_receive(port, registration, false),
+            OperationKind::Send => self.try_send(port, registration),
+        }
+    }
+
+    /// Asks for the end of an operation, which it hears of after a while.
+    pub(super) fn cancel_later(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        let Some(posted) = self.posted(port, registration, kind) else { return };
+        if std::mem::replace(&mut posted.cancelled, true) {
+            return;
+        }
+        let post = posted.number;
+        let ns = match self.fires(Fault::CancelDelayed) {
+            true => self
+                .long_ns(std::time::Duration::from_micros(100), std::time::Duration::from_secs(1)),
+            false => self.below(self.pace.operation_ns),
+        };
+        self.after(ns, Event::Cancel { port, registration, kind: kind as u8, post });
+    }
+
+    pub(super) fn cancel_now(&mut self, port: u32, registration: u32, kind: u8, number: u32) {
+        let Some(kind) = self.posted_as(port, registration, kind, number) else { return };
+        if let Some(posted) = self.posted(port, registration, kind) {
+            posted.cancelled = false; // it was heard; it may be asked again
+        }
+        self.end_by_cancel(port, registration, kind);
+    }
+
+    /// Ends an operation that was cancelled: by that, or by what it still got.
+    pub(super) fn end_by_cancel(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        let socket = self.socket_of(port, registration);
+        match kind {
+            OperationKind::Accept => {
+                let arrived = self.network.has_arrived(socket);
+                let accepted = if arrived && self.fires(Fault::CancelledAcceptSucceeds) {
+                    self.accept(socket)
+                } else {
+                    None
+                };
+                let result = accepted.ok_or(Failure::Cancelled);
+                self.last(port, registration, kind, |_| ReadyResult::Accepted(result));
+            }
+            OperationKind::Connect => {
+                let Some(Operation::Connect(to)) = self.operation(port, registration, kind) else {
+                    return;
+                };
+                let to = *to;
+                let done = self.fires(Fault::CancelLosesRace)
+                    && self.connect(socket, to) == Connecting::Done;
+                let result = if done { Ok(()) } else { Err(Failure::Cancelled) };
+                self.give_up_connecting(socket, to);
+                self.last(port, registration, kind, |_| ReadyResult::Connected(result));
+            }
+            OperationKind::Receive => {
+                let there = matches!(self.network.readable(socket), Readable::Bytes(_));
+                if there && self.fires(Fault::CancelLosesRace) {
+                    return self.try_receive(port, registration, true);
+                }
+                self.last_received(port, registration, Err(Failure::Cancelled));
+            }
+            OperationKind::Send => {
+                let room = matches!(self.network.writable(socket), Writable::Room(1..));
+                if room && self.fires(Fault::CancelLosesRace) {
+                    return self.try_send(port, registration);
+                }
+                self.last_sent(port, registration, Err(Failure::Cancelled));
+            }
+        }
+    }
+
+    fn socket_of(&mut self, port: u32, registration: u32) -> SocketIndex {
+        let socket = self.port(port).registered(registration).socket;
+        socket.expect("checked by registered")
+    }
+
+    fn operation(
+        &mut self,
+        port: u32,
+        registration: u32,
+        kind: OperationKind,
+    ) -> Option<&mut Operation> {
+        self.posted(port, registration, kind)?.operation.as_mut()
+    }
+
+    /// The last completion of an operation lies ready.
+    fn last(
+        &mut self,
+        port: u32,
+        registration: u32,
+        kind: OperationKind,
+        result: impl FnOnce(Operation) -> ReadyResult,
+    ) {
+        let Some(posted) = self.posted(port, registration, kind) else { return };
+        let Some(operation) = posted.operation.take() else { return };
+        let result = result(operation);
+        self.port(port).ready.push_back(Ready { registration, kind, result, more: false });
+    }
+
+    fn more(&mut self, port: u32, registration: u32, kind: OperationKind, result: ReadyResult) {
+        self.port(port).ready.push_back(Ready { registration, kind, result, more: true });
+        self.schedule_try(port, registration, kind);
+    }
+
+    fn try_accept(&mut self, port: u32, registration: u32) {
+        const KIND: OperationKind = OperationKind::Accept;
+        let listener = self.socket_of(port, registration);
+        let fail = |fault| match fault {
+            Fault::AcceptWithoutDescriptors => io::Error::from_raw_os_error(24), // EMFILE
+            Fault::AcceptWithoutMemory => io::ErrorKind::OutOfMemory.into(),
+            _ => io::ErrorKind::ConnectionAborted.into(),
+        };
+        if !self.network.has_arrived(listener) {
+            return;
+        }
+        for fault in [Fault::AcceptWithoutDescriptors, Fault::AcceptWithoutMemory] {
+            if self.fires(fault) {
+                let failure = Failure::Os(fail(fault));
+                let result = ReadyResult::Accepted(Err(failure));
+                return self.last(port, registration, KIND, |_| result);
+            }
+        }
+        let Some((socket, address)) = self.accept(listener) else { return };
+        let aborted = self.fires(Fault::AcceptAborted);
+        let result = if aborted {
+            self.close(socket, true);
+            Err(Failure::Os(fail(Fault::AcceptAborted)))
+        } else {
+            Ok((socket, address))
+        };
+        if self.fires(Fault::AcceptEnds) {
+            return self.last(port, registration, KIND, |_| ReadyResult::Accepted(result));
+        }
+        self.more(port, registration, KIND, ReadyResult::Accepted(result));
+    }
+
+    fn try_connect(&mut self, port: u32, registration: u32) {
+        const KIND: OperationKind = OperationKind::Connect;
+        let socket = self.socket_of(port, registration);
+        let Some(Operation::Connect(to)) = self.operation(port, registration, KIND) else { return };
+        let to = *to;
+        let result = if self.fires(Fault::ConnectRefused) {
+            Err(os(io::ErrorKind::ConnectionRefused))
+        } else if self.fires(Fault::ConnectTimesOut) {
+            Err(os(io::ErrorKind::TimedOut))
+        } else {
+            match self.connect(socket, to) {
+                Connecting::Done => Ok(()),
+                Connecting::Waits => return,
+                Connecting::Refused => Err(os(io::ErrorKind::ConnectionRefused)),
+            }
+        };
+        self.last(port, registration, KIND, |_| ReadyResult::Connected(result));
+    }
+
+    fn try_receive(&mut self, port: u32, registration: u32, is_last: bool) {
+        let socket = self.socket_of(port, registration);
+        if self.fires(Fault::ReceiveFails) {
+            let kinds = [
+                io::ErrorKind::TimedOut,
+                io::ErrorKind::HostUnreachable,
+                io::ErrorKind::OutOfMemory,
+                io::ErrorKind::ConnectionReset,
+            ];
+            let kind = kinds[self.below(kinds.len() as u64) as usize];
+            return self.last_received(port, registration, Err(os(kind)));
+        }
+        let mut readable = self.network.readable(socket);
+        if matches!(readable, Readable::Bytes(_))
+            && self.network.is_read_shut(socket)
+            && !self.fires(Fault::CompletionAfterShutdown)
+        {
+            self.network.forget_inbox(socket);
+            readable = Readable::End;
+        }
+        match readable {
+            Readable::Nothing => {}
+            Readable::Bytes(count) => {
+                self.receive_bytes(port, registration, socket, count, is_last);
+            }
+            Readable::End => self.last_received(port, registration, Ok(0)),
+            Readable::Failed(kind) => {
+                self.network.note_reset_told(socket);
+                self.last_received(port, registration, Err(os(kind)));
+            }
+        }
+    }
+
+    /// The last completion of a receive, without bytes.
+    fn last_received(&mut self, port: u32, registration: u32, result: Result<usize, Failure>) {
+        self.last(port, registration, OperationKind::Receive, |operation| match operation {
+            Operation::ReceiveInto(ring) => ReadyResult::ReceivedInto(ring, result),
+            _ => ReadyResult::Received(result.map(|_| Vec::new()), false),
+        });
+    }
+
+    fn receive_bytes(
+        &mut self,
+        port: u32,
+        registration: u32,
+        socket: SocketIndex,
+        available: usize,
+        is_last: bool,
+    ) {
+        const KIND: OperationKind = OperationKind::Receive;
+        let (sizes, lent) = (self.port(port).sizes, self.port(port).lent);
+        let Some(operation) = self.operation(port, registration, KIND) else { return };
+        let (goes_on, room) = match operation {
+            Operation::ReceiveInto(ring) => (false, ring.free()),
+            Operation::Receive => (true, sizes.buffer_bytes),
+            _ => (false, sizes.buffer_bytes),
+        };
+        let into_ring = matches!(operation, Operation::ReceiveInto(_));
+        let lends = !into_ring && !self.port(port).is_shared;
+        if lends && (lent == sizes.buffers || self.fires(Fault::BuffersExhausted)) {
+            return self.last_received(port, registration, Err(Failure::BuffersExhausted));
+        }
+        let most = available.min(room);
+        let count = if self.fires(Fault::ReceiveOfOneByte) {
+            1
+        } else if self.fires(Fault::ReceiveInPart) {
+            1 + self.below(most as u64) as usize
+        } else {
+            most
+        };
+        if into_ring {
+            let Some(posted) = self.posted(port, registration, KIND) else { return };
+            let Some(Operation::ReceiveInto(mut ring)) = posted.operation.take() else { return };
+            let [one, other] = ring.free_segments();
+            let in_one = one.len().min(count);
+            let mut into = [&mut one[..in_one], &mut other[..count - in_one]];
+            self.network.read(socket, &mut into);
+            ring.filled(count);
+            let result = ReadyResult::ReceivedInto(ring, Ok(count));
+            let ready = Ready { registration, kind: KIND, result, more: false };
+            self.port(port).ready.push_back(ready);
+        } else {
+            let mut bytes = vec![0; count];
+            self.network.read(socket, &mut [&mut bytes]);
+            self.port(port).lent += usize::from(lends);
+            let overflows = self.port(port).ready.len() >= sizes.ready_max
+                || self.fires(Fault::CompletionQueueOverflowed);
+            let ends = !goes_on || is_last || overflows || self.fires(Fault::ReceiveEnds);
+            let result = ReadyResult::Received(Ok(bytes), lends);
+            match ends {
+                true => self.last(port, registration, KIND, |_| result),
+                false => self.more(port, registration, KIND, result),
+            }
+        }
+        self.room_came(socket);
+    }
+
+    fn try_send(&mut self, port: u32, registration: u32) {
+        const KIND: OperationKind = OperationKind::Send;
+        let socket = self.socket_of(port, registration);
+        if self.fires(Fault::SendFails) {
+            // ENOBUFS has no kind of its own; EPERM is what a packet filter says.
+            let kinds = [
+                io::ErrorKind::OutOfMemory,
+                io::ErrorKind::PermissionDenied,
+                io::ErrorKind::HostUnreachable,
+                io::ErrorKind::BrokenPipe,
+            ];
+            let kind = kinds[self.below(kinds.len() as u64) as usize];
+            return self.last_sent(port, registration, Err(os(kind)));
+        }
+        let Some(Operation::Send(batch)) = self.operation(port, registration, KIND) else { return };
+        let bytes = batch.bytes();
+        let most = match self.network.writable(socket) {
+            Writable::Failed(kind) => return self.last_sent(port, registration, Err(os(kind))),
+            Writable::Room(0) if bytes > 0 => return,
+            Writable::Room(room) => room.min(bytes),
+        };
+        let count = if most > 0 && self.fires(Fault::SendOfOneByte) {
+            1
+        } else if most > 0 && self.fires(Fault::SendInPart) {
+            1 + self.below(most as u64) as usize
+        } else {
+            most
+        };
+        let Some(posted) = self.posted(port, registration, KIND) else { return };
+        let Some(Operation::Send(mut batch)) = posted.operation.take() else { return };
+        let mut sent = 0;
+        while sent < count {
+            let mut slices = [std::io::IoSlice::new(&[]); PIECES_MAX];
+            let pieces = batch.gather(&mut slices);
+            let before = sent;
+            let mut now = [&[][..]; PIECES_MAX];
+            for (piece, slice) in now.iter_mut().zip(&slices[..pieces]) {
+                *piece = &slice[..slice.len().min(count - sent)];
+                sent += piece.len();
+            }
+            self.write(socket, &now[..pieces]);
+            batch.advance(sent - before);
+        }
+        let result = ReadyResult::Sent(batch, Ok(count));
+        self.port(port).ready.push_back(Ready { registration, kind: KIND, result, more: false });
+    }
+
+    fn last_sent(&mut self, port: u32, registration: u32, result: Result<usize, Failure>) {
+        let Some(posted) = self.posted(port, registration, OperationKind::Send) else { return };
+        let Some(Operation::Send(batch)) = posted.operation.take() else { return };
+        let (kind, result) = (OperationKind::Send, ReadyResult::Sent(batch, result));
+        self.port(port).ready.push_back(Ready { registration, kind, result, more: false });
+    }
+
+    /// Takes what lies ready, or a part of it, in the order in which it will be told.
+    pub(super) fn take_batch(&mut self, port: u32, batch: &mut Vec<Ready>) {
+        let most = self.port(port).sizes.batch_max.min(self.port(port).ready.len());
+        let count = if most > 1 && self.fires(Fault::BatchOfOne) { 1 } else { most };
+        batch.extend(self.port(port).ready.drain(..count));
+        if count > 1 && self.fires(Fault::CompletionsReordered) {
+            self.reorder(batch);
+        }
+    }
+
+    /// Completions in any order, but those of one operation in theirs.
+    fn reorder(&mut self, batch: &mut [Ready]) {
+        let key = |ready: &Ready| (ready.registration, ready.kind as u8);
+        for _ in 0..batch.len() {
+            let at = self.below(batch.len() as u64 - 1) as usize;
+            if key(&batch[at]) != key(&batch[at + 1]) {
+                batch.swap(at, at + 1);
+            }
+        }
+    }
+
+    /// Ends whatever is still outstanding at a port, at once.
+    pub(super) fn end_all(&mut self, port: u32) {
+        for registration in 0..self.port(port).registrations.len() as u32 {
+            for kind in KINDS {
+                if self.posted(port, registration, kind).is_some() {
+                    self.end_by_cancel(port, registration, kind);
+                }
+            }
+        }
+    }
+}
+
+impl ReadyResult {
+    /// What came of it, for the trace.
+    pub(super) fn number(&self) -> i64 {
+        let of = |result: &Result<usize, Failure>| match result {
+            Ok(count) => *count as i64,
+            Err(Failure::Cancelled) => -1,
+            Err(Failure::BuffersExhausted) => -2,
+            Err(Failure::Os(_)) => -3,
+        };
+        let done = |failure: Option<&Failure>| match failure {
+            None => 0,
+            Some(Failure::Cancelled) => -1,
+            Some(_) => -3,
+        };
+        match self {
+            ReadyResult::Accepted(result) => done(result.as_ref().err()),
+            ReadyResult::Connected(result) => done(result.as_ref().err()),
+            ReadyResult::Received(Ok(bytes), _) => bytes.len() as i64,
+            ReadyResult::Received(Err(Failure::BuffersExhausted), _) => -2,
+            ReadyResult::Received(Err(failure), _) => done(Some(failure)),
+            ReadyResult::ReceivedInto(_, result) | ReadyResult::Sent(_, result) => of(result),
+        }
+    }
+}
+
+/// A simulated socket in somebody's hand.
+pub(super) fn in_hand(world: &super::World, index: SocketIndex) -> crate::port::Socket {
+    crate::port::Socket::Simulated(SimulatedSocket::new(world, index))
+}
