@@ -17,6 +17,7 @@ use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, fence};
 use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
+use crate::worker::turns::Turns;
 
 /// Empty send batches that are kept at rest for one port.
 const BATCHES_AT_REST_MAX: usize = 1024;
@@ -54,6 +55,7 @@ pub(crate) struct PortShare {
     pub(crate) pool: BatchPool,
     pub(crate) timers: Mutex<TimingWheel<SessionId>>,
     pub(crate) acceptor: Mutex<Acceptor>,
+    pub(crate) turns: Turns,
     /// Workers that serve it.
     workers: AtomicU32,
     /// Sessions assigned to it: what "least loaded" means.
@@ -96,6 +98,7 @@ impl PortShare {
             pool: BatchPool::new(BATCHES_AT_REST_MAX),
             timers: Mutex::new(TimingWheel::new()),
             acceptor: Mutex::default(),
+            turns: Turns::new(workers),
             workers: AtomicU32::new(workers as u32),
             assigned: AtomicU32::new(0),
             receive_queues_bytes: AtomicUsize::new(0),

@@ -120,6 +120,14 @@ pub fn may_switch() {
     }
 }
 
+/// In a thread that [`Simulation::spawn`] has started: lets virtual time pass. Outside of a simulation
+/// it returns at once.
+pub fn sleep(duration: Duration) {
+    if let Some(world) = crate::port::simulated::current() {
+        world.sleep(duration);
+    }
+}
+
 /// The virtual time since the simulation began; `None` outside of one.
 pub fn now() -> Option<Duration> {
     crate::port::simulated::current().map(|world| world.now())

@@ -455,8 +455,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     ) -> impl Iterator<Item = (Moment, CloseReason)> {
         let options = &self.engine.options;
         let open = half.phase == Phase::Open;
-        let after = |from: Moment, limit: Option<Duration>, reason| {
-            limit.map(|limit| (from.after(limit), reason))
+        let turns = &self.share().turns;
+        let after = move |from: Moment, limit: Option<Duration>, reason| {
+            limit.map(|limit| (turns.latest(from, now).after(limit), reason))
         };
         let first_frame = options
             .first_frame_limit(&self.engine.framing)

@@ -32,6 +32,7 @@ mod refused_posts;
 mod session;
 #[cfg(test)]
 mod shared_port;
+pub(crate) mod turns;
 
 use std::cell::RefCell;
 use std::io;
@@ -77,8 +78,10 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     halves: &'e Halves<H>,
     handler: &'e H,
     clock: C,
-    /// The time of this batch; `None` until the batch's first use of it.
+    /// The time of this turn; `None` until it is first used.
     now: Option<Moment>,
+    /// When the last turn ended, if nothing was waited for since.
+    turn_ended: Option<Moment>,
     desk: Desk,
     /// Whose count came to zero in this turn.
     to_release: Vec<SessionId>,
@@ -112,6 +115,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             handler,
             clock,
             now: None,
+            turn_ended: None,
             desk,
             to_release: Vec::new(),
             stats: Stats::default(),
@@ -148,7 +152,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let share = self.floor.share();
         let timeout =
             if share.mailbox.may_sleep() { self.floor.sleep_max() } else { Some(Duration::ZERO) };
-        self.floor.now = None;
+        (self.floor.now, self.floor.turn_ended) = (None, None);
         self.port.wait(timeout, &mut self.floor)?;
         let now = self.floor.now();
 
@@ -169,6 +173,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.accept(now);
         self.attend_and_release();
         self.floor.publish();
+        self.floor.end_turn();
         Ok(())
     }
 
@@ -254,7 +259,24 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     fn now(&mut self) -> Moment {
-        *self.now.get_or_insert_with(|| self.clock.now())
+        if let Some(now) = self.now {
+            return now;
+        }
+        let now = self.clock.now();
+        self.now = Some(now);
+        self.share().turns.begin(self.index_at_port(), now);
+        now
+    }
+
+    /// This worker's place among those of its port.
+    fn index_at_port(&self) -> usize {
+        if self.is_shared { self.index } else { 0 }
+    }
+
+    fn end_turn(&mut self) {
+        let (began, ended) = (self.now(), self.clock.now());
+        self.share().turns.end(self.index_at_port(), began, ended);
+        self.turn_ended = Some(ended);
     }
 
     fn publish(&self) {
@@ -266,7 +288,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let share = self.share();
         let timers = share.timers.lock().next_deadline();
         let next = [timers, share.acceptor.lock().next_deadline()].into_iter().flatten().min()?;
-        Some(self.clock.now().until(next))
+        let now = self.turn_ended.unwrap_or_else(|| self.clock.now());
+        Some(now.until(next))
     }
 
     /// Runs a callback. A panic ends its session, and nothing else (invariant 10).

@@ -4,8 +4,8 @@
 //! others fire, as long as the run is the same until there. That is what makes a failing run small:
 //! faults, and single firings, are taken away for as long as it still fails.
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use oorandom::Rand64;
 
@@ -141,7 +141,7 @@ pub struct Faults {
     /// The chance of each, of 2^32 opportunities; 0: never.
     chances: Vec<u64>,
     /// Firings that do not happen, counted from 0 over all faults of a run.
-    muted: BTreeSet<u64>,
+    muted: Vec<Range<u64>>,
 }
 
 const CERTAIN: u64 = 1 << 32;
@@ -149,7 +149,7 @@ const CERTAIN: u64 = 1 << 32;
 impl Faults {
     /// None: everything is delivered at once and whole. Threads still run in any order.
     pub fn none() -> Self {
-        Faults { chances: vec![0; Fault::ALL.len()], muted: BTreeSet::new() }
+        Faults { chances: vec![0; Fault::ALL.len()], muted: Vec::new() }
     }
 
     /// Those that a peer and a handler do not notice, but for time: what must not change the outcome
@@ -199,8 +199,8 @@ impl Faults {
         self
     }
 
-    /// Leaves single firings out, by their number in the run.
-    pub fn muted(mut self, firings: impl IntoIterator<Item = u64>) -> Self {
+    /// Leaves firings out, by their numbers in the run.
+    pub fn muted(mut self, firings: impl IntoIterator<Item = Range<u64>>) -> Self {
         self.muted.extend(firings);
         self
     }
@@ -238,7 +238,7 @@ impl Dice {
         }
         let firing = self.firings;
         self.firings += 1;
-        if self.faults.muted.contains(&firing) {
+        if self.faults.muted.iter().any(|range| range.contains(&firing)) {
             return None;
         }
         self.fired[index] += 1;

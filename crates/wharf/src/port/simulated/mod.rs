@@ -200,7 +200,12 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         if !is_last {
             return;
         }
-        world.with(|state| state.end_all(port));
+        world.with(|state| {
+            let registered = &state.ports[port as usize].registrations;
+            let left = registered.iter().filter(|registered| registered.socket.is_some()).count();
+            state.figures.left_registered += left as u64;
+            state.end_all(port);
+        });
         loop {
             self.batch
                 .extend(world.with(|state| std::mem::take(&mut state.ports[port as usize].ready)));

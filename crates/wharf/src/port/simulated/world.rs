@@ -74,6 +74,8 @@ pub struct Figures {
     pub batches: u64,
     /// Times that another thread went on.
     pub switches: u64,
+    /// Sockets that were still registered when their port ended.
+    pub left_registered: u64,
 }
 
 /// How long things take, and how often threads change; each seed has its own.

@@ -1,0 +1,634 @@
+//! Plays the peers, and the program's main thread.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oorandom::Rand64;
+use wharf::simulation::{Fault, Figures, Peer, PeerListener, Simulation};
+use wharf::{Close, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
+
+use crate::frames::{Request, cut_frames};
+use crate::scenario::{Case, FRAME_BYTES_MAX, Plan, Scenario};
+use crate::town::{Town, action, send};
+use crate::truth::{Excuses, Rule, SharedTruth, Truth, Violation};
+use crate::{panics, senders};
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The first rule that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// How much was done.
+    pub figures: Figures,
+    /// How often each fault happened.
+    pub fired: Vec<(Fault, u64)>,
+    /// Firings in all: what can be muted.
+    pub firings: u64,
+    /// Virtual time that passed.
+    pub virtual_time: Duration,
+    /// Sessions that were opened.
+    pub sessions: u64,
+    /// Frames that were received, on either side.
+    pub frames: u64,
+    /// The most batches that a request without any fault waited for its answer.
+    pub batches_max: u64,
+    /// The same for the same case.
+    pub hash: u64,
+    /// What happened, of what the violation is about; if it was asked for.
+    pub trace: Vec<String>,
+}
+
+/// The sender number of the driver's own messages.
+const DRIVER: u32 = 1 << 29;
+/// Where the server listens, and where peers do that it connects to.
+const SERVER: &str = "10.255.0.1:7000";
+const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
+/// By now everything must have arrived: far above every time that a fault can take, and every limit.
+const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+
+/// Runs a case, on this thread and those of its server.
+pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
+    panics::keep();
+    let plan = case.plan();
+    let mut simulation = Simulation::with_faults(case.seed, case.faults());
+    if plan.switches_in_calls {
+        simulation = simulation.switch_in_calls();
+    }
+    if keeps_trace {
+        simulation.keep_trace();
+    }
+    let mut driver = Driver::new(case, plan, &simulation);
+    driver.play();
+    let batches_max = driver.batches_max;
+    drop(driver.peers);
+    let truth = driver.truth.lock();
+    let violation = truth.violations.first().cloned();
+    let about = violation.as_ref().map_or(&[][..], |violation| &violation.about);
+    let trace = if keeps_trace { simulation.trace(about) } else { Vec::new() };
+    Outcome {
+        figures: simulation.figures(),
+        fired: simulation.fired(),
+        firings: simulation.firings(),
+        virtual_time: simulation.now(),
+        sessions: truth.ids.len() as u64,
+        frames: truth.frames,
+        batches_max,
+        hash: simulation.hash(),
+        trace,
+        violation,
+    }
+}
+
+struct Played {
+    peer: Peer,
+    /// Its number among all that there ever were.
+    number: u32,
+    stream: Vec<u8>,
+    requests_left: u32,
+    asked_at_batch: Option<u64>,
+}
+
+struct Driver<'a> {
+    case: &'a Case,
+    plan: Plan,
+    simulation: &'a Simulation,
+    random: Rand64,
+    truth: Arc<SharedTruth>,
+    server: Option<Server>,
+    handle: Handle,
+    address: SocketAddr,
+    listener: Option<PeerListener>,
+    peers: Vec<Played>,
+    by_key: HashMap<u64, usize>,
+    batches_max: u64,
+}
+
+impl<'a> Driver<'a> {
+    fn new(case: &'a Case, plan: Plan, simulation: &'a Simulation) -> Self {
+        let truth = Arc::new(SharedTruth::default());
+        let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
+        let address: SocketAddr = SERVER.parse().expect("an address");
+        let builder = Server::bind(address).expect("no name to resolve");
+        let builder =
+            builder.framing(Framing::length_prefixed(prefix)).options(plan.options.clone());
+        let present: Vec<Fault> = case.faults().present().collect();
+        truth.lock().excuses = excuses(&plan, &present);
+        let server = match simulation.start(builder, Town { truth: truth.clone() }) {
+            Ok(server) => server,
+            Err(error) => panic!("the scenario's options: {error}"),
+        };
+        let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
+        Driver {
+            case,
+            simulation,
+            random: Rand64::new(u128::from(case.seed) << 32 | 0xd1),
+            truth,
+            handle: server.handle(),
+            server: Some(server),
+            address,
+            listener,
+            peers: Vec::new(),
+            by_key: HashMap::new(),
+            plan,
+            batches_max: 0,
+        }
+    }
+
+    fn below(&mut self, below: u64) -> u64 {
+        self.random.rand_range(0..below.max(1))
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn play(&mut self) {
+        for index in 0..self.case.size.senders {
+            let (truth, handle) = (self.truth.clone(), self.handle.clone());
+            let (seed, gap) = (self.case.seed, self.plan.gap * 8);
+            let bytes_max = self.plan.request_bytes;
+            self.truth.lock().senders += 1;
+            let body = move || senders::run(&truth, &handle, index, seed, gap, bytes_max);
+            if self.simulation.spawn(body).is_err() {
+                self.truth.lock().senders -= 1;
+            }
+        }
+        for step in 0..self.case.size.steps {
+            self.step(step);
+            if !self.truth.lock().violations.is_empty() {
+                break;
+            }
+            if self.plan.ends_early && step == self.case.size.steps / 2 {
+                break;
+            }
+        }
+        if !self.plan.ends_early {
+            self.settle();
+        }
+        self.end();
+    }
+
+    /// One thing to do, then some time.
+    fn step(&mut self, step: u32) {
+        if self.peers.len() < self.case.size.peers as usize {
+            self.new_peer();
+        }
+        if step.is_multiple_of(16) {
+            self.look_at_stats();
+        }
+        if !self.peers.is_empty() {
+            let index = self.below(self.peers.len() as u64) as usize;
+            self.act(index);
+        }
+        if self.case.scenario != Scenario::Idle && self.one_in(32) {
+            self.send_or_close_by_id();
+        }
+        let usual = self.plan.gap.as_nanos() as u64;
+        let gap = match self.below(1_000) {
+            0 if self.plan.is_rough => usual * 1_000,
+            _ => self.below(usual * 2),
+        };
+        self.let_pass(Duration::from_nanos(gap));
+    }
+
+    /// Lets time pass, and takes what comes for the peers meanwhile.
+    fn let_pass(&mut self, gap: Duration) {
+        let end = self.simulation.now() + gap;
+        loop {
+            let left = end.saturating_sub(self.simulation.now());
+            match self.simulation.next_news(Some(left)) {
+                Some(key) => self.take_news(key),
+                None if self.simulation.now() >= end => break,
+                None => {}
+            }
+        }
+    }
+
+    fn new_peer(&mut self) {
+        if self.listener.is_some() && self.one_in(2) {
+            if let Ok(id) = self.handle.connect(PEERS.into()) {
+                self.truth.lock().connects(id);
+            }
+        }
+        while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
+            let number = self.truth.lock().new_peer(None);
+            self.add_peer(peer, number);
+        }
+        if self.case.scenario == Scenario::Connect && !self.one_in(8) {
+            return;
+        }
+        if let Some(peer) = self.simulation.connect(self.address) {
+            let number = self.truth.lock().new_peer(Some(peer.address()));
+            self.add_peer(peer, number);
+        }
+    }
+
+    fn add_peer(&mut self, peer: Peer, number: u32) {
+        let requests_left = match self.plan.lifetime_frames {
+            0 => u32::MAX,
+            frames => 1 + self.below(u64::from(frames) * 2) as u32,
+        };
+        self.by_key.insert(peer.key(), self.peers.len());
+        let (stream, asked_at_batch) = (Vec::new(), None);
+        self.peers.push(Played { peer, number, stream, requests_left, asked_at_batch });
+    }
+
+    fn remove_peer(&mut self, index: usize) -> Played {
+        let played = self.peers.swap_remove(index);
+        self.by_key.remove(&played.peer.key());
+        if let Some(moved) = self.peers.get(index) {
+            self.by_key.insert(moved.peer.key(), index);
+        }
+        played
+    }
+
+    /// A peer does something.
+    fn act(&mut self, index: usize) {
+        if self.plan.is_rough && self.does_harm(index) {
+            return;
+        }
+        let number = self.peers[index].number;
+        let ended = {
+            let truth = self.truth.lock();
+            let facts = &truth.peers[number as usize];
+            facts.ended || facts.vanished
+        };
+        if ended {
+            if self.one_in(4) {
+                self.leave(index);
+            }
+            return;
+        }
+        let count = if self.one_in(10) { 1 + self.below(20) } else { 1 };
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            self.write_request(number, &mut bytes);
+        }
+        if self.simulation.fires(Fault::BytesCorrupted) {
+            let at = self.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.below(8);
+            self.truth.lock().peers[number as usize].corrupt = true;
+        }
+        let batches = self.simulation.figures().batches;
+        let played = &mut self.peers[index];
+        played.asked_at_batch.get_or_insert(batches);
+        played.requests_left = played.requests_left.saturating_sub(count as u32);
+        let leaves = played.requests_left == 0;
+        if self.plan.is_rough && self.one_in(3) {
+            // In two parts, with time between them.
+            let cut = self.below(bytes.len() as u64) as usize;
+            self.peers[index].peer.send(&bytes[..cut]);
+            let key = self.peers[index].peer.key();
+            let gap = self.below(self.plan.gap.as_nanos() as u64 * 2);
+            self.let_pass(Duration::from_nanos(gap));
+            if let Some(index) = self.by_key.get(&key) {
+                self.peers[*index].peer.send(&bytes[cut..]);
+            }
+        } else {
+            self.peers[index].peer.send(&bytes);
+        }
+        if leaves && let Some(index) = self.index_of(number) {
+            self.end_stream(index);
+        }
+    }
+
+    fn index_of(&self, number: u32) -> Option<usize> {
+        self.peers.iter().position(|played| played.number == number)
+    }
+
+    fn write_request(&mut self, peer: u32, into: &mut Vec<u8>) {
+        let number = {
+            let mut truth = self.truth.lock();
+            let sent = &mut truth.peers[peer as usize].sent;
+            *sent += 1;
+            *sent - 1
+        };
+        let only_asks =
+            matches!(self.case.scenario, Scenario::Calm | Scenario::Echo | Scenario::Idle);
+        let action = if only_asks || self.one_in(2) {
+            action::ANSWER
+        } else {
+            let (any, closes) = (self.below(action::COUNT) as u8, self.one_in(20));
+            let is_close = matches!(any, action::CLOSE | action::CLOSE_OTHER);
+            if is_close && !closes { action::LISTEN } else { any }
+        };
+        let bytes = self.below(self.plan.request_bytes as u64) as usize;
+        let argument = self.below(self.plan.request_bytes.min(FRAME_BYTES_MAX) as u64) as u16;
+        let mut frame = Vec::new();
+        Request { peer, number, action, argument }.write(bytes, &mut frame);
+        into.extend((frame.len() as u32).to_be_bytes());
+        into.extend(frame);
+    }
+
+    /// What no good peer does. True: it has done it, and nothing else.
+    fn does_harm(&mut self, index: usize) -> bool {
+        let simulation = self.simulation;
+        let number = self.peers[index].number as usize;
+        if simulation.fires(Fault::PeerStalls) {
+            self.peers[index].peer.stall(true);
+            self.truth.lock().peers[number].stalled = true;
+        } else if self.truth.lock().peers[number].stalled && self.one_in(8) {
+            self.peers[index].peer.stall(false);
+            self.truth.lock().peers[number].stalled = false;
+        }
+        if simulation.fires(Fault::PeerHalfCloses) {
+            self.end_stream(index);
+            return true;
+        }
+        if simulation.fires(Fault::PeerVanishes) {
+            self.truth.lock().peers[number].vanished = true;
+            self.peers[index].peer.vanish();
+            self.remove_peer(index);
+            return true;
+        }
+        if simulation.fires(Fault::PeerResets) {
+            self.truth.lock().peers[number].cut = true;
+            let mut played = self.remove_peer(index);
+            played.peer.reset();
+            return true;
+        }
+        if simulation.fires(Fault::PeerClosesUnread) {
+            self.truth.lock().peers[number].cut = true;
+            let mut played = self.remove_peer(index);
+            played.peer.close_now();
+            return true;
+        }
+        false
+    }
+
+    fn end_stream(&mut self, index: usize) {
+        self.truth.lock().peers[self.peers[index].number as usize].ended = true;
+        self.peers[index].peer.shutdown();
+    }
+
+    /// A peer closes, in order as far as it can tell.
+    fn leave(&mut self, index: usize) {
+        let played = self.remove_peer(index);
+        let facts = &mut self.truth.lock().peers[played.number as usize];
+        facts.ended = true;
+        // What comes after it has closed is answered by a reset.
+        facts.cut = true;
+    }
+
+    fn send_or_close_by_id(&mut self) {
+        let id = {
+            let truth = self.truth.lock();
+            if truth.ids.is_empty() {
+                return;
+            }
+            let index = self.random.rand_range(0..truth.ids.len() as u64) as usize;
+            truth.ids[index]
+        };
+        let bytes = self.below(self.plan.request_bytes as u64) as usize;
+        send(&self.truth, &self.handle, id, DRIVER, bytes);
+        if self.simulation.fires(Fault::LocalClose) {
+            let how = if self.one_in(2) { Close::Stop } else { Close::Drain };
+            self.truth.lock().asks_to_close(id, how);
+            self.handle.close(id, how);
+        }
+    }
+
+    /// Something came for a peer: messages, or an end.
+    fn take_news(&mut self, key: u64) {
+        let Some(index) = self.by_key.get(&key).copied() else { return };
+        let played = &mut self.peers[index];
+        played.stream.extend(played.peer.received());
+        let (number, mut stream) = (played.number, std::mem::take(&mut played.stream));
+        {
+            let mut truth = self.truth.lock();
+            let before = truth.frames;
+            cut_frames(&mut stream, |frame| truth.peer_gets(number, frame));
+            if truth.frames > before
+                && let Some(asked) = played.asked_at_batch.take()
+            {
+                let waited = self.simulation.figures().batches - asked;
+                self.batches_max = self.batches_max.max(waited);
+            }
+        }
+        let played = &mut self.peers[index];
+        played.stream = stream;
+        if played.peer.is_reset() {
+            self.remove_peer(index);
+            let facts = &mut self.truth.lock().peers[number as usize];
+            (facts.cut, facts.saw_end) = (true, true);
+        } else if played.peer.is_ended() {
+            self.truth.lock().peers[number as usize].ended = true;
+            self.remove_peer(index);
+            self.truth.lock().peers[number as usize].saw_end = true;
+        }
+    }
+
+    fn look_at_stats(&self) {
+        let stats = self.handle.stats();
+        let mut truth = self.truth.lock();
+        let balance = stats.opened.wrapping_sub(stats.closed);
+        if balance != stats.live {
+            let what =
+                format!("{} - {} sessions, but {} live", stats.opened, stats.closed, stats.live);
+            truth.broken(Rule::CountsAreBalanced, Vec::new(), what);
+        }
+        let queued_max = u64::from(self.plan.options.sessions_max)
+            * self.plan.options.send_queue_bytes_max as u64;
+        if stats.queued_bytes > queued_max || stats.live > self.plan.options.sessions_max.into() {
+            let what = format!("{} sessions, {} bytes queued", stats.live, stats.queued_bytes);
+            truth.broken(Rule::BoundsAreKept, Vec::new(), what);
+        }
+        if stats.stale_completions > 0 {
+            let what =
+                format!("{} completions met a session that was gone", stats.stale_completions);
+            truth.broken(Rule::CountsAreBalanced, Vec::new(), what);
+        }
+    }
+
+    /// Nothing goes wrong any more, and everyone reads: all must arrive.
+    fn settle(&mut self) {
+        self.simulation.be_quiet();
+        self.truth.lock().senders_end = true;
+        for played in &self.peers {
+            played.peer.stall(false);
+        }
+        let end = self.simulation.now() + PATIENCE;
+        let mut step = Duration::from_millis(1);
+        loop {
+            self.let_pass(step);
+            step = (step * 2).min(Duration::from_secs(60));
+            while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
+                let number = self.truth.lock().new_peer(None);
+                self.add_peer(peer, number);
+            }
+            let unsettled = self.unsettled();
+            if unsettled.is_none() || !self.truth.lock().violations.is_empty() {
+                break;
+            }
+            if self.simulation.now() >= end {
+                if let Some(violation) = unsettled {
+                    self.truth.lock().violations.push(violation);
+                }
+                break;
+            }
+        }
+        self.look_at_stats();
+    }
+
+    /// What has not come about yet, and must.
+    fn unsettled(&self) -> Option<Violation> {
+        if self.has_failed() {
+            return None;
+        }
+        let truth = self.truth.lock();
+        let not_yet = |rule, about: Vec<u64>, what: String| Some(Violation { rule, about, what });
+        if truth.senders > 0 {
+            return not_yet(Rule::NobodyStarves, Vec::new(), "a call does not return".to_owned());
+        }
+        if let Some(id) = truth.connecting.first() {
+            let what = format!("the connect of {id} is not answered");
+            return not_yet(Rule::ConnectsAreAnswered, vec![id.to_bits()], what);
+        }
+        for (id, session) in &truth.sessions {
+            if session.closed.is_some() {
+                continue;
+            }
+            let about = vec![id.to_bits()];
+            let Some(peer) = session.peer else { continue };
+            let facts = &truth.peers[peer as usize];
+            if facts.vanished || facts.corrupt {
+                continue; // whose end may never come, or whose bytes nobody knows
+            }
+            if session.gone {
+                let what = format!("{id} was said to be gone, and is not closed");
+                return not_yet(Rule::GoneIsGone, about, what);
+            }
+            if facts.ended || facts.cut {
+                let what = format!("the peer of {id} has gone, and it is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
+            }
+            if session.received < facts.sent {
+                let what = format!("{id} got {} of {} requests", session.received, facts.sent);
+                return not_yet(Rule::FramesArrive, about, what);
+            }
+            if let Some((sender, got, accepted)) = truth.missing(*id) {
+                let what = format!("{got} of {accepted} messages of sender {sender} to {id} came");
+                return not_yet(Rule::FramesArrive, about, what);
+            }
+        }
+        // Whoever has connected is a session by now, or was refused.
+        for played in &self.peers {
+            let facts = &truth.peers[played.number as usize];
+            if facts.session.is_none() && !facts.saw_end && !facts.vanished {
+                let what = format!("peer {} is neither served nor refused", played.number);
+                return not_yet(Rule::NobodyStarves, vec![played.peer.key()], what);
+            }
+        }
+        None
+    }
+
+    /// Whether a fault has ended the server.
+    fn has_failed(&self) -> bool {
+        let fired = self.simulation.fired();
+        fired.iter().any(|(fault, times)| *fault == Fault::PortFails && *times > 0)
+    }
+
+    /// The server ends, in one of three ways, and nothing is left.
+    fn end(&mut self) {
+        self.truth.lock().senders_end = true;
+        self.truth.lock().ending = true;
+        match self.below(3) {
+            0 => {
+                let deadline = Duration::from_millis(self.random.rand_range(1..20_000));
+                let report = self.handle.drain(deadline);
+                let parts = report.flushed + report.cut_off + report.ended;
+                if report.live != parts && !self.has_failed() {
+                    let what = format!("{report:?}");
+                    self.truth.lock().broken(Rule::ReportsAddUp, Vec::new(), what);
+                }
+            }
+            1 => self.handle.stop(),
+            _ => {}
+        }
+        let Some(server) = self.server.take() else { return };
+        self.handle.stop();
+        if let Err(error) = server.wait() {
+            self.judge_error(&error);
+        }
+        // Whoever was in the middle of a call comes out of it.
+        let truth = self.truth.clone();
+        self.simulation.run_until(PATIENCE, || truth.lock().senders == 0);
+        self.let_pass(Duration::from_secs(60)); // what has left arrives
+        self.look_at_what_is_left();
+    }
+
+    fn judge_error(&self, error: &Error) {
+        let expected = matches!(error, Error::Port { .. }) && self.has_failed();
+        if !expected {
+            let said = panics::take_last().unwrap_or_default();
+            let what = format!("{error}: {said}");
+            self.truth.lock().broken(Rule::WorkersDoNotFail, Vec::new(), what);
+        }
+    }
+
+    fn look_at_what_is_left(&self) {
+        let (stats, figures) = (self.handle.stats(), self.simulation.figures());
+        let mut truth = self.truth.lock();
+        let left = (truth.open, truth.senders, truth.connecting.len(), truth.answered_early.len());
+        if left != (0, 0, 0, 0) {
+            let first = truth.sessions.iter().find(|(_, session)| session.closed.is_none());
+            let about: Vec<_> = first.iter().map(|(id, _)| id.to_bits()).collect();
+            let what = format!("sessions, calls, connects without an end: {left:?}");
+            truth.broken(Rule::NothingIsLeft, about, what);
+        }
+        if (stats.opened, stats.live, stats.queued_bytes) != (stats.closed, 0, 0) {
+            let what = format!(
+                "{} opened, {} closed, {} live, {} bytes queued",
+                stats.opened, stats.closed, stats.live, stats.queued_bytes
+            );
+            truth.broken(Rule::CountsAreBalanced, Vec::new(), what);
+        }
+        if figures.left_registered > 0 && !self.has_failed() {
+            let what = format!("{} sockets were left to the port's end", figures.left_registered);
+            truth.broken(Rule::NothingIsLeft, Vec::new(), what);
+        }
+        if let Some(id) = truth.ids.last().copied()
+            && self.handle.send(id, b"late").is_ok()
+        {
+            let what = "a frame was accepted by a server that had ended".to_owned();
+            truth.broken(Rule::GoneIsGone, vec![id.to_bits()], what);
+        }
+        self.look_at_drained(&mut truth);
+    }
+
+    /// `Drained` says that all that was accepted has left: it is at the peer, if nothing lost it there.
+    fn look_at_drained(&self, truth: &mut Truth) {
+        let ids: Vec<_> = truth.sessions.keys().copied().collect();
+        for id in ids {
+            let session = &truth.sessions[&id];
+            let Some(peer) = session.peer.map(|peer| &truth.peers[peer as usize]) else { continue };
+            let is_well = !(peer.cut || peer.vanished || peer.corrupt || session.is_uncertain);
+            let is_drained = session.closed == Some(wharf::CloseReason::Drained);
+            if is_drained
+                && is_well
+                && peer.saw_end
+                && let Some(missing) = truth.missing(id)
+            {
+                let what = format!("{id} was drained, but (sender, got, accepted) {missing:?}");
+                truth.broken(Rule::FramesArrive, vec![id.to_bits()], what);
+            }
+        }
+    }
+}
+
+fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
+    let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
+    Excuses {
+        receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
+        posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
+        idle_timeout: plan.options.idle_timeout,
+        first_frame_timeout: match plan.options.first_frame_timeout {
+            FirstFrameTimeout::After(limit) => Some(limit),
+            FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
+            _ => None,
+        },
+        send_stall_timeout: plan.options.send_stall_timeout,
+    }
+}

@@ -1,0 +1,109 @@
+//! The totals of long runs, kept in a file, so that they can be quoted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use wharf::simulation::Fault;
+
+use crate::campaign::Totals;
+
+/// The file: one entry for each run, oldest first, and the sums.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// All entries together.
+    pub all: Sums,
+    /// One for each run.
+    pub runs: Vec<Entry>,
+}
+
+/// A run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// The day, in UTC.
+    pub date: String,
+    /// The commit that was run, as far as it is known.
+    pub commit: String,
+    /// The command.
+    pub command: String,
+    /// Rules that were broken.
+    pub violations: u64,
+    /// The rest.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// What can be added up.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Sums {
+    /// Seeds.
+    pub seeds: u64,
+    /// Operations that were posted, and completions that were taken.
+    pub operations: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Frames that were received, on either side.
+    pub frames: u64,
+    /// Times that another thread went on.
+    pub switches: u64,
+    /// Virtual time.
+    pub virtual_seconds: f64,
+    /// Real time.
+    pub real_seconds: f64,
+    /// How often each fault happened.
+    pub faults: BTreeMap<String, u64>,
+}
+
+impl Sums {
+    /// The sums of a campaign.
+    pub fn of(totals: &Totals) -> Sums {
+        let fired = Fault::ALL.iter().zip(&totals.fired);
+        Sums {
+            seeds: totals.seeds,
+            operations: totals.operations(),
+            sessions: totals.sessions,
+            frames: totals.frames,
+            switches: totals.switches,
+            virtual_seconds: totals.virtual_time.as_secs_f64().round(),
+            real_seconds: totals.real_time.as_secs_f64().round(),
+            faults: fired.map(|(fault, times)| (fault.name().to_owned(), *times)).collect(),
+        }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        self.seeds += other.seeds;
+        self.operations += other.operations;
+        self.sessions += other.sessions;
+        self.frames += other.frames;
+        self.switches += other.switches;
+        self.virtual_seconds += other.virtual_seconds;
+        self.real_seconds += other.real_seconds;
+        for (fault, times) in &other.faults {
+            *self.faults.entry(fault.clone()).or_default() += times;
+        }
+    }
+}
+
+impl Ledger {
+    /// Adds an entry to the file, which is made if there is none.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written, or is no ledger.
+    pub fn append(path: &Path, entry: Entry) -> io::Result<()> {
+        let mut ledger = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
+            Err(error) => return Err(error),
+        };
+        ledger.all.add(&entry.sums);
+        ledger.runs.push(entry);
+        let mut text = serde_json::to_string_pretty(&ledger)?;
+        text.push('\n');
+        // Whole or not at all: a ledger that was cut off would lose what went before.
+        let aside = path.with_extension("new");
+        fs::write(&aside, text)?;
+        fs::rename(&aside, path)
+    }
+}

@@ -1,0 +1,29 @@
+//! wharf under simulation.
+//!
+//! A *case* is a scenario, a seed and a size. Running it starts the production engine on the simulated
+//! port, plays peers and a program that sends and closes from threads of its own, lets faults happen,
+//! and compares what is seen from outside with what must be ([`truth`]): nothing here knows a queue, a
+//! count or an operation.
+//!
+//! - [`scenario`]: what is played, and how large.
+//! - [`driver`]: plays the peers. [`town`]: the handler. [`senders`]: the program's other threads.
+//! - [`truth`]: what was seen, and the rules that it must keep.
+//! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
+//!   [`ledger`]: the totals of long runs.
+
+#![forbid(unsafe_code)]
+
+pub mod campaign;
+mod driver;
+mod frames;
+pub mod ledger;
+mod panics;
+pub mod scenario;
+mod senders;
+pub mod shrink;
+mod town;
+mod truth;
+
+pub use driver::{Outcome, run};
+pub use scenario::{Case, Scenario, Size};
+pub use truth::{Rule, Violation};

@@ -1,0 +1,38 @@
+//! Panics of workers: those on purpose are nobody's business, and an invariant that is broken is told in
+//! the violation.
+
+use std::panic;
+use std::sync::{Mutex, Once, PoisonError};
+
+use crate::town::ON_PURPOSE;
+
+/// The last that a worker said when it failed.
+static LAST: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on workers' panics are kept instead of printed.
+pub(crate) fn keep() {
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload_as_str().unwrap_or("no words");
+            if text == ON_PURPOSE {
+                return;
+            }
+            let is_worker =
+                std::thread::current().name().is_some_and(|name| name.starts_with("wharf-"));
+            if !is_worker {
+                return usual(panic);
+            }
+            let place = panic.location().map_or(String::new(), |place| format!(" ({place})"));
+            let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+            last.get_or_insert(format!("{text}{place}"));
+        }));
+    });
+}
+
+/// What a worker said when it failed, if one has since this was last asked. (Of several lanes that fail
+/// at once, one is told what another's said.)
+pub(crate) fn take_last() -> Option<String> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).take()
+}

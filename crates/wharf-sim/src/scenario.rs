@@ -1,0 +1,303 @@
+//! What is played.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::time::Duration;
+
+use oorandom::Rand64;
+use wharf::simulation::{Fault, Faults};
+use wharf::{Backpressure, FirstFrameTimeout, IdleReceive, Options};
+
+/// A scenario's name says what there is most of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// Some of everything.
+    Mixed,
+    /// Peers that ask and are answered.
+    Echo,
+    /// Sessions that last for a few frames.
+    Churn,
+    /// Threads of the program that send to sessions by their ids, also to those that are over.
+    Push,
+    /// Small send queues, and peers that do not read.
+    Slow,
+    /// Sessions that the server connects.
+    Connect,
+    /// The server drains or stops in the middle of everything.
+    Ends,
+    /// A thousand sessions that say something every half minute.
+    Idle,
+    /// No fault at all: everything must be there, soon and in fairness.
+    Calm,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Scenario; 9] = [
+        Scenario::Mixed,
+        Scenario::Echo,
+        Scenario::Churn,
+        Scenario::Push,
+        Scenario::Slow,
+        Scenario::Connect,
+        Scenario::Ends,
+        Scenario::Idle,
+        Scenario::Calm,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Mixed => "mixed",
+            Scenario::Echo => "echo",
+            Scenario::Churn => "churn",
+            Scenario::Push => "push",
+            Scenario::Slow => "slow",
+            Scenario::Connect => "connect",
+            Scenario::Ends => "ends",
+            Scenario::Idle => "idle",
+            Scenario::Calm => "calm",
+        }
+    }
+
+    /// The size that it has if nothing else is said.
+    pub fn size(self) -> Size {
+        let (peers, steps, senders) = match self {
+            Scenario::Mixed => (24, 1_500, 2),
+            Scenario::Echo => (16, 1_500, 0),
+            Scenario::Churn => (12, 2_000, 1),
+            Scenario::Push => (16, 800, 3),
+            Scenario::Slow => (12, 1_200, 2),
+            Scenario::Connect => (12, 1_000, 1),
+            Scenario::Ends => (24, 300, 2),
+            Scenario::Idle => (1_000, 4_000, 0),
+            Scenario::Calm => (16, 1_000, 1),
+        };
+        Size { peers, steps, senders, workers: 0 }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Scenario::name).join(", ");
+        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == name);
+        found.ok_or_else(|| format!("no scenario is named {name}; there are {}", names()))
+    }
+}
+
+/// How large a case is: what shrinking makes smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Peers at once.
+    pub peers: u32,
+    /// Things that the driver does.
+    pub steps: u32,
+    /// Threads of the program that send.
+    pub senders: u32,
+    /// Workers; 0: the seed says how many.
+    pub workers: u32,
+}
+
+/// All that decides a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// What is played.
+    pub scenario: Scenario,
+    /// What decides the rest.
+    pub seed: u64,
+    /// How much of it.
+    pub size: Size,
+    /// Faults that do not happen, whatever the seed says.
+    pub without: Vec<Fault>,
+    /// Firings that do not happen.
+    pub muted: Vec<Range<u64>>,
+}
+
+impl Case {
+    /// A scenario with a seed, in its own size.
+    pub fn new(scenario: Scenario, seed: u64) -> Case {
+        let size = scenario.size();
+        Case { scenario, seed, size, without: Vec::new(), muted: Vec::new() }
+    }
+
+    /// The command that runs it, and nothing else.
+    pub fn command(&self) -> String {
+        let mut command =
+            format!("wharf sim --scenario {} --from {} --seeds 1", self.scenario, self.seed);
+        let own = self.scenario.size();
+        for (name, value, usual) in [
+            ("peers", self.size.peers, own.peers),
+            ("steps", self.size.steps, own.steps),
+            ("senders", self.size.senders, own.senders),
+            ("workers", self.size.workers, own.workers),
+        ] {
+            if value != usual {
+                command += &format!(" --{name} {value}");
+            }
+        }
+        if !self.without.is_empty() {
+            let names: Vec<_> = self.without.iter().map(|fault| fault.name()).collect();
+            command += &format!(" --without {}", names.join(","));
+        }
+        if !self.muted.is_empty() {
+            let ranges: Vec<_> =
+                self.muted.iter().map(|range| format!("{}..{}", range.start, range.end)).collect();
+            command += &format!(" --mute {}", ranges.join(","));
+        }
+        command
+    }
+
+    pub(crate) fn faults(&self) -> Faults {
+        let mut faults = match self.scenario {
+            Scenario::Calm => Faults::none(),
+            // Waiting for what happens every half minute would make each of these happen at once.
+            Scenario::Idle => Faults::all().without(Fault::PortFails).swarm(self.seed),
+            Scenario::Ends => Faults::all().with(Fault::PortFails, 200_000).swarm(self.seed),
+            _ => Faults::all().swarm(self.seed),
+        };
+        for fault in &self.without {
+            faults = faults.without(*fault);
+        }
+        faults.muted(self.muted.iter().cloned())
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        Plan::new(self)
+    }
+}
+
+/// What the seed makes of a scenario.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    /// The usual time between two steps is below this, and sometimes far longer.
+    pub(crate) gap: Duration,
+    /// Bytes of most requests are below this.
+    pub(crate) request_bytes: usize,
+    /// Frames that a peer sends before it leaves, about; 0: it stays.
+    pub(crate) lifetime_frames: u32,
+    /// The server connects sessions.
+    pub(crate) connects: bool,
+    /// Threads may change where the program calls in.
+    pub(crate) switches_in_calls: bool,
+    /// The end comes in the middle of everything.
+    pub(crate) ends_early: bool,
+    /// Peers do harm.
+    pub(crate) is_rough: bool,
+}
+
+/// The largest frame that is allowed either way.
+pub(crate) const FRAME_BYTES_MAX: usize = 20_000;
+
+impl Plan {
+    fn new(case: &Case) -> Plan {
+        // A sequence of its own: what the plan is does not depend on what is drawn later.
+        let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0001);
+        let mut among =
+            |choices: &[u64]| choices[random.rand_range(0..choices.len() as u64) as usize];
+        let scenario = case.scenario;
+        let queue_choices: &[u64] = match scenario {
+            Scenario::Slow => &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10],
+            _ => &[64 << 10, 256 << 10],
+        };
+        let seconds = |value: u64| (value > 0).then(|| Duration::from_secs(value));
+        let first_frame = match among(&[0, 0, 1, 30]) {
+            0 => FirstFrameTimeout::Never,
+            limit => FirstFrameTimeout::After(Duration::from_secs(limit)),
+        };
+        let options = Options {
+            workers: case.size.workers as usize,
+            sessions_max: among(&[case.size.peers.into(), 64, 5_000]).max(2) as u32,
+            send_queue_bytes_max: among(queue_choices) as usize,
+            backpressure: match among(&[0, 1]) {
+                0 => Backpressure::CloseSlowConsumer,
+                _ => Backpressure::PauseReceive,
+            },
+            idle_timeout: seconds(among(&[0, 0, 0, 2, 100])),
+            first_frame_timeout: first_frame,
+            send_stall_timeout: seconds(among(&[0, 3, 60])),
+            close_linger: Duration::from_secs(among(&[1, 60])),
+            receive_queues_bytes_max: among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24])
+                as usize,
+            idle_receive: match among(&[0, 1]) {
+                0 => IdleReceive::ZeroByte,
+                _ => IdleReceive::Buffered,
+            },
+            listen_backlog: among(&[1, 8, 1_024]) as u32,
+            ..Options::default()
+        };
+        let options = match scenario {
+            // Long silences are what it is about.
+            Scenario::Idle => Options {
+                sessions_max: case.size.peers + 8,
+                idle_timeout: seconds(among(&[0, 3_600])),
+                first_frame_timeout: FirstFrameTimeout::Never,
+                listen_backlog: 1_024,
+                ..options
+            },
+            Scenario::Calm => Options {
+                sessions_max: 5_000,
+                idle_timeout: None,
+                first_frame_timeout: FirstFrameTimeout::Never,
+                send_stall_timeout: None,
+                send_queue_bytes_max: 256 << 10,
+                receive_queues_bytes_max: 1 << 24,
+                close_linger: Duration::from_secs(60),
+                listen_backlog: 1_024,
+                ..options
+            },
+            _ => options,
+        };
+        Plan {
+            options,
+            gap: match scenario {
+                Scenario::Idle => Duration::from_secs(30) / case.size.peers.max(1),
+                _ => Duration::from_nanos(among(&[1_000, 30_000, 1_000_000, 100_000_000])),
+            },
+            request_bytes: among(&[16, 100, 1_000, FRAME_BYTES_MAX as u64]) as usize,
+            lifetime_frames: match scenario {
+                Scenario::Churn | Scenario::Connect => among(&[1, 3, 10]) as u32,
+                Scenario::Idle | Scenario::Echo | Scenario::Calm => 0,
+                _ => among(&[0, 10, 100]) as u32,
+            },
+            connects: scenario == Scenario::Connect
+                || (scenario == Scenario::Mixed && among(&[0, 1]) == 1),
+            switches_in_calls: among(&[0, 1]) == 1,
+            ends_early: scenario == Scenario::Ends,
+            is_rough: !matches!(scenario, Scenario::Calm),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().parse(), Ok(scenario));
+        }
+        assert!("nothing".parse::<Scenario>().is_err());
+    }
+
+    #[test]
+    fn a_command_says_what_is_not_as_usual() {
+        let mut case = Case::new(Scenario::Echo, 7);
+        assert_eq!(case.command(), "wharf sim --scenario echo --from 7 --seeds 1");
+        case.size.steps = 3;
+        case.without.push(Fault::SendInPart);
+        case.muted.push(4..9);
+        let command = case.command();
+        assert!(command.ends_with(" --steps 3 --without send-in-part --mute 4..9"), "{command}");
+    }
+}

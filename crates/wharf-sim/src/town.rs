@@ -1,0 +1,219 @@
+//! The handler: does what requests ask for, and tells the truth of what it sees.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wharf::simulation::{Fault, fires, may_switch};
+use wharf::{Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
+
+use crate::frames::Message;
+use crate::truth::{Rule, SharedTruth};
+
+/// What a request can ask for.
+pub(crate) mod action {
+    /// Nothing.
+    pub(crate) const LISTEN: u8 = 0;
+    /// One message of so many bytes.
+    pub(crate) const ANSWER: u8 = 1;
+    /// So many small messages.
+    pub(crate) const ANSWERS: u8 = 2;
+    /// A message to another session, of those that there are and were.
+    pub(crate) const RELAY: u8 = 3;
+    /// A message that the handler does not look after ([`wharf::Session::send`]).
+    pub(crate) const ANSWER_BLINDLY: u8 = 4;
+    /// The session's end; whether in order, the argument says.
+    pub(crate) const CLOSE: u8 = 5;
+    /// Another session's end.
+    pub(crate) const CLOSE_OTHER: u8 = 6;
+    pub(crate) const COUNT: u64 = 7;
+}
+
+/// The sender of what a session's own callbacks send to it.
+pub(crate) const ITSELF: u32 = 0;
+/// The senders of relays: this, and the relaying session's slot and generation.
+pub(crate) const RELAYS: u32 = 1 << 30;
+
+pub(crate) struct Town {
+    pub(crate) truth: Arc<SharedTruth>,
+}
+
+/// Panics on purpose; who prints panics looks for this.
+pub(crate) const ON_PURPOSE: &str = "a callback panics on purpose";
+
+impl Town {
+    fn may_panic(&self, id: SessionId, in_opened: bool) {
+        if fires(Fault::HandlerPanics) {
+            self.truth.lock().panics(id, in_opened);
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    fn answer(&self, session: &Session, bytes: usize) {
+        let id = session.id();
+        let number = self.truth.lock().begins_to_send(id, ITSELF);
+        let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
+        let result = session.try_send(&frame);
+        judge(&self.truth, id, ITSELF, &frame, result.map_err(|error| error_of(&error)), false);
+    }
+}
+
+/// An error without the frame, and the frame.
+pub(crate) enum Refused {
+    Gone,
+    Full(usize, usize),
+    Other(String),
+}
+
+pub(crate) type Sending = Result<(), (Refused, Vec<u8>)>;
+
+fn error_of(error: &SendError<&Vec<u8>>) -> (Refused, Vec<u8>) {
+    match error {
+        SendError::Gone(bytes) => (Refused::Gone, bytes.to_vec()),
+        SendError::Full { bytes, queued, max } => (Refused::Full(*queued, *max), bytes.to_vec()),
+        error => (Refused::Other(error.to_string()), error.into_inner().to_vec()),
+    }
+}
+
+/// Notes what became of a frame that was handed over.
+pub(crate) fn judge(
+    truth: &SharedTruth,
+    id: SessionId,
+    sender: u32,
+    frame: &[u8],
+    result: Sending,
+    was_closed: bool,
+) {
+    let mut truth = truth.lock();
+    let about = vec![id.to_bits()];
+    let Err((refused, bytes)) = result else {
+        if was_closed {
+            let what = format!("a frame was accepted for {id}, which was over");
+            truth.broken(Rule::GoneIsGone, about, what);
+        }
+        return;
+    };
+    truth.did_not_send(id, sender);
+    if bytes != frame {
+        let what = format!("another frame than was sent to {id} came back");
+        truth.broken(Rule::FramesArriveWhole, about.clone(), what);
+    }
+    match refused {
+        Refused::Gone => truth.found_gone(id),
+        Refused::Full(queued, max) => {
+            truth.found_full(id);
+            if queued > max {
+                let what = format!("{queued} bytes are queued for {id}, of at most {max}");
+                truth.broken(Rule::BoundsAreKept, about, what);
+            }
+        }
+        Refused::Other(error) => {
+            truth.broken(Rule::GoneIsGone, about, format!("a frame to {id} was refused: {error}"));
+        }
+    }
+}
+
+/// Sends a frame through a handle.
+pub(crate) fn send(truth: &SharedTruth, handle: &Handle, id: SessionId, sender: u32, bytes: usize) {
+    let (number, was_closed) = {
+        let mut truth = truth.lock();
+        let was_closed = truth.sessions.get(&id).is_some_and(|session| session.closed.is_some());
+        (truth.begins_to_send(id, sender), was_closed)
+    };
+    let frame = Message { to: id, sender, number }.write(bytes);
+    let result = handle.send(id, &frame);
+    judge(truth, id, sender, &frame, result.map_err(|error| error_of(&error)), was_closed);
+}
+
+impl Handler for Town {
+    type State = SessionId;
+
+    fn opened(&self, session: &Session) -> SessionId {
+        let id = session.id();
+        self.truth.lock().opens(id, session.peer_address());
+        may_switch();
+        self.may_panic(id, true);
+        self.answer(session, 0);
+        may_switch();
+        self.truth.lock().leaves(id);
+        id
+    }
+
+    fn received(&self, session: &Session, state: &mut SessionId, frame: &[u8]) {
+        let id = session.id();
+        self.truth.lock().enters(id, "received");
+        may_switch();
+        if *state != id {
+            let what = format!("{id} got the state of {state}");
+            self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
+        }
+        let request = self.truth.lock().receives(id, frame);
+        self.may_panic(id, false);
+        let Some(request) = request else {
+            self.truth.lock().leaves(id);
+            return;
+        };
+        let other = |argument: u16| {
+            let truth = self.truth.lock();
+            let back = usize::from(argument) % truth.ids.len().clamp(1, 64);
+            truth.ids[truth.ids.len() - 1 - back]
+        };
+        match request.action {
+            action::ANSWER => self.answer(session, request.argument.into()),
+            action::ANSWERS => {
+                for _ in 0..request.argument % 50 {
+                    self.answer(session, 0);
+                }
+            }
+            action::RELAY => {
+                let sender = RELAYS + (request.peer & (RELAYS - 1));
+                send(&self.truth, session.handle(), other(request.argument), sender, 100);
+            }
+            action::ANSWER_BLINDLY => {
+                let number = {
+                    let mut truth = self.truth.lock();
+                    truth.found_full(id); // it may, and nobody will be told
+                    if let Some(session) = truth.sessions.get_mut(&id) {
+                        session.is_uncertain = true;
+                    }
+                    truth.begins_to_send(id, ITSELF)
+                };
+                let message = Message { to: id, sender: ITSELF, number };
+                session.send(&message.write(request.argument.into()));
+            }
+            action::CLOSE => {
+                let how =
+                    if request.argument.is_multiple_of(2) { Close::Stop } else { Close::Drain };
+                self.truth.lock().asks_to_close(id, how);
+                session.close(how);
+            }
+            action::CLOSE_OTHER => {
+                let other = other(request.argument);
+                let how =
+                    if request.argument.is_multiple_of(3) { Close::Drain } else { Close::Stop };
+                self.truth.lock().asks_to_close(other, how);
+                session.handle().close(other, how);
+            }
+            _ => {}
+        }
+        may_switch();
+        self.truth.lock().leaves(id);
+    }
+
+    fn closed(&self, session: &Session, state: SessionId, reason: CloseReason) {
+        let id = session.id();
+        self.truth.lock().enters(id, "closed");
+        may_switch();
+        if state != id {
+            let what = format!("{id} got the state of {state}");
+            self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
+        }
+        let mut truth = self.truth.lock();
+        truth.closes(id, reason);
+        truth.leaves(id);
+    }
+
+    fn connect_failed(&self, id: SessionId, _: SocketAddr, _: &io::Error) {
+        self.truth.lock().fails_to_connect(id);
+    }
+}

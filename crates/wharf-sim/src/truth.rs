@@ -1,0 +1,455 @@
+//! What was seen from outside, and the rules that it must keep.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use wharf::{Close, CloseReason, SessionId};
+
+use crate::frames::{Message, Request};
+
+/// A rule that can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// An id names one session for ever.
+    IdsAreUnique,
+    /// `opened`, `received`, `closed`, in this order, and `closed` once.
+    CallbacksInOrder,
+    /// No two callbacks of a session at once.
+    CallbacksExcludeEachOther,
+    /// A frame reaches the session that it was sent to.
+    FramesReachTheirSession,
+    /// Frames arrive whole.
+    FramesArriveWhole,
+    /// Frames of one sender arrive in order, each once, none left out.
+    FramesArriveInOrder,
+    /// What was accepted arrives, if nothing explains that it does not.
+    FramesArrive,
+    /// A session ends for a reason that there is.
+    ReasonsAreTrue,
+    /// `Gone` is said of sessions that are over or closing, and only of them.
+    GoneIsGone,
+    /// Every connect is answered, once.
+    ConnectsAreAnswered,
+    /// opened - closed = live, and all is 0 at the end.
+    CountsAreBalanced,
+    /// Queues keep their bounds.
+    BoundsAreKept,
+    /// Nothing is outstanding, and no socket open, when the server has ended.
+    NothingIsLeft,
+    /// A drain's report adds up.
+    ReportsAddUp,
+    /// Everyone who can be served is served, within a bound of batches.
+    NobodyStarves,
+    /// No invariant of the engine is broken (a worker ends by a panic of its own).
+    WorkersDoNotFail,
+    /// A run ends.
+    RunsEnd,
+}
+
+/// A rule was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// How.
+    pub what: String,
+    /// The sessions and peers that it is about, as they stand in the trace.
+    pub about: Vec<u64>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.what)
+    }
+}
+
+/// What is known of a peer.
+#[derive(Debug, Default)]
+pub(crate) struct PeerFacts {
+    pub(crate) session: Option<SessionId>,
+    /// What it sends may be anything from now on.
+    pub(crate) corrupt: bool,
+    /// It has ended its stream.
+    pub(crate) ended: bool,
+    /// It has reset, or closed with something unread.
+    pub(crate) cut: bool,
+    /// The server's end of its stream has come to it.
+    pub(crate) saw_end: bool,
+    pub(crate) vanished: bool,
+    /// It does not read now, or did not when its session ended.
+    pub(crate) stalled: bool,
+    /// Whole requests that it has sent.
+    pub(crate) sent: u32,
+    /// Messages that it has got, by sender.
+    pub(crate) got: BTreeMap<u32, u32>,
+}
+
+/// What is known of a session.
+#[derive(Debug)]
+pub(crate) struct SessionFacts {
+    pub(crate) peer: Option<u32>,
+    opened_at: Duration,
+    in_callback: bool,
+    panicked: bool,
+    /// Whole requests that it has got.
+    pub(crate) received: u32,
+    /// Messages that the server's side has accepted, by sender; while a send is under way, one more.
+    pub(crate) accepted: BTreeMap<u32, u32>,
+    /// Some were sent without being told whether they were accepted.
+    pub(crate) is_uncertain: bool,
+    /// The program asked for its end.
+    asked: Option<Close>,
+    /// A frame found its queue full.
+    full: bool,
+    /// `Gone` was said of it.
+    pub(crate) gone: bool,
+    pub(crate) closed: Option<CloseReason>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) peers: Vec<PeerFacts>,
+    /// Whose end has this address, of peers that have connected.
+    by_address: HashMap<SocketAddr, u32>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionFacts>,
+    /// In the order in which they were opened: whom to send to.
+    pub(crate) ids: Vec<SessionId>,
+    pub(crate) open: usize,
+    /// Connects that were begun, and not answered.
+    pub(crate) connecting: BTreeSet<SessionId>,
+    /// Connects that were answered before it was known here that they had begun.
+    pub(crate) answered_early: BTreeSet<SessionId>,
+    /// The program has asked the server to end, or something may have ended it.
+    pub(crate) ending: bool,
+    /// Senders are to stop.
+    pub(crate) senders_end: bool,
+    pub(crate) senders: u32,
+    pub(crate) frames: u64,
+    pub(crate) violations: Vec<Violation>,
+    /// What may explain an end: see [`Excuses`].
+    pub(crate) excuses: Excuses,
+}
+
+/// What in this run may end a session without its peer's or the program's doing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Excuses {
+    pub(crate) receives_or_sends_fail: bool,
+    pub(crate) posts_are_refused: bool,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) first_frame_timeout: Option<Duration>,
+    pub(crate) send_stall_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SharedTruth(Mutex<Truth>);
+
+impl SharedTruth {
+    /// Held only for as long as a fact is looked at or noted, and never while time passes.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Truth> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> Duration {
+    wharf::simulation::now().unwrap_or_default()
+}
+
+impl Truth {
+    pub(crate) fn broken(&mut self, rule: Rule, about: Vec<u64>, what: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(Violation { rule, what, about });
+        }
+    }
+
+    fn about(&self, id: SessionId) -> Vec<u64> {
+        vec![id.to_bits()]
+    }
+
+    pub(crate) fn new_peer(&mut self, address: Option<SocketAddr>) -> u32 {
+        let number = self.peers.len() as u32;
+        self.peers.push(PeerFacts::default());
+        if let Some(address) = address {
+            self.by_address.insert(address, number);
+        }
+        number
+    }
+
+    /// A session is its peer's, as far as is known by now.
+    pub(crate) fn bind(&mut self, id: SessionId, peer: u32) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.peer.get_or_insert(peer);
+        }
+        self.peers[peer as usize].session.get_or_insert(id);
+    }
+
+    fn is_corrupt(&self, id: SessionId) -> bool {
+        let peer = self.sessions.get(&id).and_then(|session| session.peer);
+        peer.is_none_or(|peer| self.peers[peer as usize].corrupt)
+    }
+
+    // Callbacks.
+
+    pub(crate) fn opens(&mut self, id: SessionId, address: Option<SocketAddr>) {
+        let facts = SessionFacts {
+            peer: None,
+            opened_at: now(),
+            in_callback: true,
+            panicked: false,
+            received: 0,
+            accepted: BTreeMap::new(),
+            is_uncertain: false,
+            asked: None,
+            full: false,
+            gone: false,
+            closed: None,
+        };
+        self.answers_connect(id);
+        if self.sessions.insert(id, facts).is_some() {
+            self.broken(Rule::IdsAreUnique, self.about(id), format!("{id} was opened twice"));
+        }
+        self.ids.push(id);
+        self.open += 1;
+        if let Some(peer) = address.and_then(|address| self.by_address.get(&address).copied()) {
+            self.bind(id, peer);
+        }
+    }
+
+    /// A connect was begun.
+    pub(crate) fn connects(&mut self, id: SessionId) {
+        if !self.answered_early.remove(&id) && !self.sessions.contains_key(&id) {
+            self.connecting.insert(id);
+        }
+    }
+
+    fn answers_connect(&mut self, id: SessionId) {
+        self.connecting.remove(&id);
+    }
+
+    pub(crate) fn fails_to_connect(&mut self, id: SessionId) {
+        if self.sessions.contains_key(&id) {
+            let what = format!("the connect of {id} failed after it was opened");
+            self.broken(Rule::CallbacksInOrder, self.about(id), what);
+        } else if !self.connecting.remove(&id) && !self.answered_early.insert(id) {
+            let what = format!("the connect of {id} was answered twice");
+            self.broken(Rule::ConnectsAreAnswered, self.about(id), what);
+        }
+    }
+
+    pub(crate) fn enters(&mut self, id: SessionId, callback: &str) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            let what = format!("{callback} of {id}, which was never opened");
+            return self.broken(Rule::CallbacksInOrder, self.about(id), what);
+        };
+        let (was_in, closed) = (std::mem::replace(&mut session.in_callback, true), session.closed);
+        if was_in {
+            let what = format!("{callback} of {id} while another callback of it ran");
+            self.broken(Rule::CallbacksExcludeEachOther, self.about(id), what);
+        }
+        if closed.is_some() {
+            let what = format!("{callback} of {id} after closed");
+            self.broken(Rule::CallbacksInOrder, self.about(id), what);
+        }
+    }
+
+    pub(crate) fn leaves(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.in_callback = false;
+        }
+    }
+
+    pub(crate) fn panics(&mut self, id: SessionId, in_opened: bool) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            (session.in_callback, session.panicked) = (false, true);
+            if in_opened {
+                // `closed` does not run then.
+                session.closed = Some(CloseReason::HandlerPanicked);
+                self.open -= 1;
+            }
+        }
+    }
+
+    /// A request came to a session; what it asks for, if it is what its peer has sent.
+    pub(crate) fn receives(&mut self, id: SessionId, frame: &[u8]) -> Option<Request> {
+        self.frames += 1;
+        let request = Request::read(frame);
+        if let Some(request) = request
+            && (request.peer as usize) < self.peers.len()
+            && self.sessions.get(&id).is_some_and(|session| session.peer.is_none())
+        {
+            self.bind(id, request.peer); // the server has connected it
+        }
+        if self.is_corrupt(id) {
+            return None;
+        }
+        let session = self.sessions.get_mut(&id)?;
+        let (expected, peer) = (session.received, session.peer);
+        session.received += 1;
+        let Some(request) = request else {
+            let what = format!("request {expected} of {id} came torn, {} bytes", frame.len());
+            self.broken(Rule::FramesArriveWhole, self.about(id), what);
+            return None;
+        };
+        if Some(request.peer) != peer {
+            let what = format!("{id} of peer {peer:?} got a request of peer {}", request.peer);
+            self.broken(Rule::FramesReachTheirSession, self.about(id), what);
+            return None;
+        }
+        if request.number != expected {
+            let what = format!("{id} got request {} after {expected} others", request.number);
+            self.broken(Rule::FramesArriveInOrder, self.about(id), what);
+        }
+        Some(request)
+    }
+
+    pub(crate) fn closes(&mut self, id: SessionId, reason: CloseReason) {
+        let untrue = self.why_untrue(id, reason);
+        if let Some(why) = untrue {
+            let what = format!("{id} closed as {reason}, but {why}");
+            self.broken(Rule::ReasonsAreTrue, self.about(id), what);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.closed = Some(reason);
+        self.open = self.open.saturating_sub(1);
+        let session = &self.sessions[&id];
+        let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
+        // Its end came after all that it had sent.
+        let whole = reason == CloseReason::PeerClosed && !peer.corrupt && !peer.cut;
+        if whole && session.received != peer.sent {
+            let what = format!(
+                "{id} closed as {reason} with {} of {} requests received",
+                session.received, peer.sent
+            );
+            self.broken(Rule::FramesArrive, self.about(id), what);
+        }
+    }
+
+    /// What speaks against a reason.
+    fn why_untrue(&self, id: SessionId, reason: CloseReason) -> Option<String> {
+        let session = self.sessions.get(&id)?;
+        let peer = session.peer.map(|peer| &self.peers[peer as usize]);
+        let lived = now().saturating_sub(session.opened_at);
+        let of_peer = |is: fn(&PeerFacts) -> bool| peer.is_none_or(is);
+        let excuses = &self.excuses;
+        let too_soon = |limit: Option<Duration>| match limit {
+            None => Some("there is no such limit".to_owned()),
+            Some(limit) if lived < limit => Some(format!("it lived for {lived:?} of {limit:?}")),
+            Some(_) => None,
+        };
+        let unless = |holds: bool, why: &str| (!holds).then(|| why.to_owned());
+        match reason {
+            CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. } => {
+                unless(of_peer(|peer| peer.ended || peer.cut), "its peer has not ended its stream")
+            }
+            CloseReason::Reset => unless(
+                of_peer(|peer| peer.cut || peer.ended) || excuses.receives_or_sends_fail,
+                "its peer has not reset",
+            ),
+            CloseReason::FrameTooLarge { .. } | CloseReason::LengthTooSmall { .. } => {
+                unless(of_peer(|peer| peer.corrupt), "its peer has sent no such length")
+            }
+            CloseReason::SlowConsumer { .. } => {
+                unless(session.full, "no frame found its queue full")
+            }
+            CloseReason::IdleTimeout => too_soon(excuses.idle_timeout),
+            CloseReason::FirstFrameTimeout if session.received > 0 => {
+                Some("it had received a frame".to_owned())
+            }
+            CloseReason::FirstFrameTimeout => too_soon(excuses.first_frame_timeout),
+            CloseReason::SendStallTimeout => too_soon(excuses.send_stall_timeout),
+            CloseReason::Local => unless(session.asked.is_some(), "nobody asked for it"),
+            CloseReason::Drained | CloseReason::Stopped => {
+                unless(self.ending, "the server was not asked to end")
+            }
+            CloseReason::HandlerPanicked => unless(session.panicked, "no callback has panicked"),
+            CloseReason::Io { .. } => unless(
+                excuses.receives_or_sends_fail || excuses.posts_are_refused,
+                "nothing has failed",
+            ),
+            _ => None,
+        }
+    }
+
+    // Sending.
+
+    /// The next number of a sender's to a session. It counts as accepted until it is known not to be.
+    pub(crate) fn begins_to_send(&mut self, id: SessionId, sender: u32) -> u32 {
+        let Some(session) = self.sessions.get_mut(&id) else { return 0 };
+        let next = session.accepted.entry(sender).or_default();
+        *next += 1;
+        *next - 1
+    }
+
+    pub(crate) fn did_not_send(&mut self, id: SessionId, sender: u32) {
+        if let Some(next) = self.sessions.get_mut(&id).and_then(|s| s.accepted.get_mut(&sender)) {
+            *next -= 1;
+        }
+    }
+
+    pub(crate) fn found_full(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.full = true;
+        }
+    }
+
+    pub(crate) fn found_gone(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.gone = true;
+        }
+    }
+
+    pub(crate) fn asks_to_close(&mut self, id: SessionId, how: Close) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.asked.get_or_insert(how);
+        }
+    }
+
+    /// A message came to a peer.
+    pub(crate) fn peer_gets(&mut self, peer: u32, frame: &[u8]) {
+        self.frames += 1;
+        let Some(message) = Message::read(frame) else {
+            let about = self.peers[peer as usize].session.map(SessionId::to_bits);
+            let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
+            return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
+        };
+        let of = self.sessions.get(&message.to).and_then(|session| session.peer);
+        if of.is_none() {
+            self.bind(message.to, peer); // the server has connected it, and speaks first
+        }
+        let own = self.peers[peer as usize].session;
+        let about: Vec<u64> =
+            [own, Some(message.to)].into_iter().flatten().map(SessionId::to_bits).collect();
+        if own != Some(message.to) {
+            let what = format!("peer {peer} of session {own:?} got a message to {}", message.to);
+            return self.broken(Rule::FramesReachTheirSession, about, what);
+        }
+        let got = self.peers[peer as usize].got.entry(message.sender).or_default();
+        let expected = *got;
+        *got = message.number + 1;
+        if message.number != expected {
+            let what = format!(
+                "peer {peer} got message {} of sender {} after {expected} others",
+                message.number, message.sender
+            );
+            return self.broken(Rule::FramesArriveInOrder, about, what);
+        }
+        let accepted = self.sessions.get(&message.to).and_then(|s| s.accepted.get(&message.sender));
+        if accepted.is_none_or(|accepted| message.number >= *accepted) {
+            let what = format!("peer {peer} got message {} that was refused", message.number);
+            self.broken(Rule::FramesArriveInOrder, about, what);
+        }
+    }
+
+    /// The messages to a session that its peer has not got: sender, got, accepted.
+    pub(crate) fn missing(&self, id: SessionId) -> Option<(u32, u32, u32)> {
+        let session = self.sessions.get(&id)?;
+        let peer = &self.peers[session.peer? as usize];
+        session.accepted.iter().find_map(|(sender, accepted)| {
+            let got = peer.got.get(sender).copied().unwrap_or(0);
+            (got < *accepted).then_some((*sender, got, *accepted))
+        })
+    }
+}
