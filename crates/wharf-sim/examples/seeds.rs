@@ -12,8 +12,26 @@ fn main() {
     } else {
         names.iter().map(|n| n.parse().unwrap()).collect()
     };
-    let campaign =
-        Campaign { scenarios, from, seeds, time: None, lanes: 1, adapt: |_, _| {}, like: None };
+    let campaign = Campaign {
+        scenarios,
+        from,
+        seeds,
+        time: None,
+        lanes: 1,
+        adapt: |case, _| {
+            if let Ok(steps) = std::env::var("STEPS") {
+                case.size.steps = steps.parse().unwrap();
+            }
+        },
+        like: Some(wharf_sim::Case::new(Scenario::Mixed, 0)),
+    };
+    if std::env::var("TRACE").is_ok() {
+        let o = wharf_sim::run(&campaign.case(from), true);
+        for l in o.trace.iter().rev().take(300000).rev() {
+            println!("{l}");
+        }
+        return;
+    }
     let (totals, failure) = campaign.run(|_| {});
     println!(
         "{:?}\n operations {} sim:real {:.0}",

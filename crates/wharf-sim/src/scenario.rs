@@ -263,7 +263,10 @@ impl Plan {
                 Scenario::Idle => Duration::from_secs(30) / case.size.peers.max(1),
                 _ => Duration::from_nanos(among(&[1_000, 30_000, 1_000_000, 100_000_000])),
             },
-            request_bytes: among(&[16, 100, 1_000, FRAME_BYTES_MAX as u64]) as usize,
+            request_bytes: match scenario {
+                Scenario::Idle => 100,
+                _ => among(&[16, 100, 1_000, FRAME_BYTES_MAX as u64]) as usize,
+            },
             lifetime_frames: match scenario {
                 Scenario::Churn | Scenario::Connect => among(&[1, 3, 10]) as u32,
                 Scenario::Idle | Scenario::Echo | Scenario::Calm => 0,

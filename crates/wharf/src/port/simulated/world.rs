@@ -166,12 +166,19 @@ impl World {
     /// reached.
     pub(crate) fn sizes(&self, options: &Options) -> Sizes {
         self.with(|state| {
+            // Few buffers that are small too would only be a storm of receives that find none.
+            let (buffers, buffer_bytes) = match state.below(4) {
+                0 => (2, 65_536),
+                1 => (16, 4_096),
+                2 => (128, 16),
+                _ => (256, 65_536),
+            };
             let mut among = |choices: [usize; 4]| choices[state.below(4) as usize];
             Sizes {
-                buffers: usize::from(options.receive_buffers).min(among([2, 8, 64, 256])),
-                buffer_bytes: options.receive_buffer_bytes.min(among([16, 256, 4_096, 65_536])),
+                buffers: usize::from(options.receive_buffers).min(buffers),
+                buffer_bytes: options.receive_buffer_bytes.min(buffer_bytes),
                 ready_max: among([8, 64, 4_096, 4_096]),
-                batch_max: among([1, 4, 64, 1_024]),
+                batch_max: if buffers < 64 { 1_024 } else { among([1, 4, 64, 1_024]) },
             }
         })
     }
