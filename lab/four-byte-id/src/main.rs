@@ -68,7 +68,7 @@ fn run(counter_bits: u32) -> Run {
     let mut next_sender = 0u64;
     for session in 0..sessions {
         // One session ends; its slot rests behind the others; the one that rested longest serves.
-        let place = numbers.next() as usize % LIVE;
+        let place = numbers.draw() as usize % LIVE;
         let slot = usize::from(std::mem::replace(&mut live[place], resting[front]));
         generations[slot] += 1;
         let slot = usize::from(std::mem::replace(&mut resting[front], slot as u16));

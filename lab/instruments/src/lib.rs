@@ -5,6 +5,7 @@
 //! it takes seconds.
 
 use std::net::{TcpListener, TcpStream};
+#[cfg(unix)]
 use std::time::Duration;
 
 mod table;
@@ -97,7 +98,7 @@ impl Numbers {
     }
 
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
