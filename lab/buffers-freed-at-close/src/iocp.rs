@@ -16,8 +16,10 @@ use windows_sys::Win32::System::IO::{
 use crate::arena::{self, Arena, BUFFER_BYTES, Block, HEADER_BYTES};
 use crate::{Closing, Found, Operation, peer};
 
-/// A completion that has not come by then does not come.
-const BOUND_MS: u32 = 10;
+/// How long a completion is waited for that may never come.
+const MAY_COME_MS: u32 = 10;
+/// And one that must.
+const MUST_COME_MS: u32 = 5_000;
 
 const _: () = assert!(size_of::<OVERLAPPED>() <= HEADER_BYTES);
 
@@ -58,7 +60,7 @@ pub fn trial(closing: Closing, operation: Operation) -> Found {
         Closing::CancelNextBatch => open = Some(socket),
         Closing::CancelAndAwait => {
             cancel(number);
-            ended = await_completion(port);
+            ended = await_completion(port, MUST_COME_MS);
             assert!(ended, "every operation has a completion");
             open = Some(socket);
         }
@@ -69,12 +71,12 @@ pub fn trial(closing: Closing, operation: Operation) -> Found {
     arena::fill(other);
 
     let harmed = peer::go_on(&peer, operation, || {
-        ended = ended || await_completion(port);
+        ended = ended || await_completion(port, MAY_COME_MS);
         ended
     });
     if closing == Closing::CancelNextBatch {
         cancel(number);
-        await_completion(port);
+        await_completion(port, MAY_COME_MS);
     }
     let changed = arena::has_changed(arena::buffer(other), BUFFER_BYTES);
     let overlapped_changed = arena::has_changed(arena::header(other), HEADER_BYTES);
@@ -108,9 +110,9 @@ fn cancel(socket: SOCKET) {
     unsafe { CancelIoEx(socket as HANDLE, null()) };
 }
 
-fn await_completion(port: HANDLE) -> bool {
+fn await_completion(port: HANDLE, bound_ms: u32) -> bool {
     let (mut count, mut key, mut overlapped) = (0, 0, null_mut());
     // SAFETY: the three are ours for the time of the call. What the last one points to is not used.
-    unsafe { GetQueuedCompletionStatus(port, &mut count, &mut key, &mut overlapped, BOUND_MS) };
+    unsafe { GetQueuedCompletionStatus(port, &mut count, &mut key, &mut overlapped, bound_ms) };
     !overlapped.is_null()
 }

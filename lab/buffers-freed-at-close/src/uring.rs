@@ -12,8 +12,10 @@ use crate::{Closing, Found, Operation, peer};
 
 const OPERATION: u64 = 1;
 const CANCEL: u64 = 2;
-/// A completion that has not come by then does not come.
-const BOUND: Duration = Duration::from_millis(10);
+/// How long a completion is waited for that may never come.
+const MAY_COME: Duration = Duration::from_millis(10);
+/// And one that must.
+const MUST_COME: Duration = Duration::from_secs(5);
 
 /// As wharf's rings are made, and as everybody is advised to make them: nothing is completed but
 /// inside a call that waits for completions, and what is submitted with it goes first.
@@ -66,7 +68,7 @@ fn trial(builder: &mut Builder, closing: Closing, operation: Operation) -> Found
         }
         Closing::CancelAndAwait => {
             push(&mut ring, cancel());
-            ended = await_completion(&mut ring);
+            ended = await_completion(&mut ring, MUST_COME);
             assert!(ended, "every operation has a completion");
             open = Some(socket);
         }
@@ -77,14 +79,14 @@ fn trial(builder: &mut Builder, closing: Closing, operation: Operation) -> Found
     arena::fill(other);
 
     let harmed = peer::go_on(&peer, operation, || {
-        ended = ended || await_completion(&mut ring);
+        ended = ended || await_completion(&mut ring, MAY_COME);
         ended
     });
     let changed = arena::has_changed(arena::buffer(other), BUFFER_BYTES);
     // Whatever is still outstanding ends before the ring does.
     drop((open, peer));
     if !ended {
-        await_completion(&mut ring);
+        await_completion(&mut ring, MAY_COME);
     }
     Found { harmed: harmed || changed, overlapped_changed: false }
 }
@@ -111,10 +113,12 @@ fn push(ring: &mut IoUring, entry: io_uring::squeue::Entry) {
 }
 
 /// Lets completions come, until that of the operation has, or the time has passed.
-fn await_completion(ring: &mut IoUring) -> bool {
-    let wait = types::Timespec::from(BOUND);
-    for _ in 0..4 {
+fn await_completion(ring: &mut IoUring, bound: Duration) -> bool {
+    let wait = types::Timespec::from(bound);
+    // The completion of a cancel may come before.
+    for _ in 0..2 {
         let args = types::SubmitArgs::new().timespec(&wait);
+        // An error says that the time has passed.
         let timed_out = ring.submitter().submit_with_args(1, &args).is_err();
         if ring.completion().any(|entry| entry.user_data() == OPERATION) {
             return true;
