@@ -51,7 +51,7 @@ pub fn buffer(block: *mut Block) -> *mut u8 {
     unsafe { (&raw mut (*block).buffer).cast() }
 }
 
-/// The next owner writes what is his.
+/// The next owner writes.
 pub fn fill(block: *mut Block) {
     for at in 0..size_of::<Block>() {
         // SAFETY: within the block, which is never freed, and which is the caller's.

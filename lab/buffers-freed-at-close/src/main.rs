@@ -2,9 +2,9 @@
 //! of what was outstanding have come?
 //!
 //! An operation is posted with a block of an arena. The session is closed, in several ways, and its
-//! block is given back at once; the next owner of a block gets that one, writes what is his into
-//! it, and touches it no more. Is it what he wrote a little later, and has the old session's peer
-//! got any of it? The arena makes this visible without memory that belongs to nobody: the block is
+//! block is given back at once; the next owner of a block gets that one, writes into it, and
+//! touches it no more. Is it a little later what was written, and has the old session's peer got
+//! any of it? The arena makes this visible without memory that belongs to nobody: the block is
 //! valid throughout, only its owner has changed, which is what a real allocator does too.
 
 mod arena;
@@ -40,14 +40,14 @@ enum Operation {
     ReceiveBytesBefore,
     /// A receive, for which bytes come when the session was closed.
     ReceiveBytesAfter,
-    /// A send, which waits for the peer to read; he does so when the session was closed.
+    /// A send, which waits for the peer to read, which it does when the session was closed.
     Send,
 }
 
 /// What became of the next owner.
 #[derive(Debug, Clone, Copy, Default)]
 struct Found {
-    /// What had been the operation's buffer was written to, or his bytes went to the old peer.
+    /// What had been the operation's buffer was written to, or its new bytes went to the old peer.
     harmed: bool,
     /// What had been the OVERLAPPED was written to, on a port that has such a thing.
     overlapped_changed: bool,
@@ -55,7 +55,7 @@ struct Found {
 
 type Trial = fn(Closing, Operation) -> Found;
 
-/// The trials in which the next owner was harmed: by his buffer, by what had been the OVERLAPPED.
+/// The trials in which the next owner was harmed: by the buffer, by what had been the OVERLAPPED.
 fn count(trial: Trial, closing: Closing, operation: Operation, trials: usize) -> [usize; 2] {
     let mut harmed = [0; 2];
     for _ in 0..trials {

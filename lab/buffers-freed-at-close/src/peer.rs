@@ -22,7 +22,7 @@ pub fn write(mut peer: &TcpStream) {
     let _ = peer.write_all(b"for the session that was");
 }
 
-/// Does what a peer does after the session was closed, while the port goes on. True: he has got what
+/// Does what a peer does after the session was closed, while the port goes on. True: it has got what
 /// the next owner of the block wrote.
 pub fn go_on(
     peer: &TcpStream,

@@ -5,7 +5,7 @@
 //! and wharf's slot and generation, whose slots are used again first in first out. On the first day
 //! some senders remember the id of a session that was then live. They keep it. The run goes on until
 //! the counter has wrapped and that first day has come again: whoever then sends to a remembered id
-//! reaches a session that is live, and is not the one that he meant.
+//! reaches a session that is live, and is not the one that was meant.
 
 use instruments::{Numbers, Table, grouped, is_quick, verdict};
 use wharf::SessionId;
@@ -93,7 +93,7 @@ fn run(counter_bits: u32) -> Run {
         // This session is a stranger to every sender. Has it a name that one of them remembers?
         outcome.late.reached_stranger[1] += u64::from(remembered_of_slot[slot].contains(&eight));
         if session >= wrap && session - wrap == next_sender {
-            // The hour of the sender whose id is this one: he sends, by both kinds of name.
+            // The hour of the sender whose id is this one: it sends, by both kinds of name.
             let (by_four, by_eight) = remembered[(next_sender / SESSIONS_PER_SENDER) as usize];
             outcome.late.frames += 1;
             outcome.late.reached_stranger[0] += u64::from(by_four == four);
@@ -133,7 +133,7 @@ fn main() {
     }
     println!("{table}");
     println!(
-        "Each sender chose the hour when his id is given out again. At any other hour he reaches a \
+        "Each sender chose the hour when its id is given out again. At any other hour it reaches a \
          stranger once in {} times.\n",
         grouped((1 << counter_bits) / LIVE as u64)
     );

@@ -16,7 +16,7 @@ mod recursion;
 
 use std::time::Duration;
 
-use instruments::{Table, is_quick, quantile, verdict};
+use instruments::{Table, is_quick, median_and_spread, quantile, verdict};
 use load::Seen;
 
 /// A server and how it is called.
@@ -107,11 +107,7 @@ fn print_table(ways: &[Way]) {
         let of_each = |figure: fn(&Seen) -> f64| way.seen.iter().map(figure).collect::<Vec<_>>();
         let known = |figure: fn(&Seen) -> Option<f64>| {
             let figures: Vec<f64> = way.seen.iter().filter_map(figure).collect();
-            if figures.is_empty() {
-                "-".to_owned()
-            } else {
-                format!("{:.3}", quantile(&figures, 0.5))
-            }
+            if figures.is_empty() { "-".to_owned() } else { median_and_spread(&figures, 2) }
         };
         table.row([
             way.name.to_owned(),

@@ -111,6 +111,7 @@ pub fn run() {
         "threads",
         "calls/message",
         "CPU ns/message",
+        "to a call's",
         "messages/s",
         "messages/send",
     ]);
@@ -120,6 +121,7 @@ pub fn run() {
             case.threads.to_string(),
             case.calls.map_or("?".to_owned(), |calls| format!("{calls:.3}")),
             median_and_spread(&case.cpu_ns, 0),
+            median_and_spread(&ratios(&cases, case), 2),
             format!("{:.0}", quantile(&case.per_second, 0.5)),
             format!("{:.1}", quantile(&case.in_one, 0.5)),
         ]);
@@ -131,16 +133,22 @@ pub fn run() {
     println!("Of {} frames of 256 KiB that 4 threads sent to one session,", 4 * frames_each);
     println!("{} were torn by calls without a lock, {} by wharf's queue.", torn[0], torn[1]);
 
-    let cpu = |way: &str, threads: usize, shape: Shape| {
-        let same = |case: &&Case| (case.way.0, case.threads, case.shape) == (way, threads, shape);
-        cases.iter().find(same).map_or(f64::NAN, |case| quantile(&case.cpu_ns, 0.5))
-    };
-    let costs_more = [1, 4].iter().all(|threads| {
-        cpu("call", *threads, Shape::Flood) > 2.0 * cpu("wharf-readiness", *threads, Shape::Flood)
-    });
+    let costs_more = cases
+        .iter()
+        .filter(|case| case.shape == Shape::Flood && case.way.0.starts_with("wharf"))
+        .all(|case| quantile(&ratios(&cases, case), 0.5) < 0.5);
     verdict(
         costs_more && torn[0] > 0 && torn[1] == 0,
         "when messages come faster than they leave, a call for each costs more than twice the CPU time \
          of a queue; and threads that call for themselves tear frames",
     );
+}
+
+/// The CPU time of a case to that of calls from as many threads in the same shape, round by round.
+fn ratios(cases: &[Case], case: &Case) -> Vec<f64> {
+    let is_measure = |other: &&Case| {
+        (other.way.0, other.threads, other.shape) == ("call", case.threads, case.shape)
+    };
+    let calls = cases.iter().find(is_measure).expect("calls are among the ways");
+    case.cpu_ns.iter().zip(&calls.cpu_ns).map(|(of_case, of_calls)| of_case / of_calls).collect()
 }
