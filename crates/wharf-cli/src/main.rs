@@ -1,4 +1,5 @@
-//! The `wharf` command: an echo server, and a load tester that verifies every byte of every reply.
+//! The `wharf` command: an echo server, a load tester that verifies every byte of every reply, and the
+//! library under simulation.
 //!
 //! Exit codes: 0 all went well, 1 errors were seen while it ran, 2 it was asked for something that
 //! cannot be, or could not start. Whatever goes wrong is one line on stderr: `wharf: …`.
@@ -11,6 +12,7 @@ mod figures;
 mod load;
 mod process;
 mod signals;
+mod sim;
 mod stats_line;
 
 use std::error::Error;
@@ -35,6 +37,9 @@ enum Task {
     /// Load an echo server, and verify every byte of every reply.
     #[command(subcommand)]
     Load(load::Load),
+    /// Run the library under simulation: every seed is another order of events, other faults, another
+    /// network. What fails once fails again with the same seed.
+    Sim(sim::SimArguments),
 }
 
 /// How a task that could start went.
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match command.task {
         Task::Echo(arguments) => echo::run(arguments),
         Task::Load(load) => load::run(load),
+        Task::Sim(arguments) => sim::run(arguments),
     };
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

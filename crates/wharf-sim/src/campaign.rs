@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wharf::simulation::Fault;
 
 use crate::driver::{Outcome, run};
-use crate::scenario::{Case, Scenario};
+use crate::scenario::{Case, Changes, Scenario};
 use crate::truth::{Rule, Violation};
 
 /// What to run.
@@ -23,10 +23,8 @@ pub struct Campaign {
     pub time: Option<Duration>,
     /// On how many threads; each is one run at a time.
     pub lanes: usize,
-    /// Changes each case before it is run: its size, for example.
-    pub adapt: fn(&mut Case, &Case),
-    /// What `adapt` takes from.
-    pub like: Option<Case>,
+    /// What is otherwise than the scenarios say.
+    pub changes: Changes,
 }
 
 /// What came of it.
@@ -112,11 +110,7 @@ impl Campaign {
     /// The case of a seed.
     pub fn case(&self, seed: u64) -> Case {
         let scenario = self.scenarios[(seed % self.scenarios.len() as u64) as usize];
-        let mut case = Case::new(scenario, seed);
-        if let Some(like) = &self.like {
-            (self.adapt)(&mut case, like);
-        }
-        case
+        Case::new(scenario, seed).changed(&self.changes)
     }
 
     /// Runs until it is over or a rule is broken. `seen` is told of the totals several times a second.

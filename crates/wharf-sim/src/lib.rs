@@ -25,5 +25,5 @@ mod town;
 mod truth;
 
 pub use driver::{Outcome, run};
-pub use scenario::{Case, Scenario, Size};
+pub use scenario::{Case, Changes, Scenario, Size};
 pub use truth::{Rule, Violation};

@@ -122,7 +122,40 @@ pub struct Case {
     pub muted: Vec<Range<u64>>,
 }
 
+/// What is to be otherwise than a scenario's own.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Instead of [`Size::peers`].
+    pub peers: Option<u32>,
+    /// Instead of [`Size::steps`].
+    pub steps: Option<u32>,
+    /// Instead of [`Size::senders`].
+    pub senders: Option<u32>,
+    /// Instead of [`Size::workers`].
+    pub workers: Option<u32>,
+    /// See [`Case::without`].
+    pub without: Vec<Fault>,
+    /// See [`Case::muted`].
+    pub muted: Vec<Range<u64>>,
+}
+
 impl Case {
+    /// The same with changes.
+    pub fn changed(mut self, changes: &Changes) -> Case {
+        let size = &mut self.size;
+        for (value, change) in [
+            (&mut size.peers, changes.peers),
+            (&mut size.steps, changes.steps),
+            (&mut size.senders, changes.senders),
+            (&mut size.workers, changes.workers),
+        ] {
+            *value = change.unwrap_or(*value);
+        }
+        self.without.extend(&changes.without);
+        self.muted.extend(changes.muted.iter().cloned());
+        self
+    }
+
     /// A scenario with a seed, in its own size.
     pub fn new(scenario: Scenario, seed: u64) -> Case {
         let size = scenario.size();

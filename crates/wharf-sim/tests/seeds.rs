@@ -16,3 +16,30 @@ fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
         }
     }
 }
+
+#[test]
+fn the_same_case_is_the_same_run() {
+    for scenario in Scenario::ALL {
+        let case = Case::new(scenario, 11);
+        let (one, other) = (run(&case, false), run(&case, true));
+        assert_eq!(one.hash, other.hash, "{scenario}: a trace changes nothing");
+        assert_eq!((one.figures, one.fired), (other.figures, other.fired), "{scenario}");
+        assert!(other.trace.len() > 100);
+        assert_ne!(one.hash, run(&Case::new(scenario, 12), false).hash);
+    }
+}
+
+#[test]
+fn faults_that_are_left_out_do_not_happen() {
+    let mut case = Case::new(Scenario::Mixed, 2);
+    let with = run(&case, false);
+    let most = with.fired.iter().max_by_key(|(_, times)| *times).expect("there are faults").0;
+    case.without.push(most);
+    let without = run(&case, false);
+    let times = |fired: &[(wharf::simulation::Fault, u64)]| {
+        fired.iter().find(|(fault, _)| *fault == most).map_or(0, |(_, times)| *times)
+    };
+    assert!(times(&with.fired) > 0 && times(&without.fired) == 0);
+    case.muted.push(0..u64::MAX);
+    assert!(run(&case, false).fired.iter().all(|(_, times)| *times == 0));
+}

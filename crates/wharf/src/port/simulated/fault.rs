@@ -76,7 +76,7 @@ faults! {
     /// A cancel takes far longer than usual.
     CancelDelayed "cancel-delayed" 1/8 Library,
     /// A cancelled operation succeeds.
-    CancelLosesRace "cancel-loses-race" 1/4 Library,
+    CancelLosesRace "cancel-loses-race" 1/2 Library,
     /// A cancelled accept brings a socket.
     CancelledAcceptSucceeds "cancelled-accept-succeeds" 1/2 Library,
     /// A receive brings bytes after its session was shut down.
