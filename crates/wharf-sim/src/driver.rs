@@ -64,7 +64,9 @@ pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
     let batches_max = driver.batches_max;
     drop(driver.peers);
     let truth = driver.truth.lock();
-    let violation = truth.violations.first().cloned();
+    // What follows from a worker's failure is not what went wrong.
+    let failed = |violation: &&Violation| violation.rule == Rule::WorkersDoNotFail;
+    let violation = truth.violations.iter().find(failed).or(truth.violations.first()).cloned();
     let about = violation.as_ref().map_or(&[][..], |violation| &violation.about);
     let trace = if keeps_trace { simulation.trace(about) } else { Vec::new() };
     Outcome {
@@ -207,10 +209,11 @@ impl<'a> Driver<'a> {
     }
 
     fn new_peer(&mut self) {
-        if self.listener.is_some() && self.one_in(2) {
-            if let Ok(id) = self.handle.connect(PEERS.into()) {
-                self.truth.lock().connects(id);
-            }
+        if self.listener.is_some()
+            && self.one_in(2)
+            && let Ok(id) = self.handle.connect(PEERS.into())
+        {
+            self.truth.lock().connects(id);
         }
         while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
             let number = self.truth.lock().new_peer(None);
@@ -534,6 +537,9 @@ impl<'a> Driver<'a> {
     fn end(&mut self) {
         self.truth.lock().senders_end = true;
         self.truth.lock().ending = true;
+        for _ in 0..self.below(4) {
+            self.new_peer(); // who arrives together with the end
+        }
         match self.below(3) {
             0 => {
                 let deadline = Duration::from_millis(self.random.rand_range(1..20_000));
@@ -622,6 +628,7 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
     let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
     Excuses {
         receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
+        port_may_fail: has(&[Fault::PortFails]),
         posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
         idle_timeout: plan.options.idle_timeout,
         first_frame_timeout: match plan.options.first_frame_timeout {

@@ -24,6 +24,9 @@ pub(crate) fn keep() {
             if !is_worker {
                 return usual(panic);
             }
+            if std::env::var_os("RUST_BACKTRACE").is_some() {
+                usual(panic); // with all there is to see
+            }
             let place = panic.location().map_or(String::new(), |place| format!(" ({place})"));
             let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
             last.get_or_insert(format!("{text}{place}"));

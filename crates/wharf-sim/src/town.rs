@@ -85,6 +85,7 @@ pub(crate) fn judge(
     was_closed: bool,
 ) {
     let mut truth = truth.lock();
+    truth.has_returned(id);
     let about = vec![id.to_bits()];
     let Err((refused, bytes)) = result else {
         if was_closed {
@@ -180,6 +181,7 @@ impl Handler for Town {
                 };
                 let message = Message { to: id, sender: ITSELF, number };
                 session.send(&message.write(request.argument.into()));
+                self.truth.lock().has_returned(id);
             }
             action::CLOSE => {
                 let how =

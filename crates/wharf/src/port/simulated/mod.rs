@@ -105,8 +105,19 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
     }
 
     fn deliver<S: Sink>(&mut self, ready: Ready, sink: &mut S) {
-        let Ready { registration, kind, result, more } = ready;
         let At { world, port } = &self.at;
+        let goes_on_accepting = ready.goes_on_accepting();
+        if ready.kind == OperationKind::Accept
+            && !ready.more
+            && world.with(|state| {
+                state.ports[*port as usize].registered(ready.registration).accepts_in_hand > 0
+            })
+        {
+            // The last is told when all others have been, whoever has taken them.
+            world.with(|state| state.ports[*port as usize].ready.push_back(ready));
+            return;
+        }
+        let Ready { registration, kind, result, more } = ready;
         let token = world.with(|state| {
             let registered = state.ports[*port as usize].registered(registration);
             let token = registered.token;
@@ -134,6 +145,12 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             ReadyResult::Received(Err(failure), _) => tell(Outcome::Received(Err(failure))),
             ReadyResult::ReceivedInto(ring, result) => tell(Outcome::ReceivedInto(ring, result)),
             ReadyResult::Sent(batch, result) => tell(Outcome::Sent(batch, result)),
+        }
+        if goes_on_accepting {
+            let at = |state: &mut world::State| {
+                state.ports[*port as usize].registered(registration).accepts_in_hand -= 1;
+            };
+            world.with(at);
         }
     }
 

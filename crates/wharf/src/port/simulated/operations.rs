@@ -61,6 +61,8 @@ pub(super) struct Registered {
     /// `None`: the place is vacant.
     pub(super) socket: Option<SocketIndex>,
     pub(super) posts: [Option<Posted>; 4],
+    /// Completions of its accept, but the last, that some handle has taken and not told yet.
+    pub(super) accepts_in_hand: u32,
 }
 
 /// An outstanding operation.
@@ -114,7 +116,8 @@ impl PortState {
     }
 
     pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
-        let registered = Registered { token, socket: Some(socket), posts: [const { None }; 4] };
+        let posts = [const { None }; 4];
+        let registered = Registered { token, socket: Some(socket), posts, accepts_in_hand: 0 };
         match self.vacant.pop() {
             Some(registration) => {
                 self.registrations[registration as usize] = registered;
@@ -523,7 +526,11 @@ impl State {
     pub(super) fn take_batch(&mut self, port: u32, batch: &mut Vec<Ready>) {
         let most = self.port(port).sizes.batch_max.min(self.port(port).ready.len());
         let count = if most > 1 && self.fires(Fault::BatchOfOne) { 1 } else { most };
+        let first = batch.len();
         batch.extend(self.port(port).ready.drain(..count));
+        for ready in batch[first..].iter().filter(|ready| ready.goes_on_accepting()) {
+            self.port(port).registered(ready.registration).accepts_in_hand += 1;
+        }
         if count > 1 && self.fires(Fault::CompletionsReordered) {
             self.reorder(batch);
         }
@@ -549,6 +556,12 @@ impl State {
                 }
             }
         }
+    }
+}
+
+impl Ready {
+    pub(super) fn goes_on_accepting(&self) -> bool {
+        self.kind == OperationKind::Accept && self.more
     }
 }
 

@@ -206,6 +206,7 @@ impl Drop for Peer {
                 }
                 None => {}
             }
+            state.readable_now(index); // what came while it stalled
             state.flush(index);
         });
     }
