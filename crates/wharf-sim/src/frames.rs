@@ -20,9 +20,12 @@ pub(crate) struct Message {
     pub(crate) number: u32,
 }
 
-/// What is in every frame besides its body.
-pub(crate) const REQUEST_BYTES: usize = 11;
-pub(crate) const MESSAGE_BYTES: usize = 16;
+/// The least that a frame has: what it says, and so much of the body that a changed bit shows.
+const REQUEST_HEAD_BYTES: usize = 11;
+const MESSAGE_HEAD_BYTES: usize = 16;
+const BODY_BYTES_MIN: usize = 4;
+pub(crate) const REQUEST_BYTES: usize = REQUEST_HEAD_BYTES + BODY_BYTES_MIN;
+pub(crate) const MESSAGE_BYTES: usize = MESSAGE_HEAD_BYTES + BODY_BYTES_MIN;
 
 impl Request {
     pub(crate) fn write(self, bytes: usize, into: &mut Vec<u8>) {
@@ -31,12 +34,12 @@ impl Request {
         into.extend(self.number.to_be_bytes());
         into.push(self.action);
         into.extend(self.argument.to_be_bytes());
-        fill(into, start + bytes.max(REQUEST_BYTES), self.peer ^ self.number.rotate_left(16));
+        fill(into, start + bytes.max(REQUEST_BYTES), self.seed());
     }
 
     /// `None`: it is no frame of ours, or a torn one.
     pub(crate) fn read(frame: &[u8]) -> Option<Request> {
-        let (head, body) = frame.split_at_checked(REQUEST_BYTES)?;
+        let (head, body) = frame.split_at_checked(REQUEST_HEAD_BYTES)?;
         let word = |at: usize| Some(u32::from_be_bytes(head.get(at..at + 4)?.try_into().ok()?));
         let request = Request {
             peer: word(0)?,
@@ -44,7 +47,12 @@ impl Request {
             action: head[8],
             argument: u16::from_be_bytes([head[9], head[10]]),
         };
-        is_filled(body, request.peer ^ request.number.rotate_left(16)).then_some(request)
+        is_filled(body, request.seed()).then_some(request)
+    }
+
+    fn seed(self) -> u32 {
+        let asked = u32::from(self.action) << 16 | u32::from(self.argument);
+        self.peer ^ self.number.rotate_left(16) ^ asked.rotate_left(24)
     }
 }
 
@@ -60,7 +68,7 @@ impl Message {
 
     /// `None`: it is no frame of ours, or a torn one.
     pub(crate) fn read(frame: &[u8]) -> Option<Message> {
-        let (head, body) = frame.split_at_checked(MESSAGE_BYTES)?;
+        let (head, body) = frame.split_at_checked(MESSAGE_HEAD_BYTES)?;
         let message = Message {
             to: SessionId::from_bits(u64::from_be_bytes(head[..8].try_into().ok()?)),
             sender: u32::from_be_bytes(head[8..12].try_into().ok()?),
@@ -80,7 +88,8 @@ fn fill(into: &mut Vec<u8>, len: usize, seed: u32) {
 }
 
 fn is_filled(body: &[u8], seed: u32) -> bool {
-    body.iter().enumerate().all(|(at, found)| *found == byte(at, seed))
+    let mut bytes = body.iter().enumerate();
+    body.len() >= BODY_BYTES_MIN && bytes.all(|(at, found)| *found == byte(at, seed))
 }
 
 fn byte(at: usize, seed: u32) -> u8 {
