@@ -160,6 +160,13 @@ impl Simulation {
         self
     }
 
+    /// Makes its servers' ports as large as their options say; else many seeds make them so small that
+    /// their bounds are reached.
+    pub fn roomy_ports(self) -> Self {
+        self.world.be_roomy();
+        self
+    }
+
     /// Its seed.
     pub fn seed(&self) -> u64 {
         self.seed

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) trace: Trace,
     pub(super) figures: Figures,
     pub(super) pace: Pace,
+    /// Ports are made no smaller than asked.
+    is_roomy: bool,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     events_made: u64,
 }
@@ -125,6 +127,7 @@ impl World {
                 trace: Trace::default(),
                 figures: Figures::default(),
                 pace,
+                is_roomy: false,
                 events: BinaryHeap::new(),
                 events_made: 0,
             }),
@@ -166,6 +169,11 @@ impl World {
     /// reached.
     pub(crate) fn sizes(&self, options: &Options) -> Sizes {
         self.with(|state| {
+            if state.is_roomy {
+                let buffers = usize::from(options.receive_buffers);
+                let buffer_bytes = options.receive_buffer_bytes;
+                return Sizes { buffers, buffer_bytes, ..Sizes::default() };
+            }
             // Few buffers that are small too would only be a storm of receives that find none.
             let (buffers, buffer_bytes) = match state.below(4) {
                 0 => (2, 65_536),
@@ -212,6 +220,10 @@ impl World {
 
     pub(crate) fn hash(&self) -> u64 {
         self.with(|state| state.trace.hash())
+    }
+
+    pub(crate) fn be_roomy(&self) {
+        self.with(|state| state.is_roomy = true);
     }
 
     pub(crate) fn switch_in_calls(&self) {

@@ -1,0 +1,76 @@
+//! Faults of the engine that were found under simulation, each as a test of its own.
+#![cfg(feature = "simulation")]
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use wharf::simulation::{Faults, Ports, Simulation, for_seeds, sleep};
+use wharf::{CloseReason, FirstFrameTimeout, Framing, Handler, Options, Server, Session};
+
+/// Blocks for so long when it gets a `b`; notes how sessions end.
+struct Blocks(Duration, Arc<Mutex<Vec<CloseReason>>>);
+
+impl Handler for Blocks {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn received(&self, session: &Session, _: &mut (), frame: &[u8]) {
+        if frame.contains(&b'b') {
+            sleep(self.0);
+        }
+        session.send(frame);
+    }
+
+    fn closed(&self, _: &Session, (): (), reason: CloseReason) {
+        self.1.lock().unwrap().push(reason);
+    }
+}
+
+/// A worker stamped everything of a turn with the time at which the turn began. After a callback that
+/// blocked for longer than a time-out, sessions that had just been opened, heard or sent to in the same
+/// turn were ended for having been silent, or stuck, since before it. (`wharf sim --scenario push --from
+/// 39`, as the simulator was on 2026-11-25.)
+#[test]
+fn a_callback_that_blocks_for_longer_than_a_time_out_ends_nobody_who_was_not_silent() {
+    for ports in [Ports::OneEach, Ports::OneShared] {
+        for_seeds(50, |seed| {
+            let simulation = Simulation::with_faults(seed, Faults::none());
+            let simulation = simulation.ports(ports).roomy_ports();
+            let limit = Duration::from_secs(2);
+            let options = Options {
+                workers: 1,
+                idle_timeout: Some(limit),
+                first_frame_timeout: FirstFrameTimeout::After(limit),
+                send_stall_timeout: Some(limit),
+                ..Options::default()
+            };
+            let ends = Arc::new(Mutex::new(Vec::new()));
+            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw());
+            let handler = Blocks(limit * 3, ends.clone());
+            let server = simulation.start(builder.options(options), handler).unwrap();
+            let connect = || simulation.connect(server.addresses()[0]).unwrap();
+            let peers: Vec<_> = (0..6).map(|_| connect()).collect();
+            let opened = simulation.run_until(limit / 2, || server.handle().stats().live == 6);
+            assert!(opened);
+            peers[0].send(b"b");
+            peers[1..].iter().for_each(|peer| peer.send(b"hello"));
+            // It arrives while the worker stands still, or in the turn before.
+            simulation.sleep(Duration::from_micros(simulation.random(1_000)));
+            let late = connect();
+            late.send(b"late");
+            let mut answered = 0;
+            for _ in 0..100 {
+                simulation.sleep(limit / 10);
+                for peer in peers.iter().chain([&late]) {
+                    answered += u32::from(!peer.received().is_empty());
+                    peer.send(b"on");
+                }
+            }
+            assert!(answered > 400, "{answered}");
+            assert_eq!(*ends.lock().unwrap(), []);
+        });
+    }
+}
