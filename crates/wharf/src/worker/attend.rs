@@ -94,8 +94,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.connect_failed(id, slot, &mut half, &error);
             self.give_back(id, half);
         } else {
-            if let Some((reason, _)) = engine.ending() {
-                slot.ask_to_close(reason, Close::Stop);
+            // A close of either kind ends a connect. But on a shared port it may stand by now, and be
+            // open: then what is queued is drained, as the reason promises.
+            if let Some((reason, how)) = engine.ending() {
+                slot.ask_to_close(reason, how);
             }
             // Who asked it to close before there was a registration could do no more than ask.
             self.desk.attend_later(id);
