@@ -20,7 +20,7 @@ build_models loom
 case "${1-}" in
     --full)
         with 4
-        for model in count ending free_slots half::a_half mailbox; do with 5 "$model"; done
+        for model in count ending free_slots half::a_request mailbox; do with 5 "$model"; done
         for model in count::what mailbox::what; do without_bound "$model"; done
         ;;
     --*) echo "usage: ci/loom.sh [--full | MODEL]" >&2 && exit 2 ;;

@@ -82,11 +82,7 @@ impl Model {
 
     /// Answers what was requested. True: a receive is to be posted.
     fn look_after(&self, half: &mut Half) -> bool {
-        for request in &self.requests {
-            if request.load(Ordering::Relaxed) && request.swap(false, Ordering::Acquire) {
-                half.answered += 1;
-            }
-        }
+        half.answered += self.requests.iter().filter(|request| take_request(request)).count();
         if half.answered == REQUESTS {
             self.receive.lock().over = true;
             self.changed.notify_one();
@@ -147,25 +143,70 @@ fn every_request_is_answered_while_a_receive_is_posted_and_cancelled() {
 }
 
 #[test]
-fn a_half_that_is_merely_taken_is_in_one_hand_and_no_mark_is_lost() {
-    explore("half: three takers", || {
-        let table = Arc::new(HalfTable::<u64>::new(1));
-        let take = |table: &HalfTable<u64>| {
-            while let Ok(mut half) = table.take_or_ask(0) {
-                *half += 1;
+fn a_request_is_answered_by_who_makes_it_or_by_who_has_the_half() {
+    explore("half: three takers, and no receive", || {
+        let model =
+            Arc::new((HalfTable::<usize>::new(1), [(); 3].map(|()| AtomicBool::new(false))));
+        // As a session whose receiving is paused is attended to: nothing is lent.
+        let request = |(halves, requests): &(HalfTable<usize>, [AtomicBool; 3]), which: usize| {
+            requests[which].store(true, Ordering::Release);
+            while let Ok(mut half) = halves.take_or_ask(0) {
+                *half += requests.iter().filter(|request| take_request(request)).count();
                 if !half.give_back() {
                     break;
                 }
             }
         };
-        let takers = [(); 2].map(|()| {
-            let table = table.clone();
-            thread::spawn(move || take(&table))
+        let takers = [1, 2].map(|which| {
+            let model = model.clone();
+            thread::spawn(move || request(&model, which))
         });
-        take(&table);
+        request(&model, 0);
         join_all(takers);
-        let half = table.take(0).expect("nobody has it");
-        assert!((1..=3).contains(&*half), "{} times", *half);
-        assert!(!half.give_back(), "a request was left unanswered");
+        let half = model.0.take(0).expect("nobody has it");
+        assert_eq!(*half, 3, "a request was left unanswered");
+        assert!(!half.give_back(), "a mark was left");
     });
+}
+
+#[test]
+fn what_the_lender_did_is_seen_by_who_takes_it_back_from_a_port_that_orders_nothing() {
+    explore("half: lent, asked for, taken back", || {
+        let model = Arc::new((HalfTable::<u64>::new(1), AtomicBool::new(false)));
+        let mut half = model.0.take(0).expect("nobody has it");
+        let asker = thread::spawn({
+            let model = model.clone();
+            move || {
+                if let Ok(half) = model.0.take_or_ask(0) {
+                    assert_eq!(*half, 8, "free before it was lent and came back");
+                    let _ = half.give_back();
+                }
+            }
+        });
+        let completion = thread::spawn({
+            let model = model.clone();
+            move || {
+                while !model.1.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+                let mut half = model.0.take_back(0);
+                assert_eq!(*half, 7);
+                *half = 8;
+                let _ = half.give_back();
+            }
+        });
+        *half = 7;
+        while let Err(in_hand) = half.lend() {
+            half = in_hand;
+        }
+        model.1.store(true, Ordering::Relaxed); // the post
+        asker.join().unwrap();
+        completion.join().unwrap();
+        assert_eq!(*model.0.take(0).expect("nobody has it"), 8);
+    });
+}
+
+/// As `Slot::take_time_came`.
+fn take_request(request: &AtomicBool) -> bool {
+    request.load(Ordering::Relaxed) && request.swap(false, Ordering::Acquire)
 }

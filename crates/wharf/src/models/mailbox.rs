@@ -1,30 +1,32 @@
 //! The mailbox: the sleep flag against a post.
 //!
 //! Shown: whatever is posted is taken without anything else having to happen (a worker that slept on
-//! would be a deadlock), on a port of one worker and on one that two share; and what is posted while
-//! the last worker ends is either taken or given back.
+//! would be a deadlock), on a port of one worker and on one that two share; one of two that is busy with
+//! its mail does not keep the rest from the other; and what is posted while the last worker ends is
+//! either taken or given back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use loom::thread;
 
 use super::port::ModelPort;
 use super::{explore, join_all};
 use crate::session::SessionId;
+use crate::sync::{Condvar, Mutex};
 use crate::worker::mailbox::{Mail, Mailbox};
 
 struct Model {
     mailbox: Mailbox,
     port: Arc<ModelPort>,
-    taken: AtomicUsize,
+    taken: Mutex<usize>,
+    changed: Condvar,
 }
 
 impl Model {
     fn new(is_shared: bool) -> Arc<Self> {
         let (mailbox, port) = (Mailbox::new(is_shared), Arc::new(ModelPort::new(is_shared)));
         mailbox.set_waker(port.clone());
-        Arc::new(Model { mailbox, port, taken: AtomicUsize::new(0) })
+        Arc::new(Model { mailbox, port, taken: Mutex::new(0), changed: Condvar::new() })
     }
 
     fn post(&self, slots: impl IntoIterator<Item = u32>) {
@@ -33,15 +35,24 @@ impl Model {
         }
     }
 
-    /// A worker's turns until so many mails were taken, by it or by another.
-    fn serve(&self, mails_in_all: usize) {
+    /// A worker's turns until so many mails were taken, by it or by another. One that `is_busy` comes
+    /// back from its mail only then.
+    fn serve(&self, mails_in_all: usize, is_busy: bool) {
         let mut mails = Vec::new();
-        while self.taken.load(Ordering::Relaxed) < mails_in_all {
+        while *self.taken.lock() < mails_in_all {
             if self.mailbox.may_sleep() {
                 self.port.wait();
             }
             self.mailbox.take(&mut mails);
-            self.taken.fetch_add(mails.drain(..).count(), Ordering::Relaxed);
+            if mails.is_empty() {
+                continue;
+            }
+            let mut taken = self.taken.lock();
+            *taken += mails.drain(..).count();
+            self.changed.notify_all();
+            while is_busy && *taken < mails_in_all {
+                taken = self.changed.wait(taken).expect("no thread has failed");
+            }
         }
         // As a worker that ends does.
         self.mailbox.wake_others();
@@ -56,15 +67,15 @@ fn two_threads_post_to_a_worker_that_sleeps() {
             let model = model.clone();
             thread::spawn(move || model.post(slots))
         });
-        model.serve(3);
+        model.serve(3, false);
         join_all(posters);
-        assert_eq!(model.taken.load(Ordering::Relaxed), 3);
+        assert_eq!(*model.taken.lock(), 3);
     });
 }
 
 #[test]
-fn one_thread_posts_to_two_workers_of_a_shared_port() {
-    explore("mailbox: one poster, two workers of a port", || {
+fn one_thread_posts_to_two_busy_workers_of_a_shared_port() {
+    explore("mailbox: one poster, two busy workers of a port", || {
         let model = Model::new(true);
         let poster = thread::spawn({
             let model = model.clone();
@@ -72,12 +83,12 @@ fn one_thread_posts_to_two_workers_of_a_shared_port() {
         });
         let worker = thread::spawn({
             let model = model.clone();
-            move || model.serve(2)
+            move || model.serve(2, true)
         });
-        model.serve(2);
+        model.serve(2, true);
         poster.join().unwrap();
         worker.join().unwrap();
-        assert_eq!(model.taken.load(Ordering::Relaxed), 2);
+        assert_eq!(*model.taken.lock(), 2);
     });
 }
 
