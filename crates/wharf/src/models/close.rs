@@ -68,7 +68,7 @@ fn the_first_reason_stays_and_the_session_is_released_once() {
         assert!(!seen.is_empty());
         assert!(seen.iter().all(|seen| seen.reason == released.reason), "{seen:?} {released:?}");
         // The other may have come too late to find the session.
-        assert!(seen.iter().any(|seen| *seen == released), "{seen:?} {released:?}");
+        assert!(seen.contains(&released), "{seen:?} {released:?}");
         if seen.len() == 2 {
             assert_eq!(released.how, Close::Stop);
         }

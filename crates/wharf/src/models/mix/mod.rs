@@ -202,6 +202,9 @@ fn draw_options(workers: usize) -> Options {
     }
 }
 
+/// What a thread of the user's does.
+type UserThread = Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>;
+
 /// One schedule: five threads of the user's and two workers.
 fn mix<const SHARED: bool>(totals: &Totals) {
     let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2)));
@@ -218,7 +221,7 @@ fn mix<const SHARED: bool>(totals: &Totals) {
         }));
     }
     let handle = Handle::new(engine.clone());
-    let user = |act: Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>| {
+    let user = |act: UserThread| {
         let (handle, begun, recorder) = (handle.clone(), begun.clone(), recorder.clone());
         thread::spawn(move || act(&handle, &begun, &recorder))
     };
@@ -265,7 +268,7 @@ fn judge(
     assert_eq!((stats.live, stats.queued_bytes, stats.stale_completions), (0, 0, 0));
     assert!(engine.ports.iter().all(|port| port.assigned_sessions() == 0), "a slot is left");
     assert!(engine.take_error().is_none());
-    let wire: HashMap<_, _> = drawings.iter().flat_map(|port| port.into_wire()).collect();
+    let wire: HashMap<_, _> = drawings.iter().flat_map(|port| port.take_wire()).collect();
     recorder.note(|notes| {
         assert_eq!(begun.iter().collect::<HashSet<_>>().len(), begun.len(), "an id came twice");
         for id in begun {

@@ -79,7 +79,7 @@ impl Drawing {
     }
 
     /// What has left for each token. Panics if the port still has a socket.
-    pub(super) fn into_wire(&self) -> HashMap<u64, Vec<u8>> {
+    pub(super) fn take_wire(&self) -> HashMap<u64, Vec<u8>> {
         let mut state = self.state.lock();
         assert!(state.sockets.iter().all(Option::is_none), "a socket was left behind");
         assert_eq!(state.handles, 0);
