@@ -1,7 +1,6 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
 use std::fmt;
-use std::sync::{Condvar, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::Close;
@@ -14,7 +13,7 @@ use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
 use crate::port::{Poster, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
-use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence};
 use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
 use crate::worker::turns::Turns;
@@ -203,6 +202,27 @@ impl Engine {
         }
     }
 
+    /// Asks every session of a port to end. Calls `asked` with each, and whether the hold on it that
+    /// this took was the last: then it is to be released.
+    pub(crate) fn ask_all_to_close(
+        &self,
+        port: usize,
+        reason: CloseReason,
+        how: Close,
+        mut asked: impl FnMut(SessionId, bool),
+    ) {
+        fence(Ordering::SeqCst); // see `ending`
+        for (index, slot) in self.table.touched_slots() {
+            if slot.port() != port {
+                continue;
+            }
+            let id = SessionId::new(index, slot.count.generation());
+            let Some(reference) = self.table.look_up(id) else { continue };
+            reference.slot().ask_to_close(reason, how);
+            asked(id, reference.end());
+        }
+    }
+
     pub(crate) fn set_faulted(&self) {
         self.faulted.store(true, Ordering::SeqCst);
     }
@@ -326,15 +346,11 @@ impl Engine {
     fn post_send(&self, posting: &Posting, slot: &Slot, follows: &mut Follows) {
         let Some(registration) = slot.registration() else { return };
         follows.armed = false;
-        let taken = slot.send_queue.lock().take(|| (posting.now)().nanos());
-        let Some(batch) = taken else { return }; // its worker was faster
-        slot.count.raise(); // before the post (invariant 3)
+        let begun = slot.begin_send(|| (posting.now)().nanos());
+        let Some(batch) = begun else { return }; // its worker was faster
         if let Err(refused) = posting.poster.post_send(Registration(registration), batch) {
-            slot.send_queue.lock().put_back(refused.given_back);
-            slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+            slot.send_refused(refused.given_back, CloseReason::of_io(&refused.error));
             follows.changed = true;
-            let last = slot.count.lower();
-            debug_assert!(!last, "the caller's own hold is there");
         }
     }
 

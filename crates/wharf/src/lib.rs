@@ -46,6 +46,9 @@ mod events;
 mod framing;
 mod handle;
 mod handler;
+#[cfg(all(test, any(loom, shuttle)))]
+#[allow(unsafe_code)]
+mod models;
 #[allow(unsafe_code)]
 mod port;
 mod server;

@@ -19,11 +19,10 @@
 //!
 //! All of it is one atomic word, so that asking and giving back cannot miss each other.
 
-use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
 use crate::chunks::Chunks;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
 const FREE: u32 = 0;
 const IN_A_HAND: u32 = 1;

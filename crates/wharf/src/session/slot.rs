@@ -1,6 +1,7 @@
 //! The shared part of one session: what any thread may reach after a look-up.
 
 use crate::Close;
+use crate::buffer::SendBatch;
 use crate::error::CloseReason;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 
@@ -76,6 +77,23 @@ impl Slot {
             return None;
         }
         self.send_queue.lock().closing()
+    }
+
+    /// The next batch to send, if no send is outstanding, and with it the count that its operation
+    /// has from before the post on (invariant 3). Who gets one posts it. For who holds a count.
+    pub(crate) fn begin_send(&self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
+        let batch = self.send_queue.lock().take(now)?;
+        self.count.raise();
+        Some(batch)
+    }
+
+    /// The post of what was begun was refused: the batch is kept, the session ends for this reason,
+    /// and the count goes back.
+    pub(crate) fn send_refused(&self, batch: Box<SendBatch>, reason: CloseReason) {
+        self.send_queue.lock().put_back(batch);
+        self.ask_to_close(reason, Close::Stop);
+        let last = self.count.lower();
+        debug_assert!(!last, "the caller's own hold is there");
     }
 
     /// Asks the session to close, which is all that anybody but its worker ever does about it.

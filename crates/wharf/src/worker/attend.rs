@@ -91,8 +91,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.connect_failed(id, slot, &mut half, &error);
             self.give_back(id, half);
         } else {
-            if let Some((reason, _)) = engine.ending() {
-                slot.ask_to_close(reason, Close::Stop);
+            // A close of either kind ends a connect. But on a shared port it may stand by now, and be
+            // open: then what is queued is drained, as the reason promises.
+            if let Some((reason, how)) = engine.ending() {
+                slot.ask_to_close(reason, how);
             }
             // Who asked it to close before there was a registration could do no more than ask.
             self.desk.attend_later(id);
@@ -362,16 +364,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot: &Slot,
     ) {
         let now = self.now().nanos();
-        let taken = slot.send_queue.lock().take(|| now);
-        let Some(batch) = taken else { return };
-        slot.count.raise(); // before the post (invariant 3)
-        if let Err(refused) = port.post(registration, Operation::Send(batch)) {
-            if let Operation::Send(batch) = refused.given_back {
-                slot.send_queue.lock().put_back(batch);
-            }
-            let last = slot.count.lower();
-            debug_assert!(!last, "the session's own count is there");
-            slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+        let Some(batch) = slot.begin_send(|| now) else { return };
+        if let Err(Refused { given_back: Operation::Send(batch), error }) =
+            port.post(registration, Operation::Send(batch))
+        {
+            slot.send_refused(batch, CloseReason::of_io(&error));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::events::DrainReport;
 use crate::handler::Handler;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, SessionId, Slot};
-use crate::sync::{Ordering, fence};
+use crate::sync::yield_now;
 
 use super::half::ReceiveHalf;
 
@@ -50,20 +50,13 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Asks every session of this port to end.
     pub(super) fn end_sessions(&mut self, reason: CloseReason, how: Close) {
-        let engine = self.engine;
-        fence(Ordering::SeqCst); // see `Engine::ending`
-        for (index, slot) in engine.table.touched_slots() {
-            if slot.port() != self.port_index {
-                continue;
+        let (desk, to_release) = (&self.desk, &mut self.to_release);
+        self.engine.ask_all_to_close(self.port_index, reason, how, |id, was_last| {
+            desk.attend_later(id);
+            if was_last {
+                to_release.push(id);
             }
-            let id = SessionId::new(index, slot.count.generation());
-            let Some(reference) = engine.table.look_up(id) else { continue };
-            reference.slot().ask_to_close(reason, how);
-            self.desk.attend_later(id);
-            if reference.end() {
-                self.to_release.push(id);
-            }
-        }
+        });
     }
 
     /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
@@ -195,7 +188,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if share.assigned_sessions() == 0 || self.clock.now() > until {
                 break;
             }
-            std::thread::yield_now();
+            yield_now();
         }
         mails = share.mailbox.close();
         self.answer_last(&mut mails);

@@ -11,11 +11,10 @@
 //! requests to attend (it was armed, it closes, it passed the pause mark).
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 
 use crate::port::{Socket, Waker};
 use crate::session::SessionId;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
 
 #[derive(Debug)]
 pub(crate) enum Mail {
@@ -97,20 +96,26 @@ impl Mailbox {
         }
     }
 
+    fn set_to_be_woken(&self, to_be_woken: bool) {
+        // A swap, like the senders', so that each change of the flag comes after the one that it found:
+        // a sender's that was late can then not stand after this one. (On x86-64 a store is no less.)
+        self.to_be_woken.swap(to_be_woken, Ordering::SeqCst);
+    }
+
     /// For a worker: says that it is about to sleep. False: there is mail, so it must not.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.to_be_woken.store(true, Ordering::SeqCst);
+        self.set_to_be_woken(true);
         if self.queue.lock().mails.is_empty() {
             return true;
         }
-        self.to_be_woken.store(self.is_shared, Ordering::SeqCst);
+        self.set_to_be_woken(self.is_shared);
         false
     }
 
     /// For a worker: takes all mail, leaving the (empty) vector it was given in its place.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());
-        self.to_be_woken.store(self.is_shared, Ordering::SeqCst);
+        self.set_to_be_woken(self.is_shared);
         std::mem::swap(&mut self.queue.lock().mails, into);
     }
 

@@ -1,5 +1,6 @@
 //! Many operations at once, small queues, few buffers, and what is used again.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::sockets::{fill_all, pair, pairs_within_limit, pattern, read, write};
@@ -9,7 +10,7 @@ use crate::port::{CompletionPort, Operation, OperationKind, Token};
 use crate::sync::Mutex;
 
 /// Held by who takes descriptors by the hundred or more.
-static DESCRIPTORS: Mutex<()> = Mutex::new(());
+static DESCRIPTORS: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
 /// Drives until all of them are settled, looking at each but once.
 fn drive_until_all_settled<P: CompletionPort>(trial: &mut Trial<P>, tokens: &[Token]) {

@@ -1,0 +1,69 @@
+//! The end of all sessions against a session that arrives: one of the two sees the other.
+//!
+//! One thread ends the server, a worker of a shared port gets the mail and walks the table, another
+//! worker opens a session meanwhile. Shown: the session is asked to close, by the walk or by who opens
+//! it, so no end of a server ever leaves one behind; and the walk neither misses nor releases one that it
+//! should not.
+
+use loom::thread;
+
+use super::{engine, explore};
+use crate::engine::Engine;
+use crate::session::SessionId;
+use crate::worker::mailbox::Mail;
+use crate::{Close, CloseReason};
+
+/// As a worker that admits a session and opens it.
+fn arrive(engine: &Engine) -> SessionId {
+    let id = engine.admit().expect("there is room");
+    let slot = engine.table.held(id).expect("it has the session's own count");
+    if let Some((reason, how)) = engine.ending() {
+        slot.ask_to_close(reason, how);
+    }
+    id
+}
+
+fn the_end_and_an_arrival(end: fn(&Engine), ended: (CloseReason, Close), earlier_sessions: usize) {
+    let (engine, port) = engine(true, 4);
+    let mut ids: Vec<_> = (0..earlier_sessions).map(|_| engine.admit().unwrap()).collect();
+    let arriving = thread::spawn({
+        let engine = engine.clone();
+        move || arrive(&engine)
+    });
+    let ending = thread::spawn({
+        let engine = engine.clone();
+        move || end(&engine)
+    });
+    let (share, mut mails) = (&engine.ports[0], Vec::new());
+    while mails.is_empty() {
+        if share.mailbox.may_sleep() {
+            port.wait();
+        }
+        share.mailbox.take(&mut mails);
+    }
+    assert!(matches!(mails[..], [Mail::Drain | Mail::Stop]), "{mails:?}");
+    engine.ask_all_to_close(0, ended.0, ended.1, |_, was_last| {
+        assert!(!was_last, "every session has its own count");
+    });
+    ids.push(arriving.join().unwrap());
+    ending.join().unwrap();
+    for id in ids {
+        let closing = engine.table.held(id).unwrap().closing();
+        let closing = closing.map(|closing| (closing.reason, closing.how));
+        assert_eq!(closing, Some(ended), "the end passed a session by");
+    }
+}
+
+#[test]
+fn a_stop_and_an_arrival_see_each_other() {
+    explore("ending: a stop, its walk, an arrival", || {
+        the_end_and_an_arrival(Engine::stop, (CloseReason::Stopped, Close::Stop), 0);
+    });
+}
+
+#[test]
+fn a_drain_and_an_arrival_see_each_other_beside_an_older_session() {
+    explore("ending: a drain, its walk, an arrival beside another", || {
+        the_end_and_an_arrival(Engine::drain, (CloseReason::Drained, Close::Drain), 1);
+    });
+}

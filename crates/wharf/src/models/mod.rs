@@ -1,0 +1,92 @@
+//! Models of what several threads touch: the production code, run by a model checker.
+//!
+//! Each file begins with what it shows. Under loom (`ci/loom.sh`) a model has three threads and is
+//! taken through *every* execution that the memory model allows, with at most so many preemptions as
+//! `LOOM_MAX_PREEMPTIONS` says, or with any number if it says nothing. What a model waits for in vain
+//! is a deadlock, which loom reports: so a wake that is lost is found. Under shuttle
+//! (`ci/shuttle.sh`) whole workers run on schedules that are drawn at random.
+//!
+//! Where a worker appears in a loom model it is reduced to what it does with the shared state; what it
+//! does it with (tables, counts, queues, mailboxes, the engine) is the code that ships.
+
+#[cfg(loom)]
+mod close;
+#[cfg(loom)]
+mod count;
+#[cfg(loom)]
+mod ending;
+#[cfg(loom)]
+mod free_slots;
+#[cfg(loom)]
+mod half;
+#[cfg(loom)]
+mod mailbox;
+#[cfg(all(shuttle, not(loom)))]
+mod mix;
+#[cfg(loom)]
+mod port;
+#[cfg(loom)]
+mod send_queue;
+#[cfg(loom)]
+mod watched;
+
+#[cfg(loom)]
+use self::loom_only::{engine, explore, join_all};
+
+#[cfg(loom)]
+mod loom_only {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
+    use loom::thread::JoinHandle;
+
+    use super::port::ModelPort;
+    use crate::config::Options;
+    use crate::engine::Engine;
+    use crate::framing::Framing;
+
+    /// The model's own thread is one of them.
+    const THREADS: usize = 3;
+
+    /// Steps of one execution, above which it is taken for endless.
+    const STEPS_MAX: usize = 10_000;
+
+    /// Takes a model through all of its executions, and says how many there were.
+    pub(in crate::models) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new(); // reads LOOM_MAX_PREEMPTIONS
+        builder.max_threads = THREADS;
+        builder.max_branches = STEPS_MAX;
+        (builder.max_duration, builder.max_permutations) = (None, None); // all, or none of it
+        let bound = builder.preemption_bound.map_or("none".to_owned(), |bound| bound.to_string());
+        let (executions, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let counted = executions.clone();
+        builder.check(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            model();
+        });
+        println!(
+            "model {name:<52} {THREADS} threads, preemption bound {bound:>4}, {:>9} executions, {:>7.1} s",
+            executions.load(Ordering::Relaxed),
+            started.elapsed().as_secs_f64(),
+        );
+    }
+
+    /// What the threads came to. One that failed fails the model.
+    pub(in crate::models) fn join_all<T, const N: usize>(threads: [JoinHandle<T>; N]) -> [T; N] {
+        threads.map(|thread| thread.join().unwrap())
+    }
+
+    /// An engine with one port, which one worker has to itself or two share.
+    pub(in crate::models) fn engine(
+        is_shared: bool,
+        sessions_max: u32,
+    ) -> (Arc<Engine>, Arc<ModelPort>) {
+        let workers = if is_shared { 2 } else { 1 };
+        let options = Options { workers, sessions_max, ..Options::default() };
+        let engine = Arc::new(Engine::new(is_shared, Framing::raw(), options));
+        let port = Arc::new(ModelPort::new(is_shared));
+        engine.ports[0].mailbox.set_waker(port.clone());
+        (engine, port)
+    }
+}

@@ -1,0 +1,29 @@
+//! A cell without any lock of its own, whose accesses loom is told of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that its users must order among themselves: loom reports a write and another access that
+/// nothing orders.
+#[derive(Debug)]
+pub(super) struct Watched {
+    accesses: loom::cell::UnsafeCell<()>,
+    value: AtomicU64,
+}
+
+// SAFETY: the cell holds nothing. It is there for loom, which runs one thread at a time and takes
+// note of who comes to it when; the value is an atomic that loom does not know of.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    pub(super) fn new(value: u64) -> Self {
+        Watched { accesses: loom::cell::UnsafeCell::new(()), value: AtomicU64::new(value) }
+    }
+
+    pub(super) fn read(&self) -> u64 {
+        self.accesses.with(|_| self.value.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn write(&self, value: u64) {
+        self.accesses.with_mut(|_| self.value.store(value, Ordering::Relaxed));
+    }
+}

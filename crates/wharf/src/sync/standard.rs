@@ -1,0 +1,8 @@
+//! The standard library's own: what every build but a checker's has.
+
+pub(crate) use std::cell::UnsafeCell;
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
+pub(crate) use std::thread::yield_now;
