@@ -84,7 +84,8 @@ mod loom_only {
     ) -> (Arc<Engine>, Arc<ModelPort>) {
         let workers = if is_shared { 2 } else { 1 };
         let options = Options { workers, sessions_max, ..Options::default() };
-        let engine = Arc::new(Engine::new(is_shared, Framing::raw(), options));
+        let engine =
+            Arc::new(Engine::new(is_shared, Framing::raw(), options, crate::port::Sockets::Os));
         let port = Arc::new(ModelPort::new(is_shared));
         engine.ports[0].mailbox.set_waker(port.clone());
         (engine, port)

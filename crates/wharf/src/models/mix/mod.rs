@@ -28,6 +28,7 @@ use crate::engine::Engine;
 use crate::framing::Framing;
 use crate::handle::Handle;
 use crate::handler::Handler;
+use crate::port::Sockets;
 use crate::session::{HalfTable, SessionId};
 use crate::worker::{Halves, Session, Worker};
 use crate::{Close, CloseReason};
@@ -207,7 +208,7 @@ type UserThread = Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>;
 
 /// One schedule: five threads of the user's and two workers.
 fn mix<const SHARED: bool>(totals: &Totals) {
-    let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2)));
+    let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2), Sockets::Os));
     let halves: Arc<Halves<Recorder>> = Arc::new(HalfTable::new(SESSIONS_MAX));
     let (recorder, begun) = (Recorder::default(), Begun::default());
     let drawings: Vec<_> =

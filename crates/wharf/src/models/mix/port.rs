@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
-use socket2::Socket;
 
 use crate::buffer::SendBatch;
 use crate::port::{
     Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere, Poster,
-    Refused, Registration, Sink, Token, Wake, Waker,
+    Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -283,10 +282,6 @@ impl<const SHARED: bool> CompletionPort for DrawingPort<SHARED> {
         let record = record.expect("invariant 5: it is registered");
         assert!(record.outstanding.iter().all(Option::is_none), "invariant 5: {record:?}");
         record.socket
-    }
-
-    fn socket(&self, _: Registration) -> &Socket {
-        unreachable!("asked for by nobody, since `shutdown` is the port's own")
     }
 
     fn post(
