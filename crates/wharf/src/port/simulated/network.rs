@@ -36,9 +36,16 @@ struct Place {
 #[derive(Debug)]
 enum Kind {
     Absent,
-    Unconnected { local: Option<SocketAddr> },
+    Unconnected(Unconnected),
     Listening(Listening),
     Stream(Box<Stream>),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Unconnected {
+    local: Option<SocketAddr>,
+    /// The address at which it waits for room in the backlog.
+    waits_at: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -150,7 +157,7 @@ impl Network {
     }
 
     pub(super) fn unconnected(&mut self) -> SocketIndex {
-        self.place(Kind::Unconnected { local: None })
+        self.place(Kind::Unconnected(Unconnected::default()))
     }
 
     fn new_address(&mut self) -> SocketAddr {
@@ -159,14 +166,6 @@ impl Network {
         let [_, high, middle, low] = (number / 60_000).to_be_bytes();
         let address = Ipv4Addr::new(10, high, middle, low);
         (address, (number % 60_000) as u16 + 1_024).into()
-    }
-
-    /// Gives an unconnected socket an address of its own.
-    #[cfg(test)]
-    pub(super) fn bind(&mut self, index: SocketIndex) -> SocketAddr {
-        let address = self.new_address();
-        self.at(index).socket = Kind::Unconnected { local: Some(address) };
-        address
     }
 
     pub(super) fn listen(&mut self, address: SocketAddr, backlog: u32) -> io::Result<SocketIndex> {
@@ -194,7 +193,7 @@ impl Network {
     pub(super) fn addresses(&self, index: SocketIndex) -> (Option<SocketAddr>, Option<SocketAddr>) {
         match &self.sockets[index.0 as usize].socket {
             Kind::Absent => (None, None),
-            Kind::Unconnected { local } => (*local, None),
+            Kind::Unconnected(unconnected) => (unconnected.local, None),
             Kind::Listening(listening) => (Some(listening.address), None),
             Kind::Stream(stream) => (Some(stream.local), (!stream.reset).then_some(stream.remote)),
         }
@@ -301,6 +300,14 @@ impl Network {
         }
     }
 
+    pub(super) fn is_listening(&self, index: SocketIndex) -> bool {
+        matches!(self.sockets[index.0 as usize].socket, Kind::Listening(_))
+    }
+
+    pub(super) fn is_connected(&self, index: SocketIndex) -> bool {
+        matches!(self.sockets[index.0 as usize].socket, Kind::Stream(_))
+    }
+
     fn listening(&mut self, index: SocketIndex) -> Option<&mut Listening> {
         match &mut self.at(index).socket {
             Kind::Listening(listening) => Some(listening),
@@ -318,6 +325,12 @@ impl Network {
 impl State {
     /// Connects an unconnected socket to whoever listens at the address.
     pub(super) fn connect(&mut self, index: SocketIndex, to: SocketAddr) -> Connecting {
+        let unconnected = match self.network.at(index).socket {
+            Kind::Unconnected(unconnected) => unconnected,
+            // It waited, and an accept that made room has connected it.
+            Kind::Stream(_) => return Connecting::Done,
+            Kind::Listening(_) | Kind::Absent => return Connecting::Refused,
+        };
         let Some(listener) = self.network.listening.get(&to).copied() else {
             return Connecting::Refused;
         };
@@ -327,13 +340,13 @@ impl State {
         if listening.arrived.len() > listening.backlog {
             if !listening.outside.contains(&index) {
                 listening.outside.push_back(index);
+                let waits_at = Some(to);
+                let unconnected = Kind::Unconnected(Unconnected { waits_at, ..unconnected });
+                self.network.at(index).socket = unconnected;
             }
             return Connecting::Waits;
         }
-        let local = match self.network.at(index).socket {
-            Kind::Unconnected { local: Some(local) } => local,
-            _ => self.network.new_address(),
-        };
+        let local = unconnected.local.unwrap_or_else(|| self.network.new_address());
         let window = self.pace.window_bytes;
         let stream = |local, remote, other| Stream {
             local,
@@ -358,24 +371,25 @@ impl State {
     }
 
     /// No longer waits to be connected.
-    pub(super) fn give_up_connecting(&mut self, index: SocketIndex, to: SocketAddr) {
-        if let Some(listener) = self.network.listening.get(&to).copied()
+    pub(super) fn give_up_connecting(&mut self, index: SocketIndex) {
+        if let Kind::Unconnected(unconnected) = &mut self.network.at(index).socket
+            && let Some(address) = unconnected.waits_at.take()
+            && let Some(listener) = self.network.listening.get(&address).copied()
             && let Some(listening) = self.network.listening(listener)
         {
             listening.outside.retain(|waiting| *waiting != index);
         }
     }
 
-    /// Two sockets that are connected to each other.
-    #[cfg(test)]
-    pub(super) fn pair(&mut self) -> (SocketIndex, SocketIndex) {
-        let listener = self.network.listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("free");
-        let (Some(address), _) = self.network.addresses(listener) else { unreachable!() };
-        let one = self.network.unconnected();
-        assert_eq!(self.connect(one, address), Connecting::Done);
-        let (other, _) = self.accept(listener).expect("it has arrived");
-        self.close(listener, false);
-        (one, other)
+    /// Nobody is accepted any more.
+    fn stop_listening(&mut self, listening: Listening) {
+        self.network.listening.remove(&listening.address);
+        for arrived in listening.arrived {
+            self.close(arrived, true);
+        }
+        for outside in listening.outside {
+            self.look_at(outside, OperationKind::Connect);
+        }
     }
 
     /// Takes the next that has arrived at a listener, and the peer's address.
@@ -498,9 +512,20 @@ impl State {
         }
     }
 
-    /// Ends one or both directions of a stream.
+    /// Ends one or both directions of a stream; or a listener, which reads nothing but peers.
     pub(super) fn shut(&mut self, index: SocketIndex, how: Shutdown) {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        if let Kind::Listening(listening) = &self.network.at(index).socket
+            && reads
+        {
+            let ended = Unconnected { local: Some(listening.address), waits_at: None };
+            let ended = Kind::Unconnected(ended);
+            let listener = std::mem::replace(&mut self.network.at(index).socket, ended);
+            if let Kind::Listening(listening) = listener {
+                self.stop_listening(listening);
+            }
+            return self.look_at(index, OperationKind::Accept);
+        }
         let Some(stream) = self.network.stream(index) else { return };
         stream.read_shut |= reads;
         let ends = writes && !stream.write_shut;
@@ -527,22 +552,15 @@ impl State {
 
     /// Closes a socket. What it has not read, or a reset on purpose, is a reset to the other end.
     pub(super) fn close(&mut self, index: SocketIndex, resets: bool) {
+        self.give_up_connecting(index);
         let place = self.network.at(index);
         place.generation = place.generation.wrapping_add(1);
         place.registered = None;
         let socket = std::mem::replace(&mut place.socket, Kind::Absent);
         self.network.free.push(index.0);
         match socket {
-            Kind::Absent | Kind::Unconnected { .. } => {}
-            Kind::Listening(listening) => {
-                self.network.listening.remove(&listening.address);
-                for arrived in listening.arrived {
-                    self.close(arrived, true);
-                }
-                for outside in listening.outside {
-                    self.look_at(outside, OperationKind::Connect);
-                }
-            }
+            Kind::Absent | Kind::Unconnected(_) => {}
+            Kind::Listening(listening) => self.stop_listening(listening),
             Kind::Stream(stream) => {
                 let Some(other_index) = stream.other else { return };
                 let clears = self.below(2) == 0;

@@ -61,8 +61,6 @@ pub(super) struct Registered {
     /// `None`: the place is vacant.
     pub(super) socket: Option<SocketIndex>,
     pub(super) posts: [Option<Posted>; 4],
-    /// Completions of its accept, but the last, that some handle has taken and not told yet.
-    pub(super) accepts_in_hand: u32,
 }
 
 /// An outstanding operation.
@@ -76,6 +74,10 @@ pub(super) struct Posted {
     /// The system will look at it.
     scheduled: bool,
     cancelled: bool,
+    /// Completions before the last that some handle has not told of yet.
+    untold: u32,
+    /// The last, which came to another handle meanwhile.
+    held_back: Option<Ready>,
 }
 
 /// A completion that lies ready.
@@ -116,8 +118,7 @@ impl PortState {
     }
 
     pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
-        let posts = [const { None }; 4];
-        let registered = Registered { token, socket: Some(socket), posts, accepts_in_hand: 0 };
+        let registered = Registered { token, socket: Some(socket), posts: [const { None }; 4] };
         match self.vacant.pop() {
             Some(registration) => {
                 self.registrations[registration as usize] = registered;
@@ -152,10 +153,34 @@ impl PortState {
         let post = &mut self.registered(registration).posts[kind as usize];
         assert!(post.is_none(), "a second {kind:?} while one is outstanding");
         let operation = Some(operation);
-        let posted =
-            Posted { number, operation, submitted: false, scheduled: false, cancelled: false };
-        *post = Some(posted);
+        *post = Some(Posted {
+            number,
+            operation,
+            submitted: false,
+            scheduled: false,
+            cancelled: false,
+            untold: 0,
+            held_back: None,
+        });
         kind
+    }
+
+    /// Begins to tell of a completion: its token. `None`: it is an operation's last, and another handle
+    /// has still to tell of one before it. Then that handle sees to it that it is told later.
+    pub(super) fn begin_telling(&mut self, ready: Ready) -> Option<(Token, Ready)> {
+        let registered = self.registered(ready.registration);
+        let (token, post) = (registered.token, &mut registered.posts[ready.kind as usize]);
+        if !ready.more {
+            match post {
+                Some(posted) if posted.untold > 0 => {
+                    posted.held_back = Some(ready);
+                    return None;
+                }
+                // Over when it is told, not before: what else would it be that the sink is told of?
+                _ => *post = None,
+            }
+        }
+        Some((token, ready))
     }
 }
 
@@ -217,6 +242,7 @@ impl State {
         match kind {
             OperationKind::Accept => self.try_accept(port, registration),
             OperationKind::Connect => self.try_connect(port, registration),
+            OperationKind::Receive if self.waits_to_be_told(port, registration) => {}
             OperationKind::Receive => self.try_receive(port, registration, false),
             OperationKind::Send => self.try_send(port, registration),
         }
@@ -267,7 +293,7 @@ impl State {
                 let done = self.fires(Fault::CancelLosesRace)
                     && self.connect(socket, to) == Connecting::Done;
                 let result = if done { Ok(()) } else { Err(Failure::Cancelled) };
-                self.give_up_connecting(socket, to);
+                self.give_up_connecting(socket);
                 self.last(port, registration, kind, |_| ReadyResult::Connected(result));
             }
             OperationKind::Receive => {
@@ -316,8 +342,33 @@ impl State {
     }
 
     fn more(&mut self, port: u32, registration: u32, kind: OperationKind, result: ReadyResult) {
+        if let Some(posted) = self.posted(port, registration, kind) {
+            posted.untold += 1;
+        }
         self.port(port).ready.push_back(Ready { registration, kind, result, more: true });
         self.schedule_try(port, registration, kind);
+    }
+
+    /// Of two arrivals of bytes that came to two handles, the second could be told first.
+    fn waits_to_be_told(&mut self, port: u32, registration: u32) -> bool {
+        let is_shared = self.port(port).is_shared;
+        let posted = self.posted(port, registration, OperationKind::Receive);
+        is_shared && posted.is_some_and(|posted| posted.untold > 0)
+    }
+
+    /// A completion was told that was not its operation's last.
+    pub(super) fn end_telling(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        let registered = &mut self.port(port).registrations[registration as usize];
+        let Some(posted) = &mut registered.posts[kind as usize] else { return };
+        posted.untold = posted.untold.saturating_sub(1);
+        if posted.untold == 0
+            && let Some(last) = posted.held_back.take()
+        {
+            self.port(port).ready.push_back(last);
+        }
+        if self.port(port).is_shared {
+            self.schedule_try(port, registration, kind);
+        }
     }
 
     fn try_accept(&mut self, port: u32, registration: u32) {
@@ -328,6 +379,10 @@ impl State {
             Fault::AcceptWithoutMemory => io::ErrorKind::OutOfMemory.into(),
             _ => io::ErrorKind::ConnectionAborted.into(),
         };
+        if !self.network.is_listening(listener) {
+            let result = ReadyResult::Accepted(Err(os(io::ErrorKind::InvalidInput)));
+            return self.last(port, registration, KIND, |_| result);
+        }
         if !self.network.has_arrived(listener) {
             return;
         }
@@ -357,7 +412,9 @@ impl State {
         let socket = self.socket_of(port, registration);
         let Some(Operation::Connect(to)) = self.operation(port, registration, KIND) else { return };
         let to = *to;
-        let result = if self.fires(Fault::ConnectRefused) {
+        let result = if self.network.is_connected(socket) {
+            Ok(()) // by the accept that made room for it
+        } else if self.fires(Fault::ConnectRefused) {
             Err(os(io::ErrorKind::ConnectionRefused))
         } else if self.fires(Fault::ConnectTimesOut) {
             Err(os(io::ErrorKind::TimedOut))
@@ -526,11 +583,7 @@ impl State {
     pub(super) fn take_batch(&mut self, port: u32, batch: &mut Vec<Ready>) {
         let most = self.port(port).sizes.batch_max.min(self.port(port).ready.len());
         let count = if most > 1 && self.fires(Fault::BatchOfOne) { 1 } else { most };
-        let first = batch.len();
         batch.extend(self.port(port).ready.drain(..count));
-        for ready in batch[first..].iter().filter(|ready| ready.goes_on_accepting()) {
-            self.port(port).registered(ready.registration).accepts_in_hand += 1;
-        }
         if count > 1 && self.fires(Fault::CompletionsReordered) {
             self.reorder(batch);
         }
@@ -554,14 +607,15 @@ impl State {
                 if self.posted(port, registration, kind).is_some() {
                     self.end_by_cancel(port, registration, kind);
                 }
+                // Whoever was to tell of others before it has left.
+                let registered = &mut self.port(port).registrations[registration as usize];
+                if let Some(posted) = &mut registered.posts[kind as usize] {
+                    posted.untold = 0;
+                    let last = posted.held_back.take();
+                    self.port(port).ready.extend(last);
+                }
             }
         }
-    }
-}
-
-impl Ready {
-    pub(super) fn goes_on_accepting(&self) -> bool {
-        self.kind == OperationKind::Accept && self.more
     }
 }
 
