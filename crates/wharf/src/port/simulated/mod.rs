@@ -10,6 +10,8 @@
 //! that workers share (as IOCP). `crate::simulation` is the face that tests see.
 
 mod fault;
+#[cfg(test)]
+mod free;
 mod network;
 mod operations;
 mod peer;
@@ -23,6 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::fault::{Fault, Faults};
+#[cfg(test)]
+pub(in crate::port) use self::free::Joined;
 pub(crate) use self::network::SocketIndex;
 pub(crate) use self::operations::Sizes;
 use self::operations::{PortState, Ready, ReadyResult, in_hand};
