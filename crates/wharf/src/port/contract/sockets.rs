@@ -61,6 +61,23 @@ impl Socket {
         }
     }
 
+    #[cfg(unix)]
+    pub(in crate::port) fn is_no_standard_stream(&self) -> bool {
+        match self {
+            Socket::Os(socket) => std::os::fd::AsRawFd::as_raw_fd(socket) > 2,
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => true,
+        }
+    }
+
+    fn stop_blocking(&self) {
+        match self {
+            Socket::Os(socket) => socket.set_nonblocking(true).unwrap(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => {} // `write_now` does not block
+        }
+    }
+
     /// Writes what there is room for; of the system's sockets, one that does not block.
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -205,9 +222,7 @@ pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
     let mut written = vec![Vec::new(); sockets.len()];
     let mut full_since = Instant::now();
     for socket in sockets {
-        if let Socket::Os(socket) = socket {
-            socket.set_nonblocking(true).unwrap();
-        }
+        socket.stop_blocking();
     }
     loop {
         for (socket, written) in sockets.iter().zip(&mut written) {
