@@ -241,12 +241,15 @@ impl Simulation {
     }
 
     /// Lets time pass until there is something new of a peer (bytes have come, its session has ended), at
-    /// most so long; the peer's [`Peer::key`]. `None`: the time is over, or nothing will ever happen.
+    /// most so long, or a day if nothing is said; the peer's [`Peer::key`]. `None`: the time is over, or
+    /// nothing will ever happen.
     pub fn next_news(&self, timeout: Option<Duration>) -> Option<u64> {
+        // The timers of a session go on for as long as it does: there is always something to wait for.
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         if let Some(key) = self.world.next_news() {
             return Some(key);
         }
-        self.world.await_news(timeout);
+        self.world.await_news(Some(timeout.unwrap_or(DAY)));
         self.world.next_news()
     }
 

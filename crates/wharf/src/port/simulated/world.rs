@@ -193,6 +193,11 @@ impl World {
         })
     }
 
+    /// Whether a worker of it has a port open.
+    pub(super) fn is_served(&self) -> bool {
+        self.with(|state| state.ports.iter().any(|port| port.handles > 0))
+    }
+
     /// A number below `below` that the seed decides.
     pub(crate) fn below(&self, below: u64) -> u64 {
         self.with(|state| state.below(below))
