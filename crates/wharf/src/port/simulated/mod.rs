@@ -15,6 +15,8 @@ mod free;
 mod network;
 mod operations;
 mod peer;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod trace;
 mod world;
