@@ -46,6 +46,12 @@
 //! [`Handle`](crate::Handle) like any thread. [`Simulation::spawn`] starts more of its kind. A test must
 //! not wait for another thread by other means (a channel, a join), since that one runs only when this
 //! one lets time pass; a lock that is held only briefly, and while time does not pass, is fine.
+//! So is one that a handler holds while it calls a [`Handle`](crate::Handle), as a chat does that tells
+//! all members of a room: unless [`Simulation::switch_in_calls`] was asked for, nobody else goes on in
+//! such a call.
+//!
+//! `tests/chat_simulated.rs` in this crate's sources is such a test: a small chat, and what must hold
+//! whatever its thousand networks do.
 //!
 //! # Faults
 //!
