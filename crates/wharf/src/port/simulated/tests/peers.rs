@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Bench, Told};
+use super::{Bench, Told, WINDOW};
 use crate::port::contract::sockets::batch;
 use crate::port::simulated::{Faults, Peer};
-use crate::port::{CompletionPort, Operation, OperationKind, Registration};
+use crate::port::{Operation, OperationKind, Registration};
 use crate::simulation::{Ports, Simulation};
 use crate::{CloseReason, Connector, Framing, Handler, Options, Server, Session, SessionId};
 
-/// As much as an end of a stream holds unread, and more than the port's buffers.
-const WINDOW: usize = 1 << 14;
 const SHORT: Duration = Duration::from_millis(1);
 
 fn session() -> (Bench<false>, Registration, Peer) {
@@ -137,15 +135,12 @@ fn nobody_connects_where_nobody_listens_or_too_many_wait() {
     assert!(bench.world.connect_peer(([10, 0, 0, 9], 1).into()).is_none());
     let peers: Vec<_> = (0..40).map_while(|_| bench.world.connect_peer(bench.address)).collect();
     assert_eq!(peers.len(), 17, "the backlog, and one");
-    let address = bench.address;
-    let Bench { port, .. } = &bench;
-    assert_eq!(port.waker().wake(), ());
     bench.world.with(|state| {
         let listener = state.ports[0].registered(bench.listening.0).socket.unwrap();
         state.shut(listener, std::net::Shutdown::Both);
     });
     assert!(peers.iter().all(Peer::is_reset), "they are accepted by nobody");
-    assert!(bench.world.connect_peer(address).is_none());
+    assert!(bench.world.connect_peer(bench.address).is_none());
 }
 
 #[derive(Default)]

@@ -8,9 +8,9 @@ use crate::{CloseReason, Framing, Handler, Server, Session};
 const BOTH: [Ports; 2] = [Ports::OneEach, Ports::OneShared];
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Under Miri a few are enough: what it looks for does not depend on the seed.
+/// Under Miri one is enough: what it looks for does not depend on the seed.
 fn seeds(count: u64) -> std::ops::Range<u64> {
-    0..if cfg!(miri) { 2 } else { count }
+    0..if cfg!(miri) { 1 } else { count }
 }
 
 struct Echo;
