@@ -79,7 +79,7 @@ macro_rules! in_parts {
                 SimulatedPort::for_test(seed, faults_of_bytes_too(seed))
             }
 
-            contract_suite!(@of_seeds 10..20, port,
+            contract_suite!(@of_seeds 10..14, port,
                 completions::a_shutdown_ends_what_is_outstanding
                 completions::a_reset_by_the_peer_ends_what_is_outstanding
                 completions::the_end_of_the_port_ends_everything_and_gives_everything_back

@@ -43,10 +43,10 @@ fn storm(seed: u64, ports: Ports) -> (u64, Vec<(Fault, u64)>) {
     let simulation = Simulation::with_faults(seed, Faults::all()).ports(ports);
     let server = server(&simulation);
     let mut peers = Vec::new();
-    for round in 0..if cfg!(miri) { 4 } else { 20 } {
+    for round in 0..if cfg!(miri) { 2 } else { 20 } {
         peers.extend(simulation.connect(server.addresses()[0]));
         for peer in &peers {
-            peer.send(&[round; 500]);
+            peer.send(&[round; if cfg!(miri) { 20 } else { 500 }]);
         }
         let at = simulation.random(peers.len() as u64) as usize;
         if simulation.fires(Fault::PeerResets) {
@@ -81,6 +81,7 @@ fn the_same_seed_gives_the_same_run_with_every_fault() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "so much virtual time takes Miri minutes")]
 fn a_thread_that_stalls_takes_its_time_and_nothing_else() {
     for ports in BOTH {
         let mut fired = 0;
@@ -106,6 +107,7 @@ fn a_thread_that_stalls_takes_its_time_and_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "so much virtual time takes Miri minutes")]
 fn that_nothing_will_ever_happen_is_said_and_not_waited_for() {
     for ports in BOTH {
         let simulation = Simulation::with_faults(1, Faults::none()).ports(ports);
