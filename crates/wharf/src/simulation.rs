@@ -46,6 +46,12 @@
 //! [`Handle`](crate::Handle) like any thread. [`Simulation::spawn`] starts more of its kind. A test must
 //! not wait for another thread by other means (a channel, a join), since that one runs only when this
 //! one lets time pass; a lock that is held only briefly, and while time does not pass, is fine.
+//! So is one that a handler holds while it calls a [`Handle`](crate::Handle), as a chat does that tells
+//! all members of a room: unless [`Simulation::switch_in_calls`] was asked for, nobody else goes on in
+//! such a call.
+//!
+//! `tests/chat_simulated.rs` in this crate's sources is such a test: a small chat, and what must hold
+//! whatever its thousand networks do.
 //!
 //! # Faults
 //!
@@ -241,12 +247,15 @@ impl Simulation {
     }
 
     /// Lets time pass until there is something new of a peer (bytes have come, its session has ended), at
-    /// most so long; the peer's [`Peer::key`]. `None`: the time is over, or nothing will ever happen.
+    /// most so long, or a day if nothing is said; the peer's [`Peer::key`]. `None`: the time is over, or
+    /// nothing will ever happen.
     pub fn next_news(&self, timeout: Option<Duration>) -> Option<u64> {
+        // The timers of a session go on for as long as it does: there is always something to wait for.
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         if let Some(key) = self.world.next_news() {
             return Some(key);
         }
-        self.world.await_news(timeout);
+        self.world.await_news(Some(timeout.unwrap_or(DAY)));
         self.world.next_news()
     }
 

@@ -102,7 +102,10 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "iocp tells them apart itself"))]
+    #[cfg_attr(
+        all(windows, not(test), not(feature = "simulation")),
+        expect(dead_code, reason = "iocp tells them apart itself")
+    )]
     pub(crate) fn kind(&self) -> OperationKind {
         match self {
             Operation::Accept => OperationKind::Accept,
@@ -121,7 +124,10 @@ pub(crate) enum Failure {
     /// It was cancelled before it did anything.
     Cancelled,
     /// A receive ended because every lent buffer was out. Nothing is lost; post it again.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "io_uring's alone"))]
+    #[cfg_attr(
+        not(any(target_os = "linux", feature = "simulation")),
+        expect(dead_code, reason = "io_uring's and the simulated port's")
+    )]
     BuffersExhausted,
     /// What the OS said.
     Os(io::Error),

@@ -71,7 +71,7 @@ pub(super) fn an_accepted_socket_can_be_registered_and_used<P: CompletionPort>(p
         trial.drive(|trial| !trial.account(listening).accepted.is_empty());
         let served = trial.account(listening).accepted.remove(0);
         #[cfg(unix)]
-        assert!(std::os::fd::AsRawFd::as_raw_fd(served.os()) > 2);
+        assert!(served.is_no_standard_stream());
         let served = trial.register(served);
         trial.post(served, Operation::Receive);
         trial.drive(|trial| trial.account(served).received == b"early");

@@ -12,7 +12,7 @@ mod bytes;
 mod completions;
 mod connections;
 mod crowds;
-#[cfg(windows)]
+#[cfg(any(windows, feature = "simulation"))]
 mod handles;
 pub(super) mod sockets;
 pub(super) mod trial;
@@ -23,65 +23,78 @@ mod waiting;
 macro_rules! contract_suite {
     ($port:ident, $new:expr, $small:expr) => {
         mod $port {
-            use crate::port::contract::*;
+            use super::*;
 
+            contract_suite!(@whatever_else_happens $new, $small);
             contract_suite!(@properties $new,
-                completions::every_operation_that_succeeds_completes
-                completions::a_cancelled_operation_has_one_last_completion
-                completions::an_operation_cancelled_before_any_wait_has_one_last_completion
-                completions::a_cancel_of_what_is_not_outstanding_does_nothing
-                completions::a_shutdown_ends_what_is_outstanding
-                completions::a_reset_by_the_peer_ends_what_is_outstanding
-                completions::the_end_of_the_port_ends_everything_and_gives_everything_back
-                bytes::the_end_of_a_stream_is_zero_bytes_after_all_that_came_before_it
-                bytes::the_end_of_a_stream_is_told_again_to_who_asks_again
-                bytes::an_end_that_came_with_the_connection_is_seen
-                bytes::an_empty_batch_is_sent_as_zero_bytes
-                bytes::a_send_that_left_in_part_goes_on_where_it_stopped
-                bytes::a_stuck_send_goes_on_when_there_is_room
-                bytes::room_that_came_while_no_send_was_outstanding_is_used
-                bytes::many_pieces_leave_in_their_order
-                bytes::a_receive_fills_both_free_segments_of_a_wrapped_ring
-                bytes::a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits
-                bytes::bytes_that_came_while_no_receive_was_outstanding_are_received
-                bytes::a_receive_once_takes_one_arrival_and_then_the_end
-                bytes::a_cancel_loses_no_bytes
-                bytes::replies_go_back_and_forth_without_an_end
-                bytes::a_busy_socket_does_not_starve_a_quiet_one
-                connections::every_connection_is_accepted
-                connections::connections_made_between_two_accepts_are_not_lost
-                connections::an_accepted_socket_can_be_registered_and_used
-                connections::a_peer_that_gave_up_before_it_was_accepted_does_not_end_the_accept
-                connections::a_connect_succeeds
-                connections::a_connect_is_refused
-                waiting::a_wake_from_another_thread_ends_a_wait_without_time_out
-                waiting::a_wake_before_the_wait_is_not_lost
-                waiting::a_thousand_wakes_of_one_thread_are_not_lost
-                waiting::a_thousand_wakes_of_four_threads_are_not_lost
-                waiting::a_waker_may_outlive_its_port
                 waiting::a_wait_in_which_nothing_happens_lasts_for_its_time_out
-                crowds::ten_thousand_operations_are_outstanding_and_all_complete
-                crowds::a_registration_used_again_sees_nothing_of_the_one_before
-                crowds::a_socket_registered_again_goes_on_where_it_was
-            );
-            contract_suite!(@properties $small,
-                crowds::receives_that_find_no_buffer_lose_nothing_when_posted_again
-                crowds::hundreds_of_operations_posted_between_two_waits_all_complete
-                crowds::hundreds_of_completions_that_come_at_once_all_arrive
-                crowds::hundreds_of_operations_cancelled_at_once_all_complete
-            );
-            contract_suite!(@faults $new,
-                completions::a_second_operation_of_a_kind_is_a_fault
-                completions::a_second_receive_of_the_other_form_is_a_fault
-                completions::a_deregistration_with_an_operation_outstanding_is_a_fault
-                completions::a_deregistration_before_the_cancelled_operation_completed_is_a_fault
             );
         }
+    };
+    // While faults happen, which may end a wait too.
+    (@with_faults $port:ident, $new:expr, $small:expr) => {
+        mod $port {
+            use super::*;
+
+            contract_suite!(@whatever_else_happens $new, $small);
+        }
+    };
+    (@whatever_else_happens $new:expr, $small:expr) => {
+        contract_suite!(@properties $new,
+            completions::every_operation_that_succeeds_completes
+            completions::a_cancelled_operation_has_one_last_completion
+            completions::an_operation_cancelled_before_any_wait_has_one_last_completion
+            completions::a_cancel_of_what_is_not_outstanding_does_nothing
+            completions::a_shutdown_ends_what_is_outstanding
+            completions::a_reset_by_the_peer_ends_what_is_outstanding
+            completions::the_end_of_the_port_ends_everything_and_gives_everything_back
+            bytes::the_end_of_a_stream_is_zero_bytes_after_all_that_came_before_it
+            bytes::the_end_of_a_stream_is_told_again_to_who_asks_again
+            bytes::an_end_that_came_with_the_connection_is_seen
+            bytes::an_empty_batch_is_sent_as_zero_bytes
+            bytes::a_send_that_left_in_part_goes_on_where_it_stopped
+            bytes::a_stuck_send_goes_on_when_there_is_room
+            bytes::room_that_came_while_no_send_was_outstanding_is_used
+            bytes::many_pieces_leave_in_their_order
+            bytes::a_receive_fills_both_free_segments_of_a_wrapped_ring
+            bytes::a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits
+            bytes::bytes_that_came_while_no_receive_was_outstanding_are_received
+            bytes::a_receive_once_takes_one_arrival_and_then_the_end
+            bytes::a_cancel_loses_no_bytes
+            bytes::replies_go_back_and_forth_without_an_end
+            bytes::a_busy_socket_does_not_starve_a_quiet_one
+            connections::every_connection_is_accepted
+            connections::connections_made_between_two_accepts_are_not_lost
+            connections::an_accepted_socket_can_be_registered_and_used
+            connections::a_peer_that_gave_up_before_it_was_accepted_does_not_end_the_accept
+            connections::a_connect_succeeds
+            connections::a_connect_is_refused
+            waiting::a_wake_from_another_thread_ends_a_wait_without_time_out
+            waiting::a_wake_before_the_wait_is_not_lost
+            waiting::a_thousand_wakes_of_one_thread_are_not_lost
+            waiting::a_thousand_wakes_of_four_threads_are_not_lost
+            waiting::a_waker_may_outlive_its_port
+            crowds::ten_thousand_operations_are_outstanding_and_all_complete
+            crowds::a_registration_used_again_sees_nothing_of_the_one_before
+            crowds::a_socket_registered_again_goes_on_where_it_was
+        );
+        contract_suite!(@properties $small,
+            crowds::receives_that_find_no_buffer_lose_nothing_when_posted_again
+            crowds::hundreds_of_operations_posted_between_two_waits_all_complete
+            crowds::hundreds_of_completions_that_come_at_once_all_arrive
+            crowds::hundreds_of_operations_cancelled_at_once_all_complete
+        );
+        contract_suite!(@faults $new,
+            completions::a_second_operation_of_a_kind_is_a_fault
+            completions::a_second_receive_of_the_other_form_is_a_fault
+            completions::a_deregistration_with_an_operation_outstanding_is_a_fault
+            completions::a_deregistration_before_the_cancelled_operation_completed_is_a_fault
+        );
     };
     // Of a shared port: `$join` makes one more handle to the port that `$shared` makes.
     (@handles $port:ident, $shared:expr, $join:expr) => {
         mod $port {
-            use crate::port::contract::*;
+            use super::*;
 
             contract_suite!(@joins $shared, $join,
                 handles::a_receive_and_a_send_of_one_socket_complete_on_two_threads_at_once
@@ -113,6 +126,17 @@ macro_rules! contract_suite {
             #[test]
             fn $property() {
                 $room::$property($new);
+            }
+        )*
+    };
+    (@of_seeds $seeds:expr, $new:expr, $($room:ident::$property:ident)*) => {
+        $(
+            #[test]
+            fn $property() {
+                for seed in $seeds {
+                    println!("seed {seed}");
+                    $room::$property($new(seed));
+                }
             }
         )*
     };
@@ -162,3 +186,6 @@ contract_suite!(
     crate::port::iocp::IocpPort::for_test_skipping(),
     crate::port::iocp::IocpPort::for_test_skipping()
 );
+
+#[cfg(feature = "simulation")]
+mod simulated_port;

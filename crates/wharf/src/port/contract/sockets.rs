@@ -14,39 +14,97 @@ use super::trial::BOUND;
 use crate::buffer::SendBatch;
 use crate::port::Socket;
 
+/// Returns what the simulated network has instead, in a test of the simulated port.
+macro_rules! or_simulated {
+    ($function:ident($($argument:ident)?)) => {
+        #[cfg(feature = "simulation")]
+        if let Some(world) = crate::port::simulated::World::of_this_test() {
+            return world.$function($($argument)?);
+        }
+    };
+}
+
 /// What only the suite does with sockets.
 impl Socket {
     pub(in crate::port) fn connect(&self, address: SocketAddr) -> io::Result<()> {
-        self.os().connect(&SockAddr::from(address))
+        match self {
+            Socket::Os(socket) => socket.connect(&SockAddr::from(address)),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.connect(address),
+        }
     }
 
     pub(in crate::port) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        self.os().accept().map(|(socket, peer)| (Socket::Os(socket), peer.as_socket()))
+        match self {
+            Socket::Os(socket) => {
+                socket.accept().map(|(socket, peer)| (Socket::Os(socket), peer.as_socket()))
+            }
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.accept(),
+        }
     }
 
     pub(in crate::port) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.os().shutdown(how)
-    }
-
-    pub(in crate::port) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.os().set_nonblocking(nonblocking)
+        match self {
+            Socket::Os(socket) => socket.shutdown(how),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.shutdown(how),
+        }
     }
 
     /// Another name for the same socket, which is closed when both are.
     pub(in crate::port) fn try_clone(&self) -> io::Result<Socket> {
-        self.os().try_clone().map(Socket::Os)
+        match self {
+            Socket::Os(socket) => socket.try_clone().map(Socket::Os),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => Ok(socket.another_name()),
+        }
+    }
+
+    #[cfg(unix)]
+    pub(in crate::port) fn is_no_standard_stream(&self) -> bool {
+        match self {
+            Socket::Os(socket) => std::os::fd::AsRawFd::as_raw_fd(socket) > 2,
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => true,
+        }
+    }
+
+    fn stop_blocking(&self) {
+        match self {
+            Socket::Os(socket) => socket.set_nonblocking(true).unwrap(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => {} // `write_now` does not block
+        }
+    }
+
+    /// Writes what there is room for; of the system's sockets, one that does not block.
+    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Os(socket) => (&*socket).write(bytes),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.write_now(bytes),
+        }
     }
 }
 
 impl Read for &Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.os().read(into)
+        match self {
+            Socket::Os(socket) => (&*socket).read(into),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.read(into),
+        }
     }
 }
 
 impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.os().write(bytes)
+        match self {
+            Socket::Os(socket) => (&*socket).write(bytes),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -56,12 +114,17 @@ impl Write for &Socket {
 
 /// Closes it so that the other end is reset.
 pub(in crate::port) fn reset(socket: Socket) {
-    socket.os().set_linger(Some(Duration::ZERO)).unwrap();
+    match socket {
+        Socket::Os(socket) => socket.set_linger(Some(Duration::ZERO)).unwrap(),
+        #[cfg(feature = "simulation")]
+        Socket::Simulated(socket) => socket.reset(),
+    }
 }
 
 /// Two connected sockets with room for a few hundred KiB between them.
 #[cfg(unix)]
 pub(in crate::port) fn pair() -> (Socket, Socket) {
+    or_simulated!(pair());
     let (ours, peer) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     for socket in [&ours, &peer] {
         socket.set_send_buffer_size(256 * 1024).unwrap();
@@ -73,12 +136,14 @@ pub(in crate::port) fn pair() -> (Socket, Socket) {
 /// Windows has no completions for what would be a pair of Unix sockets.
 #[cfg(windows)]
 pub(in crate::port) fn pair() -> (Socket, Socket) {
+    or_simulated!(pair());
     tcp_pair_with_buffers(256 * 1024)
 }
 
 /// Two ends of a TCP connection with small buffers, so that a send of some MiB
 /// never leaves whole while the peer does not read.
 pub(in crate::port) fn tcp_pair() -> (Socket, Socket) {
+    or_simulated!(pair());
     tcp_pair_with_buffers(32 * 1024)
 }
 
@@ -99,11 +164,13 @@ fn tcp_pair_with_buffers(bytes: usize) -> (Socket, Socket) {
 }
 
 pub(in crate::port) fn tcp_socket() -> Socket {
+    or_simulated!(socket());
     socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().into()
 }
 
 /// A TCP socket with an address of its own that does not listen: to connect to it is refused.
 pub(in crate::port) fn deaf_socket() -> (Socket, SocketAddr) {
+    or_simulated!(deaf_socket());
     let socket = tcp_socket();
     socket.os().bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = socket.local_address().unwrap();
@@ -111,6 +178,7 @@ pub(in crate::port) fn deaf_socket() -> (Socket, SocketAddr) {
 }
 
 pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
+    or_simulated!(listener(backlog));
     let (socket, address) = deaf_socket();
     socket.os().listen(backlog).unwrap();
     (socket, address)
@@ -119,12 +187,13 @@ pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
 /// A listener whose backlog is full, with those who fill it. On Linux, to connect
 /// to it is neither done nor refused for as long as all of them live.
 pub(in crate::port) fn full_listener() -> (Vec<Socket>, SocketAddr) {
+    or_simulated!(full_listener());
     let (listener, address) = listener(1);
     bound_blocking(listener.os());
     let mut sockets = vec![listener];
     for _ in 0..8 {
         let socket = tcp_socket();
-        socket.set_nonblocking(true).unwrap();
+        socket.os().set_nonblocking(true).unwrap();
         let _ = socket.connect(address);
         sockets.push(socket);
     }
@@ -153,7 +222,7 @@ pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
     let mut written = vec![Vec::new(); sockets.len()];
     let mut full_since = Instant::now();
     for socket in sockets {
-        socket.set_nonblocking(true).unwrap();
+        socket.stop_blocking();
     }
     loop {
         for (socket, written) in sockets.iter().zip(&mut written) {
@@ -169,11 +238,11 @@ pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
 }
 
 /// Writes until there is no room; true if there was some.
-fn fill_once(mut socket: &Socket, written: &mut Vec<u8>) -> bool {
+fn fill_once(socket: &Socket, written: &mut Vec<u8>) -> bool {
     let before = written.len();
     loop {
         let chunk = pattern(4096, written.len());
-        match socket.write(&chunk) {
+        match socket.write_now(&chunk) {
             Ok(count) => written.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return written.len() > before,
             Err(error) => panic!("{error}"),
@@ -214,6 +283,7 @@ pub(in crate::port) fn batch(bytes: &[u8]) -> Box<SendBatch> {
 /// beside the tests that run at the same time.
 #[cfg(unix)]
 pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
+    or_simulated!(pairs_within_limit(wanted));
     let output = Command::new("sh").args(["-c", "ulimit -n"]).output().unwrap();
     let limit = String::from_utf8(output.stdout).unwrap();
     let limit = limit.trim().parse().unwrap_or(usize::MAX);

@@ -10,9 +10,13 @@
 //! that workers share (as IOCP). `crate::simulation` is the face that tests see.
 
 mod fault;
+#[cfg(test)]
+mod free;
 mod network;
 mod operations;
 mod peer;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod trace;
 mod world;
@@ -23,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::fault::{Fault, Faults};
+#[cfg(test)]
+pub(in crate::port) use self::free::Joined;
 pub(crate) use self::network::SocketIndex;
 pub(crate) use self::operations::Sizes;
 use self::operations::{PortState, Ready, ReadyResult, in_hand};
@@ -64,7 +70,7 @@ impl Drop for SimulatedSocket {
     fn drop(&mut self) {
         if let Some(index) = self.index {
             self.world.with(|state| state.drop_name(index));
-            self.world.shared().changed.notify_all();
+            self.world.tell_free_threads();
         }
     }
 }
@@ -106,29 +112,15 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
 
     fn deliver<S: Sink>(&mut self, ready: Ready, sink: &mut S) {
         let At { world, port } = &self.at;
-        let goes_on_accepting = ready.goes_on_accepting();
-        if ready.kind == OperationKind::Accept
-            && !ready.more
-            && world.with(|state| {
-                state.ports[*port as usize].registered(ready.registration).accepts_in_hand > 0
-            })
-        {
-            // The last is told when all others have been, whoever has taken them.
-            world.with(|state| state.ports[*port as usize].ready.push_back(ready));
-            return;
-        }
-        let Ready { registration, kind, result, more } = ready;
-        let token = world.with(|state| {
-            let registered = state.ports[*port as usize].registered(registration);
-            let token = registered.token;
-            if !more {
-                // Over when it is told, not before: what else would it be that the sink is told of?
-                registered.posts[kind as usize] = None;
-            }
+        let begun = world.with(|state| {
+            let (token, ready) = state.ports[*port as usize].begin_telling(ready)?;
             state.figures.completions += 1;
-            state.note(What::Delivered { token, kind, result: result.number(), more });
-            token
+            let (kind, result, more) = (ready.kind, ready.result.number(), ready.more);
+            state.note(What::Delivered { token, kind, result, more });
+            Some((token, ready))
         });
+        let Some((token, ready)) = begun else { return };
+        let Ready { registration, kind, result, more } = ready;
         let mut tell = |outcome| sink.take(Completion { token, outcome, more });
         match result {
             ReadyResult::Accepted(result) => {
@@ -146,11 +138,9 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             ReadyResult::ReceivedInto(ring, result) => tell(Outcome::ReceivedInto(ring, result)),
             ReadyResult::Sent(batch, result) => tell(Outcome::Sent(batch, result)),
         }
-        if goes_on_accepting {
-            let at = |state: &mut world::State| {
-                state.ports[*port as usize].registered(registration).accepts_in_hand -= 1;
-            };
-            world.with(at);
+        if more {
+            world.with(|state| state.end_telling(*port, registration, kind));
+            world.tell_free_threads();
         }
     }
 
@@ -179,9 +169,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             return;
         }
         // Nobody governs this thread: what is to happen happens now, and a sleep is a sleep.
-        if let Some(next) =
-            state.next_event_at().filter(|next| until.is_none_or(|until| *next <= until))
-        {
+        if state.ports[*port as usize].has_something() {
+            return; // since it was looked at last
+        }
+        if let Some(next) = state.next_event_at() {
+            let next = until.map_or(next, |until| until.min(next));
             state.now = state.now.max(next);
             return;
         }
@@ -213,7 +205,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             }
             is_last
         });
-        world.shared().changed.notify_all();
+        world.tell_free_threads();
         if !is_last {
             return;
         }
@@ -234,10 +226,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         world.with(|state| {
             for registered in std::mem::take(&mut state.ports[port as usize].registrations) {
                 if let Some(socket) = registered.socket {
-                    state.close(socket, false);
+                    state.drop_name(socket);
                 }
             }
         });
+        world.tell_free_threads();
     }
 }
 
@@ -246,6 +239,10 @@ impl At {
         let (world, port) = (&self.world, self.port);
         world.with(|state| {
             let at = &mut state.ports[port as usize];
+            if at.handles == 0 {
+                let error = io::ErrorKind::NotConnected.into(); // it has ended
+                return Err(Refused { given_back: operation, error });
+            }
             let (token, kind) = (at.registered(registration).token, operation.kind());
             if state.fires(Fault::PostRefused) {
                 state.note(What::PostRefused { token, kind });
@@ -263,7 +260,7 @@ impl At {
             }
             Ok(())
         })?;
-        world.shared().changed.notify_all();
+        world.tell_free_threads();
         Ok(())
     }
 }
@@ -324,7 +321,7 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
             state.note(What::Cancelled { token, kind });
             state.cancel_later(*port, registration.0, kind);
         });
-        world.shared().changed.notify_all();
+        world.tell_free_threads();
     }
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
@@ -338,7 +335,7 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
                 state.shut(socket, how);
             }
         });
-        world.shared().changed.notify_all();
+        world.tell_free_threads();
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
@@ -375,6 +372,9 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
             }
             self.sleep(until);
         }
+        if !self.batch.is_empty() {
+            world.tell_free_threads(); // of what was done meanwhile, and of what is left
+        }
         self.deliver_batch(sink);
         Ok(())
     }
@@ -408,7 +408,7 @@ impl Wake for At {
             at.wakes = if at.is_shared { at.wakes + 1 } else { 1 };
             state.note(What::Woken { port: self.port });
         });
-        self.world.shared().changed.notify_all();
+        self.world.tell_free_threads();
     }
 }
 

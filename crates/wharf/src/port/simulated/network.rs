@@ -1,13 +1,11 @@
 //! Sockets and what lies between them: streams of bytes with a window each way, listeners with a
 //! backlog, ends and resets.
 
+mod traffic;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-
-use super::trace::What;
-use super::world::{Event, State};
-use crate::port::OperationKind;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// The place of a socket. Free places are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,9 +34,16 @@ struct Place {
 #[derive(Debug)]
 enum Kind {
     Absent,
-    Unconnected { local: Option<SocketAddr> },
+    Unconnected(Unconnected),
     Listening(Listening),
     Stream(Box<Stream>),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Unconnected {
+    local: Option<SocketAddr>,
+    /// The address at which it waits for room in the backlog.
+    waits_at: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -150,7 +155,7 @@ impl Network {
     }
 
     pub(super) fn unconnected(&mut self) -> SocketIndex {
-        self.place(Kind::Unconnected { local: None })
+        self.place(Kind::Unconnected(Unconnected::default()))
     }
 
     fn new_address(&mut self) -> SocketAddr {
@@ -159,14 +164,6 @@ impl Network {
         let [_, high, middle, low] = (number / 60_000).to_be_bytes();
         let address = Ipv4Addr::new(10, high, middle, low);
         (address, (number % 60_000) as u16 + 1_024).into()
-    }
-
-    /// Gives an unconnected socket an address of its own.
-    #[cfg(test)]
-    pub(super) fn bind(&mut self, index: SocketIndex) -> SocketAddr {
-        let address = self.new_address();
-        self.at(index).socket = Kind::Unconnected { local: Some(address) };
-        address
     }
 
     pub(super) fn listen(&mut self, address: SocketAddr, backlog: u32) -> io::Result<SocketIndex> {
@@ -194,7 +191,7 @@ impl Network {
     pub(super) fn addresses(&self, index: SocketIndex) -> (Option<SocketAddr>, Option<SocketAddr>) {
         match &self.sockets[index.0 as usize].socket {
             Kind::Absent => (None, None),
-            Kind::Unconnected { local } => (*local, None),
+            Kind::Unconnected(unconnected) => (unconnected.local, None),
             Kind::Listening(listening) => (Some(listening.address), None),
             Kind::Stream(stream) => (Some(stream.local), (!stream.reset).then_some(stream.remote)),
         }
@@ -301,6 +298,14 @@ impl Network {
         }
     }
 
+    pub(super) fn is_listening(&self, index: SocketIndex) -> bool {
+        matches!(self.sockets[index.0 as usize].socket, Kind::Listening(_))
+    }
+
+    pub(super) fn is_connected(&self, index: SocketIndex) -> bool {
+        matches!(self.sockets[index.0 as usize].socket, Kind::Stream(_))
+    }
+
     fn listening(&mut self, index: SocketIndex) -> Option<&mut Listening> {
         match &mut self.at(index).socket {
             Kind::Listening(listening) => Some(listening),
@@ -311,259 +316,5 @@ impl Network {
     #[cfg(test)]
     pub(super) fn add_name(&mut self, index: SocketIndex) {
         self.at(index).names += 1;
-    }
-}
-
-/// What takes more than the sockets themselves: others hear of it.
-impl State {
-    /// Connects an unconnected socket to whoever listens at the address.
-    pub(super) fn connect(&mut self, index: SocketIndex, to: SocketAddr) -> Connecting {
-        let Some(listener) = self.network.listening.get(&to).copied() else {
-            return Connecting::Refused;
-        };
-        let Some(listening) = self.network.listening(listener) else {
-            return Connecting::Refused;
-        };
-        if listening.arrived.len() > listening.backlog {
-            if !listening.outside.contains(&index) {
-                listening.outside.push_back(index);
-            }
-            return Connecting::Waits;
-        }
-        let local = match self.network.at(index).socket {
-            Kind::Unconnected { local: Some(local) } => local,
-            _ => self.network.new_address(),
-        };
-        let window = self.pace.window_bytes;
-        let stream = |local, remote, other| Stream {
-            local,
-            remote,
-            other: Some(other),
-            inbox: VecDeque::new(),
-            inbox_max: window,
-            ended: false,
-            reset: false,
-            reset_told: false,
-            read_shut: false,
-            write_shut: false,
-            peer: None,
-        };
-        let served = self.network.place(Kind::Stream(Box::new(stream(to, local, index))));
-        self.network.at(index).socket = Kind::Stream(Box::new(stream(local, to, served)));
-        if let Some(listening) = self.network.listening(listener) {
-            listening.arrived.push_back(served);
-        }
-        self.look_at(listener, OperationKind::Accept);
-        Connecting::Done
-    }
-
-    /// No longer waits to be connected.
-    pub(super) fn give_up_connecting(&mut self, index: SocketIndex, to: SocketAddr) {
-        if let Some(listener) = self.network.listening.get(&to).copied()
-            && let Some(listening) = self.network.listening(listener)
-        {
-            listening.outside.retain(|waiting| *waiting != index);
-        }
-    }
-
-    /// Two sockets that are connected to each other.
-    #[cfg(test)]
-    pub(super) fn pair(&mut self) -> (SocketIndex, SocketIndex) {
-        let listener = self.network.listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("free");
-        let (Some(address), _) = self.network.addresses(listener) else { unreachable!() };
-        let one = self.network.unconnected();
-        assert_eq!(self.connect(one, address), Connecting::Done);
-        let (other, _) = self.accept(listener).expect("it has arrived");
-        self.close(listener, false);
-        (one, other)
-    }
-
-    /// Takes the next that has arrived at a listener, and the peer's address.
-    pub(super) fn accept(&mut self, listener: SocketIndex) -> Option<(SocketIndex, SocketAddr)> {
-        let listening = self.network.listening(listener)?;
-        let accepted = listening.arrived.pop_front()?;
-        let (outside, address) = (listening.outside.pop_front(), listening.address);
-        if let Some(next) = outside {
-            self.connect(next, address);
-            self.look_at(next, OperationKind::Connect);
-            self.arrival_at(next);
-        }
-        let remote = self.network.stream(accepted)?.remote;
-        Some((accepted, remote))
-    }
-
-    /// Writes what there is room for; says how much that was. Who may write asks [`Network::writable`] first.
-    pub(super) fn write(&mut self, index: SocketIndex, slices: &[&[u8]]) {
-        let Some(stream) = self.network.stream(index) else { return };
-        let other = stream.other;
-        let Some(to) = other.and_then(|other| self.network.stream(other)) else {
-            // Whoever is there no more answers by a reset.
-            if let Some(stream) = self.network.stream(index) {
-                stream.reset = true;
-            }
-            self.readable_now(index);
-            return;
-        };
-        if to.read_shut || to.reset {
-            return; // acknowledged, and thrown away
-        }
-        for slice in slices {
-            to.inbox.extend(*slice);
-        }
-        debug_assert!(to.inbox.len() <= to.inbox_max, "more was written than there was room for");
-        if let Some(other) = other {
-            self.readable_now(other);
-        }
-    }
-
-    /// There is something to read, or an end: whoever waits for it hears of it.
-    pub(super) fn readable_now(&mut self, index: SocketIndex) {
-        self.look_at(index, OperationKind::Receive);
-        self.look_at(index, OperationKind::Send); // a reset ends it
-        self.arrival_at(index);
-    }
-
-    /// What has come for a peer reaches it after a while.
-    fn arrival_at(&mut self, index: SocketIndex) {
-        if self.network.stream(index).is_some_and(|stream| stream.peer.is_some()) {
-            let generation = self.network.generation(index);
-            let ns = self.operation_ns();
-            self.after(ns, Event::Arrive { socket: index, generation });
-        }
-    }
-
-    /// Something was read: the other end may go on writing.
-    pub(super) fn room_came(&mut self, index: SocketIndex) {
-        let Some(other) = self.network.stream(index).and_then(|stream| stream.other) else {
-            return;
-        };
-        self.look_at(other, OperationKind::Send);
-        self.flush(other);
-    }
-
-    /// What has come for a peer reaches it.
-    pub(super) fn arrive(&mut self, index: SocketIndex, generation: u32) {
-        if self.network.generation(index) != generation {
-            return;
-        }
-        let Some(stream) = self.network.stream(index) else { return };
-        let Some(peer) = &mut stream.peer else { return };
-        if peer.vanished {
-            return;
-        }
-        if !peer.stalls && !stream.inbox.is_empty() {
-            peer.received.extend(stream.inbox.drain(..));
-            self.room_came(index);
-        }
-        self.network.add_news(index);
-        self.flush(index);
-    }
-
-    /// A peer's outbox goes on, and what is to follow it.
-    pub(super) fn flush(&mut self, index: SocketIndex) {
-        let Some(stream) = self.network.stream(index) else { return };
-        let Some(peer) = &mut stream.peer else { return };
-        if peer.vanished {
-            return;
-        }
-        let mut outbox = std::mem::take(&mut peer.outbox);
-        if !outbox.is_empty() {
-            match self.network.writable(index) {
-                Writable::Room(room) => {
-                    let count = room.min(outbox.len());
-                    let (one, other) = outbox.as_slices();
-                    let from_one = one.len().min(count);
-                    let pieces = [&one[..from_one], &other[..count - from_one]];
-                    if count > 0 {
-                        self.write(index, &pieces);
-                    }
-                    outbox.drain(..count);
-                }
-                Writable::Failed(_) => outbox.clear(),
-            }
-        }
-        let is_empty = outbox.is_empty();
-        let Some(peer) = self.network.stream(index).and_then(|stream| stream.peer.as_mut()) else {
-            return;
-        };
-        peer.outbox = outbox;
-        if is_empty && let Some(then) = peer.then.take() {
-            match then {
-                Then::End => self.shut(index, Shutdown::Write),
-                Then::Close => {
-                    self.network.forget_inbox(index); // as if it had been read
-                    self.close(index, false);
-                }
-            }
-        }
-    }
-
-    /// Ends one or both directions of a stream.
-    pub(super) fn shut(&mut self, index: SocketIndex, how: Shutdown) {
-        let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
-        let Some(stream) = self.network.stream(index) else { return };
-        stream.read_shut |= reads;
-        let ends = writes && !stream.write_shut;
-        stream.write_shut |= writes;
-        let other = stream.other;
-        self.look_at(index, OperationKind::Receive);
-        self.look_at(index, OperationKind::Send);
-        if let Some(other) = other.filter(|_| ends) {
-            if let Some(other) = self.network.stream(other) {
-                other.ended = true;
-            }
-            self.readable_now(other);
-        }
-    }
-
-    /// One value less stands for the socket; with the last it is closed.
-    pub(super) fn drop_name(&mut self, index: SocketIndex) {
-        let place = self.network.at(index);
-        place.names -= 1;
-        if place.names == 0 {
-            self.close(index, false);
-        }
-    }
-
-    /// Closes a socket. What it has not read, or a reset on purpose, is a reset to the other end.
-    pub(super) fn close(&mut self, index: SocketIndex, resets: bool) {
-        let place = self.network.at(index);
-        place.generation = place.generation.wrapping_add(1);
-        place.registered = None;
-        let socket = std::mem::replace(&mut place.socket, Kind::Absent);
-        self.network.free.push(index.0);
-        match socket {
-            Kind::Absent | Kind::Unconnected { .. } => {}
-            Kind::Listening(listening) => {
-                self.network.listening.remove(&listening.address);
-                for arrived in listening.arrived {
-                    self.close(arrived, true);
-                }
-                for outside in listening.outside {
-                    self.look_at(outside, OperationKind::Connect);
-                }
-            }
-            Kind::Stream(stream) => {
-                let Some(other_index) = stream.other else { return };
-                let clears = self.below(2) == 0;
-                let Some(other) = self.network.stream(other_index) else { return };
-                other.other = None;
-                if resets || !stream.inbox.is_empty() {
-                    other.reset = true;
-                    if clears {
-                        other.inbox.clear();
-                    }
-                } else {
-                    other.ended = true;
-                }
-                self.readable_now(other_index);
-            }
-        }
-    }
-
-    /// Notes what a peer does.
-    pub(super) fn note_peer(&mut self, index: SocketIndex, does: &'static str, count: usize) {
-        let peer = u64::from(index.0) | u64::from(self.network.generation(index)) << 32;
-        self.note(What::Peer { peer, does, count: count as u64 });
     }
 }

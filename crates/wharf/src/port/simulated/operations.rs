@@ -1,6 +1,8 @@
 //! What the simulated system does with outstanding operations: it looks at them when they are
 //! submitted and when something came for them, and what comes of it lies ready for a `wait`.
 
+mod attempts;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -61,8 +63,6 @@ pub(super) struct Registered {
     /// `None`: the place is vacant.
     pub(super) socket: Option<SocketIndex>,
     pub(super) posts: [Option<Posted>; 4],
-    /// Completions of its accept, but the last, that some handle has taken and not told yet.
-    pub(super) accepts_in_hand: u32,
 }
 
 /// An outstanding operation.
@@ -76,6 +76,10 @@ pub(super) struct Posted {
     /// The system will look at it.
     scheduled: bool,
     cancelled: bool,
+    /// Completions before the last that some handle has not told of yet.
+    untold: u32,
+    /// The last, which came to another handle meanwhile.
+    held_back: Option<Ready>,
 }
 
 /// A completion that lies ready.
@@ -116,8 +120,7 @@ impl PortState {
     }
 
     pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
-        let posts = [const { None }; 4];
-        let registered = Registered { token, socket: Some(socket), posts, accepts_in_hand: 0 };
+        let registered = Registered { token, socket: Some(socket), posts: [const { None }; 4] };
         match self.vacant.pop() {
             Some(registration) => {
                 self.registrations[registration as usize] = registered;
@@ -152,10 +155,34 @@ impl PortState {
         let post = &mut self.registered(registration).posts[kind as usize];
         assert!(post.is_none(), "a second {kind:?} while one is outstanding");
         let operation = Some(operation);
-        let posted =
-            Posted { number, operation, submitted: false, scheduled: false, cancelled: false };
-        *post = Some(posted);
+        *post = Some(Posted {
+            number,
+            operation,
+            submitted: false,
+            scheduled: false,
+            cancelled: false,
+            untold: 0,
+            held_back: None,
+        });
         kind
+    }
+
+    /// Begins to tell of a completion: its token. `None`: it is an operation's last, and another handle
+    /// has still to tell of one before it. Then that handle sees to it that it is told later.
+    pub(super) fn begin_telling(&mut self, ready: Ready) -> Option<(Token, Ready)> {
+        let registered = self.registered(ready.registration);
+        let (token, post) = (registered.token, &mut registered.posts[ready.kind as usize]);
+        if !ready.more {
+            match post {
+                Some(posted) if posted.untold > 0 => {
+                    posted.held_back = Some(ready);
+                    return None;
+                }
+                // Over when it is told, not before: what else would it be that the sink is told of?
+                _ => *post = None,
+            }
+        }
+        Some((token, ready))
     }
 }
 
@@ -217,6 +244,7 @@ impl State {
         match kind {
             OperationKind::Accept => self.try_accept(port, registration),
             OperationKind::Connect => self.try_connect(port, registration),
+            OperationKind::Receive if self.waits_to_be_told(port, registration) => {}
             OperationKind::Receive => self.try_receive(port, registration, false),
             OperationKind::Send => self.try_send(port, registration),
         }
@@ -267,7 +295,7 @@ impl State {
                 let done = self.fires(Fault::CancelLosesRace)
                     && self.connect(socket, to) == Connecting::Done;
                 let result = if done { Ok(()) } else { Err(Failure::Cancelled) };
-                self.give_up_connecting(socket, to);
+                self.give_up_connecting(socket);
                 self.last(port, registration, kind, |_| ReadyResult::Connected(result));
             }
             OperationKind::Receive => {
@@ -316,221 +344,40 @@ impl State {
     }
 
     fn more(&mut self, port: u32, registration: u32, kind: OperationKind, result: ReadyResult) {
+        if let Some(posted) = self.posted(port, registration, kind) {
+            posted.untold += 1;
+        }
         self.port(port).ready.push_back(Ready { registration, kind, result, more: true });
         self.schedule_try(port, registration, kind);
     }
 
-    fn try_accept(&mut self, port: u32, registration: u32) {
-        const KIND: OperationKind = OperationKind::Accept;
-        let listener = self.socket_of(port, registration);
-        let fail = |fault| match fault {
-            Fault::AcceptWithoutDescriptors => io::Error::from_raw_os_error(24), // EMFILE
-            Fault::AcceptWithoutMemory => io::ErrorKind::OutOfMemory.into(),
-            _ => io::ErrorKind::ConnectionAborted.into(),
-        };
-        if !self.network.has_arrived(listener) {
-            return;
-        }
-        for fault in [Fault::AcceptWithoutDescriptors, Fault::AcceptWithoutMemory] {
-            if self.fires(fault) {
-                let failure = Failure::Os(fail(fault));
-                let result = ReadyResult::Accepted(Err(failure));
-                return self.last(port, registration, KIND, |_| result);
-            }
-        }
-        let Some((socket, address)) = self.accept(listener) else { return };
-        let aborted = self.fires(Fault::AcceptAborted);
-        let result = if aborted {
-            self.close(socket, true);
-            Err(Failure::Os(fail(Fault::AcceptAborted)))
-        } else {
-            Ok((socket, address))
-        };
-        if self.fires(Fault::AcceptEnds) {
-            return self.last(port, registration, KIND, |_| ReadyResult::Accepted(result));
-        }
-        self.more(port, registration, KIND, ReadyResult::Accepted(result));
+    /// Of two arrivals of bytes that came to two handles, the second could be told first.
+    fn waits_to_be_told(&mut self, port: u32, registration: u32) -> bool {
+        let is_shared = self.port(port).is_shared;
+        let posted = self.posted(port, registration, OperationKind::Receive);
+        is_shared && posted.is_some_and(|posted| posted.untold > 0)
     }
 
-    fn try_connect(&mut self, port: u32, registration: u32) {
-        const KIND: OperationKind = OperationKind::Connect;
-        let socket = self.socket_of(port, registration);
-        let Some(Operation::Connect(to)) = self.operation(port, registration, KIND) else { return };
-        let to = *to;
-        let result = if self.fires(Fault::ConnectRefused) {
-            Err(os(io::ErrorKind::ConnectionRefused))
-        } else if self.fires(Fault::ConnectTimesOut) {
-            Err(os(io::ErrorKind::TimedOut))
-        } else {
-            match self.connect(socket, to) {
-                Connecting::Done => Ok(()),
-                Connecting::Waits => return,
-                Connecting::Refused => Err(os(io::ErrorKind::ConnectionRefused)),
-            }
-        };
-        self.last(port, registration, KIND, |_| ReadyResult::Connected(result));
-    }
-
-    fn try_receive(&mut self, port: u32, registration: u32, is_last: bool) {
-        let socket = self.socket_of(port, registration);
-        if self.fires(Fault::ReceiveFails) {
-            let kinds = [
-                io::ErrorKind::TimedOut,
-                io::ErrorKind::HostUnreachable,
-                io::ErrorKind::OutOfMemory,
-                io::ErrorKind::ConnectionReset,
-            ];
-            let kind = kinds[self.below(kinds.len() as u64) as usize];
-            return self.last_received(port, registration, Err(os(kind)));
-        }
-        let mut readable = self.network.readable(socket);
-        if matches!(readable, Readable::Bytes(_))
-            && self.network.is_read_shut(socket)
-            && !self.fires(Fault::CompletionAfterShutdown)
+    /// A completion was told that was not its operation's last.
+    pub(super) fn end_telling(&mut self, port: u32, registration: u32, kind: OperationKind) {
+        let registered = &mut self.port(port).registrations[registration as usize];
+        let Some(posted) = &mut registered.posts[kind as usize] else { return };
+        posted.untold = posted.untold.saturating_sub(1);
+        if posted.untold == 0
+            && let Some(last) = posted.held_back.take()
         {
-            self.network.forget_inbox(socket);
-            readable = Readable::End;
+            self.port(port).ready.push_back(last);
         }
-        match readable {
-            Readable::Nothing => {}
-            Readable::Bytes(count) => {
-                self.receive_bytes(port, registration, socket, count, is_last);
-            }
-            Readable::End => self.last_received(port, registration, Ok(0)),
-            Readable::Failed(kind) => {
-                self.network.note_reset_told(socket);
-                self.last_received(port, registration, Err(os(kind)));
-            }
+        if self.port(port).is_shared {
+            self.schedule_try(port, registration, kind);
         }
-    }
-
-    /// The last completion of a receive, without bytes.
-    fn last_received(&mut self, port: u32, registration: u32, result: Result<usize, Failure>) {
-        self.last(port, registration, OperationKind::Receive, |operation| match operation {
-            Operation::ReceiveInto(ring) => ReadyResult::ReceivedInto(ring, result),
-            _ => ReadyResult::Received(result.map(|_| Vec::new()), false),
-        });
-    }
-
-    fn receive_bytes(
-        &mut self,
-        port: u32,
-        registration: u32,
-        socket: SocketIndex,
-        available: usize,
-        is_last: bool,
-    ) {
-        const KIND: OperationKind = OperationKind::Receive;
-        let (sizes, lent) = (self.port(port).sizes, self.port(port).lent);
-        let Some(operation) = self.operation(port, registration, KIND) else { return };
-        let (goes_on, room) = match operation {
-            Operation::ReceiveInto(ring) => (false, ring.free()),
-            Operation::Receive => (true, sizes.buffer_bytes),
-            _ => (false, sizes.buffer_bytes),
-        };
-        let into_ring = matches!(operation, Operation::ReceiveInto(_));
-        let lends = !into_ring && !self.port(port).is_shared;
-        if lends && (lent == sizes.buffers || self.fires(Fault::BuffersExhausted)) {
-            return self.last_received(port, registration, Err(Failure::BuffersExhausted));
-        }
-        let most = available.min(room);
-        let count = if self.fires(Fault::ReceiveOfOneByte) {
-            1
-        } else if self.fires(Fault::ReceiveInPart) {
-            1 + self.below(most as u64) as usize
-        } else {
-            most
-        };
-        if into_ring {
-            let Some(posted) = self.posted(port, registration, KIND) else { return };
-            let Some(Operation::ReceiveInto(mut ring)) = posted.operation.take() else { return };
-            let [one, other] = ring.free_segments();
-            let in_one = one.len().min(count);
-            let mut into = [&mut one[..in_one], &mut other[..count - in_one]];
-            self.network.read(socket, &mut into);
-            ring.filled(count);
-            let result = ReadyResult::ReceivedInto(ring, Ok(count));
-            let ready = Ready { registration, kind: KIND, result, more: false };
-            self.port(port).ready.push_back(ready);
-        } else {
-            let mut bytes = vec![0; count];
-            self.network.read(socket, &mut [&mut bytes]);
-            self.port(port).lent += usize::from(lends);
-            let overflows = self.port(port).ready.len() >= sizes.ready_max
-                || self.fires(Fault::CompletionQueueOverflowed);
-            let ends = !goes_on || is_last || overflows || self.fires(Fault::ReceiveEnds);
-            let result = ReadyResult::Received(Ok(bytes), lends);
-            match ends {
-                true => self.last(port, registration, KIND, |_| result),
-                false => self.more(port, registration, KIND, result),
-            }
-        }
-        self.room_came(socket);
-    }
-
-    fn try_send(&mut self, port: u32, registration: u32) {
-        const KIND: OperationKind = OperationKind::Send;
-        let socket = self.socket_of(port, registration);
-        if self.fires(Fault::SendFails) {
-            // ENOBUFS has no kind of its own; EPERM is what a packet filter says.
-            let kinds = [
-                io::ErrorKind::OutOfMemory,
-                io::ErrorKind::PermissionDenied,
-                io::ErrorKind::HostUnreachable,
-                io::ErrorKind::BrokenPipe,
-            ];
-            let kind = kinds[self.below(kinds.len() as u64) as usize];
-            return self.last_sent(port, registration, Err(os(kind)));
-        }
-        let Some(Operation::Send(batch)) = self.operation(port, registration, KIND) else { return };
-        let bytes = batch.bytes();
-        let most = match self.network.writable(socket) {
-            Writable::Failed(kind) => return self.last_sent(port, registration, Err(os(kind))),
-            Writable::Room(0) if bytes > 0 => return,
-            Writable::Room(room) => room.min(bytes),
-        };
-        let count = if most > 0 && self.fires(Fault::SendOfOneByte) {
-            1
-        } else if most > 0 && self.fires(Fault::SendInPart) {
-            1 + self.below(most as u64) as usize
-        } else {
-            most
-        };
-        let Some(posted) = self.posted(port, registration, KIND) else { return };
-        let Some(Operation::Send(mut batch)) = posted.operation.take() else { return };
-        let mut sent = 0;
-        while sent < count {
-            let mut slices = [std::io::IoSlice::new(&[]); PIECES_MAX];
-            let pieces = batch.gather(&mut slices);
-            let before = sent;
-            let mut now = [&[][..]; PIECES_MAX];
-            for (piece, slice) in now.iter_mut().zip(&slices[..pieces]) {
-                *piece = &slice[..slice.len().min(count - sent)];
-                sent += piece.len();
-            }
-            self.write(socket, &now[..pieces]);
-            batch.advance(sent - before);
-        }
-        let result = ReadyResult::Sent(batch, Ok(count));
-        self.port(port).ready.push_back(Ready { registration, kind: KIND, result, more: false });
-    }
-
-    fn last_sent(&mut self, port: u32, registration: u32, result: Result<usize, Failure>) {
-        let Some(posted) = self.posted(port, registration, OperationKind::Send) else { return };
-        let Some(Operation::Send(batch)) = posted.operation.take() else { return };
-        let (kind, result) = (OperationKind::Send, ReadyResult::Sent(batch, result));
-        self.port(port).ready.push_back(Ready { registration, kind, result, more: false });
     }
 
     /// Takes what lies ready, or a part of it, in the order in which it will be told.
     pub(super) fn take_batch(&mut self, port: u32, batch: &mut Vec<Ready>) {
         let most = self.port(port).sizes.batch_max.min(self.port(port).ready.len());
         let count = if most > 1 && self.fires(Fault::BatchOfOne) { 1 } else { most };
-        let first = batch.len();
         batch.extend(self.port(port).ready.drain(..count));
-        for ready in batch[first..].iter().filter(|ready| ready.goes_on_accepting()) {
-            self.port(port).registered(ready.registration).accepts_in_hand += 1;
-        }
         if count > 1 && self.fires(Fault::CompletionsReordered) {
             self.reorder(batch);
         }
@@ -554,14 +401,15 @@ impl State {
                 if self.posted(port, registration, kind).is_some() {
                     self.end_by_cancel(port, registration, kind);
                 }
+                // Whoever was to tell of others before it has left.
+                let registered = &mut self.port(port).registrations[registration as usize];
+                if let Some(posted) = &mut registered.posts[kind as usize] {
+                    posted.untold = 0;
+                    let last = posted.held_back.take();
+                    self.port(port).ready.extend(last);
+                }
             }
         }
-    }
-}
-
-impl Ready {
-    pub(super) fn goes_on_accepting(&self) -> bool {
-        self.kind == OperationKind::Accept && self.more
     }
 }
 

@@ -33,7 +33,6 @@ impl World {
             match state.connect(index, to) {
                 Connecting::Done => {}
                 Connecting::Waits | Connecting::Refused => {
-                    state.give_up_connecting(index, to);
                     state.close(index, false);
                     return None;
                 }

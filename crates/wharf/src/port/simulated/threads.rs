@@ -62,6 +62,8 @@ struct Place {
     index: usize,
     /// It has had its first turn.
     entered: bool,
+    /// It is the driver's, and there is no simulation any more.
+    is_over: bool,
 }
 
 thread_local! {
@@ -85,7 +87,12 @@ impl Drop for Place {
 
 /// The world that this thread lives in, if it does.
 pub(crate) fn current() -> Option<World> {
-    PLACE.with_borrow(|place| place.as_ref().map(|place| place.world.clone()))
+    PLACE.with_borrow_mut(|place| {
+        if place.as_ref().is_some_and(|place| place.is_over && !place.world.is_served()) {
+            *place = None;
+        }
+        place.as_ref().map(|place| place.world.clone())
+    })
 }
 
 impl World {
@@ -93,15 +100,16 @@ impl World {
     pub(crate) fn begin(&self) {
         let thread = Some(std::thread::current());
         self.with(|state| state.threads.list.push(Governed { waits: Waits::Turn, thread }));
-        let place = Place { world: self.clone(), index: DRIVER, entered: true };
+        let place = Place { world: self.clone(), index: DRIVER, entered: true, is_over: false };
         PLACE.replace(Some(place));
     }
 
-    /// Ends the driver's part.
+    /// Ends the driver's part, with the last server: while there is one, its workers have their turns
+    /// from this thread.
     pub(crate) fn end(&self) {
         PLACE.with_borrow_mut(|place| {
-            if place.as_ref().is_some_and(|place| place.world.is(self)) {
-                *place = None;
+            if let Some(place) = place.as_mut().filter(|place| place.world.is(self)) {
+                place.is_over = true;
             }
         });
     }
@@ -122,7 +130,7 @@ impl World {
             let thread = Some(std::thread::current());
             state.threads.list[index] = Governed { waits: Waits::Turn, thread };
         });
-        PLACE.replace(Some(Place { world: self.clone(), index, entered: false }));
+        PLACE.replace(Some(Place { world: self.clone(), index, entered: false, is_over: false }));
     }
 
     /// This thread's number, once it is its turn. `None`: it has no place here, and runs as it likes.

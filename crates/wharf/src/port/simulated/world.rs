@@ -24,12 +24,14 @@ use crate::sync::Mutex;
 
 /// A run's world, for all who live in it.
 #[derive(Debug, Clone)]
-pub(crate) struct World(Arc<Shared>);
+pub(crate) struct World(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
-    /// For threads that no schedule governs (the contract's tests): something has changed.
+    /// No schedule governs its threads, which the contract's tests start.
+    is_free: bool,
+    /// For them: something has changed.
     pub(super) changed: Condvar,
 }
 
@@ -104,19 +106,12 @@ impl World {
             switch_one_in: among(&[2, 6, 24, 100]),
             window_bytes: among(&[1 << 10, 1 << 12, 1 << 14, 1 << 16]) as usize,
         };
-        Self::with_pace(seed, faults, pace)
+        Self::with_pace(seed, faults, pace, false)
     }
 
-    /// For tests that no schedule governs: nothing takes time, and threads run as they do.
-    #[cfg(test)]
-    pub(crate) fn free() -> Self {
-        let window_bytes = 256 * 1024;
-        let pace = Pace { operation_ns: 1, turn_ns: 1, switch_one_in: u64::MAX, window_bytes };
-        Self::with_pace(1, Faults::none(), pace)
-    }
-
-    fn with_pace(seed: u64, faults: Faults, pace: Pace) -> Self {
+    pub(super) fn with_pace(seed: u64, faults: Faults, pace: Pace, is_free: bool) -> Self {
         World(Arc::new(Shared {
+            is_free,
             state: Mutex::new(State {
                 now: 0,
                 random: random_of(seed, u64::MAX - 2),
@@ -137,6 +132,13 @@ impl World {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.0
+    }
+
+    /// Lets threads look again that wait and that no schedule governs.
+    pub(super) fn tell_free_threads(&self) {
+        if self.0.is_free {
+            self.0.changed.notify_all();
+        }
     }
 
     pub(super) fn is(&self, other: &World) -> bool {
@@ -189,6 +191,11 @@ impl World {
                 batch_max: if buffers < 64 { 1_024 } else { among([1, 4, 64, 1_024]) },
             }
         })
+    }
+
+    /// Whether a worker of it has a port open.
+    pub(super) fn is_served(&self) -> bool {
+        self.with(|state| state.ports.iter().any(|port| port.handles > 0))
     }
 
     /// A number below `below` that the seed decides.

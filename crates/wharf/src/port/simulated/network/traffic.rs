@@ -1,0 +1,286 @@
+//! What happens between sockets: connecting, accepting, writing, ending. It takes more than the sockets
+//! themselves, since operations and peers hear of it.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr};
+
+use super::{Connecting, Kind, Listening, SocketIndex, Stream, Then, Unconnected, Writable};
+use crate::port::OperationKind;
+use crate::port::simulated::trace::What;
+use crate::port::simulated::world::{Event, State};
+
+impl State {
+    /// Connects an unconnected socket to whoever listens at the address.
+    pub(in crate::port::simulated) fn connect(
+        &mut self,
+        index: SocketIndex,
+        to: SocketAddr,
+    ) -> Connecting {
+        let unconnected = match self.network.at(index).socket {
+            Kind::Unconnected(unconnected) => unconnected,
+            // It waited, and an accept that made room has connected it.
+            Kind::Stream(_) => return Connecting::Done,
+            Kind::Listening(_) | Kind::Absent => return Connecting::Refused,
+        };
+        let Some(listener) = self.network.listening.get(&to).copied() else {
+            return Connecting::Refused;
+        };
+        let Some(listening) = self.network.listening(listener) else {
+            return Connecting::Refused;
+        };
+        if listening.arrived.len() > listening.backlog {
+            if !listening.outside.contains(&index) {
+                listening.outside.push_back(index);
+                let waits_at = Some(to);
+                let unconnected = Kind::Unconnected(Unconnected { waits_at, ..unconnected });
+                self.network.at(index).socket = unconnected;
+            }
+            return Connecting::Waits;
+        }
+        let local = unconnected.local.unwrap_or_else(|| self.network.new_address());
+        let window = self.pace.window_bytes;
+        let stream = |local, remote, other| Stream {
+            local,
+            remote,
+            other: Some(other),
+            inbox: VecDeque::new(),
+            inbox_max: window,
+            ended: false,
+            reset: false,
+            reset_told: false,
+            read_shut: false,
+            write_shut: false,
+            peer: None,
+        };
+        let served = self.network.place(Kind::Stream(Box::new(stream(to, local, index))));
+        self.network.at(index).socket = Kind::Stream(Box::new(stream(local, to, served)));
+        if let Some(listening) = self.network.listening(listener) {
+            listening.arrived.push_back(served);
+        }
+        self.look_at(listener, OperationKind::Accept);
+        Connecting::Done
+    }
+
+    /// No longer waits to be connected.
+    pub(in crate::port::simulated) fn give_up_connecting(&mut self, index: SocketIndex) {
+        if let Kind::Unconnected(unconnected) = &mut self.network.at(index).socket
+            && let Some(address) = unconnected.waits_at.take()
+            && let Some(listener) = self.network.listening.get(&address).copied()
+            && let Some(listening) = self.network.listening(listener)
+        {
+            listening.outside.retain(|waiting| *waiting != index);
+        }
+    }
+
+    /// Nobody is accepted any more.
+    fn stop_listening(&mut self, listening: Listening) {
+        self.network.listening.remove(&listening.address);
+        for arrived in listening.arrived {
+            self.close(arrived, true);
+        }
+        for outside in listening.outside {
+            self.look_at(outside, OperationKind::Connect);
+        }
+    }
+
+    /// Takes the next that has arrived at a listener, and the peer's address.
+    pub(in crate::port::simulated) fn accept(
+        &mut self,
+        listener: SocketIndex,
+    ) -> Option<(SocketIndex, SocketAddr)> {
+        let listening = self.network.listening(listener)?;
+        let accepted = listening.arrived.pop_front()?;
+        let (outside, address) = (listening.outside.pop_front(), listening.address);
+        if let Some(next) = outside {
+            self.connect(next, address);
+            self.look_at(next, OperationKind::Connect);
+            self.arrival_at(next);
+        }
+        let remote = self.network.stream(accepted)?.remote;
+        Some((accepted, remote))
+    }
+
+    /// Writes what there is room for; says how much that was. Who may write asks [`Network::writable`] first.
+    pub(in crate::port::simulated) fn write(&mut self, index: SocketIndex, slices: &[&[u8]]) {
+        let Some(stream) = self.network.stream(index) else { return };
+        let other = stream.other;
+        let Some(to) = other.and_then(|other| self.network.stream(other)) else {
+            // Whoever is there no more answers by a reset.
+            if let Some(stream) = self.network.stream(index) {
+                stream.reset = true;
+            }
+            self.readable_now(index);
+            return;
+        };
+        if to.read_shut || to.reset {
+            return; // acknowledged, and thrown away
+        }
+        for slice in slices {
+            to.inbox.extend(*slice);
+        }
+        debug_assert!(to.inbox.len() <= to.inbox_max, "more was written than there was room for");
+        if let Some(other) = other {
+            self.readable_now(other);
+        }
+    }
+
+    /// There is something to read, or an end: whoever waits for it hears of it.
+    pub(in crate::port::simulated) fn readable_now(&mut self, index: SocketIndex) {
+        self.look_at(index, OperationKind::Receive);
+        self.look_at(index, OperationKind::Send); // a reset ends it
+        self.arrival_at(index);
+    }
+
+    /// What has come for a peer reaches it after a while.
+    fn arrival_at(&mut self, index: SocketIndex) {
+        if self.network.stream(index).is_some_and(|stream| stream.peer.is_some()) {
+            let generation = self.network.generation(index);
+            let ns = self.operation_ns();
+            self.after(ns, Event::Arrive { socket: index, generation });
+        }
+    }
+
+    /// Something was read: the other end may go on writing.
+    pub(in crate::port::simulated) fn room_came(&mut self, index: SocketIndex) {
+        let Some(other) = self.network.stream(index).and_then(|stream| stream.other) else {
+            return;
+        };
+        self.look_at(other, OperationKind::Send);
+        self.flush(other);
+    }
+
+    /// What has come for a peer reaches it.
+    pub(in crate::port::simulated) fn arrive(&mut self, index: SocketIndex, generation: u32) {
+        if self.network.generation(index) != generation {
+            return;
+        }
+        let Some(stream) = self.network.stream(index) else { return };
+        let Some(peer) = &mut stream.peer else { return };
+        if peer.vanished {
+            return;
+        }
+        if !peer.stalls && !stream.inbox.is_empty() {
+            peer.received.extend(stream.inbox.drain(..));
+            self.room_came(index);
+        }
+        self.network.add_news(index);
+        self.flush(index);
+    }
+
+    /// A peer's outbox goes on, and what is to follow it.
+    pub(in crate::port::simulated) fn flush(&mut self, index: SocketIndex) {
+        let Some(stream) = self.network.stream(index) else { return };
+        let Some(peer) = &mut stream.peer else { return };
+        if peer.vanished {
+            return;
+        }
+        let mut outbox = std::mem::take(&mut peer.outbox);
+        if !outbox.is_empty() {
+            match self.network.writable(index) {
+                Writable::Room(room) => {
+                    let count = room.min(outbox.len());
+                    let (one, other) = outbox.as_slices();
+                    let from_one = one.len().min(count);
+                    let pieces = [&one[..from_one], &other[..count - from_one]];
+                    if count > 0 {
+                        self.write(index, &pieces);
+                    }
+                    outbox.drain(..count);
+                }
+                Writable::Failed(_) => outbox.clear(),
+            }
+        }
+        let is_empty = outbox.is_empty();
+        let Some(peer) = self.network.stream(index).and_then(|stream| stream.peer.as_mut()) else {
+            return;
+        };
+        peer.outbox = outbox;
+        if is_empty && let Some(then) = peer.then.take() {
+            match then {
+                Then::End => self.shut(index, Shutdown::Write),
+                Then::Close => {
+                    self.network.forget_inbox(index); // as if it had been read
+                    self.close(index, false);
+                }
+            }
+        }
+    }
+
+    /// Ends one or both directions of a stream; or a listener, which reads nothing but peers.
+    pub(in crate::port::simulated) fn shut(&mut self, index: SocketIndex, how: Shutdown) {
+        let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        if let Kind::Listening(listening) = &self.network.at(index).socket
+            && reads
+        {
+            let ended = Unconnected { local: Some(listening.address), waits_at: None };
+            let ended = Kind::Unconnected(ended);
+            let listener = std::mem::replace(&mut self.network.at(index).socket, ended);
+            if let Kind::Listening(listening) = listener {
+                self.stop_listening(listening);
+            }
+            return self.look_at(index, OperationKind::Accept);
+        }
+        let Some(stream) = self.network.stream(index) else { return };
+        stream.read_shut |= reads;
+        let ends = writes && !stream.write_shut;
+        stream.write_shut |= writes;
+        let other = stream.other;
+        self.look_at(index, OperationKind::Receive);
+        self.look_at(index, OperationKind::Send);
+        if let Some(other) = other.filter(|_| ends) {
+            if let Some(other) = self.network.stream(other) {
+                other.ended = true;
+            }
+            self.readable_now(other);
+        }
+    }
+
+    /// One value less stands for the socket; with the last it is closed.
+    pub(in crate::port::simulated) fn drop_name(&mut self, index: SocketIndex) {
+        let place = self.network.at(index);
+        place.names -= 1;
+        if place.names == 0 {
+            self.close(index, false);
+        }
+    }
+
+    /// Closes a socket. What it has not read, or a reset on purpose, is a reset to the other end.
+    pub(in crate::port::simulated) fn close(&mut self, index: SocketIndex, resets: bool) {
+        self.give_up_connecting(index);
+        let place = self.network.at(index);
+        place.generation = place.generation.wrapping_add(1);
+        place.registered = None;
+        let socket = std::mem::replace(&mut place.socket, Kind::Absent);
+        self.network.free.push(index.0);
+        match socket {
+            Kind::Absent | Kind::Unconnected(_) => {}
+            Kind::Listening(listening) => self.stop_listening(listening),
+            Kind::Stream(stream) => {
+                let Some(other_index) = stream.other else { return };
+                let clears = self.below(2) == 0;
+                let Some(other) = self.network.stream(other_index) else { return };
+                other.other = None;
+                if resets || !stream.inbox.is_empty() {
+                    other.reset = true;
+                    if clears {
+                        other.inbox.clear();
+                    }
+                } else {
+                    other.ended = true;
+                }
+                self.readable_now(other_index);
+            }
+        }
+    }
+
+    /// Notes what a peer does.
+    pub(in crate::port::simulated) fn note_peer(
+        &mut self,
+        index: SocketIndex,
+        does: &'static str,
+        count: usize,
+    ) {
+        let peer = u64::from(index.0) | u64::from(self.network.generation(index)) << 32;
+        self.note(What::Peer { peer, does, count: count as u64 });
+    }
+}
