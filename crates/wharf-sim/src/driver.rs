@@ -45,6 +45,8 @@ const DRIVER: u32 = 1 << 29;
 /// Where the server listens, and where peers do that it connects to.
 const SERVER: &str = "10.255.0.1:7000";
 const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
+/// What a batch queues leaves before the next.
+const SEND_BATCHES_MAX: u64 = 0;
 /// By now everything must have arrived: far above every time that a fault can take, and every limit.
 const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
@@ -590,6 +592,10 @@ impl<'a> Driver<'a> {
                 stats.opened, stats.closed, stats.live, stats.queued_bytes
             );
             truth.broken(Rule::CountsAreBalanced, Vec::new(), what);
+        }
+        if figures.send_batches_max > SEND_BATCHES_MAX {
+            let what = format!("an answer waited for {} batches", figures.send_batches_max);
+            truth.broken(Rule::NobodyStarves, Vec::new(), what);
         }
         if figures.left_registered > 0 && !self.has_failed() {
             let what = format!("{} sockets were left to the port's end", figures.left_registered);

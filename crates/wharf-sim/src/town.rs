@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wharf::simulation::{Fault, fires, may_switch};
+use wharf::simulation::{Fault, fires, may_switch, note_queued};
 use wharf::{Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
 
 use crate::frames::Message;
@@ -54,6 +54,9 @@ impl Town {
         let number = self.truth.lock().begins_to_send(id, ITSELF);
         let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
         let result = session.try_send(&frame);
+        if result.is_ok() {
+            note_queued();
+        }
         judge(&self.truth, id, ITSELF, &frame, result.map_err(|error| error_of(&error)), false);
     }
 }

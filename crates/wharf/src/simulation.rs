@@ -126,6 +126,14 @@ pub fn may_switch() {
     }
 }
 
+/// In a callback that has just queued something for its own session: [`Figures::send_batches_max`] then
+/// tells how many batches that waited. Outside of a simulation nothing happens.
+pub fn note_queued() {
+    if let Some(world) = crate::port::simulated::current() {
+        world.note_queued();
+    }
+}
+
 /// In a thread that [`Simulation::spawn`] has started: lets virtual time pass. Outside of a simulation
 /// it returns at once.
 pub fn sleep(duration: Duration) {

@@ -115,6 +115,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         let begun = world.with(|state| {
             let (token, ready) = state.ports[*port as usize].begin_telling(ready)?;
             state.figures.completions += 1;
+            state.threads.set_telling(Some((*port, ready.registration)));
             let (kind, result, more) = (ready.kind, ready.result.number(), ready.more);
             state.note(What::Delivered { token, kind, result, more });
             Some((token, ready))
@@ -138,6 +139,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             ReadyResult::ReceivedInto(ring, result) => tell(Outcome::ReceivedInto(ring, result)),
             ReadyResult::Sent(batch, result) => tell(Outcome::Sent(batch, result)),
         }
+        world.with(|state| state.threads.set_telling(None));
         if more {
             world.with(|state| state.end_telling(*port, registration, kind));
             world.tell_free_threads();
@@ -344,6 +346,7 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
         let until = world.with(|state| {
             state.note(What::Waits { port });
             state.figures.batches += 1;
+            state.ports[port as usize].waits += 1;
             // What the worker did since its last wait took time.
             let turn_ns = state.below(state.pace.turn_ns);
             state.now += turn_ns;

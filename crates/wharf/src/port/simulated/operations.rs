@@ -36,6 +36,10 @@ pub(super) struct PortState {
     /// Open handles.
     pub(super) handles: usize,
     pub(super) posts_made: u32,
+    /// Waits there have been.
+    pub(super) waits: u64,
+    /// The most of them between a send being due and being posted.
+    pub(super) send_waits_max: u64,
 }
 
 /// How much a port has of what it has.
@@ -63,6 +67,8 @@ pub(super) struct Registered {
     /// `None`: the place is vacant.
     pub(super) socket: Option<SocketIndex>,
     pub(super) posts: [Option<Posted>; 4],
+    /// A send is due since this wait of the port.
+    send_due_since: Option<u64>,
 }
 
 /// An outstanding operation.
@@ -119,8 +125,19 @@ impl PortState {
         registered
     }
 
+    /// Something was queued for a socket to send: if no send of it is outstanding, one is due.
+    pub(super) fn note_send_due(&mut self, registration: u32) {
+        let waits = self.waits;
+        if let Some(registered) = self.registrations.get_mut(registration as usize)
+            && registered.posts[OperationKind::Send as usize].is_none()
+        {
+            registered.send_due_since.get_or_insert(waits);
+        }
+    }
+
     pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
-        let registered = Registered { token, socket: Some(socket), posts: [const { None }; 4] };
+        let posts = [const { None }; 4];
+        let registered = Registered { token, socket: Some(socket), posts, send_due_since: None };
         match self.vacant.pop() {
             Some(registration) => {
                 self.registrations[registration as usize] = registered;
@@ -152,7 +169,13 @@ impl PortState {
         }
         self.posts_made = self.posts_made.wrapping_add(1);
         let number = self.posts_made;
-        let post = &mut self.registered(registration).posts[kind as usize];
+        let waits = self.waits;
+        let registered = self.registered(registration);
+        let due_since = match kind {
+            OperationKind::Send => registered.send_due_since.take(),
+            _ => None,
+        };
+        let post = &mut registered.posts[kind as usize];
         assert!(post.is_none(), "a second {kind:?} while one is outstanding");
         let operation = Some(operation);
         *post = Some(Posted {
@@ -164,6 +187,8 @@ impl PortState {
             untold: 0,
             held_back: None,
         });
+        let waited = due_since.map_or(0, |since| waits - since);
+        self.send_waits_max = self.send_waits_max.max(waited);
         kind
     }
 

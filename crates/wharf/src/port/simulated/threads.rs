@@ -38,6 +38,20 @@ struct Governed {
     waits: Waits,
     /// To unpark it by, once it is there.
     thread: Option<Thread>,
+    /// The port and registration of which it is telling the worker.
+    telling: Option<(u32, u32)>,
+}
+
+impl Threads {
+    pub(super) fn set_telling(&mut self, telling: Option<(u32, u32)>) {
+        if let Some(thread) = self.list.get_mut(self.running) {
+            thread.telling = telling;
+        }
+    }
+
+    pub(super) fn telling(&self) -> Option<(u32, u32)> {
+        self.list.get(self.running)?.telling
+    }
 }
 
 /// What a thread waits for.
@@ -99,7 +113,9 @@ impl World {
     /// Makes this thread the driver, which runs.
     pub(crate) fn begin(&self) {
         let thread = Some(std::thread::current());
-        self.with(|state| state.threads.list.push(Governed { waits: Waits::Turn, thread }));
+        self.with(|state| {
+            state.threads.list.push(Governed { waits: Waits::Turn, thread, telling: None })
+        });
         let place = Place { world: self.clone(), index: DRIVER, entered: true, is_over: false };
         PLACE.replace(Some(place));
     }
@@ -118,7 +134,7 @@ impl World {
     pub(crate) fn expect_threads(&self, count: usize) -> usize {
         self.with(|state| {
             let first = state.threads.list.len();
-            let absent = || Governed { waits: Waits::Absent, thread: None };
+            let absent = || Governed { waits: Waits::Absent, thread: None, telling: None };
             state.threads.list.extend(std::iter::repeat_with(absent).take(count));
             first
         })
@@ -128,7 +144,7 @@ impl World {
     pub(crate) fn take_place(&self, index: usize) {
         self.with(|state| {
             let thread = Some(std::thread::current());
-            state.threads.list[index] = Governed { waits: Waits::Turn, thread };
+            state.threads.list[index] = Governed { waits: Waits::Turn, thread, telling: None };
         });
         PLACE.replace(Some(Place { world: self.clone(), index, entered: false, is_over: false }));
     }

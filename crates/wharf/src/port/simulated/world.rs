@@ -78,6 +78,9 @@ pub struct Figures {
     pub batches: u64,
     /// Times that another thread went on.
     pub switches: u64,
+    /// The most batches that a worker with a port of its own took between what a callback had queued for
+    /// its session, as [`note_queued`](crate::simulation::note_queued) says, and the send of it.
+    pub send_batches_max: u64,
     /// Sockets that were still registered when their port ended.
     pub left_registered: u64,
 }
@@ -207,6 +210,15 @@ impl World {
         self.with(|state| state.fires(fault))
     }
 
+    /// The callback that runs on this thread has queued something for its session.
+    pub(crate) fn note_queued(&self) {
+        self.with(|state| {
+            if let Some((port, registration)) = state.threads.telling() {
+                state.ports[port as usize].note_send_due(registration);
+            }
+        });
+    }
+
     pub(crate) fn be_quiet(&self) {
         self.with(|state| state.dice.quiet = true);
     }
@@ -222,7 +234,11 @@ impl World {
     }
 
     pub(crate) fn figures(&self) -> Figures {
-        self.with(|state| state.figures)
+        self.with(|state| {
+            let waits = state.ports.iter().filter(|port| !port.is_shared);
+            let send_batches_max = waits.map(|port| port.send_waits_max).max().unwrap_or(0);
+            Figures { send_batches_max, ..state.figures }
+        })
     }
 
     pub(crate) fn hash(&self) -> u64 {
