@@ -91,6 +91,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 
 pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
     let campaign = campaign(&arguments);
+    let commit = commit(); // what runs, whatever is committed meanwhile
     if arguments.trace {
         for seed in 0..campaign.seeds.min(SEEDS) {
             for line in wharf_sim::run(&campaign.case(arguments.from + seed), true).trace {
@@ -110,7 +111,7 @@ pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
     if let Some(path) = &arguments.ledger {
         let entry = Entry {
             date: today(),
-            commit: commit(),
+            commit: commit.clone(),
             command: std::env::args().skip(1).fold("wharf".to_owned(), |all, one| all + " " + &one),
             violations: u64::from(failure.is_some()),
             sums: Sums::of(&totals),
@@ -118,7 +119,7 @@ pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
         Ledger::append(path, entry).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let Some(failure) = failure else { return Ok(Outcome::Good) };
-    explain(&failure, &arguments);
+    explain(&failure, &commit, &arguments);
     Ok(Outcome::ErrorsSeen)
 }
 
@@ -215,10 +216,10 @@ fn print_totals(totals: &Totals) {
 }
 
 /// What was broken, in the smallest case that is found.
-fn explain(failure: &Failure, arguments: &SimArguments) {
+fn explain(failure: &Failure, commit: &str, arguments: &SimArguments) {
     println!("\nBROKEN: {}", failure.violation);
     println!("  seed    {}", failure.case.seed);
-    println!("  commit  {}", commit());
+    println!("  commit  {commit}");
     println!("  again   {}", failure.case.command());
     println!("making it smaller …");
     let Shrunk { case, outcome, runs } =
