@@ -2,6 +2,7 @@
 
 mod bad_servers;
 mod running;
+mod simulation;
 
 #[cfg(unix)]
 use std::io::{ErrorKind, Write};
