@@ -20,7 +20,24 @@ pub struct Shrunk {
 
 /// Makes a case smaller in which this rule is broken, for at most so long.
 pub fn shrink(case: &Case, rule: Rule, patience: Duration) -> Shrunk {
-    let mut search = Search { best: case.clone(), rule, end: Instant::now() + patience, runs: 0 };
+    let judge = |case: &Case| {
+        let outcome = run(case, false);
+        let broken = outcome.violation.map(|violation| violation.rule);
+        Judged { fails: broken == Some(rule), firings: outcome.firings }
+    };
+    let (case, runs) = smallest(case, Instant::now() + patience, &judge);
+    Shrunk { outcome: run(&case, true), case, runs }
+}
+
+/// What is to be known of a run.
+struct Judged {
+    fails: bool,
+    firings: u64,
+}
+
+/// The smallest case that is found until then, and how many were tried.
+fn smallest(case: &Case, end: Instant, judge: &dyn Fn(&Case) -> Judged) -> (Case, u32) {
+    let mut search = Search { best: case.clone(), judge, end, runs: 0 };
     loop {
         let before = search.best.clone();
         search.fewer_of(|size| &mut size.steps);
@@ -33,18 +50,17 @@ pub fn shrink(case: &Case, rule: Rule, patience: Duration) -> Shrunk {
             break;
         }
     }
-    let outcome = run(&search.best, true);
-    Shrunk { case: search.best, outcome, runs: search.runs }
+    (search.best, search.runs)
 }
 
-struct Search {
+struct Search<'a> {
     best: Case,
-    rule: Rule,
+    judge: &'a dyn Fn(&Case) -> Judged,
     end: Instant,
     runs: u32,
 }
 
-impl Search {
+impl Search<'_> {
     fn is_over(&self) -> bool {
         Instant::now() >= self.end
     }
@@ -55,8 +71,7 @@ impl Search {
             return false;
         }
         self.runs += 1;
-        let outcome = run(&case, false);
-        let fails = outcome.violation.is_some_and(|violation| violation.rule == self.rule);
+        let fails = (self.judge)(&case).fails;
         if fails {
             self.best = case;
         }
@@ -107,7 +122,7 @@ impl Search {
 
     /// Mutes firings: the larger part of them first, then what is left one by one.
     fn fewer_firings(&mut self) {
-        let firings = run(&self.best, false).firings;
+        let firings = (self.judge)(&self.best).firings;
         let mut length = firings.next_power_of_two();
         while length > 0 && !self.is_over() {
             let mut start = 0;
@@ -140,5 +155,47 @@ impl Search {
             }
         }
         *muted = joined;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use wharf::simulation::Fault;
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    /// A run that fails by one firing, of a fault that must be there, and only when it lasts long enough.
+    fn judged(case: &Case) -> Judged {
+        let is_muted = |firing| case.muted.iter().any(|range| range.contains(&firing));
+        let long_enough = case.size.steps >= 77 && case.size.peers >= 3;
+        let there = !case.without.contains(&Fault::SendInPart);
+        Judged { fails: long_enough && there && !is_muted(19), firings: 64 }
+    }
+
+    #[test]
+    fn a_case_becomes_as_small_as_what_it_fails_by() {
+        let tried = Cell::new(0);
+        let judge = |case: &Case| {
+            tried.set(tried.get() + 1);
+            judged(case)
+        };
+        let end = Instant::now() + Duration::from_secs(60);
+        let (case, runs) = smallest(&Case::new(Scenario::Mixed, 4), end, &judge);
+        assert!(judged(&case).fails, "{case:?}");
+        assert_eq!((case.size.steps, case.size.peers), (77, 3));
+        assert_eq!((case.size.senders, case.size.workers), (0, 1));
+        assert_eq!(case.muted, [0..19, 20..64], "all but the one");
+        assert!(!case.without.is_empty() && !case.without.contains(&Fault::SendInPart));
+        assert!(runs <= tried.get());
+    }
+
+    #[test]
+    fn when_there_is_no_time_the_case_stays_as_it_is() {
+        let case = Case::new(Scenario::Mixed, 4);
+        let (same, runs) = smallest(&case, Instant::now(), &judged);
+        assert_eq!((same, runs), (case, 0));
     }
 }
