@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oorandom::Rand64;
 use wharf::simulation::{Fault, Figures, Peer, PeerListener, Simulation};
-use wharf::{Close, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
+use wharf::{Close, DrainReport, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
 
 use crate::frames::{Request, cut_frames};
 use crate::scenario::{Case, FRAME_BYTES_MAX, Plan, Scenario};
@@ -49,6 +49,11 @@ const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
 const SEND_BATCHES_MAX: u64 = 0;
 /// By now everything must have arrived: far above every time that a fault can take, and every limit.
 const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+/// By now a server that was told to end has ended: twice the longest jump of the clock.
+const END_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+
+/// What the end of a server gives: the report, if it was drained, and how its workers ended.
+type End = (Option<DrainReport>, Result<(), Error>);
 
 /// Runs a case, on this thread and those of its server.
 pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
@@ -496,10 +501,23 @@ impl<'a> Driver<'a> {
                 continue;
             }
             let about = vec![id.to_bits()];
+            if session.asked == Some(Close::Stop) {
+                let what = format!("{id} was asked to close, and is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
+            }
             let Some(peer) = session.peer else { continue };
             let facts = &truth.peers[peer as usize];
+            let is_quiet = session.asked.is_none() && !facts.ended && !facts.cut;
+            if facts.vanished && is_quiet && self.plan.ends_the_idle() {
+                let what = format!("the peer of {id} has vanished, and no time-out came");
+                return not_yet(Rule::NobodyStarves, about, what);
+            }
             if facts.vanished || facts.corrupt {
                 continue; // whose end may never come, or whose bytes nobody knows
+            }
+            if session.asked.is_some() {
+                let what = format!("{id} was asked to drain, and is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
             }
             if session.gone {
                 let what = format!("{id} was said to be gone, and is not closed");
@@ -542,22 +560,23 @@ impl<'a> Driver<'a> {
         for _ in 0..self.below(4) {
             self.new_peer(); // who arrives together with the end
         }
-        match self.below(3) {
-            0 => {
-                let deadline = Duration::from_millis(self.random.rand_range(1..20_000));
-                let report = self.handle.drain(deadline);
-                let parts = report.flushed + report.cut_off + report.ended;
-                if report.live != parts && !self.has_failed() {
-                    let what = format!("{report:?}");
-                    self.truth.lock().broken(Rule::ReportsAddUp, Vec::new(), what);
-                }
+        let deadline = match self.below(3) {
+            0 => Some(Duration::from_millis(self.random.rand_range(1..20_000))),
+            1 => {
+                self.handle.stop();
+                None
             }
-            1 => self.handle.stop(),
-            _ => {}
+            _ => None,
+        };
+        let Some((report, result)) = self.await_end(deadline) else { return };
+        if let Some(report) = report {
+            let parts = report.flushed + report.cut_off + report.ended;
+            if report.live != parts && !self.has_failed() {
+                let what = format!("{report:?}");
+                self.truth.lock().broken(Rule::ReportsAddUp, Vec::new(), what);
+            }
         }
-        let Some(server) = self.server.take() else { return };
-        self.handle.stop();
-        if let Err(error) = server.wait() {
+        if let Err(error) = result {
             self.judge_error(&error);
         }
         // Whoever was in the middle of a call comes out of it.
@@ -565,6 +584,36 @@ impl<'a> Driver<'a> {
         self.simulation.run_until(PATIENCE, || truth.lock().senders == 0);
         self.let_pass(Duration::from_secs(60)); // what has left arrives
         self.look_at_what_is_left();
+    }
+
+    /// Drains or stops the server, and waits until it has ended: on a thread of its own, so that one
+    /// that never ends is seen. `None`: it did not.
+    fn await_end(&mut self, deadline: Option<Duration>) -> Option<End> {
+        let (server, handle) = (self.server.take()?, self.handle.clone());
+        let end = Arc::new(Mutex::new(None));
+        let ended = end.clone();
+        let body = move || {
+            let report = deadline.map(|deadline| handle.drain(deadline));
+            handle.stop();
+            let result = server.wait();
+            *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((report, result));
+        };
+        self.simulation.spawn(body).ok()?;
+        let until = self.simulation.now() + END_PATIENCE;
+        let mut step = Duration::from_micros(10);
+        loop {
+            self.let_pass(step);
+            step = (step * 2).min(Duration::from_secs(1));
+            let end = end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if end.is_some() {
+                return end;
+            }
+            if self.simulation.now() >= until {
+                let what = format!("the server did not end in {END_PATIENCE:?}");
+                self.truth.lock().broken(Rule::RunsEnd, Vec::new(), what);
+                return None;
+            }
+        }
     }
 
     fn judge_error(&self, error: &Error) {

@@ -312,6 +312,12 @@ impl Plan {
             is_rough: !matches!(scenario, Scenario::Calm),
         }
     }
+
+    /// Whether a session whose peer is silent ends in any case. (One that is paused does not.)
+    pub(crate) fn ends_the_idle(&self) -> bool {
+        let options = &self.options;
+        options.idle_timeout.is_some() && options.backpressure == Backpressure::CloseSlowConsumer
+    }
 }
 
 #[cfg(test)]

@@ -426,7 +426,8 @@ impl Engine {
         world: &crate::port::simulated::World,
         timeout: Option<Duration>,
     ) -> Option<DrainReport> {
-        const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
+        const LOOKS_AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
+        let mut looks_again_after = Duration::from_millis(1);
         let deadline = timeout.map(|timeout| world.now().saturating_add(timeout));
         loop {
             let (workers, report) = {
@@ -439,7 +440,8 @@ impl Engine {
             if deadline.is_some_and(|deadline| world.now() >= deadline) {
                 return None;
             }
-            world.sleep(LOOKS_AGAIN_AFTER);
+            world.sleep(looks_again_after);
+            looks_again_after = (looks_again_after * 2).min(LOOKS_AGAIN_AFTER_MAX);
         }
     }
 

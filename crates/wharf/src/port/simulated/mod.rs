@@ -307,10 +307,15 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
         // The acceptor is under a lock when it posts.
-        if operation.kind() != OperationKind::Accept {
+        let is_free = operation.kind() != OperationKind::Accept;
+        if is_free {
             self.at.world.may_switch();
         }
-        self.at.post(registration.0, operation)
+        let posted = self.at.post(registration.0, operation);
+        if is_free {
+            self.at.world.may_switch(); // what it began may be over before its poster goes on
+        }
+        posted
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
@@ -412,6 +417,7 @@ impl Wake for At {
             state.note(What::Woken { port: self.port });
         });
         self.world.tell_free_threads();
+        self.world.may_switch_in_call();
     }
 }
 
@@ -423,6 +429,7 @@ impl PostAnywhere for At {
     ) -> Result<(), Refused<Box<SendBatch>>> {
         self.world.may_switch_in_call();
         let posted = self.post(registration.0, Operation::Send(batch));
+        self.world.may_switch_in_call();
         posted.map_err(|Refused { given_back, error }| match given_back {
             Operation::Send(given_back) => Refused { given_back, error },
             _ => unreachable!("a send was posted"),
