@@ -121,6 +121,7 @@ pub(crate) struct Truth {
     /// In the order in which they were opened: whom to send to.
     pub(crate) ids: Vec<SessionId>,
     pub(crate) open: usize,
+    pub(crate) sessions_max: usize,
     /// Connects that were begun, and not answered.
     pub(crate) connecting: BTreeSet<SessionId>,
     /// Connects that were answered before it was known here that they had begun.
@@ -217,6 +218,10 @@ impl Truth {
         }
         self.ids.push(id);
         self.open += 1;
+        if self.open > self.sessions_max {
+            let what = format!("{} sessions are open, of {}", self.open, self.sessions_max);
+            self.broken(Rule::BoundsAreKept, self.about(id), what);
+        }
         if let Some(peer) = address.and_then(|address| self.by_address.get(&address).copied()) {
             self.bind(id, peer);
         }
