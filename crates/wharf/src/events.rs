@@ -5,7 +5,8 @@ use crate::error::CloseReason;
 /// What has happened since the start, and what is there now.
 ///
 /// Each worker publishes its own part whole, after every batch, so within one reading
-/// `opened - closed == live` holds exactly.
+/// `opened - closed == live` holds exactly. What a worker has done in a turn that is not over is not in
+/// it yet, so for a moment more sessions may seem to live than there can be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -83,6 +83,8 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     /// When the last turn ended, if nothing was waited for since.
     turn_ended: Option<Moment>,
     desk: Desk,
+    /// Takes turns with the desk's list, so that neither allocates anew.
+    attending: Vec<SessionId>,
     /// Whose count came to zero in this turn.
     to_release: Vec<SessionId>,
     stats: Stats,
@@ -117,6 +119,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             now: None,
             turn_ended: None,
             desk,
+            attending: Vec::new(),
             to_release: Vec::new(),
             stats: Stats::default(),
             drain: None,
@@ -182,7 +185,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     /// Attends to every session noted, and to those that the attending itself noted: a handler
     /// that runs here may send to others.
     fn attend_and_release(&mut self) {
-        let mut batch = Vec::new();
+        let mut batch = std::mem::take(&mut self.floor.attending);
         loop {
             std::mem::swap(&mut batch, &mut *self.floor.desk.to_attend.borrow_mut());
             if batch.is_empty() && self.floor.to_release.is_empty() {
@@ -195,8 +198,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
                 self.floor.release(&mut self.port, id);
             }
         }
-        // The larger of the two vectors stays for the next turn.
-        *self.floor.desk.to_attend.borrow_mut() = batch;
+        self.floor.attending = batch;
     }
 
     fn mail(&mut self, mail: Mail) {
