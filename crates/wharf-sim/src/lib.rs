@@ -2,12 +2,12 @@
 //!
 //! A *case* is a scenario, a seed and a size. Running it starts the production engine on the simulated
 //! port, plays peers and a program that sends and closes from threads of its own, lets faults happen,
-//! and compares what is seen from outside with what must be ([`truth`]): nothing here knows a queue, a
+//! and compares what is seen from outside with what must be (`truth`): nothing here knows a queue, a
 //! count or an operation.
 //!
 //! - [`scenario`]: what is played, and how large.
-//! - [`driver`]: plays the peers. [`town`]: the handler. [`senders`]: the program's other threads.
-//! - [`truth`]: what was seen, and the rules that it must keep.
+//! - `driver`: plays the peers. `town`: the handler. `senders`: the program's other threads.
+//! - `truth`: what was seen, and the rules that it must keep.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
 //!   [`ledger`]: the totals of long runs.
 
