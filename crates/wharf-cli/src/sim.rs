@@ -17,6 +17,14 @@ use wharf_sim::{Changes, Scenario};
 use crate::figures::{Count, Span};
 use crate::{Outcome, StartFailure};
 
+/// A line on stdout; whether anyone reads it to its end makes no difference.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+
 /// Seeds that are run when nothing else is said.
 const SEEDS: u64 = 200;
 /// Lines of a failing case's trace that are shown, its last.
@@ -95,7 +103,7 @@ pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
     if arguments.trace {
         for seed in 0..campaign.seeds.min(SEEDS) {
             for line in wharf_sim::run(&campaign.case(arguments.from + seed), true).trace {
-                println!("{line}");
+                say!("{line}");
             }
         }
     }
@@ -104,7 +112,7 @@ pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
         campaign.run(|totals| progress.at(totals))
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&Report::of(&totals, failure.as_ref()))?);
+        say!("{}", serde_json::to_string(&Report::of(&totals, failure.as_ref()))?);
     } else {
         print_totals(&totals);
     }
@@ -189,7 +197,7 @@ fn virtual_to_real(totals: &Totals) -> f64 {
 
 fn print_totals(totals: &Totals) {
     let seconds = totals.real_time.as_secs_f64().max(1e-9);
-    println!(
+    say!(
         "{} seeds in {} ({:.1}/s), {} sessions, {} frames",
         Count(totals.seeds),
         Span(totals.real_time),
@@ -197,45 +205,43 @@ fn print_totals(totals: &Totals) {
         Count(totals.sessions),
         Count(totals.frames),
     );
-    println!(
+    say!(
         "{} operations posted, {} completions in {} batches, {} changes of thread",
         Count(totals.posts),
         Count(totals.completions),
         Count(totals.batches),
         Count(totals.switches),
     );
-    println!(
+    say!(
         "{:.1} hours of virtual time: {:.0} times as long as a run took",
         totals.virtual_time.as_secs_f64() / 3_600.0,
         virtual_to_real(totals),
     );
-    println!("\n{:<28} {:>14}", "fault", "times");
+    say!("\n{:<28} {:>14}", "fault", "times");
     for (fault, times) in Fault::ALL.iter().zip(&totals.fired) {
-        println!("{:<28} {:>14}", fault.name(), Count(*times));
+        say!("{:<28} {:>14}", fault.name(), Count(*times));
     }
 }
 
 /// What was broken, in the smallest case that is found.
 fn explain(failure: &Failure, commit: &str, arguments: &SimArguments) {
-    println!("\nBROKEN: {}", failure.violation);
-    println!("  seed    {}", failure.case.seed);
-    println!("  commit  {commit}");
-    println!("  again   {}", failure.case.command());
-    println!("making it smaller …");
+    say!("\nBROKEN: {}", failure.violation);
+    say!("  seed    {}", failure.case.seed);
+    say!("  commit  {commit}");
+    say!("  again   {}", failure.case.command());
+    say!("making it smaller …");
     let Shrunk { case, outcome, runs } =
         shrink(&failure.case, failure.violation.rule, arguments.shrink_minutes);
     let Some(violation) = outcome.violation else {
-        println!(
-            "  it was not broken again: the run is not the seed's alone, which is a fault too"
-        );
+        say!("  it was not broken again: the run is not the seed's alone, which is a fault too");
         return;
     };
-    println!("\nin {runs} runs: {violation}");
-    println!("  again   {}", case.command());
+    say!("\nin {runs} runs: {violation}");
+    say!("  again   {}", case.command());
     let trace = &outcome.trace;
-    println!("\nthe last {} of {} lines about it:", trace.len().min(TRACE_LINES), trace.len());
+    say!("\nthe last {} of {} lines about it:", trace.len().min(TRACE_LINES), trace.len());
     for line in &trace[trace.len().saturating_sub(TRACE_LINES)..] {
-        println!("{line}");
+        say!("{line}");
     }
 }
 
