@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Breaks the sessions and the framings in every small way that cargo-mutants knows, one at a time, and
+# sees whether the fast tests notice: the unit tests beside the code, and the fuzzer's corpora. What
+# survives is listed; docs/mutants.md says of each survivor why it may.
+#
+# In pieces, each of some minutes. A piece that has run for the sources as they are is not run again,
+# so the script can be stopped at any time and goes on where it was. cargo-mutants is installed where
+# it is missing. The work is done on a copy of the tree.
+#
+# usage: ci/mutants.sh            all pieces, then the sums
+#        ci/mutants.sh K          piece K (0 to PIECES - 1)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PIECES=${PIECES:-8}
+FILES=(--file 'crates/wharf/src/session/*.rs' --file 'crates/wharf/src/framing/*.rs')
+TESTS=(fuzzing:: session:: framing::)
+# A mutant that goes round for ever is noticed by this; all the tests take two seconds.
+TEST_SECONDS_MAX=30
+KILLED_PERCENT_MIN=95
+
+WORK=${CARGO_TARGET_DIR:-$PWD/target}/mutants
+export CARGO_TARGET_DIR=$WORK/target
+mkdir -p "$WORK"
+
+command -v cargo-mutants >/dev/null || cargo install cargo-mutants --locked
+
+sources() { cat Cargo.lock ci/mutants.sh $(git ls-files crates/wharf/src fuzz/corpus) | sha256sum; }
+
+piece() { # K
+    local output=$WORK/piece-$1
+    if [ "$(cat "$output/complete" 2>/dev/null)" = "$(sources)" ]; then return; fi
+    printf '\n== piece %d of %d\n' "$1" "$PIECES"
+    rm -rf "$output"
+    # 2: some survived. 3: some did not end. Both are results.
+    cargo mutants -p wharf "${FILES[@]}" --shard "$1/$PIECES" --output "$output" --no-shuffle \
+        --timeout "$TEST_SECONDS_MAX" --colors never -- --lib -- "${TESTS[@]}" ||
+        [ $? -eq 2 ] || [ $? -eq 3 ]
+    sources >"$output/complete"
+}
+
+if [ $# -gt 0 ]; then
+    piece "$1"
+    exit
+fi
+for ((k = 0; k < PIECES; k++)); do piece "$k"; done
+
+lines() { cat "$WORK"/piece-*/mutants.out/"$1".txt; }
+printf '\n== survivors\n'
+lines missed
+killed=$(($(lines caught | wc -l) + $(lines timeout | wc -l)))
+all=$((killed + $(lines missed | wc -l)))
+printf '\nmutants: %d of %d killed (%d of them by going round for ever), %d more did not compile\n' \
+    "$killed" "$all" "$(lines timeout | wc -l)" "$(lines unviable | wc -l)"
+[ $((100 * killed)) -ge $((KILLED_PERCENT_MIN * all)) ]
