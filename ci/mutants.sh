@@ -9,6 +9,8 @@
 #
 # usage: ci/mutants.sh            all pieces, then the sums
 #        ci/mutants.sh K          piece K (0 to PIECES - 1)
+#        ci/mutants.sh --again    only what survived, after tests were added; then the sums
+#        ci/mutants.sh --sums     the sums of what has run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,31 +27,51 @@ mkdir -p "$WORK"
 
 command -v cargo-mutants >/dev/null || cargo install cargo-mutants --locked
 
-sources() { cat Cargo.lock ci/mutants.sh $(git ls-files crates/wharf/src fuzz/corpus) | sha256sum; }
+sources() { git ls-files -z crates/wharf/src fuzz/corpus | xargs -0 sha256sum | sha256sum; }
 
-piece() { # K
-    local output=$WORK/piece-$1
-    if [ "$(cat "$output/complete" 2>/dev/null)" = "$(sources)" ]; then return; fi
-    printf '\n== piece %d of %d\n' "$1" "$PIECES"
-    rm -rf "$output"
+piece() { # K [ARGUMENT...]
+    local k=$1 output=$WORK/piece-$1 code=0
+    shift
+    printf '\n== piece %d of %d\n' "$k" "$PIECES"
+    cargo mutants -p wharf "${FILES[@]}" --shard "$k/$PIECES" --output "$output" --no-shuffle \
+        --timeout "$TEST_SECONDS_MAX" --colors never "$@" -- --lib -- "${TESTS[@]}" || code=$?
     # 2: some survived. 3: some did not end. Both are results.
-    cargo mutants -p wharf "${FILES[@]}" --shard "$1/$PIECES" --output "$output" --no-shuffle \
-        --timeout "$TEST_SECONDS_MAX" --colors never -- --lib -- "${TESTS[@]}" ||
-        [ $? -eq 2 ] || [ $? -eq 3 ]
+    case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac
+    for kind in caught timeout unviable; do
+        cat "$output/mutants.out/$kind.txt" >>"$output/$kind"
+    done
+    cp "$output/mutants.out/missed.txt" "$output/missed"
     sources >"$output/complete"
 }
 
-if [ $# -gt 0 ]; then
+whole_piece() { # K
+    local output=$WORK/piece-$1
+    if [ "$(cat "$output/complete" 2>/dev/null)" = "$(sources)" ]; then return; fi
+    rm -rf "$output"
     piece "$1"
-    exit
-fi
-for ((k = 0; k < PIECES; k++)); do piece "$k"; done
+}
 
-lines() { cat "$WORK"/piece-*/mutants.out/"$1".txt; }
-printf '\n== survivors\n'
-lines missed
-killed=$(($(lines caught | wc -l) + $(lines timeout | wc -l)))
-all=$((killed + $(lines missed | wc -l)))
-printf '\nmutants: %d of %d killed (%d of them by going round for ever), %d more did not compile\n' \
-    "$killed" "$all" "$(lines timeout | wc -l)" "$(lines unviable | wc -l)"
-[ $((100 * killed)) -ge $((KILLED_PERCENT_MIN * all)) ]
+sums() {
+    lines() { sort -u "$WORK"/piece-*/"$1"; }
+    local killed all
+    killed=$(sort -u "$WORK"/piece-*/{caught,timeout} | wc -l)
+    all=$((killed + $(lines missed | wc -l)))
+    printf '\n== survivors\n'
+    lines missed
+    printf '\nmutants: %d of %d killed, %d of them by going round for ever; %d more do not compile\n' \
+        "$killed" "$all" "$(lines timeout | wc -l)" "$(lines unviable | wc -l)"
+    [ $((100 * killed)) -ge $((KILLED_PERCENT_MIN * all)) ]
+}
+
+case ${1-} in
+--sums) sums ;;
+--again)
+    for ((k = 0; k < PIECES; k++)); do piece "$k" --iterate; done
+    sums
+    ;;
+?*) whole_piece "$1" ;;
+*)
+    for ((k = 0; k < PIECES; k++)); do whole_piece "$k"; done
+    sums
+    ;;
+esac

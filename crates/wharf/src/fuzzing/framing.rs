@@ -6,9 +6,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
-use crate::framing::{
-    Cut, Endianness, Framing, FramingError, LengthPrefix, LengthWidth, RAW_FRAME_BYTES_MAX,
-};
+use crate::framing::{Cut, Endianness, Framing, FramingError, LengthPrefix, LengthWidth};
 use crate::session::ReceiveQueue;
 
 #[derive(Debug, Arbitrary)]
@@ -122,7 +120,7 @@ impl Reference {
         let Reference::Length { header_bytes, little, counted, max } = *self else {
             return match bytes.len() {
                 0 => Cut::More { bytes_min: 1 },
-                len => Cut::Frame { header_bytes: 0, frame_bytes: len.min(RAW_FRAME_BYTES_MAX) },
+                len => Cut::Frame { header_bytes: 0, frame_bytes: len.min(65_536) },
             };
         };
         if bytes.len() < header_bytes {
