@@ -21,9 +21,9 @@ pub(super) enum SendStep {
     },
     /// The send that is outstanding was refused.
     PutBack,
-    /// It has completed: no more than so many bytes have left.
+    /// It has completed: all of it has left, or no more than so many bytes.
     Sent {
-        count: u32,
+        bytes_max: Option<u16>,
         now: u64,
     },
     Pause {
@@ -91,9 +91,9 @@ impl Sending {
                 let Some(batch) = self.outstanding.take() else { return };
                 queue.put_back(batch);
             }
-            SendStep::Sent { count, now } => {
+            SendStep::Sent { bytes_max, now } => {
                 if let Some(batch) = self.outstanding.take() {
-                    self.complete(batch, count as usize, now, serial, closing, queue, pool);
+                    self.complete(batch, bytes_max, now, serial, closing, queue, pool);
                 }
             }
             SendStep::Pause { mark, resume_mark } => {
@@ -152,7 +152,7 @@ impl Sending {
     fn complete(
         &mut self,
         mut batch: Box<SendBatch>,
-        count: usize,
+        bytes_max: Option<u16>,
         now: u64,
         serial: u64,
         closing: bool,
@@ -161,7 +161,7 @@ impl Sending {
     ) {
         let bytes = unsent(&batch);
         assert_eq!(bytes, bytes_from(serial, self.sent, bytes.len()), "in order, each once");
-        let count = count % (bytes.len() + 1);
+        let count = bytes_max.map_or(bytes.len(), |most| bytes.len().min(most.into()));
         batch.advance(count);
         let sent = queue.sent(batch, count, now);
 
