@@ -22,7 +22,7 @@ TEST_SECONDS_MAX=30
 KILLED_PERCENT_MIN=95
 
 WORK=${CARGO_TARGET_DIR:-$PWD/target}/mutants
-export CARGO_TARGET_DIR=$WORK/target
+export CARGO_TARGET_DIR=$WORK/target CARGO_PROFILE_DEV_DEBUG=0
 mkdir -p "$WORK"
 
 command -v cargo-mutants >/dev/null || cargo install cargo-mutants --locked
@@ -34,7 +34,8 @@ piece() { # K [ARGUMENT...]
     shift
     printf '\n== piece %d of %d\n' "$k" "$PIECES"
     cargo mutants -p wharf "${FILES[@]}" --shard "$k/$PIECES" --output "$output" --no-shuffle \
-        --timeout "$TEST_SECONDS_MAX" --colors never "$@" -- --lib -- "${TESTS[@]}" || code=$?
+        --timeout "$TEST_SECONDS_MAX" --colors never --cargo-arg=--lib "$@" -- -- "${TESTS[@]}" ||
+        code=$?
     # 2: some survived. 3: some did not end. Both are results.
     case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac
     for kind in caught timeout unviable; do

@@ -160,7 +160,7 @@ impl Sending {
         pool: &BatchPool,
     ) {
         let bytes = unsent(&batch);
-        assert_eq!(bytes, bytes_from(serial, self.sent, bytes.len()), "in order, each once");
+        assert!(bytes == bytes_from(serial, self.sent, bytes.len()), "in order, each once");
         let count = bytes_max.map_or(bytes.len(), |most| bytes.len().min(most.into()));
         batch.advance(count);
         let sent = queue.sent(batch, count, now);
@@ -198,7 +198,7 @@ impl Sending {
             rest.extend(unsent(&batch));
             pool.give_back(batch);
         }
-        assert_eq!(rest, bytes_from(serial, self.sent, self.queued_bytes()));
+        assert!(rest == bytes_from(serial, self.sent, self.queued_bytes()));
         Sending::default().check(queue);
     }
 }
