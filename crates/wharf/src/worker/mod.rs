@@ -32,6 +32,9 @@ mod refused_posts;
 mod session;
 #[cfg(test)]
 mod shared_port;
+#[cfg(unix)]
+#[cfg(test)]
+mod told_to_end;
 
 use std::cell::RefCell;
 use std::io;
@@ -153,11 +156,13 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.port.wait(timeout, &mut self.floor)?;
         let now = self.floor.now();
 
+        share.mailbox.take(mails);
+        // After the mail was taken: whoever asks for the end says so before it posts, so the turn that
+        // takes that mail knows it as well. Another turn there may never be, with nothing to wait for.
         if self.floor.drain.is_none() && self.floor.engine.is_ending() {
             let live = self.floor.stats.live;
             self.floor.drain = Some(DrainReport { live, ..DrainReport::default() });
         }
-        share.mailbox.take(mails);
         for mail in mails.drain(..) {
             self.mail(mail);
         }
