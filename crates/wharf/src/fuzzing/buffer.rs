@@ -108,7 +108,7 @@ impl Run {
             }
             Step::Send { slices, count } => self.send(usize::from(slices % 65), count as usize),
             Step::Renew => {
-                let batch = std::mem::replace(&mut self.batch, Box::default());
+                let batch = std::mem::take(&mut self.batch);
                 self.pool.give_back(batch);
                 self.batch = self.pool.take();
                 self.queued.clear();

@@ -127,9 +127,9 @@ impl Reference {
             return Cut::More { bytes_min: header_bytes };
         }
         let mut length = 0u128;
-        for place in 0..header_bytes {
+        for (place, byte) in bytes[..header_bytes].iter().enumerate() {
             let power = if little { place } else { header_bytes - 1 - place };
-            length += u128::from(bytes[place]) << (8 * power);
+            length += u128::from(*byte) << (8 * power);
         }
         if length < counted {
             let (length, min) = (length as u64, counted as u64);
