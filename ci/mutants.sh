@@ -30,28 +30,38 @@ command -v cargo-mutants >/dev/null || cargo install cargo-mutants --locked
 
 sources() { git ls-files -z crates/wharf/src fuzz/corpus | xargs -0 sha256sum | sha256sum; }
 
-piece() { # K [ARGUMENT...]
-    local k=$1 output=$WORK/piece-$1 code=0 tested
+# mutants OUTPUT ARGUMENT...: tests what the arguments select, and puts the results into OUTPUT.
+mutants() {
+    local output=$1 code=0
     shift
-    tested=$(sources)
-    printf '\n== piece %d of %d\n' "$k" "$PIECES"
-    cargo mutants -p wharf "${FILES[@]}" --shard "$k/$PIECES" --output "$output" --no-shuffle \
-        --timeout "$TEST_SECONDS_MAX" --colors never --cargo-arg=--lib "$@" -- -- "${TESTS[@]}" ||
-        code=$?
+    rm -rf "$output"
+    cargo mutants -p wharf "${FILES[@]}" --output "$output" --no-shuffle --colors never \
+        --timeout "$TEST_SECONDS_MAX" --cargo-arg=--lib "$@" -- -- "${TESTS[@]}" || code=$?
     # 2: some survived. 3: some did not end. Both are results.
     case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac
-    for kind in caught timeout unviable; do
-        cat "$output/mutants.out/$kind.txt" >>"$output/$kind"
+    for kind in caught timeout unviable missed; do
+        cp "$output/mutants.out/$kind.txt" "$output/$kind"
     done
-    cp "$output/mutants.out/missed.txt" "$output/missed"
+}
+
+piece() { # K
+    local output=$WORK/piece-$1 tested
+    tested=$(sources)
+    if [ "$(cat "$output/complete" 2>/dev/null)" = "$tested" ]; then return; fi
+    printf '\n== piece %d of %d\n' "$1" "$PIECES"
+    mutants "$output" --shard "$1/$PIECES"
     printf '%s\n' "$tested" >"$output/complete"
 }
 
-whole_piece() { # K
-    local output=$WORK/piece-$1
-    if [ "$(cat "$output/complete" 2>/dev/null)" = "$(sources)" ]; then return; fi
-    rm -rf "$output"
-    piece "$1"
+# What survived or did not end, by name: FILE:LINE:COLUMN: WHAT.
+again() {
+    local names=() name
+    while read -r name; do
+        names+=(--re "^$(sed 's/[][\\.*^$+?(){}|]/\\&/g' <<<"$name")\$")
+    done < <(cat "$WORK"/piece-*/{missed,timeout} | sort -u)
+    if [ ${#names[@]} -eq 0 ]; then return; fi
+    mutants "$WORK/piece-again" "${names[@]}"
+    for output in "$WORK"/piece-[0-9]*; do : >"$output/missed" && : >"$output/timeout"; done
 }
 
 sums() {
@@ -69,12 +79,13 @@ sums() {
 case ${1-} in
 --sums) sums ;;
 --again)
-    for ((k = 0; k < PIECES; k++)); do piece "$k" --iterate; done
+    again
     sums
     ;;
-?*) whole_piece "$1" ;;
+?*) piece "$1" ;;
 *)
-    for ((k = 0; k < PIECES; k++)); do whole_piece "$k"; done
+    rm -rf "$WORK/piece-again"
+    for ((k = 0; k < PIECES; k++)); do piece "$k"; done
     sums
     ;;
 esac
