@@ -44,6 +44,9 @@ mod engine;
 mod error;
 mod events;
 mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod handler;
 #[cfg(all(test, any(loom, shuttle)))]

@@ -377,7 +377,8 @@ mod tests {
     #[test]
     fn advancing_with_nothing_due_touches_none_of_many_timers() {
         let mut wheel = TimingWheel::new();
-        for key in 0..100_000u64 {
+        let timers = if cfg!(miri) { 300 } else { 100_000 };
+        for key in 0..timers {
             wheel.insert(at_ms(60_000 + key * 7), key);
         }
         let links = |wheel: &TimingWheel<u64>| -> Vec<_> {
@@ -395,23 +396,24 @@ mod tests {
             assert_eq!(wheel.next_deadline(), Some(quiet_until));
         }
         println!(
-            "100,000 timers, none due: {:?} for each of {ticks} ticks",
+            "{timers} timers, none due: {:?} for each of {ticks} ticks",
             started.elapsed() / ticks
         );
         assert_eq!(links(&wheel), before);
-        assert_eq!(fired_at(&mut wheel, now.after(HOUR)).len(), 100_000);
+        assert_eq!(fired_at(&mut wheel, now.after(HOUR)).len(), timers as usize);
     }
 
     /// Inserts, cancels and steps of every size, against a map that holds the same timers. Every
     /// other step goes to just where the wheel asks to be called.
     #[test]
     fn the_wheel_fires_what_a_plain_map_of_deadlines_would() {
-        for seed in 1..=20 {
+        let (seeds, steps) = if cfg!(miri) { (1, 200) } else { (20, 5_000) };
+        for seed in 1..=seeds {
             let mut random = xorshift(seed * 0x9E37_79B9_7F4A);
             let mut wheel = TimingWheel::new();
             let mut model = BTreeMap::new();
             let mut now = Moment::default();
-            for key in 0..5_000u64 {
+            for key in 0..steps {
                 let bits = 1 + random(61);
                 let nanos = random(1 << bits);
                 let deadline = Moment::at(
@@ -451,7 +453,10 @@ mod tests {
                 }
                 assert_eq!(wheel.len(), model.len());
             }
-            assert!(now.since_start() > HOUR && model.len() < 4_000, "the test went somewhere");
+            assert!(
+                now.since_start() > HOUR && (model.len() as u64) < steps * 4 / 5,
+                "the test went somewhere"
+            );
             wheel.advance(now.after(200 * YEAR), &mut Vec::new());
             assert_eq!((wheel.len(), wheel.next_deadline()), (0, None));
         }

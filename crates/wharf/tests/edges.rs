@@ -159,10 +159,11 @@ on_every_backend! {
         let began = Instant::now();
         std::thread::scope(|scope| {
             let _over = SetOnDrop(&over);
+            // Before the first word, which would be delivered.
+            assert!(harness.handle.close(id, Close::Drain));
             scope.spawn(|| while !over.load(Ordering::Relaxed) {
                 let _ = (&peer).write(b"bla");
             });
-            assert!(harness.handle.close(id, Close::Drain));
             assert_eq!(harness.log.closed(id), CloseReason::Local);
             over.store(true, Ordering::Relaxed);
         });

@@ -87,8 +87,10 @@ on_every_backend! {
     }
 
     fn a_peer_to_which_nothing_leaves_any_more_has_stalled(backend) {
+        // Long enough for the reader to be scheduled, short enough for it to take longer over all.
+        let stall = SHORT * 3;
         let options = Options {
-            send_stall_timeout: Some(SHORT),
+            send_stall_timeout: Some(stall),
             send_queue_bytes_max: 64 << 20,
             ..pausing()
         };
@@ -96,20 +98,19 @@ on_every_backend! {
         let (reader, reader_id) = harness.connect_known();
         let (stalled, id) = harness.connect_known();
         let began = Instant::now();
-        // More than the kernel takes for a peer that does not read.
-        let frame = vec![7; 1 << 20];
-        for _ in 0..32 {
-            harness.handle.send(id, &frame).unwrap();
-            harness.handle.send(reader_id, &frame).unwrap();
-        }
+        // More than the kernel takes for a peer that does not read. At once: where queueing is slow,
+        // many frames would take longer than the first of them may wait.
+        let frame = vec![7; 32 << 20];
+        harness.handle.send(id, &frame).unwrap();
+        harness.handle.send(reader_id, &frame).unwrap();
         // A slow reader is no stalled one, however long it takes over all.
         let mut count = 0;
         while count < 32 << 20 {
             count += read(&reader, 1 << 20).len();
-            std::thread::sleep(SHORT / 15);
+            std::thread::sleep(SHORT / 8);
         }
         assert_eq!(harness.log.closed(id), CloseReason::SendStallTimeout);
-        assert!(began.elapsed() >= SHORT);
+        assert!(began.elapsed() >= stall);
         assert_eq!(harness.log.record(reader_id).closed, None);
         assert_eq!(harness.handle.send(id, "late"), Err(SendError::Gone("late")));
         drop(stalled);

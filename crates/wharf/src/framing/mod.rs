@@ -107,6 +107,8 @@ mod tests {
         assert_eq!(framing.wire_frame_bytes_max(), None);
         assert_eq!(framing.cut(b"abc"), Cut::Frame { header_bytes: 0, frame_bytes: 3 });
         assert_eq!(framing.cut(b""), Cut::More { bytes_min: 1 });
+        let largest = Cut::Frame { header_bytes: 0, frame_bytes: 65_536 };
+        assert_eq!(framing.cut(&[0; 65_537]), largest, "the rest is another frame");
         let mut header = [7; 8];
         assert_eq!(framing.encode_header(usize::MAX, &mut header), Ok(0));
         assert_eq!(header, [7; 8]);

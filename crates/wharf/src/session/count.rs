@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "references are leaking")]
+    fn references_that_leak_are_caught_long_before_they_reach_the_bits_above() {
+        let count = IoCount::default();
+        let generation = count.begin();
+        count.0.fetch_add((1 << 22) - 3, Ordering::Relaxed); // as so many would
+        assert!(count.refer(generation), "it is not too many yet");
+        count.refer(generation);
+    }
+
+    #[test]
     #[should_panic(expected = "released while held")]
     fn releasing_what_is_held_is_caught() {
         let count = IoCount::default();

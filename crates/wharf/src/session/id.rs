@@ -95,6 +95,9 @@ mod tests {
             assert_eq!((id.index(), id.generation()), (index, generation));
         }
         assert_eq!(size_of::<SessionId>(), 8);
+        let last = "16777215.1099511627774".parse().unwrap();
+        assert_eq!(SessionId::new((1 << 24) - 1, SessionId::GENERATION_MAX), last);
+        assert_eq!(format!("{last:?}"), "SessionId(16777215.1099511627774)");
     }
 
     #[test]

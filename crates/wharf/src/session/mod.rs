@@ -19,6 +19,8 @@ pub(crate) use half::Cell as HalfCell;
 pub(crate) use half::{Asked, HalfInHand, HalfTable};
 pub use id::{ParseSessionIdError, SessionId};
 pub(crate) use receive_queue::ReceiveQueue;
+#[cfg(any(test, fuzzing))]
+pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};
 pub(crate) use slot::Slot;
 pub(crate) use table::{Reference, SessionTable};

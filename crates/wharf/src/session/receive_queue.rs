@@ -111,6 +111,16 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_with_room_is_lent_as_it_is_without_a_copy() {
+        let mut queue = ReceiveQueue::default();
+        queue.append(b"abc");
+        let waits_at = queue.contents().as_ptr();
+        let ring = queue.lend(CAPACITY_MIN - 3);
+        assert_eq!(ring.filled_segments()[0].as_ptr(), waits_at);
+        assert_eq!(ring.free(), CAPACITY_MIN - 3);
+    }
+
+    #[test]
     fn it_holds_memory_only_while_bytes_wait() {
         let mut queue = ReceiveQueue::default();
         assert!(queue.is_empty());

@@ -142,6 +142,7 @@ mod tests {
     #[test]
     fn it_holds_sessions_max_and_no_more_and_no_id_returns() {
         let table = SessionTable::new(3);
+        assert_eq!(table.sessions_max(), 3);
         let mut seen = HashSet::new();
         for _ in 0..50 {
             let ids: Vec<_> = (0..3).map(|_| table.insert(0).unwrap()).collect();
@@ -205,6 +206,37 @@ mod tests {
             assert!(table.insert(0).is_none(), "and is one session less");
             end(&table, id);
         }
+    }
+
+    #[test]
+    fn a_table_grows_to_no_more_than_twice_what_was_live_and_a_retired_slot_is_not_live() {
+        let table = SessionTable::new(100);
+        end(&table, table.insert(0).unwrap());
+        table.slots.get(0).unwrap().count.set_generation(SessionId::GENERATION_MAX);
+        let last = table.insert(0).unwrap();
+        assert_eq!(last.generation(), SessionId::GENERATION_MAX);
+        end(&table, last);
+        for _ in 0..3 {
+            let alone = table.insert(0).unwrap();
+            assert_eq!(alone.index(), 1, "the first beside the retired one, over and over");
+            end(&table, alone);
+        }
+        for _ in 0..10 {
+            let ids = [(); 5].map(|()| table.insert(0).unwrap());
+            for id in ids {
+                assert!((1..=10).contains(&id.index()), "{id}");
+                end(&table, id);
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "was not ended")]
+    fn a_reference_that_is_merely_dropped_is_caught() {
+        let table = SessionTable::new(1);
+        let id = table.insert(0).unwrap();
+        drop(table.look_up(id));
     }
 
     #[test]

@@ -32,6 +32,9 @@ mod refused_posts;
 mod session;
 #[cfg(test)]
 mod shared_port;
+#[cfg(unix)]
+#[cfg(test)]
+mod told_to_end;
 pub(crate) mod turns;
 
 use std::cell::RefCell;

@@ -403,8 +403,10 @@ impl Running {
     pub(crate) fn wait(mut self) {
         let server = self.0.take().unwrap();
         let (ended, has_ended) = mpsc::channel();
-        std::thread::spawn(move || ended.send(server.wait()));
+        let waiter = std::thread::spawn(move || ended.send(server.wait()));
         has_ended.recv_timeout(BOUND).expect("the server ends").unwrap();
+        // Else the process could end before it, and what is left of it would look like a leak.
+        waiter.join().unwrap().unwrap();
     }
 }
 

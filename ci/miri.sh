@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The parts that know no operating system under Miri, which judges every access to memory, and every
+# ordering of the atomics that it tries. It knows no io_uring and no epoll: for the ports there is
+# ci/sanitizers.sh.
+#
+# What is missing (nightly with miri and rust-src) is installed. Tests that would take minutes here
+# do less of the same when `cfg!(miri)`.
+#
+# usage: ci/miri.sh [--full]
+#   --full: also the tests of what threads share with many seeds, each another interleaving, and the
+#   fuzzer's corpora
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Paths of tests. The simulated port's belong here as well: `port::simulated::`.
+PARTS=(session:: framing:: buffer:: timer:: chunks::)
+# Whose steps several threads take at the same time.
+SHARED=(session::half:: session::table:: session::count::)
+SEEDS=${SEEDS:-64}
+
+case ${1-} in
+'' | --full) ;;
+*) echo "usage: ci/miri.sh [--full]" >&2 && exit 2 ;;
+esac
+
+rustup +nightly component list --installed 2>/dev/null | grep -q '^miri' ||
+    rustup toolchain install nightly --profile minimal --component miri --component rust-src
+
+# miri FLAGS ARGUMENT...
+miri() {
+    local flags=$1
+    shift
+    MIRIFLAGS=$flags cargo +nightly miri test -p wharf --lib -- "$@"
+}
+
+started=$SECONDS
+miri "-Zmiri-strict-provenance" "${PARTS[@]}"
+if [ "${1-}" = --full ]; then
+    miri "-Zmiri-strict-provenance -Zmiri-many-seeds=0..$SEEDS" "${SHARED[@]}"
+    miri "-Zmiri-tree-borrows" "${PARTS[@]}"
+    # It reads files.
+    miri "-Zmiri-strict-provenance -Zmiri-disable-isolation" fuzzing::
+fi
+printf 'miri: %d s\n' $((SECONDS - started))

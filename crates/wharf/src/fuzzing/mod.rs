@@ -1,0 +1,81 @@
+//! What the fuzzer drives: the parts that know no socket, each beside a plain model of itself.
+//!
+//! A body takes the fuzzer's bytes, reads them as steps, takes each step on the production type and
+//! on the model, and panics where they differ. It stands here because those types are the crate's
+//! own; `fuzz/` only hands the bytes over. What the fuzzer found worth keeping is in `fuzz/corpus/`,
+//! and the tests below replay all of it, so a plain `cargo test` walks the same ways.
+
+mod buffer;
+mod framing;
+mod session;
+mod timer;
+
+use std::io::IoSlice;
+
+pub use buffer::buffer;
+pub use framing::framing;
+pub use session::session;
+pub use timer::timer;
+
+/// The byte at a place of a stream: long runs of it lie nowhere else in the same stream, nor in
+/// another's, so bytes that were lost, doubled or exchanged are seen.
+fn byte_at(stream: u64, place: u64) -> u8 {
+    let mixed = (stream << 40 ^ place).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 56) as u8
+}
+
+/// So many bytes of a stream.
+fn bytes_from(stream: u64, place: u64, count: usize) -> Vec<u8> {
+    (place..place + count as u64).map(|place| byte_at(stream, place)).collect()
+}
+
+/// What was gathered to be sent, in one piece.
+fn joined(slices: &[IoSlice<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for slice in slices {
+        bytes.extend_from_slice(slice);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Reads every file of a corpus to the target that it belongs to.
+    fn replay(name: &str, target: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+        let mut files: Vec<_> = fs::read_dir(&corpus)
+            .unwrap_or_else(|error| panic!("{}: {error}", corpus.display()))
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        assert!(!files.is_empty(), "the corpus is empty");
+        // Some hundred times slower, and it is the kinds of steps that matter there.
+        for file in files.iter().step_by(if cfg!(miri) { 16 } else { 1 }) {
+            println!("{}", file.display()); // Shown if it fails.
+            target(&fs::read(file).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_corpus_of_framing_holds() {
+        replay("framing", super::framing);
+    }
+
+    #[test]
+    fn the_corpus_of_session_holds() {
+        replay("session", super::session);
+    }
+
+    #[test]
+    fn the_corpus_of_timer_holds() {
+        replay("timer", super::timer);
+    }
+
+    #[test]
+    fn the_corpus_of_buffer_holds() {
+        replay("buffer", super::buffer);
+    }
+}
