@@ -12,8 +12,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Paths of tests. The simulated port's belong here as well: `port::simulated::`.
-PARTS=(session:: framing:: buffer:: timer:: chunks::)
+# Paths of tests. The simulated port's own are all there is of ports here.
+PARTS=(session:: framing:: buffer:: timer:: chunks:: port::simulated::tests::)
 # Whose steps several threads take at the same time.
 SHARED=(session::half:: session::table:: session::count::)
 SEEDS=${SEEDS:-64}
@@ -30,7 +30,7 @@ rustup +nightly component list --installed 2>/dev/null | grep -q '^miri' ||
 miri() {
     local flags=$1
     shift
-    MIRIFLAGS=$flags cargo +nightly miri test -p wharf --lib -- "$@"
+    MIRIFLAGS=$flags cargo +nightly miri test -p wharf --features simulation --lib -- "$@"
 }
 
 started=$SECONDS
