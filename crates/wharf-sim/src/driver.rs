@@ -52,6 +52,14 @@ const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 /// By now a server that was told to end has ended: twice the longest jump of the clock.
 const END_PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
+/// What the thread that waits for the end of the server does first.
+enum HowToEnd {
+    Drain(Duration),
+    Stop,
+    /// Nothing: it was told to end already.
+    Wait,
+}
+
 /// What the end of a server gives: the report, if it was drained, and how its workers ended.
 type End = (Option<DrainReport>, Result<(), Error>);
 
@@ -561,18 +569,27 @@ impl<'a> Driver<'a> {
     fn end(&mut self) {
         self.truth.lock().senders_end = true;
         self.truth.lock().ending = true;
-        for _ in 0..self.below(4) {
+        let crowd = if self.plan.ends_early { 12 } else { 4 };
+        for _ in 0..self.below(crowd) {
             self.new_peer(); // who arrives together with the end
         }
-        let deadline = match self.below(3) {
-            0 => Some(Duration::from_millis(self.random.rand_range(1..20_000))),
+        if self.plan.ends_early {
+            // Some are accepted by now, and on their way to their workers.
+            let magnitude = self.below(21);
+            self.let_pass(Duration::from_nanos(1 << magnitude));
+        }
+        let how = match self.below(3) {
+            0 => {
+                let deadline = Duration::from_millis(self.random.rand_range(1..20_000));
+                HowToEnd::Drain(deadline)
+            }
             1 => {
                 self.handle.stop();
-                None
+                HowToEnd::Wait
             }
-            _ => None,
+            _ => HowToEnd::Stop,
         };
-        let Some((report, result)) = self.await_end(deadline) else { return };
+        let Some((report, result)) = self.await_end(how) else { return };
         if let Some(report) = report {
             let parts = report.flushed + report.cut_off + report.ended;
             if report.live != parts && !self.has_failed() {
@@ -592,13 +609,20 @@ impl<'a> Driver<'a> {
 
     /// Drains or stops the server, and waits until it has ended: on a thread of its own, so that one
     /// that never ends is seen. `None`: it did not.
-    fn await_end(&mut self, deadline: Option<Duration>) -> Option<End> {
+    fn await_end(&mut self, how: HowToEnd) -> Option<End> {
         let (server, handle) = (self.server.take()?, self.handle.clone());
         let end = Arc::new(Mutex::new(None));
         let ended = end.clone();
         let body = move || {
-            let report = deadline.map(|deadline| handle.drain(deadline));
-            handle.stop();
+            // Asked for once: what one request misses a second would make good.
+            let report = match how {
+                HowToEnd::Drain(deadline) => Some(handle.drain(deadline)),
+                HowToEnd::Stop => {
+                    handle.stop();
+                    None
+                }
+                HowToEnd::Wait => None,
+            };
             let result = server.wait();
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((report, result));
         };

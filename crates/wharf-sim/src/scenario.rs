@@ -194,7 +194,15 @@ impl Case {
             Scenario::Calm => Faults::none(),
             // Waiting for what happens every half minute would make each of these happen at once.
             Scenario::Idle => Faults::all().without(Fault::PortFails).swarm(self.seed),
-            Scenario::Ends => Faults::all().with(Fault::PortFails, 200_000).swarm(self.seed),
+            Scenario::Ends => {
+                let faults = Faults::all().with(Fault::PortFails, 200_000);
+                faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
+            }
+            // Closes by other threads, while workers stand still in the midst of what they do.
+            Scenario::Push | Scenario::Slow => {
+                let faults = Faults::all().with(Fault::LocalClose, 8);
+                faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
+            }
             _ => Faults::all().swarm(self.seed),
         };
         for fault in &self.without {
