@@ -120,7 +120,17 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
+    /// Begins the report when the end of all sessions has begun.
+    pub(super) fn look_for_the_end(&mut self) {
+        if self.drain.is_none() && self.engine.is_ending() {
+            let live = self.stats.live;
+            self.drain = Some(DrainReport { live, ..DrainReport::default() });
+        }
+    }
+
     fn count_closed(&mut self, reason: CloseReason, queued_bytes: usize) {
+        // Another worker of the port may have begun the end in the middle of this turn.
+        self.look_for_the_end();
         self.stats.live = self.stats.live.wrapping_sub(1); // opened by another worker, perhaps
         self.stats.count_closed(reason);
         if let Some(report) = &mut self.drain {

@@ -165,10 +165,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         share.mailbox.take(mails);
         // Asked when the mail has been taken, so that who has the mail of the end knows of the end: it
         // may be all that is left, and nothing would wake a worker that then slept.
-        if self.floor.drain.is_none() && self.floor.engine.is_ending() {
-            let live = self.floor.stats.live;
-            self.floor.drain = Some(DrainReport { live, ..DrainReport::default() });
-        }
+        self.floor.look_for_the_end();
         for mail in mails.drain(..) {
             self.mail(mail);
         }
