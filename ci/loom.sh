@@ -3,7 +3,7 @@
 # their executions: three threads, every value that the memory model lets a thread see, and every order
 # of their steps with at most so many preemptions (switches away from a thread that could have gone on).
 #
-#   ci/loom.sh          3 preemptions
+#   ci/loom.sh          3 preemptions (2 on every change)
 #   ci/loom.sh --full   4 preemptions; 5 or any number in those that are small enough
 #
 # One model with another bound: LOOM_MAX_PREEMPTIONS=5 ci/loom.sh count::two
