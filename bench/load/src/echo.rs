@@ -78,7 +78,12 @@ impl Echo {
     fn add(&mut self, session: usize) {
         assert_eq!(session, self.streams.len(), "sessions that echo come first");
         let pattern = Pattern::of_session(self.run_seed, session as u64);
-        self.streams.push(Stream { pattern, sent_bytes: 0, received_bytes: 0, sent_ns: VecDeque::new() });
+        self.streams.push(Stream {
+            pattern,
+            sent_bytes: 0,
+            received_bytes: 0,
+            sent_ns: VecDeque::new(),
+        });
     }
 
     /// From now on each session keeps so many messages on their way.

@@ -31,8 +31,10 @@ pub(crate) struct Server {
     lent: usize,
     spare: Vec<Box<Gathered>>,
     arguments: Arguments,
-    /// Slots by the index that a session said in its hello.
+    /// The slots of those who have said hello.
     members: Vec<usize>,
+    /// For `send-by-id`: slots by the index that a session said in its hello.
+    slots: Vec<usize>,
     mailbox: Arc<Mailbox>,
     letters: Vec<Letter>,
     wake_word: Box<u64>,
@@ -48,6 +50,7 @@ impl Server {
             noted: Vec::new(),
             lent: 0,
             spare: Vec::new(),
+            slots: vec![0; arguments.sessions],
             arguments,
             members: Vec::new(),
             mailbox: Arc::new(Mailbox::new()?),
@@ -172,13 +175,13 @@ impl Server {
         if self.arguments.workload == Workload::Broadcast {
             return self.members.push(slot);
         }
-        // The sessions come one after the other, each with the next index.
-        if index == self.members.len() {
-            self.members.push(slot);
-        }
+        // Completions of several sessions come in any order.
+        let Some(place) = self.slots.get_mut(index) else { return };
+        *place = slot;
+        self.members.push(slot);
         if self.members.len() == self.arguments.sessions {
             for sender in 0..self.arguments.senders {
-                let (arguments, slots) = (self.arguments.clone(), self.members.clone());
+                let (arguments, slots) = (self.arguments.clone(), self.slots.clone());
                 let mailbox = Arc::clone(&self.mailbox);
                 thread::spawn(move || {
                     run_sender(&arguments, sender as u32, |index, frame| {

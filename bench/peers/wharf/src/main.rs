@@ -16,16 +16,19 @@ fn main() -> wharf::Result<()> {
     match arguments.workload {
         Workload::Echo => serve(&arguments, Framing::raw(), Options::default(), echo::Echo),
         Workload::Broadcast => {
-            let framing = Framing::length_prefixed(LengthPrefix::default());
-            serve(&arguments, framing, Options::default(), sessions::Broadcast::default())
+            serve(&arguments, framing(), Options::default(), sessions::Broadcast::default())
         }
         Workload::SendById => {
-            let framing = Framing::length_prefixed(LengthPrefix::default());
             let options =
                 Options { send_queue_bytes_max: SENDER_QUEUE_BYTES, ..Options::default() };
-            serve(&arguments, framing, options, sessions::SendById::new(arguments.clone()))
+            serve(&arguments, framing(), options, sessions::SendById::new(arguments.clone()))
         }
     }
+}
+
+/// Frames of 4 KiB at most: a send queue must hold two of the largest.
+fn framing() -> Framing {
+    Framing::length_prefixed(LengthPrefix { frame_bytes_max: 4096, ..LengthPrefix::default() })
 }
 
 fn serve(
