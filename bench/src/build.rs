@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Failure;
-use crate::peers::{Build, Peer};
+use crate::peers::{self, Build, Peer};
+
+/// The load's package and binary.
+pub(crate) const LOAD: &str = "load";
 
 pub(crate) struct Built {
     pub(crate) peers: Vec<&'static Peer>,
@@ -18,12 +21,16 @@ pub(crate) struct Built {
 impl Built {
     pub(crate) fn all(home: &Path, peers: &[&'static Peer]) -> Result<Built, Failure> {
         let binaries = env::current_exe()?.parent().ok_or("no folder of binaries")?.to_owned();
-        let mut packages: Vec<&str> = peers.iter().filter_map(|peer| package(peer)).collect();
+        // Always the same packages together, whoever is asked for, since what they share is built
+        // with the features that all of them want. If it fails, one by one, to see whose fault it is.
+        let mut packages: Vec<&str> = peers::ALL.iter().filter_map(package).collect();
+        packages.push(LOAD);
         packages.sort_unstable();
         packages.dedup();
-        cargo(home, &["load"])?;
-        // All at once; if that fails, one by one, to see whose fault it is.
-        let together = packages.is_empty() || cargo(home, &packages).is_ok();
+        let together = cargo(home, &packages).is_ok();
+        if !together {
+            cargo(home, &[LOAD])?;
+        }
         let mut built = Built { peers: Vec::new(), left_out: Vec::new(), binaries };
         for peer in peers {
             let result = match &peer.build {

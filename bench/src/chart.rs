@@ -57,7 +57,7 @@ pub(crate) fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
             area.draw(&PathElement::new([(end, middle - 4), (end, middle + 4)], INK))?;
         }
         let ratio =
-            it.ratio_to_wharf.map_or(String::new(), |it| format!("  {:.2} x wharf", it.median));
+            it.ratio_to_wharf.map_or(String::new(), |it| format!(" ({:.2} x wharf)", it.median));
         let figure = format!("{}{ratio}", rounded(it.figure.median));
         let place = across(it.figure.median.max(it.figure.quartile_3)) + 8;
         text(&figure, (place, middle), 14, INK, HPos::Left)?;

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
-use crate::build::Built;
+use crate::build::{Built, LOAD};
 use crate::peers::Peer;
 use crate::workloads::{Measure, Workload};
 
@@ -198,7 +198,7 @@ impl Drop for Server {
 }
 
 fn load(built: &Built, server: &Server, workload: &Workload, secs: f64) -> Result<Found, Failure> {
-    let mut child = pinned(LOAD_CORE, &built.binary("load"))
+    let mut child = pinned(LOAD_CORE, &built.binary(LOAD))
         .args(["--target", &server.address, "--server", &server.child.id().to_string()])
         .args(["--secs", &secs.to_string(), "--warm-secs", &WARM_SECS.to_string()])
         .args(workload.load.split_whitespace())
