@@ -15,7 +15,7 @@ impl Pattern {
 
     /// Appends `bytes` bytes of the stream from `position` on. Messages are whole words.
     pub fn append(self, position: u64, bytes: usize, to: &mut Vec<u8>) {
-        debug_assert!(position % 8 == 0 && bytes % 8 == 0);
+        debug_assert!(position.is_multiple_of(8) && bytes.is_multiple_of(8));
         to.extend((0..bytes as u64 / 8).flat_map(|word| self.word(position / 8 + word)));
     }
 

@@ -33,15 +33,17 @@ impl Piece {
 }
 
 /// The list of pieces of one send, at an address that stays.
-pub(crate) struct Gathered {
+pub(crate) struct Gathered(Box<List>);
+
+struct List {
     message: libc::msghdr,
     pieces: [libc::iovec; GATHER_MAX],
 }
 
 impl Gathered {
-    fn new() -> Box<Gathered> {
+    fn new() -> Gathered {
         // SAFETY: all zeros is a message without pieces.
-        Box::new(unsafe { std::mem::zeroed() })
+        Gathered(Box::new(unsafe { std::mem::zeroed() }))
     }
 }
 
@@ -52,7 +54,7 @@ pub(crate) struct SendQueue {
     sent_bytes: usize,
     /// Pieces that are in the outstanding send.
     sending: usize,
-    gathered: Option<Box<Gathered>>,
+    gathered: Option<Gathered>,
     pub(crate) own_bytes: usize,
 }
 
@@ -88,7 +90,7 @@ impl SendQueue {
         ring: &mut Ring,
         socket: i32,
         token: u64,
-        spare: &mut Vec<Box<Gathered>>,
+        spare: &mut Vec<Gathered>,
     ) -> std::io::Result<()> {
         assert!(self.sending == 0 && !self.pieces.is_empty());
         self.sending = self.pieces.len().min(GATHER_MAX);
@@ -100,14 +102,14 @@ impl SendQueue {
         let mut gathered = spare.pop().unwrap_or_else(Gathered::new);
         for (index, piece) in self.pieces.iter().take(self.sending).enumerate() {
             let bytes = &piece.bytes(ring)[if index == 0 { self.sent_bytes } else { 0 }..];
-            gathered.pieces[index] =
+            gathered.0.pieces[index] =
                 libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         }
-        gathered.message.msg_iov = gathered.pieces.as_mut_ptr();
-        gathered.message.msg_iovlen = self.sending;
+        gathered.0.message.msg_iov = gathered.0.pieces.as_mut_ptr();
+        gathered.0.message.msg_iovlen = self.sending;
         let gathered = self.gathered.insert(gathered);
         // SAFETY: the box is kept, and the pieces too, until the completion.
-        unsafe { ring.send_message(socket, &gathered.message, token) }
+        unsafe { ring.send_message(socket, &gathered.0.message, token) }
     }
 
     /// The send has completed with so many bytes: takes away what has left, and says how many
@@ -116,7 +118,7 @@ impl SendQueue {
         &mut self,
         mut bytes: usize,
         ring: &mut Ring,
-        spare: &mut Vec<Box<Gathered>>,
+        spare: &mut Vec<Gathered>,
         mut lent_back: impl FnMut(),
     ) {
         spare.extend(self.gathered.take());

@@ -29,7 +29,7 @@ pub(crate) struct Server {
     free: Vec<usize>,
     noted: Vec<usize>,
     lent: usize,
-    spare: Vec<Box<Gathered>>,
+    spare: Vec<Gathered>,
     arguments: Arguments,
     /// The slots of those who have said hello.
     members: Vec<usize>,
