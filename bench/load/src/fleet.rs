@@ -14,7 +14,8 @@ use crate::Failure;
 
 const ENTRIES: u32 = 4096;
 const BUFFERS: u16 = 1024;
-const BUFFER_BYTES: usize = 16 * 1024;
+/// Larger than the servers': a whole message of any workload comes in one completion.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// How many connections are made before what they send first must be answered: no backlog
 /// overflows over so few.
 pub(crate) const WAVE: usize = 128;

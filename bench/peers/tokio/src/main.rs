@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 
 const BUFFER_BYTES: usize = 16 * 1024;
+/// The one that all share may be larger.
+const SHARED_BYTES: usize = 64 * 1024;
 
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -29,7 +31,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
 
 async fn serve_lean(mut stream: TcpStream) -> io::Result<()> {
     thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);
+        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SHARED_BYTES]);
     }
     stream.set_nodelay(true)?;
     loop {
