@@ -1,0 +1,47 @@
+//! wharf: one worker, `--backend uring` or `--backend readiness`, everything else as it comes by
+//! default but for the back-pressure, which is the one that an echo server should have.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod sessions;
+
+use protocol::{Arguments, Workload, announce};
+use wharf::{Backend, Backpressure, Framing, Handler, LengthPrefix, Options, Server};
+
+/// Room for 240 frames. Small, so that senders that go as fast as they can are held back soon.
+const SENDER_QUEUE_BYTES: usize = 16 * 1024;
+
+fn main() -> wharf::Result<()> {
+    let arguments = Arguments::from_command_line();
+    match arguments.workload {
+        Workload::Echo => serve(&arguments, Framing::raw(), Options::default(), echo::Echo),
+        Workload::Broadcast => {
+            serve(&arguments, framing(), Options::default(), sessions::Broadcast::default())
+        }
+        Workload::SendById => {
+            let options =
+                Options { send_queue_bytes_max: SENDER_QUEUE_BYTES, ..Options::default() };
+            serve(&arguments, framing(), options, sessions::SendById::new(arguments.clone()))
+        }
+    }
+}
+
+/// Frames of 4 KiB at most: a send queue must hold two of the largest.
+fn framing() -> Framing {
+    Framing::length_prefixed(LengthPrefix { frame_bytes_max: 4096, ..LengthPrefix::default() })
+}
+
+fn serve(
+    arguments: &Arguments,
+    framing: Framing,
+    options: Options,
+    handler: impl Handler,
+) -> wharf::Result<()> {
+    let backend = if arguments.has("readiness") { Backend::Readiness } else { Backend::Uring };
+    let backpressure = Backpressure::PauseReceive;
+    let options = Options { workers: 1, backend, backpressure, ..options };
+    let server =
+        Server::bind(arguments.listen)?.framing(framing).options(options).start(handler)?;
+    announce(server.addresses()[0]);
+    server.wait()
+}
