@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use arbitrary::Arbitrary;
 
-use crate::buffer::{BatchPool, SendBatch};
+use crate::buffer::{BatchPool, Frame, SendBatch};
 use crate::fuzzing::{bytes_from, joined};
 use crate::session::{Pushed, Refusal, SendQueue};
 
