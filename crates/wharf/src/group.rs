@@ -16,8 +16,11 @@
 //! A session that ends takes its place in the queue as well: until then its id stands in lists, and
 //! names nobody. That is safe because an id never comes again.
 
+mod members;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use self::members::Members;
 use crate::buffer::SharedFrame;
 use crate::error::JoinError;
 use crate::session::{SessionId, Slot};
@@ -289,45 +292,6 @@ impl Request {
     }
 }
 
-/// Who is in which group, as far as the queue was worked off.
-#[derive(Debug, Default)]
-struct Members(HashMap<Group, List>);
-
-/// The members of a group: in a row, for the fan-out, and each one's place in it.
-#[derive(Debug, Default)]
-struct List {
-    ids: Vec<SessionId>,
-    places: HashMap<SessionId, usize>,
-}
-
-impl Members {
-    fn of(&self, group: Group) -> &[SessionId] {
-        self.0.get(&group).map_or(&[], |list| &list.ids)
-    }
-
-    fn add(&mut self, id: SessionId, group: Group) {
-        let list = self.0.entry(group).or_default();
-        let before = list.places.insert(id, list.ids.len());
-        debug_assert!(before.is_none(), "{id} is in {group:?} twice");
-        list.ids.push(id);
-    }
-
-    fn remove(&mut self, id: SessionId, group: Group) {
-        let Some(list) = self.0.get_mut(&group) else { return };
-        let Some(place) = list.places.remove(&id) else { return };
-        list.ids.swap_remove(place);
-        if let Some(moved) = list.ids.get(place) {
-            list.places.insert(*moved, place);
-        }
-        if list.ids.is_empty() {
-            self.0.remove(&group);
-        } else if list.ids.len() < list.ids.capacity() / 4 {
-            list.ids.shrink_to(2 * list.ids.len());
-            list.places.shrink_to(2 * list.ids.len());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,7 +382,7 @@ mod tests {
         assert!(port.all().is_empty());
         let (requests, members) = (port.groups.requests.lock(), port.groups.members.lock());
         assert!(requests.groups_of.is_empty() && requests.members_of.is_empty());
-        assert!(members.0.is_empty(), "a group without members is no more");
+        assert!(members.is_empty(), "a group without members is no more");
     }
 
     #[test]
@@ -467,25 +431,33 @@ mod tests {
     }
 
     #[test]
-    fn members_come_and_go_as_in_a_plain_set() {
-        let mut members = Members::default();
-        let mut plain = std::collections::BTreeSet::new();
-        let mut random = 1u32;
-        for _ in 0..if cfg!(miri) { 300 } else { 20_000 } {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (index, group) = (random >> 16 & 63, Group(u64::from(random >> 24 & 3)));
-            if plain.remove(&(group, index)) {
-                members.remove(id(index), group);
-            } else {
-                plain.insert((group, index));
-                members.add(id(index), group);
-            }
-            members.remove(id(99), group);
-            let mut of: Vec<_> = members.of(group).iter().map(|id| id.index()).collect();
-            of.sort_unstable();
-            let expected: Vec<_> =
-                plain.iter().filter(|(of, _)| *of == group).map(|(_, index)| *index).collect();
-            assert_eq!(of, expected);
-        }
+    fn of_two_workers_at_a_port_one_hands_over_after_the_other() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+        let port = Port::default();
+        port.join(7, 1).unwrap();
+        port.publish(1, b"a").unwrap();
+        port.publish(1, b"ab").unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (second, has_come) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let groups = &port.groups;
+            scope.spawn(move || {
+                groups.work_off(Share { bytes: 1, handed: 9 }, |_, _| {
+                    begun.send(()).unwrap();
+                    let overtaken = has_come.recv_timeout(Duration::from_millis(50));
+                    assert!(overtaken.is_err(), "the second publication went before the first");
+                    1
+                })
+            });
+            has_begun.recv().unwrap();
+            let handed = |publication: &Publication, _: Option<&[SessionId]>| {
+                // Who is over does not hear it.
+                let _ = second.send(publication.frame.bytes());
+                1
+            };
+            assert!(!groups.work_off(Share::everything(), handed));
+        });
+        assert_eq!(port.waiting_bytes(), 0);
     }
 }
