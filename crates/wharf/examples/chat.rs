@@ -5,7 +5,7 @@
 //! `/who`, `/quit`. Rooms have names, groups have numbers: a map of the program's stands between them,
 //! and holds only rooms that somebody is in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wharf::{
@@ -31,7 +31,7 @@ struct Rooms {
 
 struct Room {
     group: Group,
-    names: BTreeMap<SessionId, String>,
+    names: HashMap<SessionId, String>,
 }
 
 /// What the chat knows of a session.
@@ -61,7 +61,7 @@ impl Chat {
         let mut rooms = self.rooms();
         rooms.groups += 1;
         let group = Group(rooms.groups);
-        let new = || Room { group, names: BTreeMap::new() };
+        let new = || Room { group, names: HashMap::new() };
         let room = rooms.by_name.entry(name.to_owned()).or_insert_with(new);
         let group = room.group;
         room.names.insert(session.id(), guest.name.clone());
@@ -99,7 +99,8 @@ impl Chat {
     fn who(&self, session: &Session, guest: &Guest) {
         let rooms = self.rooms();
         let names = rooms.by_name.get(&guest.room).map(|room| room.names.values());
-        let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
+        let mut names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
+        names.sort_unstable();
         session.send(format!("* in {}: {}\n", guest.room, names.join(" ")).as_bytes());
     }
 
