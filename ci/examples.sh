@@ -6,13 +6,52 @@ target=${CARGO_TARGET_DIR:-target}
 cargo build --release -q --workspace --examples
 cargo build --release -q
 
-"$target/release/examples/echo" &
-server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 100); do
-    if (exec 3<>/dev/tcp/127.0.0.1/7000) 2>/dev/null; then break; fi
-    kill -0 "$server" # it must not have ended
-    read -rt 0.05 <> <(:) || true
-done
+# serve EXAMPLE PORT [ARGUMENT...]: starts it, and waits until it listens.
+serve() {
+    "$target/release/examples/$1" "${@:3}" &
+    servers+=($!)
+    for _ in $(seq 100); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then return; fi
+        kill -0 "${servers[-1]}" # it must not have ended
+        read -rt 0.05 <> <(:) || true
+    done
+}
+servers=()
+trap 'kill "${servers[@]}" 2>/dev/null || true' EXIT
+
+serve echo 7000
 "$target/release/wharf" load echo --target 127.0.0.1:7000 --sessions 50 --secs 1
 echo "examples: echo serves on 127.0.0.1:7000"
+
+# ann and bob are in a room, cid elsewhere; each line is waited for before the next is said.
+serve chat 7001 127.0.0.1:7001
+hears() { # DESCRIPTOR LINE: the line comes, whatever comes before it
+    local line
+    while read -rt 10 -u "$1" line; do
+        if [ "$line" = "$2" ]; then return; fi
+    done
+    echo "examples: the chat did not say: $2" >&2
+    exit 1
+}
+come() { # DESCRIPTOR NAME ROOM
+    eval "exec $1<>/dev/tcp/127.0.0.1/7001"
+    printf '/nick %s\n/join %s\n' "$2" "$3" >&"$1"
+    hears "$1" "* you are $2 in $3"
+}
+come 4 ann deck
+come 5 cid cellar
+come 6 bob deck
+hears 4 "* bob came"
+echo "/who" >&6
+hears 6 "* in deck: ann bob"
+echo "ahoy" >&4
+hears 6 "ann: ahoy"
+echo "/leave" >&6
+hears 4 "* bob left"
+echo "/join deck" >&5
+hears 4 "* cid came"
+echo "/quit" >&5
+hears 4 "* cid left"
+printf '%02000d' 0 >&6
+hears 6 "* a line is too long"
+echo "examples: chat serves rooms on 127.0.0.1:7001"

@@ -330,8 +330,10 @@ impl<'a> Driver<'a> {
         };
         let only_asks =
             matches!(self.case.scenario, Scenario::Calm | Scenario::Echo | Scenario::Idle);
-        let action = if only_asks || self.one_in(2) {
+        let action = if only_asks || self.one_in(2) && self.case.scenario != Scenario::Rooms {
             action::ANSWER
+        } else if self.case.scenario == Scenario::Rooms && !self.one_in(4) {
+            [action::JOIN, action::LEAVE, action::PUBLISH, action::PUBLISH][self.below(4) as usize]
         } else {
             let (any, closes) = (self.below(action::COUNT) as u8, self.one_in(20));
             let is_close = matches!(any, action::CLOSE | action::CLOSE_OTHER);
@@ -544,6 +546,10 @@ impl<'a> Driver<'a> {
                 let what = format!("{id} got {} of {} requests", session.received, facts.sent);
                 return not_yet(Rule::FramesArrive, about, what);
             }
+            if let Some((publisher, number)) = truth.publications.missing(*id, peer) {
+                let what = format!("publication {number} of {publisher} did not come to {id}");
+                return not_yet(Rule::FramesArrive, about, what);
+            }
             if let Some((sender, got, accepted)) = truth.missing(*id) {
                 let what = format!("{got} of {accepted} messages of sender {sender} to {id} came");
                 return not_yet(Rule::FramesArrive, about, what);
@@ -570,6 +576,7 @@ impl<'a> Driver<'a> {
     fn end(&mut self) {
         self.truth.lock().senders_end = true;
         self.truth.lock().ending = true;
+        self.truth.lock().publications.server_ends();
         let crowd = if self.plan.ends_early { 12 } else { 4 };
         for _ in 0..self.below(crowd) {
             self.new_peer(); // who arrives together with the end
@@ -689,6 +696,10 @@ impl<'a> Driver<'a> {
             let what = "a frame was accepted by a server that had ended".to_owned();
             truth.broken(Rule::GoneIsGone, vec![id.to_bits()], what);
         }
+        if let Some((one, other)) = truth.publications.out_of_order() {
+            let what = format!("peers {one} and {other} got publications in different orders");
+            truth.broken(Rule::FramesArriveInOrder, Vec::new(), what);
+        }
         self.look_at_drained(&mut truth);
     }
 
@@ -697,14 +708,17 @@ impl<'a> Driver<'a> {
         let ids: Vec<_> = truth.sessions.keys().copied().collect();
         for id in ids {
             let session = &truth.sessions[&id];
-            let Some(peer) = session.peer.map(|peer| &truth.peers[peer as usize]) else { continue };
+            let Some(number) = session.peer else { continue };
+            let peer = &truth.peers[number as usize];
             let is_well = !(peer.cut || peer.vanished || peer.corrupt || session.is_uncertain);
             let is_drained = session.closed == Some(wharf::CloseReason::Drained);
-            if is_drained
-                && is_well
-                && peer.saw_end
-                && let Some(missing) = truth.missing(id)
-            {
+            if !(is_drained && is_well && peer.saw_end) {
+                continue;
+            }
+            if let Some((publisher, number)) = truth.publications.missing_of_drained(id, number) {
+                let what = format!("{id} was drained, without publication {number} of {publisher}");
+                truth.broken(Rule::FramesArrive, vec![id.to_bits()], what);
+            } else if let Some(missing) = truth.missing(id) {
                 let what = format!("{id} was drained, but (sender, got, accepted) {missing:?}");
                 truth.broken(Rule::FramesArrive, vec![id.to_bits()], what);
             }

@@ -7,7 +7,7 @@
 //!
 //! - [`scenario`]: what is played, and how large.
 //! - `driver`: plays the peers. `town`: the handler. `senders`: the program's other threads.
-//! - `truth`: what was seen, and the rules that it must keep.
+//! - `truth`: what was seen, and the rules that it must keep. `publications`: the same of groups.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
 //!   [`ledger`]: the totals of long runs.
 
@@ -18,6 +18,7 @@ mod driver;
 mod frames;
 pub mod ledger;
 mod panics;
+mod publications;
 pub mod scenario;
 mod senders;
 pub mod shrink;

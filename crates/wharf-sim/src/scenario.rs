@@ -20,6 +20,8 @@ pub enum Scenario {
     Churn,
     /// Threads of the program that send to sessions by their ids, also to those that are over.
     Push,
+    /// Sessions that join groups and leave them, and publish.
+    Rooms,
     /// Small send queues, and peers that do not read.
     Slow,
     /// Sessions that the server connects.
@@ -34,11 +36,12 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Mixed,
         Scenario::Echo,
         Scenario::Churn,
         Scenario::Push,
+        Scenario::Rooms,
         Scenario::Slow,
         Scenario::Connect,
         Scenario::Ends,
@@ -53,6 +56,7 @@ impl Scenario {
             Scenario::Echo => "echo",
             Scenario::Churn => "churn",
             Scenario::Push => "push",
+            Scenario::Rooms => "rooms",
             Scenario::Slow => "slow",
             Scenario::Connect => "connect",
             Scenario::Ends => "ends",
@@ -68,6 +72,7 @@ impl Scenario {
             Scenario::Echo => (16, 1_500, 0),
             Scenario::Churn => (12, 2_000, 1),
             Scenario::Push => (16, 800, 3),
+            Scenario::Rooms => (16, 800, 2),
             Scenario::Slow => (12, 1_200, 2),
             Scenario::Connect => (12, 1_000, 1),
             Scenario::Ends => (24, 300, 2),
@@ -274,6 +279,8 @@ impl Plan {
                 _ => IdleReceive::Buffered,
             },
             listen_backlog: among(&[1, 8, 1_024]) as u32,
+            groups_per_session_max: among(&[2, 64]) as u32,
+            publications_bytes_max: among(&[32 << 10, 16 << 20]) as usize,
             ..Options::default()
         };
         let options = match scenario {
@@ -310,6 +317,7 @@ impl Plan {
             },
             lifetime_frames: match scenario {
                 Scenario::Churn | Scenario::Connect => among(&[1, 3, 10]) as u32,
+                Scenario::Rooms => among(&[0, 10, 30]) as u32,
                 Scenario::Idle | Scenario::Echo | Scenario::Calm => 0,
                 _ => among(&[0, 10, 100]) as u32,
             },

@@ -1,4 +1,5 @@
-//! The program's other threads: they send to sessions by their ids, living or long gone, and close some.
+//! The program's other threads: they send to sessions by their ids, living or long gone, publish, and
+//! close some.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use oorandom::Rand64;
 use wharf::simulation::{Fault, fires};
 use wharf::{Close, Handle};
 
+use crate::publications::{GROUPS, PUBLISHING_THREADS, To, publish};
 use crate::town::send;
 use crate::truth::SharedTruth;
 
@@ -34,7 +36,16 @@ pub(crate) fn run(
         if ends {
             break;
         }
-        if let Some(id) = id {
+        if random.rand_range(0..3) == 0 {
+            let to = match random.rand_range(0..GROUPS + 1) {
+                GROUPS => To::All,
+                group => To::Members(group),
+            };
+            for _ in 0..1 + random.rand_range(0..4) {
+                let bytes = random.rand_range(0..bytes_max as u64) as usize;
+                publish(truth, handle, PUBLISHING_THREADS + index, to, bytes);
+            }
+        } else if let Some(id) = id {
             let many = if random.rand_range(0..16) == 0 { 40 } else { 1 };
             for _ in 0..1 + random.rand_range(0..many) {
                 let bytes = random.rand_range(0..bytes_max as u64) as usize;

@@ -8,6 +8,7 @@ use wharf::simulation::{Fault, fires, may_switch, note_queued};
 use wharf::{Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
 
 use crate::frames::Message;
+use crate::publications::{GROUPS, PUBLISHERS, To, join, leave, publish, say_goodbye};
 use crate::truth::{Rule, SharedTruth};
 
 /// What a request can ask for.
@@ -26,7 +27,14 @@ pub(crate) mod action {
     pub(crate) const CLOSE: u8 = 5;
     /// Another session's end.
     pub(crate) const CLOSE_OTHER: u8 = 6;
-    pub(crate) const COUNT: u64 = 7;
+    /// Membership of a group.
+    pub(crate) const JOIN: u8 = 7;
+    pub(crate) const LEAVE: u8 = 8;
+    /// A publication to a group; whether also to itself, the argument says.
+    pub(crate) const PUBLISH: u8 = 9;
+    /// One to everyone.
+    pub(crate) const BROADCAST: u8 = 10;
+    pub(crate) const COUNT: u64 = 11;
 }
 
 /// The sender of what a session's own callbacks send to it.
@@ -46,6 +54,25 @@ impl Town {
         if fires(Fault::HandlerPanics) {
             self.truth.lock().panics(id, in_opened);
             panic!("{ON_PURPOSE}");
+        }
+    }
+
+    fn act_in_groups(&self, session: &Session, peer: u32, action: u8, argument: u16) {
+        let (group, publisher) = (u64::from(argument) % GROUPS, PUBLISHERS + peer);
+        let to = match argument / GROUPS as u16 % 3 {
+            0 => To::MembersBut(group, session.id()),
+            _ => To::Members(group),
+        };
+        match action {
+            action::JOIN => join(&self.truth, session, group),
+            action::LEAVE => leave(&self.truth, session, group),
+            action::PUBLISH => {
+                publish(&self.truth, session.handle(), publisher, to, argument.into());
+            }
+            action::BROADCAST => {
+                publish(&self.truth, session.handle(), publisher, To::All, (argument / 8).into());
+            }
+            _ => {}
         }
     }
 
@@ -199,7 +226,7 @@ impl Handler for Town {
                 self.truth.lock().asks_to_close(other, how);
                 session.handle().close(other, how);
             }
-            _ => {}
+            action => self.act_in_groups(session, request.peer, action, request.argument),
         }
         may_switch();
         self.truth.lock().leaves(id);
@@ -213,6 +240,7 @@ impl Handler for Town {
             let what = format!("{id} got the state of {state}");
             self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
         }
+        say_goodbye(&self.truth, session, reason);
         let mut truth = self.truth.lock();
         truth.closes(id, reason);
         truth.leaves(id);

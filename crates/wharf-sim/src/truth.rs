@@ -9,6 +9,7 @@ use std::time::Duration;
 use wharf::{Close, CloseReason, SessionId};
 
 use crate::frames::{Message, Request};
+use crate::publications::{PUBLISHERS, Publications};
 
 /// A rule that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +36,8 @@ pub enum Rule {
     ConnectsAreAnswered,
     /// opened - closed = live, and all is 0 at the end.
     CountsAreBalanced,
+    /// A join and a leave say whether the session was a member.
+    MembershipsAreTrue,
     /// Queues keep their bounds.
     BoundsAreKept,
     /// Nothing is outstanding, and no socket open, when the server has ended.
@@ -83,6 +86,8 @@ pub(crate) struct PeerFacts {
     pub(crate) stalled: bool,
     /// Whole requests that it has sent.
     pub(crate) sent: u32,
+    /// Publications that came before it was known whose session it is.
+    early: Vec<Message>,
     /// Messages that it has got, by sender.
     pub(crate) got: BTreeMap<u32, u32>,
 }
@@ -132,6 +137,7 @@ pub(crate) struct Truth {
     pub(crate) senders_end: bool,
     pub(crate) senders: u32,
     pub(crate) frames: u64,
+    pub(crate) publications: Publications,
     pub(crate) violations: Vec<Violation>,
     /// What may explain an end: see [`Excuses`].
     pub(crate) excuses: Excuses,
@@ -188,6 +194,9 @@ impl Truth {
             session.peer.get_or_insert(peer);
         }
         self.peers[peer as usize].session.get_or_insert(id);
+        for message in std::mem::take(&mut self.peers[peer as usize].early) {
+            self.peer_gets_published(peer, id, message);
+        }
     }
 
     fn is_corrupt(&self, id: SessionId) -> bool {
@@ -217,6 +226,7 @@ impl Truth {
             self.broken(Rule::IdsAreUnique, self.about(id), format!("{id} was opened twice"));
         }
         self.ids.push(id);
+        self.publications.opens(id);
         self.open += 1;
         if self.open > self.sessions_max {
             let what = format!("{} sessions are open, of {}", self.open, self.sessions_max);
@@ -363,9 +373,10 @@ impl Truth {
             CloseReason::FrameTooLarge { .. } | CloseReason::LengthTooSmall { .. } => {
                 unless(of_peer(|peer| peer.corrupt), "its peer has sent no such length")
             }
-            CloseReason::SlowConsumer { .. } => {
-                unless(session.full || session.under_way > 0, "no frame found its queue full")
-            }
+            CloseReason::SlowConsumer { .. } => unless(
+                session.full || session.under_way > 0 || self.publications.may_have_filled(id),
+                "no frame found its queue full",
+            ),
             CloseReason::IdleTimeout => too_soon(excuses.idle_timeout),
             CloseReason::FirstFrameTimeout if session.received > 0 => {
                 Some("it had received a frame".to_owned())
@@ -434,6 +445,13 @@ impl Truth {
             let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
             return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
         };
+        if message.sender >= PUBLISHERS {
+            match self.peers[peer as usize].session {
+                Some(id) => self.peer_gets_published(peer, id, message),
+                None => self.peers[peer as usize].early.push(message),
+            }
+            return;
+        }
         let of = self.sessions.get(&message.to).and_then(|session| session.peer);
         if of.is_none() {
             self.bind(message.to, peer); // the server has connected it, and speaks first

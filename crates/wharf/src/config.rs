@@ -104,7 +104,8 @@ pub enum Backpressure {
     /// While more than half of the send queue is filled, nothing is received from the peer; it is
     /// received again when three quarters are free. For handlers that answer what they get, as an
     /// echo does: TCP then holds the peer back. What had been received already waits in the
-    /// receive queue: the first time at most one worker's lent buffers, after that one buffer.
+    /// receive queue: the first time at most one worker's lent buffers, after that one buffer. A
+    /// publication that finds no room ends the session here too: nobody is there to take it back.
     PauseReceive,
 }
 
@@ -191,6 +192,16 @@ pub struct Options {
     /// a thousand sessions that each pause for the first time with a full window received. At
     /// least one frame.
     pub receive_queues_bytes_max: usize,
+    /// The most groups that one session is in, 0 to 65,536. A join of one more is refused, with
+    /// [`JoinError::TooManyGroups`](crate::JoinError::TooManyGroups). Default 64: more than the rooms
+    /// that a person follows, and less memory than a send queue even if every one is of its own.
+    pub groups_per_session_max: u32,
+    /// The most bytes of publications that wait at one port to be handed to its sessions, with 192
+    /// bytes for each, and for each join and leave that waits; 4 KiB to 1 TiB. What finds no room is
+    /// refused, with [`PublishError::Full`](crate::PublishError::Full) or
+    /// [`JoinError::Full`](crate::JoinError::Full); a leave never is. Default 16 MiB: tens of
+    /// thousands of chat lines, so that who publishes in bursts need not wait for who hands over.
+    pub publications_bytes_max: usize,
     /// Lent receive buffers per worker on io_uring, a power of two up to 32,768. Default 256. When
     /// all are out, receives wait for one to come back; nothing is lost.
     pub receive_buffers: u16,
@@ -225,6 +236,8 @@ impl Default for Options {
             keepalive: None,
             listen_backlog: 4_096,
             receive_queues_bytes_max: 256 * 1024 * 1024,
+            groups_per_session_max: 64,
+            publications_bytes_max: 16 * 1024 * 1024,
             receive_buffers: 256,
             receive_buffer_bytes: 16 * 1024,
             idle_receive: IdleReceive::ZeroByte,
@@ -268,11 +281,16 @@ impl Options {
             IdleReceive::Buffered => self.receive_buffer_bytes.next_power_of_two(),
             IdleReceive::ZeroByte => 2 * crate::worker::RECEIVE_ROOM_BYTES_MIN,
         };
-        let unfilled = 2 * 64 * 1024; // the last piece of each of two batches
-        let session =
-            crate::session::SESSION_BYTES + self.send_queue_bytes_max + unfilled + own_buffer;
-        let worker =
-            crate::worker::WORKER_BYTES + self.lent_bytes_max() + 2 * self.receive_queues_bytes_max; // a ring grows by doubling
+        // Two batches, and what refers to the shared frames in them.
+        let send_queue = self.send_queue_bytes_max
+            + self.send_queue_bytes_max / 16
+            + 2 * crate::buffer::BATCH_SLACK_BYTES;
+        let groups = self.groups_per_session_max as usize * crate::group::MEMBERSHIP_BYTES;
+        let session = crate::session::SESSION_BYTES + send_queue + groups + own_buffer;
+        let worker = crate::worker::WORKER_BYTES
+            + self.lent_bytes_max()
+            + 2 * self.receive_queues_bytes_max // a ring grows by doubling
+            + self.publications_bytes_max;
         u64::from(self.sessions_max) * session as u64 + (self.worker_count() * worker) as u64
     }
 
@@ -302,6 +320,18 @@ impl Options {
             queues as u64,
             queues >= frame_max && queues <= 1 << 40,
             "it must hold a frame, and may be at most 1 TiB",
+        )?;
+        rule(
+            "groups_per_session_max",
+            self.groups_per_session_max.into(),
+            self.groups_per_session_max <= 65_536,
+            "it may be at most 65,536",
+        )?;
+        rule(
+            "publications_bytes_max",
+            self.publications_bytes_max as u64,
+            (4 * 1024..=1 << 40).contains(&self.publications_bytes_max),
+            "it must be 4 KiB to 1 TiB",
         )?;
         rule(
             "receive_buffers",

@@ -1,16 +1,19 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
+mod publish;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::Close;
 use crate::acceptor::Acceptor;
-use crate::buffer::BatchPool;
+use crate::buffer::{BatchPool, Frame};
 use crate::clock::Moment;
 use crate::config::{Backpressure, Options};
 use crate::error::{CloseReason, Error, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
+use crate::group::Groups;
 use crate::port::{Poster, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence};
@@ -38,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     /// Where the sockets of its connects come from.
     pub(crate) sockets: Sockets,
+    /// Held while a publication goes into the queues of all ports: so all have them in one order.
+    publishing: Mutex<()>,
     /// That a drain or a stop has begun: nothing is admitted any more.
     ending: AtomicU32,
     /// A worker has met a fault of our own, and what it had in hand will never come back.
@@ -55,6 +60,7 @@ pub(crate) struct PortShare {
     pub(crate) timers: Mutex<TimingWheel<SessionId>>,
     pub(crate) acceptor: Mutex<Acceptor>,
     pub(crate) turns: Turns,
+    pub(crate) groups: Groups,
     /// Workers that serve it.
     workers: AtomicU32,
     /// Sessions assigned to it: what "least loaded" means.
@@ -98,6 +104,7 @@ impl PortShare {
             timers: Mutex::new(TimingWheel::new()),
             acceptor: Mutex::default(),
             turns: Turns::new(workers),
+            groups: Groups::default(),
             workers: AtomicU32::new(workers as u32),
             assigned: AtomicU32::new(0),
             receive_queues_bytes: AtomicUsize::new(0),
@@ -174,6 +181,7 @@ impl Engine {
             framing,
             options,
             sockets,
+            publishing: Mutex::new(()),
             ending: AtomicU32::new(NOT_ENDING),
             faulted: AtomicBool::new(false),
             ended: Mutex::default(),
@@ -273,6 +281,17 @@ impl Engine {
         self.options.send_queue_bytes_max / 4
     }
 
+    /// Writes the header of a frame, and says how many bytes it has; or else how many bytes a frame may
+    /// have that can be sent at all.
+    fn encode_header(&self, frame_bytes: usize, header: &mut [u8; 8]) -> Result<usize, usize> {
+        let queue_max = self.options.send_queue_bytes_max;
+        let Ok(header_bytes) = self.framing.encode_header(frame_bytes, header) else {
+            return Err(self.framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max));
+        };
+        let fits = header_bytes + frame_bytes <= queue_max;
+        if fits { Ok(header_bytes) } else { Err(queue_max - header_bytes) }
+    }
+
     /// Queues a frame for a session on which the caller holds a count, and says what follows (the
     /// queue was armed, the pause mark was passed, the session closes now).
     pub(crate) fn push<B: AsRef<[u8]>>(
@@ -280,37 +299,46 @@ impl Engine {
         slot: &Slot,
         bytes: B,
     ) -> (Result<(), SendError<B>>, Follows) {
-        let nothing = Follows::default();
-        let frame = bytes.as_ref();
-        let queue_max = self.options.send_queue_bytes_max;
-        let mut header = [0; 8];
-        let header_bytes = match self.framing.encode_header(frame.len(), &mut header) {
+        let (frame, mut header) = (bytes.as_ref(), [0; 8]);
+        let header_bytes = match self.encode_header(frame.len(), &mut header) {
             Ok(header_bytes) => header_bytes,
-            Err(_) => {
-                let wire_max = self.framing.wire_frame_bytes_max().unwrap_or(queue_max);
-                return (Err(SendError::TooLarge { bytes, max: wire_max.min(queue_max) }), nothing);
-            }
+            Err(max) => return (Err(SendError::TooLarge { bytes, max }), Follows::default()),
         };
-        if header_bytes + frame.len() > queue_max {
-            return (Err(SendError::TooLarge { bytes, max: queue_max - header_bytes }), nothing);
-        }
-        let pool = &self.port_of(slot).pool;
-        let pushed = slot.send_queue.lock().push([&header[..header_bytes], frame], queue_max, pool);
+        let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
+        let frame = Frame::Own([&header[..header_bytes], frame]);
+        let (pushed, follows) = self.push_frame(slot, frame, closes);
+        let result = pushed.map_err(|refusal| match refusal {
+            Refusal::Closing => SendError::Gone(bytes),
+            Refusal::Full { queued_bytes: queued } => {
+                SendError::Full { bytes, queued, max: self.options.send_queue_bytes_max }
+            }
+        });
+        (result, follows)
+    }
+
+    /// Queues a frame, header and all; `closes`: a session without room for it.
+    fn push_frame(
+        &self,
+        slot: &Slot,
+        frame: Frame<'_>,
+        closes: bool,
+    ) -> (Result<(), Refusal>, Follows) {
+        let (pool, queue_max) = (&self.port_of(slot).pool, self.options.send_queue_bytes_max);
+        let pushed = slot.send_queue.lock().push(frame, queue_max, pool);
         match pushed {
             Ok(Pushed { armed, queued_bytes }) => {
                 // Only the push that passes the mark: those after it find it passed.
-                let before = queued_bytes - header_bytes - frame.len();
-                let mark = self.pause_mark();
+                let (before, mark) = (queued_bytes - frame.bytes(), self.pause_mark());
                 (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
             }
-            Err(Refusal::Closing) => (Err(SendError::Gone(bytes)), nothing),
-            Err(Refusal::Full { queued_bytes: queued }) => {
-                let changed = self.options.backpressure == Backpressure::CloseSlowConsumer
-                    && slot.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop);
-                (
-                    Err(SendError::Full { bytes, queued, max: queue_max }),
-                    Follows { changed, ..nothing },
-                )
+            Err(refusal) => {
+                let changed = match refusal {
+                    Refusal::Full { queued_bytes: queued } if closes => {
+                        slot.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop)
+                    }
+                    _ => false,
+                };
+                (Err(refusal), Follows { changed, ..Follows::default() })
             }
         }
     }

@@ -180,6 +180,68 @@ impl<T> SendError<T> {
     }
 }
 
+/// Why a session has not joined a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The session is over, or closing: its id will never be valid again.
+    #[error("the session is gone")]
+    Gone,
+    /// It is in as many groups as it may be.
+    #[error("the session is in {max} groups already")]
+    TooManyGroups {
+        /// The bound, [`Options::groups_per_session_max`](crate::Options::groups_per_session_max).
+        max: u32,
+    },
+    /// So much waits at the session's port that was published or asked before. Try again later.
+    #[error("{waiting} bytes of publications and joins wait already, {max} may")]
+    Full {
+        /// Bytes that wait.
+        waiting: usize,
+        /// The bound, [`Options::publications_bytes_max`](crate::Options::publications_bytes_max).
+        max: usize,
+    },
+}
+
+/// Why a frame was not published: to nobody. It comes back to the caller in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError<T> {
+    /// Workers hand over more slowly than is published. Try again later, or give the frame up.
+    #[error("{waiting} bytes of publications wait already, {max} may")]
+    Full {
+        /// The frame.
+        bytes: T,
+        /// Bytes that wait at a port which has no room for it.
+        waiting: usize,
+        /// The bound, [`Options::publications_bytes_max`](crate::Options::publications_bytes_max).
+        max: usize,
+    },
+    /// The frame could never be sent: it is larger than the framing, an empty send queue or
+    /// [`Options::publications_bytes_max`](crate::Options::publications_bytes_max) allows.
+    #[error("the frame is too large to be published: at most {max} bytes are allowed")]
+    TooLarge {
+        /// The frame.
+        bytes: T,
+        /// The most that a frame may have.
+        max: usize,
+    },
+    /// The server drains or has ended: sessions take no more frames.
+    #[error("the server is ending")]
+    Ending(T),
+}
+
+impl<T> PublishError<T> {
+    /// The frame that was not published.
+    pub fn into_inner(self) -> T {
+        match self {
+            PublishError::Ending(bytes)
+            | PublishError::Full { bytes, .. }
+            | PublishError::TooLarge { bytes, .. } => bytes,
+        }
+    }
+}
+
 /// Why a connection was not even begun. What fails later comes to [`Handler::connect_failed`](crate::Handler::connect_failed).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -355,6 +417,13 @@ mod tests {
             SendError::Gone("frame"),
             SendError::Full { bytes: "frame", queued: 1, max: 2 },
             SendError::TooLarge { bytes: "frame", max: 2 },
+        ] {
+            assert_eq!(error.into_inner(), "frame");
+        }
+        for error in [
+            PublishError::Ending("frame"),
+            PublishError::Full { bytes: "frame", waiting: 1, max: 2 },
+            PublishError::TooLarge { bytes: "frame", max: 2 },
         ] {
             assert_eq!(error.into_inner(), "frame");
         }

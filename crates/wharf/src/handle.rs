@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Close;
-use crate::engine::{Engine, Follows};
-use crate::error::{CloseReason, ConnectError, SendError};
+use crate::engine::{Engine, Follows, PortShare};
+use crate::error::{CloseReason, ConnectError, JoinError, PublishError, SendError};
 use crate::events::{DrainReport, Stats};
+use crate::group::{Audience, Group, Publication, Taken};
 use crate::session::SessionId;
 use crate::worker::mailbox::Mail;
 
@@ -54,6 +55,111 @@ impl Handle {
             ((), Follows { changed, ..Follows::default() })
         });
         asked.is_some()
+    }
+
+    /// Makes a session a member of a group. True: it was none before. What is published to the group
+    /// after this has returned reaches it. It is a member until it leaves or ends: what it has joined
+    /// never passes to another session.
+    ///
+    /// # Errors
+    /// [`JoinError::Gone`] for a session that is over or closing, [`JoinError::TooManyGroups`] if it
+    /// would be in more than [`Options::groups_per_session_max`](crate::Options::groups_per_session_max),
+    /// [`JoinError::Full`] when so much was asked of its worker already that this must wait.
+    pub fn join(&self, id: SessionId, group: Group) -> Result<bool, JoinError> {
+        let options = &self.engine.options;
+        let (groups, bytes) = (options.groups_per_session_max, options.publications_bytes_max);
+        let joined = self.engine.with_session(id, |slot| {
+            if slot.count.is_closing() {
+                return (Err(JoinError::Gone), Follows::default());
+            }
+            let port = self.engine.port_of(slot);
+            let taken = port.groups.join(id, slot, group, groups, bytes);
+            (taken.map(|taken| self.told(port, taken)), Follows::default())
+        });
+        joined.unwrap_or(Err(JoinError::Gone))
+    }
+
+    /// Ends a session's membership of a group. True: it was a member. What is published to the group
+    /// after this has returned does not reach it; what was published before still arrives.
+    pub fn leave(&self, id: SessionId, group: Group) -> bool {
+        let left = self.engine.with_session(id, |slot| {
+            let port = self.engine.port_of(slot);
+            (self.told(port, port.groups.leave(id, slot, group)), Follows::default())
+        });
+        left.unwrap_or(false)
+    }
+
+    fn told(&self, port: &PortShare, taken: Taken) -> bool {
+        if taken.tell {
+            let _ = port.mailbox.post(Mail::Groups); // has it ended, so have its sessions
+        }
+        taken.changed
+    }
+
+    /// Publishes a frame to the members of a group. It is encoded once, and each worker hands it to the
+    /// members among its own sessions: the caller pays for no fan-out.
+    ///
+    /// `Ok` says that every member will have it queued, unless the member ends before: it falls under
+    /// its own bounds. One whose send queue has no room for it ends as
+    /// [`CloseReason::SlowConsumer`], under either [`Backpressure`](crate::Backpressure) (its receiving
+    /// may be paused before), and the others take no notice.
+    ///
+    /// All publications, of all threads and to all groups, come about in one order, in which those of
+    /// one thread stand in the order of its calls, with the joins and leaves that it has asked for
+    /// between them. Each member gets those meant for it in that order, each once and whole. A
+    /// [`send`](Self::send) is not part of that order: it may overtake what the same thread has
+    /// published just before. What a thread has published before it drains the server still leaves.
+    ///
+    /// # Errors
+    /// Each gives the frame back, which then goes to nobody: [`PublishError::Full`] when
+    /// [`Options::publications_bytes_max`](crate::Options::publications_bytes_max) wait at a port
+    /// already, [`PublishError::TooLarge`] when it could never be sent, [`PublishError::Ending`] when
+    /// the server drains or has ended.
+    pub fn publish<B: AsRef<[u8]>>(&self, group: Group, bytes: B) -> Result<(), PublishError<B>> {
+        self.publish_to(Audience::Group(group), None, bytes)
+    }
+
+    /// Publishes a frame to all members of a group but one, who mostly is where it came from. See
+    /// [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub fn publish_except<B: AsRef<[u8]>>(
+        &self,
+        group: Group,
+        id: SessionId,
+        bytes: B,
+    ) -> Result<(), PublishError<B>> {
+        self.publish_to(Audience::Group(group), Some(id), bytes)
+    }
+
+    /// Publishes a frame to every session: to all whose [`opened`](crate::Handler::opened) has begun
+    /// and that are not closing. One that opens meanwhile gets it whole or not at all, perhaps before
+    /// what its `opened` sends. For the rest as [`publish`](Self::publish). Each worker looks through
+    /// the table of sessions for it.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub fn broadcast<B: AsRef<[u8]>>(&self, bytes: B) -> Result<(), PublishError<B>> {
+        self.publish_to(Audience::All, None, bytes)
+    }
+
+    fn publish_to<B: AsRef<[u8]>>(
+        &self,
+        to: Audience,
+        except: Option<SessionId>,
+        bytes: B,
+    ) -> Result<(), PublishError<B>> {
+        if self.engine.is_ending() {
+            return Err(PublishError::Ending(bytes));
+        }
+        let frame = match self.engine.encode(bytes.as_ref()) {
+            Ok(frame) => frame,
+            Err(max) => return Err(PublishError::TooLarge { bytes, max }),
+        };
+        let published = self.engine.publish(&Publication { to, except, frame });
+        let max = self.engine.options.publications_bytes_max;
+        published.map_err(|waiting| PublishError::Full { bytes, waiting, max })
     }
 
     /// Begins a connection. [`Handler::opened`](crate::Handler::opened) runs when it stands,

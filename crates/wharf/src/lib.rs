@@ -27,6 +27,8 @@
 //! - A session has a [`SessionId`] that is never used again. Any thread may [`Handle::send`] to an
 //!   id or [`Handle::close`] it; if the session is over, the answer is
 //!   [`SendError::Gone`] with the frame, never another session.
+//! - Sessions [join](Handle::join) [`Group`]s, and what is [published](Handle::publish) to one is encoded
+//!   once and handed to its members by the workers, each frame once and in order.
 //! - Everything has a bound ([`Options`]), and a named policy for when it is reached:
 //!   `sessions_max` refuses newcomers, a full send queue refuses the frame and ends the session as
 //!   a [`CloseReason::SlowConsumer`] or pauses its receiving ([`Backpressure`]).
@@ -47,6 +49,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod handle;
 mod handler;
 #[cfg(all(test, any(loom, shuttle)))]
@@ -66,9 +69,12 @@ mod worker;
 pub use config::{
     Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Options,
 };
-pub use error::{BackendRefusal, CloseReason, ConnectError, Error, Result, SendError};
+pub use error::{
+    BackendRefusal, CloseReason, ConnectError, Error, JoinError, PublishError, Result, SendError,
+};
 pub use events::{DrainReport, Stats};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};
+pub use group::Group;
 pub use handle::Handle;
 pub use handler::Handler;
 pub use server::{Builder, Connector, Server};

@@ -1,12 +1,14 @@
 //! Memory that travels: what an operation owns while the OS may touch it.
 //!
-//! Both types know neither sessions nor ports. A session fills them, a port
+//! The types know neither sessions nor ports. A session fills them, a port
 //! borrows their bytes for the OS, and a completion brings them back
 //! (invariants 2 and 7). They own heap memory that stays where it is when the
 //! owner is moved, which is what lets a port hand out their addresses.
 
 mod ring_buffer;
 mod send_batch;
+mod shared_frame;
 
 pub(crate) use ring_buffer::RingBuffer;
-pub(crate) use send_batch::{BatchPool, SendBatch};
+pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
+pub(crate) use shared_frame::SharedFrame;

@@ -1,28 +1,74 @@
 //! What leaves in one send operation: many frames, few pieces.
 //!
 //! Frames are copied one behind the other into pieces of 2 KiB, 16 KiB, then
-//! 64 KiB, each filled to its end before the next is begun, so at most one
-//! piece is not full: a batch of `n` bytes holds at most `n` + 64 KiB of memory.
-//! A frame may lie across two pieces. It is never in two batches.
+//! 64 KiB, each filled to its end before the next is begun. A frame may lie
+//! across two pieces. It is never in two batches.
+//!
+//! A large frame that goes to many sessions is not copied: the batch refers to
+//! the one there is ([`super::SharedFrame`]), and knows how many bytes of its own
+//! go before it. So its own pieces are filled to their end all the same.
+//!
+//! What has left is let go piece by piece, and no piece is larger than 64 KiB. So
+//! a batch of which `n` bytes have not left yet holds at most
+//! `n` + [`BATCH_SLACK_BYTES`] of memory.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
+use super::shared_frame::{SHARED_BYTES_MIN, SharedFrame};
 use crate::sync::Mutex;
 
 const FIRST_PIECE_BYTES: usize = 2 * 1024;
 const PIECE_GROWTH: usize = 8;
-const PIECE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a batch may hold beyond the bytes that have not left: the sent part of a piece of its own and
+/// of a shared one, the room in its last piece, and its first.
+pub(crate) const BATCH_SLACK_BYTES: usize = 3 * PIECE_BYTES_MAX + FIRST_PIECE_BYTES;
+
+/// A frame to queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Frame<'a> {
+    /// In the parts that follow each other on the wire; they are copied.
+    Own([&'a [u8]; 2]),
+    /// One that many sessions are sent; it is copied if it is small.
+    Shared(&'a SharedFrame),
+}
+
+impl Frame<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Frame::Own([header, body]) => header.len() + body.len(),
+            Frame::Shared(frame) => frame.bytes(),
+        }
+    }
+}
 
 /// Bytes to send, in order. Moves into a send operation and back out of its completion.
 #[derive(Debug, Default)]
 pub(crate) struct SendBatch {
+    /// Its own memory, filled in order.
     pieces: Vec<Vec<u8>>,
-    /// Bytes of the first unsent piece that have left already.
-    sent_of_piece: usize,
-    /// Pieces before this one have left whole.
-    first_unsent: usize,
+    own_bytes: usize,
+    /// What is shared with other batches, each with the number of own bytes that go before it.
+    shared: Vec<(usize, Arc<[u8]>)>,
+    /// How far it has left.
+    left: Place,
     bytes: usize,
     frames: u64,
+}
+
+/// A place on the wire, between two bytes of a batch.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// Own pieces before it, whole, and bytes of the next one.
+    pieces: usize,
+    bytes_of_piece: usize,
+    /// Own bytes before it.
+    own_bytes: usize,
+    /// Shared pieces before it, whole, and bytes of the next one.
+    shared: usize,
+    bytes_of_shared: usize,
 }
 
 impl SendBatch {
@@ -36,18 +82,41 @@ impl SendBatch {
         self.frames
     }
 
+    /// Appends one frame.
+    pub(crate) fn push(&mut self, frame: Frame<'_>) {
+        match frame {
+            Frame::Own(parts) => self.push_frame(parts),
+            Frame::Shared(frame) => self.push_shared(frame),
+        }
+    }
+
     /// Appends one frame, given in the parts that follow each other on the wire.
     pub(crate) fn push_frame(&mut self, parts: [&[u8]; 2]) {
-        let untouched = self.first_unsent == 0 && self.sent_of_piece == 0;
-        assert!(untouched, "a batch that has begun to leave takes no more frames");
-        for part in parts {
-            self.push_bytes(part);
+        self.begin_frame();
+        parts.iter().for_each(|part| self.copy(part));
+    }
+
+    fn push_shared(&mut self, frame: &SharedFrame) {
+        self.begin_frame();
+        for piece in frame.pieces() {
+            if piece.len() < SHARED_BYTES_MIN {
+                self.copy(piece);
+            } else {
+                self.bytes += piece.len();
+                self.shared.push((self.own_bytes, piece.clone()));
+            }
         }
+    }
+
+    fn begin_frame(&mut self) {
+        let untouched = self.left == Place::default();
+        assert!(untouched, "a batch that has begun to leave takes no more frames");
         self.frames += 1;
     }
 
-    fn push_bytes(&mut self, mut bytes: &[u8]) {
+    fn copy(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len();
+        self.own_bytes += bytes.len();
         while !bytes.is_empty() {
             match self.pieces.last_mut() {
                 Some(piece) if piece.len() < piece.capacity() => {
@@ -65,32 +134,68 @@ impl SendBatch {
         }
     }
 
+    /// Own bytes from a place on until the next shared piece, or the end.
+    fn own_from(&self, place: &Place) -> usize {
+        let until = self.shared.get(place.shared).map_or(self.own_bytes, |(before, _)| *before);
+        until - place.own_bytes
+    }
+
+    /// What lies in one piece from a place on; `None` at the end.
+    fn slice_at(&self, place: &Place) -> Option<&[u8]> {
+        match self.own_from(place) {
+            0 => self.shared.get(place.shared).map(|(_, piece)| &piece[place.bytes_of_shared..]),
+            own => {
+                let piece = &self.pieces[place.pieces][place.bytes_of_piece..];
+                Some(&piece[..piece.len().min(own)])
+            }
+        }
+    }
+
+    /// The place `count` bytes further, no further than in the same piece.
+    fn after(&self, mut place: Place, count: usize) -> Place {
+        if self.own_from(&place) == 0 {
+            place.bytes_of_shared += count;
+            if place.bytes_of_shared == self.shared[place.shared].1.len() {
+                (place.shared, place.bytes_of_shared) = (place.shared + 1, 0);
+            }
+        } else {
+            place.own_bytes += count;
+            place.bytes_of_piece += count;
+            if place.bytes_of_piece == self.pieces[place.pieces].len() {
+                (place.pieces, place.bytes_of_piece) = (place.pieces + 1, 0);
+            }
+        }
+        place
+    }
+
     /// Fills `slices` with what comes next on the wire; says how many were filled.
     pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut skip = self.sent_of_piece;
-        let unsent = self.pieces[self.first_unsent..].iter();
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(unsent) {
-            *slice = IoSlice::new(&piece[skip..]);
-            skip = 0;
+        let (mut place, mut count) = (self.left, 0);
+        for slice in slices {
+            let Some(next) = self.slice_at(&place) else { break };
+            *slice = IoSlice::new(next);
+            place = self.after(place, next.len());
             count += 1;
         }
         count
     }
 
-    /// Says that the next `count` bytes have left.
+    /// Says that the next `count` bytes have left. Their memory goes, but for the first piece's, which
+    /// is kept for the next frames.
     pub(crate) fn advance(&mut self, mut count: usize) {
         assert!(count <= self.bytes, "more bytes were sent than there were");
         self.bytes -= count;
         while count > 0 {
-            let left = self.pieces[self.first_unsent].len() - self.sent_of_piece;
-            if count < left {
-                self.sent_of_piece += count;
-                return;
+            let step = count.min(self.slice_at(&self.left).map_or(0, <[u8]>::len));
+            let (before, after) = (self.left, self.after(self.left, step));
+            self.left = after;
+            count -= step;
+            if after.pieces > before.pieces && before.pieces > 0 {
+                self.pieces[before.pieces] = Vec::new();
             }
-            count -= left;
-            self.first_unsent += 1;
-            self.sent_of_piece = 0;
+            if after.shared > before.shared {
+                self.shared[before.shared].1 = Arc::default();
+            }
         }
     }
 
@@ -150,6 +255,88 @@ mod tests {
         pieces.concat()
     }
 
+    fn memory(batch: &SendBatch) -> usize {
+        let shared: usize = batch.shared.iter().map(|(_, piece)| piece.len()).sum();
+        batch.pieces.iter().map(Vec::capacity).sum::<usize>() + shared
+    }
+
+    /// Frames of all sizes, own and shared by turns, and what they are on the wire.
+    fn mixed(batch: &mut SendBatch) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for (number, len) in
+            [3, 5_000, 70, 0, 150_000, 9_000, 1, 64 * 1024, 40_000].iter().enumerate()
+        {
+            let body: Vec<u8> = (0..*len).map(|at| (at / 3 + number) as u8).collect();
+            let header = [number as u8; 2];
+            wire.extend_from_slice(&header);
+            wire.extend_from_slice(&body);
+            match number % 2 {
+                0 => batch.push_frame([&header, &body[..]]),
+                _ => batch.push_shared(&SharedFrame::new([&header, &body])),
+            }
+        }
+        wire
+    }
+
+    #[test]
+    fn a_large_shared_frame_is_not_copied_and_a_small_one_lies_with_the_others() {
+        let large = SharedFrame::new([b"h", &[7; SHARED_BYTES_MIN]]);
+        let small = SharedFrame::new([b"h", b"ello"]);
+        let mut batch = SendBatch::default();
+        batch.push_frame([b"", b"before"]);
+        batch.push_shared(&small);
+        batch.push_shared(&large);
+        batch.push_shared(&small);
+        batch.push_frame([b"", b"after"]);
+        assert_eq!(batch.frames(), 5);
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(batch.gather(&mut slices), 3);
+        assert_eq!(&*slices[0], b"beforehello");
+        assert!(std::ptr::eq(&raw const *slices[1], &raw const *large.pieces()[0]));
+        assert_eq!(&*slices[2], b"helloafter");
+        assert_eq!(batch.pieces.len(), 1, "its own piece goes on behind it");
+    }
+
+    #[test]
+    fn own_and_shared_frames_leave_in_order_however_little_leaves_at_once() {
+        for step in [7, 1_000, 65_536, 65_537, 400_000] {
+            let (mut batch, mut sent) = (SendBatch::default(), Vec::new());
+            let wire = mixed(&mut batch);
+            assert_eq!(batch.bytes(), wire.len());
+            while batch.bytes() > 0 {
+                // As a port does it, a few pieces at a time.
+                let mut slices = [IoSlice::new(&[]); 3];
+                let count = batch.gather(&mut slices);
+                let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                let step = step.min(bytes);
+                let next = slices[..count].iter().flat_map(|slice| slice.iter().copied());
+                sent.extend(next.take(step));
+                batch.advance(step);
+                assert!(memory(&batch) <= batch.bytes() + BATCH_SLACK_BYTES);
+            }
+            assert!(sent == wire, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_shared_frame_is_let_go_when_it_has_left_and_when_its_batch_comes_back() {
+        let frame = SharedFrame::new([b"", &[1; 10_000]]);
+        let pool = BatchPool::new(1);
+        let mut batch = pool.take();
+        batch.push_shared(&frame);
+        batch.push_frame([b"", b"behind"]);
+        assert_eq!(Arc::strong_count(&frame.pieces()[0]), 2);
+        batch.advance(10_000);
+        assert_eq!(Arc::strong_count(&frame.pieces()[0]), 1);
+        assert_eq!(contents(&batch), b"behind");
+        pool.give_back(batch);
+        let mut batch = pool.take();
+        batch.push_shared(&frame);
+        pool.give_back(batch);
+        assert_eq!(Arc::strong_count(&frame.pieces()[0]), 1);
+        assert_eq!(pool.take().bytes(), 0);
+    }
+
     #[test]
     fn frames_lie_one_behind_the_other_in_one_piece_while_they_are_small() {
         let mut batch = SendBatch::default();
@@ -166,8 +353,7 @@ mod tests {
         let mut batch = SendBatch::default();
         let frame: Vec<u8> = (0..LARGE * 3).map(|i| i as u8).collect();
         batch.push_frame([b"head", &frame]);
-        let capacity: usize = batch.pieces.iter().map(Vec::capacity).sum();
-        assert!(capacity <= batch.bytes() + PIECE_BYTES_MAX, "{capacity}");
+        assert!(memory(&batch) <= batch.bytes() + PIECE_BYTES_MAX, "{}", memory(&batch));
         assert_eq!(&contents(&batch)[4..], frame);
     }
 

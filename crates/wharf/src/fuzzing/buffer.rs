@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use arbitrary::{Arbitrary, Unstructured};
 
 use super::{bytes_from, joined};
-use crate::buffer::{BatchPool, RingBuffer, SendBatch};
+use crate::buffer::{BatchPool, Frame, RingBuffer, SendBatch, SharedFrame};
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -125,7 +125,10 @@ impl Run {
     fn push(&mut self, header_bytes: usize, frame_bytes: usize) {
         let bytes = bytes_from(BATCH, self.pushed, header_bytes + frame_bytes);
         let (header, frame) = bytes.split_at(header_bytes);
-        self.batch.push_frame([header, frame]);
+        match header_bytes % 2 {
+            0 => self.batch.push_frame([header, frame]),
+            _ => self.batch.push(Frame::Shared(&SharedFrame::new([header, frame]))),
+        }
         self.pushed += bytes.len() as u64;
         self.queued.extend(bytes);
         self.frames += 1;

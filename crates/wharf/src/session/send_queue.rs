@@ -11,7 +11,7 @@
 //! never comes twice (invariant 1).
 
 use crate::Close;
-use crate::buffer::{BatchPool, SendBatch};
+use crate::buffer::{BatchPool, Frame, SendBatch};
 use crate::error::CloseReason;
 
 /// That a session was asked to close: why, and how.
@@ -85,14 +85,14 @@ impl SendQueue {
     /// Queues a frame, header and body, whole or not at all.
     pub(crate) fn push(
         &mut self,
-        frame: [&[u8]; 2],
+        frame: Frame<'_>,
         bytes_max: usize,
         pool: &BatchPool,
     ) -> Result<Pushed, Refusal> {
         if self.closing.is_some() {
             return Err(Refusal::Closing);
         }
-        let bytes = frame[0].len() + frame[1].len();
+        let bytes = frame.bytes();
         if bytes > bytes_max.saturating_sub(self.queued_bytes) {
             return Err(Refusal::Full { queued_bytes: self.queued_bytes });
         }
@@ -100,7 +100,7 @@ impl SendQueue {
             // An empty raw frame is no bytes on the wire.
             return Ok(Pushed { armed: false, queued_bytes: self.queued_bytes });
         }
-        self.waiting.get_or_insert_with(|| pool.take()).push_frame(frame);
+        self.waiting.get_or_insert_with(|| pool.take()).push(frame);
         self.queued_bytes += bytes;
         let armed = !std::mem::replace(&mut self.armed, true);
         if armed {
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
-        queue.push([b"", bytes], 10, &BatchPool::new(0))
+        queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0))
     }
 
     /// As a port does it, at time 1: so many bytes of the batch leave.

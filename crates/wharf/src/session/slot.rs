@@ -22,6 +22,10 @@ pub(crate) struct Slot {
     registration: AtomicU32,
     /// The session's timer has fired, and its times must be looked at.
     time_came: AtomicBool,
+    /// Its `opened` has begun.
+    opened: AtomicBool,
+    /// It is a member of groups.
+    in_groups: AtomicBool,
 }
 
 impl Default for Slot {
@@ -32,6 +36,8 @@ impl Default for Slot {
             port: AtomicU32::new(0),
             registration: AtomicU32::new(NO_REGISTRATION),
             time_came: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            in_groups: AtomicBool::new(false),
         }
     }
 }
@@ -68,6 +74,25 @@ impl Slot {
     /// Whether its timer has fired since this was last asked.
     pub(crate) fn take_time_came(&self) -> bool {
         self.time_came.load(Ordering::Relaxed) && self.time_came.swap(false, Ordering::Acquire)
+    }
+
+    /// That its `opened` begins, or that the slot becomes free.
+    pub(crate) fn set_opened(&self, opened: bool) {
+        self.opened.store(opened, Ordering::Release);
+    }
+
+    pub(crate) fn is_opened(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
+    }
+
+    /// Says whether it is a member of groups. Under the lock of its port's groups.
+    pub(crate) fn set_in_groups(&self, in_groups: bool) {
+        self.in_groups.store(in_groups, Ordering::Release);
+    }
+
+    /// For its release, when nobody can join any more.
+    pub(crate) fn is_in_groups(&self) -> bool {
+        self.in_groups.load(Ordering::Acquire)
     }
 
     /// Whether and how it was asked to close. For who attends to the session: whoever asks notes it

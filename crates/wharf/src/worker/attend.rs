@@ -37,7 +37,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if self.is_shared { self.engine.table.look_up(id) } else { None }
     }
 
-    fn let_go(&mut self, id: SessionId, hold: Option<Reference<'e>>) {
+    pub(super) fn let_go(&mut self, id: SessionId, hold: Option<Reference<'e>>) {
         if hold.is_some_and(Reference::end) {
             self.to_release.push(id);
         }

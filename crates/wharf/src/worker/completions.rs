@@ -213,6 +213,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let now = self.now();
         half.phase = Phase::Open;
         half.opened = true;
+        slot.set_opened(true);
         (half.phase_since, half.received_at) = (now, now);
         self.stats.opened += 1;
         self.stats.live = self.stats.live.wrapping_add(1);
@@ -226,6 +227,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             report.live = report.live.wrapping_add(1);
         }
         if let Some((reason, how)) = self.engine.ending() {
+            if how == Close::Drain {
+                self.work_off_all_groups(); // what was published before the drain is for it too
+            }
             slot.ask_to_close(reason, how);
         }
         slot.send_queue.lock().hold_back(false);

@@ -106,6 +106,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         for batch in unsent.into_iter().flatten() {
             self.share().pool.give_back(batch);
         }
+        if slot.is_in_groups() && self.share().groups.ended(id, slot) {
+            let _ = self.share().mailbox.post(Mail::Groups); // at the very end there is nobody to tell
+        }
+        slot.set_opened(false);
         slot.take_time_came();
         let registration = slot.registration().map(Registration);
         slot.set_registration(None);
@@ -220,7 +224,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     self.connect_failed(id, slot, &mut half, &aborted);
                 }
                 Mail::Release(id) => self.to_release.push(id),
-                Mail::Attend(_) | Mail::Drain | Mail::Stop => {}
+                Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}
             }
         }
         self.release_without_port();

@@ -8,7 +8,8 @@
 //! consistent, so one of the two sees the other.
 //!
 //! Bounded by what it carries: for each session at most one arrival, one release, and a few
-//! requests to attend (it was armed, it closes, it passed the pause mark).
+//! requests to attend (it was armed, it closes, it passed the pause mark). What is asked of groups
+//! waits elsewhere ([`crate::group`]); here is one word of it.
 
 use std::net::SocketAddr;
 
@@ -26,6 +27,8 @@ pub(crate) enum Mail {
     Attend(SessionId),
     /// The session's count came to zero on another thread: release it.
     Release(SessionId),
+    /// Something was asked of the port's groups.
+    Groups,
     /// Stop accepting, and end every session when what is queued for it has left.
     Drain,
     /// End every session now.

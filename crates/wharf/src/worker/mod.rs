@@ -6,7 +6,8 @@
 //! 1. *Wait*: the port hands over a batch of completions ([`completions`]). Each changes its
 //!    session's receive half or send queue, runs the handler for whole frames, and notes the session
 //!    if something must follow. Nothing is posted yet.
-//! 2. *Mail* from other threads: arrivals, connects, requests to attend, drain, stop.
+//! 2. *Mail* from other threads: arrivals, connects, requests to attend, publications ([`groups`]),
+//!    drain, stop.
 //! 3. *Time*: the timing wheel says whose time-outs to look at.
 //! 4. *Accept*: what the port that has the listeners has accepted is admitted.
 //! 5. *Attend* ([`attend`]): every noted session is brought from what is outstanding to what should
@@ -23,6 +24,7 @@
 mod attend;
 mod completions;
 mod end;
+mod groups;
 mod half;
 pub(crate) mod mailbox;
 mod receive;
@@ -209,7 +211,11 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
             Mail::Attend(id) => self.floor.desk.attend_later(id),
             Mail::Release(id) => self.floor.to_release.push(id),
-            Mail::Drain => self.end_all(CloseReason::Drained, Close::Drain),
+            Mail::Groups => self.floor.work_off_groups(),
+            Mail::Drain => {
+                self.floor.work_off_all_groups();
+                self.end_all(CloseReason::Drained, Close::Drain);
+            }
             Mail::Stop => self.end_all(CloseReason::Stopped, Close::Stop),
         }
     }

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use arbitrary::Arbitrary;
 
-use crate::buffer::{BatchPool, SendBatch};
+use crate::buffer::{BatchPool, Frame, SendBatch};
 use crate::fuzzing::{bytes_from, joined};
 use crate::session::{Pushed, Refusal, SendQueue};
 
@@ -79,7 +79,7 @@ impl Sending {
                 let bytes_max = bytes_max as usize % QUEUE_BYTES_MAX;
                 let bytes = bytes_from(serial, self.pushed, header_bytes + usize::from(frame));
                 let (header, frame) = bytes.split_at(header_bytes);
-                let pushed = queue.push([header, frame], bytes_max, pool);
+                let pushed = queue.push(Frame::Own([header, frame]), bytes_max, pool);
                 assert_eq!(pushed, self.push(bytes.len(), bytes_max, closing));
             }
             SendStep::HoldBack(held_back) => {

@@ -3,6 +3,7 @@
 //! is tried on every system, by the same engine.
 
 mod asked;
+mod groups;
 #[cfg(unix)]
 mod handles;
 

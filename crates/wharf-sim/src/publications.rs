@@ -1,0 +1,336 @@
+//! What was published, to whom it must come and to whom it may not.
+//!
+//! A publisher is a sender of its own, whose numbers go through all groups. Everything has its place in
+//! time, a tick: what was over before something began must show, and what was begun after it may not.
+
+use std::collections::{BTreeMap, HashMap};
+
+use wharf::{Close, CloseReason, Group, Handle, JoinError, PublishError, Session, SessionId};
+
+use crate::frames::Message;
+use crate::truth::{Rule, SharedTruth, Truth};
+
+/// Senders from here on are publishers: peers by their requests, then the program's threads.
+pub(crate) const PUBLISHERS: u32 = 1 << 31;
+pub(crate) const PUBLISHING_THREADS: u32 = PUBLISHERS + (1 << 30);
+/// There are groups 0 to this. A publication to this one is to everyone.
+pub(crate) const GROUPS: u64 = 4;
+
+/// To whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    Members(u64),
+    MembersBut(u64, SessionId),
+    All,
+}
+
+impl To {
+    fn group(self) -> u64 {
+        match self {
+            To::Members(group) | To::MembersBut(group, _) => group,
+            To::All => GROUPS,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Publication {
+    to: To,
+    began: u64,
+    /// When the call returned, and whether it was accepted.
+    returned: Option<(u64, bool)>,
+}
+
+/// A session in a group: from some tick between two on, and until some tick between two others.
+#[derive(Debug, Clone, Copy)]
+struct Membership {
+    group: u64,
+    joins: u64,
+    joined: Option<u64>,
+    leaves: Option<u64>,
+    left: Option<u64>,
+}
+
+/// What is known of publications.
+#[derive(Debug, Default)]
+pub(crate) struct Publications {
+    tick: u64,
+    by_publisher: BTreeMap<u32, Vec<Publication>>,
+    memberships: HashMap<SessionId, Vec<Membership>>,
+    opened: HashMap<SessionId, u64>,
+    /// When the program has asked the server to end.
+    ends: Option<u64>,
+    /// What each peer has got, in order.
+    got: BTreeMap<u32, Vec<(u32, u32)>>,
+    lasts: HashMap<(u32, u32), u32>,
+}
+
+impl Publications {
+    fn now(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    pub(crate) fn opens(&mut self, id: SessionId) {
+        let now = self.now();
+        self.opened.insert(id, now);
+    }
+
+    pub(crate) fn server_ends(&mut self) {
+        let now = self.now();
+        self.ends.get_or_insert(now);
+    }
+
+    fn current(&mut self, id: SessionId, group: u64) -> Option<&mut Membership> {
+        let mut of = self.memberships.get_mut(&id)?.iter_mut().rev();
+        of.find(|membership| membership.group == group && membership.leaves.is_none())
+    }
+
+    fn is_member(&mut self, id: SessionId, group: u64) -> bool {
+        self.current(id, group).is_some()
+    }
+
+    fn groups_of(&self, id: SessionId) -> impl Iterator<Item = u64> {
+        let of = self.memberships.get(&id).into_iter().flatten();
+        of.filter(|membership| membership.leaves.is_none()).map(|membership| membership.group)
+    }
+
+    fn of(&self, publisher: u32, number: u32) -> Option<&Publication> {
+        self.by_publisher.get(&publisher)?.get(number as usize)
+    }
+
+    /// Whether the session, unless it ends, gets this for certain.
+    fn must_get(&self, id: SessionId, publication: &Publication) -> bool {
+        let Some((returned, true)) = publication.returned else { return false };
+        let began = publication.began;
+        let (group, except) = match publication.to {
+            To::All => return self.opened.get(&id).is_some_and(|opened| *opened < began),
+            To::Members(group) => (group, None),
+            To::MembersBut(group, except) => (group, Some(except)),
+        };
+        let mut memberships = self.memberships.get(&id).into_iter().flatten();
+        Some(id) != except
+            && memberships.any(|membership| {
+                membership.group == group
+                    && membership.joined.is_some_and(|joined| joined < began)
+                    && membership.leaves.is_none_or(|leaves| leaves > returned)
+            })
+    }
+
+    /// Why it may not have got this.
+    fn why_not(&self, id: SessionId, publication: &Publication) -> Option<&'static str> {
+        let returned = match publication.returned {
+            Some((_, false)) => return Some("it was refused"),
+            Some((returned, true)) => returned,
+            None => u64::MAX,
+        };
+        let (group, except) = match publication.to {
+            To::All => return None, // who opens meanwhile may get it
+            To::Members(group) => (group, None),
+            To::MembersBut(group, except) => (group, Some(except)),
+        };
+        let mut memberships = self.memberships.get(&id).into_iter().flatten();
+        let may_be_member = memberships.any(|membership| {
+            membership.group == group
+                && membership.joins < returned
+                && membership.left.is_none_or(|left| left > publication.began)
+        });
+        match (may_be_member, except == Some(id)) {
+            (_, true) => Some("it was the one that was excepted"),
+            (false, _) => Some("it was no member"),
+            (true, false) => None,
+        }
+    }
+
+    /// A publication that the peer of a session, which is well, must have got and has not; of those that
+    /// returned before a tick.
+    fn missing_before(&self, id: SessionId, peer: u32, before: u64) -> Option<(u32, u32)> {
+        let nothing = Vec::new();
+        let got: std::collections::BTreeSet<_> =
+            self.got.get(&peer).unwrap_or(&nothing).iter().copied().collect();
+        self.by_publisher.iter().find_map(|(publisher, publications)| {
+            let is_missing = |(number, publication): (usize, &Publication)| {
+                publication.returned.is_some_and(|(returned, _)| returned < before)
+                    && self.must_get(id, publication)
+                    && !got.contains(&(*publisher, number as u32))
+            };
+            let number = publications.iter().enumerate().position(is_missing)?;
+            Some((*publisher, number as u32))
+        })
+    }
+
+    pub(crate) fn missing(&self, id: SessionId, peer: u32) -> Option<(u32, u32)> {
+        self.missing_before(id, peer, u64::MAX)
+    }
+
+    /// Of a session that was drained: what was published before the drain began.
+    pub(crate) fn missing_of_drained(&self, id: SessionId, peer: u32) -> Option<(u32, u32)> {
+        self.missing_before(id, peer, self.ends.unwrap_or(0))
+    }
+
+    /// A frame of which the sessions were not told alone may have found the queue full.
+    pub(crate) fn may_have_filled(&self, id: SessionId) -> bool {
+        let to_all = |publication: &Publication| publication.to == To::All;
+        self.memberships.contains_key(&id) || self.by_publisher.values().flatten().any(to_all)
+    }
+
+    /// Two peers that got the same publications in different orders.
+    pub(crate) fn out_of_order(&self) -> Option<(u32, u32)> {
+        let mut peers: Vec<_> = self.got.iter().collect();
+        peers.sort_by_key(|(_, got)| std::cmp::Reverse(got.len()));
+        peers.truncate(40);
+        peers.windows(2).find_map(|pair| {
+            let [(one, first), (other, second)] = pair else { return None };
+            let places: HashMap<_, _> = first.iter().zip(0..).collect();
+            let places: Vec<u32> =
+                second.iter().filter_map(|got| places.get(got)).copied().collect();
+            (!places.is_sorted()).then_some((**one, **other))
+        })
+    }
+}
+
+impl Truth {
+    /// A publication came to a peer whose session is known.
+    pub(crate) fn peer_gets_published(&mut self, peer: u32, id: SessionId, message: Message) {
+        let Message { to, sender, number } = message;
+        let publications = &mut self.publications;
+        publications.got.entry(peer).or_default().push((sender, number));
+        let last = publications.lasts.insert((peer, sender), number);
+        let publications = &self.publications;
+        let Some(publication) = publications.of(sender, number) else {
+            let what = format!("peer {peer} got publication {number} of {sender}, who did not");
+            return self.broken(Rule::FramesArriveWhole, vec![id.to_bits()], what);
+        };
+        if publication.to.group() != to.to_bits() {
+            let what = format!("publication {number} of {sender} came as of group {to}");
+            return self.broken(Rule::FramesArriveWhole, vec![id.to_bits()], what);
+        }
+        if let Some(why) = publications.why_not(id, publication) {
+            let what = format!("{id} got publication {number} of {sender}, but {why}");
+            return self.broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
+        }
+        if last.is_some_and(|last| last >= number) {
+            let what = format!("{id} got publication {number} of {sender} after {last:?}");
+            return self.broken(Rule::FramesArriveInOrder, vec![id.to_bits()], what);
+        }
+        let from = last.map_or(0, |last| last + 1);
+        let must = |number: &u32| {
+            publications
+                .of(sender, *number)
+                .is_some_and(|left_out| publications.must_get(id, left_out))
+        };
+        if let Some(left_out) = (from..number).find(must) {
+            let what = format!("{id} got publication {number} of {sender}, and not {left_out}");
+            self.broken(Rule::FramesArriveInOrder, vec![id.to_bits()], what);
+        }
+    }
+}
+
+/// Publishes, and notes what became of it.
+pub(crate) fn publish(truth: &SharedTruth, handle: &Handle, publisher: u32, to: To, bytes: usize) {
+    let number = {
+        let publications = &mut truth.lock().publications;
+        let began = publications.now();
+        let of = publications.by_publisher.entry(publisher).or_default();
+        of.push(Publication { to, began, returned: None });
+        of.len() as u32 - 1
+    };
+    let name = SessionId::from_bits(to.group());
+    let frame = Message { to: name, sender: publisher, number }.write(bytes);
+    let result = match to {
+        To::Members(group) => handle.publish(Group(group), &frame),
+        To::MembersBut(group, except) => handle.publish_except(Group(group), except, &frame),
+        To::All => handle.broadcast(&frame),
+    };
+    let mut truth = truth.lock();
+    let now = truth.publications.now();
+    let of = truth.publications.by_publisher.entry(publisher).or_default();
+    of[number as usize].returned = Some((now, result.is_ok()));
+    let Err(error) = result else { return };
+    let is_explained = match error {
+        PublishError::Full { waiting, max, .. } => waiting <= max + 16 * 1024,
+        PublishError::Ending(_) => truth.ending || truth.excuses.port_may_fail,
+        _ => false,
+    };
+    if !is_explained {
+        let what = format!("a publication was refused: {error}");
+        truth.broken(Rule::GoneIsGone, Vec::new(), what);
+    }
+    if error.into_inner() != &frame {
+        let what = "another frame than was published came back".to_owned();
+        truth.broken(Rule::FramesArriveWhole, Vec::new(), what);
+    }
+}
+
+/// In a callback of the session: it joins.
+pub(crate) fn join(truth: &SharedTruth, session: &Session, group: u64) {
+    let id = session.id();
+    let was_member = {
+        let publications = &mut truth.lock().publications;
+        let (was_member, joins) = (publications.is_member(id, group), publications.now());
+        if !was_member {
+            let begun = Membership { group, joins, joined: None, leaves: None, left: None };
+            publications.memberships.entry(id).or_default().push(begun);
+        }
+        was_member
+    };
+    let result = session.handle().join(id, Group(group));
+    let mut truth = truth.lock();
+    let now = truth.publications.now();
+    let count = truth.publications.groups_of(id).count();
+    if !was_member && let Some(membership) = truth.publications.current(id, group) {
+        membership.joined = Some(now);
+        if result.is_err() {
+            (membership.joined, membership.leaves, membership.left) = (None, Some(now), Some(0));
+        }
+    }
+    match result {
+        Ok(is_new) if is_new != was_member => {}
+        Err(JoinError::TooManyGroups { max }) if !was_member && count > max as usize => {}
+        Err(JoinError::Full { .. }) => {}
+        Err(JoinError::Gone) => truth.found_gone(id),
+        answer => {
+            let what =
+                format!("{id}, a member: {was_member}, of {count} groups, joins: {answer:?}");
+            truth.broken(Rule::MembershipsAreTrue, vec![id.to_bits()], what);
+        }
+    }
+}
+
+/// In a callback of the session: it leaves.
+pub(crate) fn leave(truth: &SharedTruth, session: &Session, group: u64) {
+    let id = session.id();
+    let was_member = {
+        let publications = &mut truth.lock().publications;
+        let now = publications.now();
+        let membership = publications.current(id, group);
+        membership.map(|membership| membership.leaves = Some(now)).is_some()
+    };
+    let left = session.handle().leave(id, Group(group));
+    let mut truth = truth.lock();
+    let now = truth.publications.now();
+    let of = truth.publications.memberships.entry(id).or_default().iter_mut().rev();
+    if let Some(membership) = of.into_iter().find(|membership| membership.group == group) {
+        membership.left.get_or_insert(now);
+    }
+    if left != was_member {
+        let what = format!("{id} left a group, it was a member: {was_member}, and it said: {left}");
+        truth.broken(Rule::MembershipsAreTrue, vec![id.to_bits()], what);
+    }
+}
+
+/// In `closed`: tells the others of a group that it has gone, as a chat would.
+pub(crate) fn say_goodbye(truth: &SharedTruth, session: &Session, reason: CloseReason) {
+    let id = session.id();
+    let (group, peer) = {
+        let truth = truth.lock();
+        let peer = truth.sessions.get(&id).and_then(|session| session.peer);
+        (truth.publications.groups_of(id).next(), peer)
+    };
+    if let (Some(group), Some(peer)) = (group, peer)
+        && reason != CloseReason::Stopped
+    {
+        publish(truth, session.handle(), PUBLISHERS + peer, To::Members(group), 0);
+        session.handle().close(id, Close::Stop); // which changes nothing any more
+    }
+}

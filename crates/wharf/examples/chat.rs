@@ -1,0 +1,172 @@
+//! A chat, on groups: `cargo run --release -p wharf --example chat [ADDR:PORT]`, then several times
+//! `nc 127.0.0.1 7000`.
+//!
+//! A line goes to everyone else in the room. `/nick NAME`, `/join ROOM`, `/leave` (back to the lobby),
+//! `/who`, `/quit`. Rooms have names, groups have numbers: a map of the program's stands between them,
+//! and holds only rooms that somebody is in.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wharf::{
+    Close, CloseReason, Framing, Group, Handler, PublishError, Server, Session, SessionId,
+};
+
+const LINE_BYTES_MAX: usize = 1_000;
+const NAME_BYTES_MAX: usize = 32;
+const LOBBY: &str = "lobby";
+
+#[derive(Default)]
+struct Chat {
+    rooms: Mutex<Rooms>,
+}
+
+#[derive(Default)]
+struct Rooms {
+    by_name: HashMap<String, Room>,
+    /// No number is used again, so a late frame of a room that is no more is never another's.
+    groups: u64,
+    guests: u64,
+}
+
+struct Room {
+    group: Group,
+    names: HashMap<SessionId, String>,
+}
+
+/// What the chat knows of a session.
+struct Guest {
+    name: String,
+    room: String,
+    /// A line of which the end has not come yet.
+    unfinished: Vec<u8>,
+}
+
+impl Chat {
+    /// No callback of another session waits long for this: nothing under it blocks.
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is in the room when this is said hears it, in the order in which it is said.
+    fn say(&self, session: &Session, rooms: &Rooms, room: &str, line: &str) {
+        let Some(room) = rooms.by_name.get(room) else { return };
+        let said = session.handle().publish_except(room.group, session.id(), format!("{line}\n"));
+        if let Err(PublishError::Full { .. }) = said {
+            session.send(b"* too much is being said; that was not\n");
+        }
+    }
+
+    fn enter(&self, session: &Session, guest: &mut Guest, name: &str) {
+        let mut rooms = self.rooms();
+        rooms.groups += 1;
+        let group = Group(rooms.groups);
+        let new = || Room { group, names: HashMap::new() };
+        let room = rooms.by_name.entry(name.to_owned()).or_insert_with(new);
+        let group = room.group;
+        room.names.insert(session.id(), guest.name.clone());
+        guest.room = name.to_owned();
+        if session.handle().join(session.id(), group).is_err() {
+            return session.close(Close::Drain); // it goes, or too many come at once
+        }
+        session.send(format!("* you are {} in {name}\n", guest.name).as_bytes());
+        self.say(session, &rooms, name, &format!("* {} came", guest.name));
+    }
+
+    fn leave(&self, session: &Session, guest: &Guest) {
+        let mut rooms = self.rooms();
+        let Some(room) = rooms.by_name.get_mut(&guest.room) else { return };
+        session.handle().leave(session.id(), room.group);
+        room.names.remove(&session.id());
+        if room.names.is_empty() {
+            rooms.by_name.remove(&guest.room);
+        }
+        self.say(session, &rooms, &guest.room, &format!("* {} left", guest.name));
+    }
+
+    fn rename(&self, session: &Session, guest: &mut Guest, name: &str) {
+        let mut rooms = self.rooms();
+        let Some(room) = rooms.by_name.get_mut(&guest.room) else { return };
+        if room.names.values().any(|taken| taken == name) {
+            return session.send(b"* somebody here has that name\n");
+        }
+        room.names.insert(session.id(), name.to_owned());
+        let before = std::mem::replace(&mut guest.name, name.to_owned());
+        session.send(format!("* you are {name}\n").as_bytes());
+        self.say(session, &rooms, &guest.room, &format!("* {before} is {name} now"));
+    }
+
+    fn who(&self, session: &Session, guest: &Guest) {
+        let rooms = self.rooms();
+        let names = rooms.by_name.get(&guest.room).map(|room| room.names.values());
+        let mut names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
+        names.sort_unstable();
+        session.send(format!("* in {}: {}\n", guest.room, names.join(" ")).as_bytes());
+    }
+
+    fn line(&self, session: &Session, guest: &mut Guest, line: &str) {
+        let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+        match line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim())) {
+            ("", _) => {}
+            ("/nick", name) if is_name(name) => self.rename(session, guest, name),
+            ("/join", room) if is_name(room) => {
+                self.leave(session, guest);
+                self.enter(session, guest, room);
+            }
+            ("/leave", _) => {
+                self.leave(session, guest);
+                self.enter(session, guest, LOBBY);
+            }
+            ("/who", _) => self.who(session, guest),
+            ("/quit", _) => session.close(Close::Drain),
+            (word, _) if word.starts_with('/') => {
+                session.send(b"* /nick NAME, /join ROOM, /leave, /who, /quit\n");
+            }
+            _ => {
+                let line = format!("{}: {line}", guest.name);
+                self.say(session, &self.rooms(), &guest.room, &line);
+            }
+        }
+    }
+}
+
+impl Handler for Chat {
+    type State = Guest;
+
+    fn opened(&self, session: &Session) -> Guest {
+        let number = {
+            let mut rooms = self.rooms();
+            rooms.guests += 1;
+            rooms.guests
+        };
+        let name = format!("guest{number}");
+        let mut guest = Guest { name, room: String::new(), unfinished: Vec::new() };
+        self.enter(session, &mut guest, LOBBY);
+        guest
+    }
+
+    fn received(&self, session: &Session, guest: &mut Guest, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if guest.unfinished.len() + part.len() > LINE_BYTES_MAX {
+                session.send(b"* a line is too long\n");
+                return session.close(Close::Drain);
+            }
+            guest.unfinished.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut guest.unfinished);
+                self.line(session, guest, String::from_utf8_lossy(&line).trim_end());
+            }
+        }
+    }
+
+    fn closed(&self, session: &Session, guest: Guest, _reason: CloseReason) {
+        self.leave(session, &guest);
+    }
+}
+
+fn main() -> wharf::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let server = Server::bind(address.as_str())?.framing(Framing::raw()).start(Chat::default())?;
+    println!("listening on {}; {}", server.addresses()[0], server.backend());
+    server.wait()
+}
