@@ -626,7 +626,7 @@ impl<'a> Driver<'a> {
             // Asked for once: what one request misses a second would make good.
             let report = match how {
                 HowToEnd::Drain(deadline) => {
-                    let open = truth.lock().open;
+                    let open = truth.lock().live();
                     Some((open, handle.drain(deadline)))
                 }
                 HowToEnd::Stop => {

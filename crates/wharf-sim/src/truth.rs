@@ -126,6 +126,8 @@ pub(crate) struct Truth {
     /// In the order in which they were opened: whom to send to.
     pub(crate) ids: Vec<SessionId>,
     pub(crate) open: usize,
+    /// Those of them whose `closed` runs: their places are taken, but the server has counted them out.
+    ending_sessions: usize,
     pub(crate) sessions_max: usize,
     /// Connects that were begun, and not answered.
     pub(crate) connecting: BTreeSet<SessionId>,
@@ -270,8 +272,17 @@ impl Truth {
         }
         if closed.is_some() {
             let what = format!("{callback} of {id} after closed");
-            self.broken(Rule::CallbacksInOrder, self.about(id), what);
+            return self.broken(Rule::CallbacksInOrder, self.about(id), what);
         }
+        if callback == "closed" {
+            self.ending_sessions += 1;
+        }
+    }
+
+    /// Sessions that a drain which begins now must report: all that are open but for those whose end has
+    /// come already.
+    pub(crate) fn live(&self) -> usize {
+        self.open.saturating_sub(self.ending_sessions)
     }
 
     pub(crate) fn leaves(&mut self, id: SessionId) {
@@ -333,6 +344,7 @@ impl Truth {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.closed = Some(reason);
         self.open = self.open.saturating_sub(1);
+        self.ending_sessions = self.ending_sessions.saturating_sub(1);
         let session = &self.sessions[&id];
         let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
         // Its end came after all that it had sent.
