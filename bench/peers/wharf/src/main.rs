@@ -16,7 +16,7 @@ fn main() -> wharf::Result<()> {
     match arguments.workload {
         Workload::Echo => serve(&arguments, Framing::raw(), Options::default(), echo::Echo),
         Workload::Broadcast => {
-            serve(&arguments, framing(), Options::default(), sessions::Broadcast::default())
+            serve(&arguments, framing(), Options::default(), sessions::Broadcast)
         }
         Workload::SendById => {
             let options =

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use protocol::{Arguments, HEADER_BYTES, Hello, Sent, run_sender};
-use wharf::{CloseReason, Handle, Handler, SendError, Session, SessionId};
+use wharf::{Close, Group, Handle, Handler, SendError, Session, SessionId};
 
-/// Whoever has said hello hears every frame that is said after it.
-#[derive(Default)]
-pub(crate) struct Broadcast {
-    members: Mutex<Vec<SessionId>>,
-}
+/// All members' group.
+const MEMBERS: Group = Group(1);
+
+/// Whoever has said hello hears every frame that is said after it. A member that is over, or that does not
+/// read, misses it: the load tells.
+pub(crate) struct Broadcast;
 
 impl Handler for Broadcast {
     type State = ();
@@ -18,26 +19,16 @@ impl Handler for Broadcast {
     fn opened(&self, _session: &Session) {}
 
     fn received(&self, session: &Session, _state: &mut (), frame: &[u8]) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if Hello::read(frame).is_some() {
-            members.push(session.id());
+        let handle = session.handle();
+        let done = if Hello::read(frame).is_some() {
             session.send(frame);
+            handle.join(session.id(), MEMBERS).is_ok()
         } else {
-            publish(session.handle(), &members, frame);
+            handle.publish(MEMBERS, frame).is_ok()
+        };
+        if !done {
+            session.close(Close::Stop);
         }
-    }
-
-    fn closed(&self, session: &Session, _state: (), _reason: CloseReason) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.retain(|id| *id != session.id());
-    }
-}
-
-/// To all members. The one place to change when there are groups.
-fn publish(handle: &Handle, members: &[SessionId], frame: &[u8]) {
-    for id in members {
-        // A member that is over, or that does not read, misses it: the load tells.
-        let _ = handle.send(*id, frame);
     }
 }
 

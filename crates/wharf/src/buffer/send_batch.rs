@@ -263,10 +263,10 @@ mod tests {
     /// Frames of all sizes, own and shared by turns, and what they are on the wire.
     fn mixed(batch: &mut SendBatch) -> Vec<u8> {
         let mut wire = Vec::new();
-        for (number, len) in
-            [3, 5_000, 70, 0, 150_000, 9_000, 1, 64 * 1024, 40_000].iter().enumerate()
-        {
-            let body: Vec<u8> = (0..*len).map(|at| (at / 3 + number) as u8).collect();
+        let lengths = [3, 5_000, 70, 0, 150_000, 9_000, 1, 64 * 1024, 40_000];
+        for (number, length) in lengths.iter().enumerate() {
+            let length = if cfg!(miri) { length / 10 } else { *length };
+            let body: Vec<u8> = (0..length).map(|at| (at / 3 + number) as u8).collect();
             let header = [number as u8; 2];
             wire.extend_from_slice(&header);
             wire.extend_from_slice(&body);
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn own_and_shared_frames_leave_in_order_however_little_leaves_at_once() {
-        for step in [7, 1_000, 65_536, 65_537, 400_000] {
+        for step in [if cfg!(miri) { 307 } else { 7 }, 1_000, 65_536, 65_537, 400_000] {
             let (mut batch, mut sent) = (SendBatch::default(), Vec::new());
             let wire = mixed(&mut batch);
             assert_eq!(batch.bytes(), wire.len());
@@ -309,8 +309,9 @@ mod tests {
                 let count = batch.gather(&mut slices);
                 let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
                 let step = step.min(bytes);
-                let next = slices[..count].iter().flat_map(|slice| slice.iter().copied());
-                sent.extend(next.take(step));
+                let next =
+                    slices[..count].iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
+                sent.extend_from_slice(&next[..step]);
                 batch.advance(step);
                 assert!(memory(&batch) <= batch.bytes() + BATCH_SLACK_BYTES);
             }
