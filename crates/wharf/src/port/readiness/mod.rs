@@ -10,9 +10,12 @@
 //! - Nothing has completed until `wait` delivers it: an operation is outstanding or
 //!   has had its last completion, and there is no third state that a cancel could
 //!   meet.
-//! - `ready` lists the sockets with something to try. Each is tried once a `wait`,
-//!   one read at most, and goes to the list's end when there may be more: a busy
-//!   socket cannot starve the rest.
+//! - A `wait` tries what was posted since the last one, fetches edges, and tries what
+//!   these say: one system call of the selector for a batch, and the replies to what has
+//!   just left are in it. It sleeps only if the first try came to nothing.
+//! - `ready` lists the sockets with something to try. Each is tried once before the edges
+//!   and once after, one read at most, and goes to the list's end when there may be
+//!   more: a busy socket cannot starve the rest.
 //! - Selector tokens carry slot and generation (invariant 5). Edges are taken in
 //!   by the same `wait` that fetched them, when nothing can be deregistered, so an
 //!   old generation should never be seen; it is dropped all the same.
@@ -227,11 +230,8 @@ impl CompletionPort for ReadinessPort {
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let mut sink = Watched { sink, delivered: false };
         self.try_ready(&mut sink);
-        if sink.delivered || !self.ready.is_empty() {
-            // The next `wait` tries what these edges say: once a `wait` is enough.
-            return self.take_edges(Some(Duration::ZERO));
-        }
-        self.take_edges(timeout)?;
+        let may_sleep = !sink.delivered && self.ready.is_empty();
+        self.take_edges(if may_sleep { timeout } else { Some(Duration::ZERO) })?;
         self.try_ready(&mut sink);
         Ok(())
     }
