@@ -58,7 +58,12 @@ cargo test -p wharf --no-fail-fast --target "$TARGET"
 cargo test -p wharf-cli --no-fail-fast --target "$TARGET"
 
 section "lab"
-cargo run --quiet --manifest-path lab/Cargo.toml --target-dir "$TARGET_DIR/lab" --target "$TARGET"
+for on in lab/*/on; do
+    grep -qx wine "$on" || continue
+    fault=$(basename "$(dirname "$on")")
+    cargo run --quiet --release --manifest-path lab/Cargo.toml --target-dir "$TARGET_DIR/lab" \
+        --target "$TARGET" -p "$fault" -- --quick
+done
 
 # --- The cross tests --------------------------------------------------------------------------
 
