@@ -206,8 +206,9 @@ fn print_totals(totals: &Totals) {
         Count(totals.frames),
     );
     say!(
-        "{} operations posted, {} completions in {} batches, {} changes of thread",
+        "{} operations posted, {} sends without one, {} completions in {} batches, {} changes of thread",
         Count(totals.posts),
+        Count(totals.direct_sends),
         Count(totals.completions),
         Count(totals.batches),
         Count(totals.switches),

@@ -36,6 +36,8 @@ pub struct Totals {
     pub posts: u64,
     /// Completions that they delivered.
     pub completions: u64,
+    /// Times that a socket took an answer, or a part of it, at once.
+    pub direct_sends: u64,
     /// Batches.
     pub batches: u64,
     /// Times that another thread went on.
@@ -74,6 +76,7 @@ impl Totals {
         self.seeds += 1;
         self.posts += figures.posts;
         self.completions += figures.completions;
+        self.direct_sends += figures.direct_sends;
         self.batches += figures.batches;
         self.switches += figures.switches;
         self.sessions += outcome.sessions;

@@ -81,8 +81,8 @@ impl Town {
         let number = self.truth.lock().begins_to_send(id, ITSELF);
         let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
         let result = session.try_send(&frame);
-        if result.is_ok() {
-            note_queued();
+        if result.is_ok() && session.queued_bytes() > 0 {
+            note_queued(); // it did not leave at once
         }
         judge(&self.truth, id, ITSELF, &frame, result.map_err(|error| error_of(&error)), false);
     }

@@ -4,6 +4,7 @@ use wharf_sim::{Case, Scenario, run};
 
 #[test]
 fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
+    let mut direct_sends = 0;
     for scenario in Scenario::ALL {
         for seed in 0..10 {
             let case = Case::new(scenario, seed);
@@ -13,8 +14,10 @@ fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
                 let last = &trace[trace.len().saturating_sub(60)..];
                 panic!("{violation}\n{}\n{}", case.command(), last.join("\n"));
             }
+            direct_sends += outcome.figures.direct_sends;
         }
     }
+    assert!(direct_sends > 100, "large answers leave at once: {direct_sends} did");
 }
 
 #[test]

@@ -203,10 +203,10 @@ pub struct Options {
     /// thousands of chat lines, so that who publishes in bursts need not wait for who hands over.
     pub publications_bytes_max: usize,
     /// Lent receive buffers per worker on io_uring, a power of two up to 32,768. Default 256. When
-    /// all are out, receives wait for one to come back; nothing is lost.
+    /// all are out, receives wait for one to come back; nothing is lost. Besides, there are 16 of 64 KiB
+    /// for sessions whose receives fill these again and again.
     pub receive_buffers: u16,
-    /// The size of each, 1 KiB to 1 MiB. Default 16 KiB: smaller ones make bulk cost up to five
-    /// times as much, and small frames cost the same in any size.
+    /// The size of each, 1 KiB to 1 MiB. Default 16 KiB; small frames cost the same in any size.
     pub receive_buffer_bytes: usize,
     /// How a quiet session waits for bytes on Windows. Default [`IdleReceive::ZeroByte`].
     pub idle_receive: IdleReceive,
@@ -265,9 +265,10 @@ impl Options {
         }
     }
 
-    /// Bytes lent by one worker's port at once.
+    /// Bytes lent by one worker's port at once, the most of all ports.
     pub(crate) fn lent_bytes_max(&self) -> usize {
-        (usize::from(self.receive_buffers) * self.receive_buffer_bytes)
+        (usize::from(self.receive_buffers) * self.receive_buffer_bytes
+            + crate::port::LARGE_BUFFERS_BYTES)
             .max(crate::port::SCRATCH_BYTES)
     }
 

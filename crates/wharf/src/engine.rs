@@ -14,7 +14,7 @@ use crate::error::{CloseReason, Error, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
 use crate::group::Groups;
-use crate::port::{Poster, Registration, Sockets};
+use crate::port::{Direct, Poster, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence};
 use crate::timer::TimingWheel;
@@ -298,6 +298,7 @@ impl Engine {
         &self,
         slot: &Slot,
         bytes: B,
+        direct: Option<&dyn Direct>,
     ) -> (Result<(), SendError<B>>, Follows) {
         let (frame, mut header) = (bytes.as_ref(), [0; 8]);
         let header_bytes = match self.encode_header(frame.len(), &mut header) {
@@ -306,7 +307,7 @@ impl Engine {
         };
         let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
         let frame = Frame::Own([&header[..header_bytes], frame]);
-        let (pushed, follows) = self.push_frame(slot, frame, closes);
+        let (pushed, follows) = self.push_frame(slot, frame, closes, direct);
         let result = pushed.map_err(|refusal| match refusal {
             Refusal::Closing => SendError::Gone(bytes),
             Refusal::Full { queued_bytes: queued } => {
@@ -322,13 +323,15 @@ impl Engine {
         slot: &Slot,
         frame: Frame<'_>,
         closes: bool,
+        direct: Option<&dyn Direct>,
     ) -> (Result<(), Refusal>, Follows) {
         let (pool, queue_max) = (&self.port_of(slot).pool, self.options.send_queue_bytes_max);
-        let pushed = slot.send_queue.lock().push(frame, queue_max, pool);
+        let pushed = slot.send_queue.lock().push(frame, queue_max, pool, direct);
         match pushed {
             Ok(Pushed { armed, queued_bytes }) => {
                 // Only the push that passes the mark: those after it find it passed.
-                let (before, mark) = (queued_bytes - frame.bytes(), self.pause_mark());
+                let before = queued_bytes.saturating_sub(frame.bytes()); // some may have left
+                let mark = self.pause_mark();
                 (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
             }
             Err(refusal) => {

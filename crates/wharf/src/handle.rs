@@ -38,7 +38,7 @@ impl Handle {
     pub fn send<B: AsRef<[u8]>>(&self, id: SessionId, bytes: B) -> Result<(), SendError<B>> {
         let mut bytes = Some(bytes);
         let sent = self.engine.with_session(id, |slot| match bytes.take() {
-            Some(bytes) => self.engine.push(slot, bytes),
+            Some(bytes) => self.engine.push(slot, bytes, None),
             None => unreachable!("called once"),
         });
         match (sent, bytes) {

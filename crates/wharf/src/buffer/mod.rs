@@ -12,3 +12,10 @@ mod shared_frame;
 pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
 pub(crate) use shared_frame::SharedFrame;
+
+/// Takes bytes for a socket at once, without an operation, and never waits.
+pub(crate) trait Direct: std::fmt::Debug {
+    /// Takes as much of the front of these as there is room for: so many bytes. None, too, if the socket
+    /// has failed: a send operation will say how.
+    fn send(&self, parts: [&[u8]; 2]) -> usize;
+}

@@ -22,6 +22,9 @@
 //!   its last completion and in no other way (invariant 7).
 //! - The bytes of a `Received` completion are **lent**: they are the port's, and
 //!   end with the call of the sink. What must outlive it is copied.
+//! - With the bytes of a `Receive` may come the way back ([`Direct`]): as long as the sink has them, bytes
+//!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. There
+//!   is no such way while a `Send` is outstanding, which what is handed over now would overtake.
 //! - When a peer resets, the operation that is told first hears of the reset; another that is
 //!   outstanding may hear of the stream's end or of a broken pipe instead.
 //! - `cancel` and `shutdown` only ask. The operation's own completion says what
@@ -60,10 +63,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::socket::{Socket, Sockets};
+pub(crate) use crate::buffer::Direct;
 use crate::buffer::{RingBuffer, SendBatch};
 
 /// All the memory that a port without lent buffers receives into, and so what one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What io_uring's port lends to streams, besides the buffers of the options.
+pub(crate) const LARGE_BUFFERS_BYTES: usize = 1024 * 1024;
 
 /// Eight bytes of the caller's that come back with each completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,6 +168,14 @@ pub(crate) struct Completion<'a> {
     pub(crate) token: Token,
     pub(crate) outcome: Outcome<'a>,
     pub(crate) more: bool,
+    /// The way back of bytes that were received.
+    pub(crate) direct: Option<&'a dyn Direct>,
+}
+
+impl<'a> Completion<'a> {
+    pub(crate) fn new(token: Token, outcome: Outcome<'a>, more: bool) -> Self {
+        Completion { token, outcome, more, direct: None }
+    }
 }
 
 /// Takes the completions of a batch.

@@ -5,11 +5,15 @@
 //! the operating system's. Without the feature `simulation` there is only the latter.
 
 use std::io;
+#[cfg(unix)]
+use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 use crate::config::Options;
+#[cfg(unix)]
+use crate::port::Direct;
 #[cfg(feature = "simulation")]
 use crate::port::simulated::{SimulatedSocket, World};
 
@@ -73,6 +77,25 @@ impl Socket {
             #[cfg(feature = "simulation")]
             Socket::Simulated(_) => {}
         }
+    }
+}
+
+#[cfg(unix)]
+impl Direct for socket2::Socket {
+    fn send(&self, [first, second]: [&[u8]; 2]) -> usize {
+        // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
+        // library has turned the signal off, for the process or the socket.
+        #[cfg(target_os = "linux")]
+        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        #[cfg(not(target_os = "linux"))]
+        const FLAGS: i32 = libc::MSG_DONTWAIT;
+        let sent = if first.is_empty() {
+            self.send_with_flags(second, FLAGS)
+        } else {
+            let parts = [IoSlice::new(first), IoSlice::new(second)];
+            self.send_vectored_with_flags(&parts, FLAGS)
+        };
+        sent.unwrap_or(0)
     }
 }
 

@@ -9,10 +9,17 @@
 //! unarmed until the completion that found nothing waiting. Both steps are taken under the lock
 //! together with looking at the queue, so a frame is never left without a sender, and a sender
 //! never comes twice (invariant 1).
+//!
+//! A large frame that answers what has just come need not be copied: if the queue is unarmed, nothing is
+//! before it and no send outstanding, so it may leave at once, under the lock, by the way that the port
+//! lends with the bytes it has received ([`Direct`]). What the socket does not take is queued.
 
 use crate::Close;
-use crate::buffer::{BatchPool, Frame, SendBatch};
+use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
 use crate::error::CloseReason;
+
+/// A smaller frame is copied sooner than it is sent alone.
+const DIRECT_BYTES_MIN: usize = 4 * 1024;
 
 /// That a session was asked to close: why, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,19 +89,31 @@ impl SendQueue {
         self.closing
     }
 
-    /// Queues a frame, header and body, whole or not at all.
+    /// Queues a frame, header and body, whole or not at all. A large one leaves through `direct` as far as
+    /// it can, if nothing is before it, and only the rest is queued.
     pub(crate) fn push(
         &mut self,
-        frame: Frame<'_>,
+        mut frame: Frame<'_>,
         bytes_max: usize,
         pool: &BatchPool,
+        direct: Option<&dyn Direct>,
     ) -> Result<Pushed, Refusal> {
         if self.closing.is_some() {
             return Err(Refusal::Closing);
         }
-        let bytes = frame.bytes();
+        let mut bytes = frame.bytes();
         if bytes > bytes_max.saturating_sub(self.queued_bytes) {
             return Err(Refusal::Full { queued_bytes: self.queued_bytes });
+        }
+        if let Some(direct) = direct
+            && let Frame::Own(parts) = &mut frame
+            && bytes >= DIRECT_BYTES_MIN
+            && !self.armed
+            && !self.held_back
+        {
+            let left = direct.send(*parts);
+            *parts = without(*parts, left);
+            bytes -= left;
         }
         if bytes == 0 {
             // An empty raw frame is no bytes on the wire.
@@ -209,12 +228,18 @@ impl SendQueue {
     }
 }
 
+/// What is left of two parts without so many bytes of their front.
+fn without([first, second]: [&[u8]; 2], count: usize) -> [&[u8]; 2] {
+    let of_first = count.min(first.len());
+    [&first[of_first..], &second[count - of_first..]]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
-        queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0))
+        queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0), None)
     }
 
     /// As a port does it, at time 1: so many bytes of the batch leave.
@@ -304,6 +329,64 @@ mod tests {
         send(&mut queue, batch, 2);
         push(&mut queue, b"later").unwrap();
         assert_eq!(queue.waits_since(), None, "the silence before it is no stall");
+    }
+
+    /// A socket with room for so many bytes, and what it took.
+    #[derive(Debug)]
+    struct Room(usize, std::cell::RefCell<Vec<u8>>);
+
+    impl Direct for Room {
+        fn send(&self, parts: [&[u8]; 2]) -> usize {
+            let bytes = parts.concat();
+            let count = bytes.len().min(self.0);
+            self.1.borrow_mut().extend_from_slice(&bytes[..count]);
+            count
+        }
+    }
+
+    #[test]
+    fn a_large_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
+        let pool = BatchPool::new(0);
+        let body: Vec<u8> = (0..DIRECT_BYTES_MIN).map(|at| at as u8).collect();
+        let frame = Frame::Own([b"head", &body]);
+        let whole = [b"head", &body[..]].concat();
+        for room in [0, 2, 4, 1_000, whole.len()] {
+            let room = Room(room, std::cell::RefCell::default());
+            let mut queue = SendQueue::default();
+            let pushed = queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
+            let rest = whole.len() - room.0;
+            assert_eq!((pushed.armed, pushed.queued_bytes), (rest > 0, rest));
+            let mut wire = room.1.take();
+            if rest > 0 {
+                queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
+                assert!(room.1.take().is_empty(), "it would overtake the rest");
+                let batch = queue.take(|| 0).unwrap();
+                queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
+                assert!(room.1.take().is_empty(), "it would overtake the send");
+                let mut slices = [std::io::IoSlice::new(&[]); 4];
+                let count = batch.gather(&mut slices);
+                slices[..count].iter().for_each(|slice| wire.extend_from_slice(slice));
+                assert!(wire == [&whole[..], &whole].concat());
+            } else {
+                assert!(wire == whole);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_may_not_leave_yet_is_queued() {
+        let (pool, body) = (BatchPool::new(0), [0; DIRECT_BYTES_MIN]);
+        let room = Room(usize::MAX, std::cell::RefCell::default());
+        let mut queue = SendQueue::default();
+        queue.hold_back(true);
+        queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).unwrap();
+        let mut queue = SendQueue::default();
+        queue.push(Frame::Own([b"", &body[1..]]), 1 << 20, &pool, Some(&room)).unwrap();
+        let mut queue = SendQueue::default();
+        assert!(queue.push(Frame::Own([b"", &body]), 100, &pool, Some(&room)).is_err());
+        queue.close(Closing { reason: CloseReason::Local, how: Close::Drain });
+        assert!(queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).is_err());
+        assert!(room.1.take().is_empty());
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     ) {
         self.stats.connect_failures += 1;
         half.phase = Phase::Closing;
-        let session = Session { id, slot, desk: &self.desk, peer_address: half.peer_address };
+        let session = Session::new(id, slot, &self.desk, half.peer_address);
         if let Some(address) = half.peer_address {
             Self::guarded(&session, &mut self.stats, || {
                 self.handler.connect_failed(id, address, error);
@@ -340,7 +340,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             half.received_at = self.now();
             self.arm_timer(id, slot, half);
         }
-        self.deliver_waiting(id, slot, half);
+        self.deliver_waiting(id, slot, half, None);
         if let Some(reason) = half.stream_end
             && !half.paused
         {

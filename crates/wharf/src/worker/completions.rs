@@ -2,6 +2,7 @@
 
 use super::Floor;
 use super::half::{Phase, ReceiveHalf, Receiving};
+use super::receive::Lent;
 use super::session::Session;
 use crate::Close;
 use crate::buffer::{RingBuffer, SendBatch};
@@ -13,7 +14,7 @@ use crate::session::{HalfInHand, Sent, SessionId, Slot};
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn complete(&mut self, completion: Completion<'_>) {
-        let Completion { token: Token(bits), outcome, more } = completion;
+        let Completion { token: Token(bits), outcome, more, direct } = completion;
         if let Outcome::Accepted(result) = outcome {
             let now = self.now();
             let failed = matches!(result, Err(Failure::Os(_) | Failure::BuffersExhausted));
@@ -36,7 +37,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         } else {
             let mut half = self.half_of_completion(id);
             match outcome {
-                Outcome::Received(Ok(bytes)) => self.received(id, slot, &mut half, bytes, more),
+                Outcome::Received(Ok(bytes)) => {
+                    self.received(id, slot, &mut half, Lent { bytes, direct }, more);
+                }
                 Outcome::Received(Err(failure)) => self.receive_failed(id, &mut half, failure),
                 Outcome::ReceivedInto(ring, result) => {
                     self.received_into(id, slot, &mut half, ring, result);
@@ -73,23 +76,23 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        bytes: &[u8],
+        lent: Lent<'_>,
         more: bool,
     ) {
         if !more {
             half.receiving = Receiving::No;
         }
-        if bytes.is_empty() {
+        if lent.bytes.is_empty() {
             // What waits is delivered before the end is acted upon.
             half.stream_end.get_or_insert(CloseReason::PeerClosed);
             self.desk.attend_later(id);
             return;
         }
         self.stats.receives += 1;
-        self.stats.received_bytes += bytes.len() as u64;
+        self.stats.received_bytes += lent.bytes.len() as u64;
         if half.phase == Phase::Open {
             half.received_at = self.now();
-            self.deliver(id, slot, half, bytes);
+            self.deliver(id, slot, half, lent);
         }
         if half.receiving == Receiving::Cancelled {
             // A cancel is only a request: this came in spite of it, so ask again.
@@ -134,7 +137,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return;
         }
         half.received_at = self.now();
-        self.deliver_waiting(id, slot, half);
+        self.deliver_waiting(id, slot, half, None);
     }
 
     fn receive_failed(
@@ -220,7 +223,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if self.is_shared {
             self.publish(); // before another worker can count its end
         }
-        let session = Session { id, slot, desk: &self.desk, peer_address: half.peer_address };
+        let session = Session::new(id, slot, &self.desk, half.peer_address);
         half.state = Self::guarded(&session, &mut self.stats, || self.handler.opened(&session));
         if let Some(report) = &mut self.drain {
             // It was on its way when the drain began.

@@ -97,7 +97,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.count_closed(reason, queued_bytes);
         }
         if let Some(state) = ended.state.take() {
-            let session = Session { id, slot, desk: &self.desk, peer_address: ended.peer_address };
+            let session = Session::new(id, slot, &self.desk, ended.peer_address);
             Self::guarded(&session, &mut self.stats, || {
                 self.handler.closed(&session, state, reason);
             });

@@ -39,7 +39,6 @@ mod shared_port;
 mod told_to_end;
 pub(crate) mod turns;
 
-use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -112,7 +111,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             let clock = clock.clone();
             share.set_poster(poster, move || clock.now());
         }
-        let desk = Desk { handle: Handle::new(engine.clone()), to_attend: RefCell::default() };
+        let desk = Desk::new(Handle::new(engine.clone()));
         let floor = Floor {
             index,
             port_index,
@@ -289,7 +288,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.turn_ended = Some(ended);
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let left = self.desk.left_directly.take();
+        self.stats.sends += left.sends;
+        self.stats.sent_bytes += left.bytes;
+        self.stats.sent_frames += left.frames;
         *self.engine.published[self.index].0.lock() = self.stats;
     }
 

@@ -9,7 +9,15 @@ use crate::clock::Clock;
 use crate::error::CloseReason;
 use crate::framing::{Cut, Framing, FramingError};
 use crate::handler::Handler;
+use crate::port::Direct;
 use crate::session::{SessionId, Slot};
+
+/// What has come, in memory of the port's, and the way back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lent<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) direct: Option<&'a dyn Direct>,
+}
 
 impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// Cuts frames from what has come and gives them to the handler: straight from the lent bytes
@@ -19,7 +27,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        mut bytes: &[u8],
+        Lent { mut bytes, direct }: Lent<'_>,
     ) {
         let framing = self.engine.framing;
         // Complete the frame that waits, taking over only what it still needs.
@@ -30,11 +38,12 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             };
             self.keep(id, slot, half, &bytes[..taken]);
             bytes = &bytes[taken..];
-            self.deliver_waiting(id, slot, half);
+            let direct = direct.filter(|_| bytes.is_empty());
+            self.deliver_waiting(id, slot, half, direct);
         }
         let mut taken = 0;
         if half.queue.is_empty() {
-            taken = self.deliver_from(id, slot, half, bytes, framing);
+            taken = self.deliver_from(id, slot, half, Lent { bytes, direct }, framing);
         }
         if half.phase == Phase::Open && !slot.count.is_closing() {
             self.keep(id, slot, half, &bytes[taken..]);
@@ -47,13 +56,15 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
+        direct: Option<&dyn Direct>,
     ) {
         if half.queue.is_empty() || !may_deliver(slot, half) {
             return;
         }
         let mut queue = std::mem::take(&mut half.queue);
         let framing = self.engine.framing;
-        let taken = self.deliver_from(id, slot, half, queue.contents(), framing);
+        let waiting = Lent { bytes: queue.contents(), direct };
+        let taken = self.deliver_from(id, slot, half, waiting, framing);
         queue.consume(taken);
         self.share().give_receive_room(taken);
         half.queue = queue;
@@ -66,10 +77,10 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        bytes: &[u8],
+        Lent { bytes, direct }: Lent<'_>,
         framing: Framing,
     ) -> usize {
-        let session = Session { id, slot, desk: &self.desk, peer_address: half.peer_address };
+        let session = Session::new(id, slot, &self.desk, half.peer_address);
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Self { stats, handler, .. } = self;
         let mut taken = 0;
@@ -88,6 +99,8 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             stats.received_frames += 1;
             half.frame_came = true;
             taken = end;
+            // What came before it is answered first, and together.
+            session.direct.set(direct.filter(|_| end == bytes.len()));
             Self::guarded(&session, stats, || {
                 handler.received(&session, state, &bytes[start..end]);
             });

@@ -1,6 +1,6 @@
 //! The session as a handler sees it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -8,6 +8,7 @@ use crate::Close;
 use crate::engine::Follows;
 use crate::error::{CloseReason, SendError};
 use crate::handle::Handle;
+use crate::port::Direct;
 use crate::session::{SessionId, Slot};
 
 /// What a worker's callbacks may do to it: note which sessions to attend to after the batch.
@@ -16,9 +17,42 @@ pub(super) struct Desk {
     pub(super) handle: Handle,
     /// To be looked at once the batch has been taken. A session may stand here twice.
     pub(super) to_attend: RefCell<Vec<SessionId>>,
+    /// What left at once since the counters were last published.
+    pub(super) left_directly: Cell<LeftDirectly>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct LeftDirectly {
+    pub(super) sends: u64,
+    pub(super) bytes: u64,
+    /// Frames that left whole. Of another the rest was queued, and is counted when it has left.
+    pub(super) frames: u64,
+}
+
+/// The port's way back to a peer, and what leaves by it is counted.
+#[derive(Debug)]
+struct Counted<'a> {
+    direct: &'a dyn Direct,
+    desk: &'a Desk,
+}
+
+impl Direct for Counted<'_> {
+    fn send(&self, parts: [&[u8]; 2]) -> usize {
+        let count = self.direct.send(parts);
+        let mut left = self.desk.left_directly.get();
+        left.sends += u64::from(count > 0);
+        left.bytes += count as u64;
+        left.frames += u64::from(count == parts[0].len() + parts[1].len());
+        self.desk.left_directly.set(left);
+        count
+    }
 }
 
 impl Desk {
+    pub(super) fn new(handle: Handle) -> Self {
+        Desk { handle, to_attend: RefCell::default(), left_directly: Cell::default() }
+    }
+
     pub(super) fn attend_later(&self, id: SessionId) {
         self.to_attend.borrow_mut().push(id);
     }
@@ -32,9 +66,20 @@ pub struct Session<'a> {
     pub(super) slot: &'a Slot,
     pub(super) desk: &'a Desk,
     pub(super) peer_address: Option<SocketAddr>,
+    /// The way back of what it has just received. For one frame: several leave together.
+    pub(super) direct: Cell<Option<&'a dyn Direct>>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        id: SessionId,
+        slot: &'a Slot,
+        desk: &'a Desk,
+        peer_address: Option<SocketAddr>,
+    ) -> Self {
+        Session { id, slot, desk, peer_address, direct: Cell::new(None) }
+    }
+
     /// Its name, valid on any thread and for ever.
     pub fn id(&self) -> SessionId {
         self.id
@@ -45,7 +90,9 @@ impl Session<'_> {
         self.peer_address
     }
 
-    /// Queues a frame. All frames queued in one batch of completions leave in one send.
+    /// Queues a frame. All frames queued in one batch of completions leave in one send. But a large one (4
+    /// KiB and more) that answers the last that has come leaves at once, uncopied, as far as the socket
+    /// takes it, if nothing waits before it.
     ///
     /// There is nothing to check: a frame that cannot be queued whole ends the session, with
     /// [`CloseReason::SlowConsumer`], because a peer must not miss a frame and go on as if it had
@@ -68,7 +115,9 @@ impl Session<'_> {
     /// then closes), [`SendError::TooLarge`] when it could never be sent, [`SendError::Gone`] when
     /// the session is closing.
     pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
-        let (result, follows) = self.desk.handle.engine().push(self.slot, frame);
+        let direct = self.direct.take().map(|direct| Counted { direct, desk: self.desk });
+        let direct = direct.as_ref().map(|direct| direct as &dyn Direct);
+        let (result, follows) = self.desk.handle.engine().push(self.slot, frame, direct);
         if follows != Follows::default() {
             self.desk.attend_later(self.id);
         }

@@ -130,7 +130,7 @@ impl Drop for Changing<'_> {
 fn deliver(token: Token, drawn: Drawn, more: bool, sink: &mut impl Sink) {
     let outcome = match &drawn {
         Drawn::Received(Ok(bytes)) => {
-            return sink.take(Completion { token, outcome: Outcome::Received(Ok(bytes)), more });
+            return sink.take(Completion::new(token, Outcome::Received(Ok(bytes)), more));
         }
         _ => match drawn {
             Drawn::Connected(result) => Outcome::Connected(result),
@@ -139,7 +139,7 @@ fn deliver(token: Token, drawn: Drawn, more: bool, sink: &mut impl Sink) {
             Drawn::Sent(batch, result) => Outcome::Sent(batch, result),
         },
     };
-    sink.take(Completion { token, outcome, more });
+    sink.take(Completion::new(token, outcome, more));
 }
 
 impl State {

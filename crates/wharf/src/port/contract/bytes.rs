@@ -199,6 +199,42 @@ pub(super) fn a_stuck_send_goes_on_when_there_is_room<P: CompletionPort>(port: P
     trial.finish();
 }
 
+pub(super) fn what_is_handed_over_with_what_came_goes_before_what_is_sent<P: CompletionPort>(
+    port: P,
+) {
+    let mut trial = Trial::of(port);
+    for pair in [pair, tcp_pair] {
+        let (ours, peer) = pair();
+        let ours = trial.register(ours);
+        trial.post(ours, Operation::Receive);
+        let (little, much) = (pattern(5_000, 1), pattern(3_000_000, 2)); // more than there is room for
+        trial.account(ours).reply = little.clone();
+        write(&peer, b"1");
+        trial.drive(|trial| trial.account(ours).received == b"1");
+        let Some(taken) = trial.account(ours).taken.take() else {
+            assert!(P::SHARED, "there is no way back");
+            return;
+        };
+        assert!((1..=little.len()).contains(&taken));
+        assert_eq!(read(&peer, taken), little[..taken]);
+        trial.account(ours).reply = much.clone();
+        write(&peer, b"2");
+        trial.drive(|trial| trial.account(ours).received == b"12");
+        let taken = trial.account(ours).taken.take().expect("the way back");
+        assert!((1..much.len()).contains(&taken), "{taken}");
+        // Both are there at the next wait.
+        write(&peer, b"3");
+        trial.send(ours, &much[taken..]);
+        trial.drive(|trial| trial.account(ours).received == b"123");
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| assert!(read(&peer, much.len()) == much));
+            trial.drive(|trial| is_sent(trial, ours));
+            reading.join().unwrap();
+        });
+    }
+    trial.finish();
+}
+
 pub(super) fn room_that_came_while_no_send_was_outstanding_is_used<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     for pair in [pair, tcp_pair] {

@@ -54,6 +54,7 @@ macro_rules! contract_suite {
             bytes::an_empty_batch_is_sent_as_zero_bytes
             bytes::a_send_that_left_in_part_goes_on_where_it_stopped
             bytes::a_stuck_send_goes_on_when_there_is_room
+            bytes::what_is_handed_over_with_what_came_goes_before_what_is_sent
             bytes::room_that_came_while_no_send_was_outstanding_is_used
             bytes::many_pieces_leave_in_their_order
             bytes::a_receive_fills_both_free_segments_of_a_wrapped_ring

@@ -88,6 +88,7 @@ macro_rules! in_parts {
                 bytes::an_empty_batch_is_sent_as_zero_bytes
                 bytes::a_send_that_left_in_part_goes_on_where_it_stopped
                 bytes::a_stuck_send_goes_on_when_there_is_room
+                bytes::what_is_handed_over_with_what_came_goes_before_what_is_sent
                 bytes::many_pieces_leave_in_their_order
                 bytes::a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits
                 bytes::bytes_that_came_while_no_receive_was_outstanding_are_received

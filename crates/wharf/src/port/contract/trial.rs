@@ -48,6 +48,9 @@ pub(in crate::port) struct Account {
     pub(in crate::port) accepted: Vec<Socket>,
     pub(in crate::port) received: Vec<u8>,
     pub(in crate::port) sent: usize,
+    /// What is handed to the socket at once when something is received, and how much of it was taken.
+    pub(in crate::port) reply: Vec<u8>,
+    pub(in crate::port) taken: Option<usize>,
     /// The last completions, in order, but for those after which `turn` posts again.
     pub(in crate::port) lasts: Vec<Last>,
 }
@@ -229,13 +232,20 @@ impl Ledger {
 
 impl Sink for Ledger {
     fn take(&mut self, completion: Completion<'_>) {
-        let Completion { token, outcome, more } = completion;
+        let Completion { token, outcome, more, direct } = completion;
         self.completions += 1;
         let kind = kind_of(&outcome);
         let account = self.account(token);
         assert!(account.registration.is_some(), "after the deregistration: {outcome:?}");
         assert!(account.is_outstanding(kind), "not outstanding: {outcome:?}");
         account.outstanding[kind as usize] = more;
+        if let Some(direct) = direct {
+            assert!(matches!(outcome, Outcome::Received(Ok(_))), "a way back of {outcome:?}");
+            assert!(!account.is_outstanding(OperationKind::Send), "it would overtake a send");
+            let reply = std::mem::take(&mut account.reply);
+            let (first, second) = reply.split_at(reply.len().min(10));
+            account.taken = Some(direct.send([first, second]));
+        }
         let goes_on = !more && !account.cancelled[kind as usize];
         match outcome {
             Outcome::Accepted(Ok(accepted)) => {

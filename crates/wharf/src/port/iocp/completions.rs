@@ -177,7 +177,7 @@ impl<S: Sink> Taker<'_, S> {
     fn lend(&mut self, token: Token, count: usize, more: bool) {
         self.delivered = true;
         let outcome = Outcome::Received(Ok(&self.scratch[..count]));
-        self.sink.take(Completion { token, outcome, more });
+        self.sink.take(Completion::new(token, outcome, more));
     }
 
     fn end_receive(&mut self, record: &Record, result: Result<u32, Fault>) {
@@ -197,11 +197,11 @@ impl<S: Sink> Taker<'_, S> {
 
     fn more(&mut self, token: Token, outcome: Outcome<'_>) {
         self.delivered = true;
-        self.sink.take(Completion { token, outcome, more: true });
+        self.sink.take(Completion::new(token, outcome, true));
     }
 
     fn last(&mut self, token: Token, outcome: Outcome<'_>) {
         self.delivered = true;
-        self.sink.take(Completion { token, outcome, more: false });
+        self.sink.take(Completion::new(token, outcome, false));
     }
 }

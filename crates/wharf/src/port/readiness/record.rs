@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use socket2::Socket;
 
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{Accepted, Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
+use crate::port::{
+    Accepted, Completion, Direct, Failure, Operation, OperationKind, Outcome, Sink, Token,
+};
 
 /// Connections taken from one listener before the other sockets have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -265,10 +267,10 @@ impl Record {
         match (self.receive.take(), read) {
             (Some(Receive::Lent), Ok(count)) if count > 0 => {
                 self.receive = Some(Receive::Lent);
-                self.more(sink, Outcome::Received(Ok(&scratch[..count])));
+                self.received(sink, &scratch[..count], true);
             }
             (Some(Receive::LentOnce), Ok(count)) => {
-                self.last(sink, Outcome::Received(Ok(&scratch[..count])));
+                self.received(sink, &scratch[..count], false);
             }
             (Some(receive), read) => self.last_receive(sink, receive, read.map_err(Failure::Os)),
             (None, _) => {}
@@ -329,12 +331,18 @@ impl Record {
         }
     }
 
+    fn received<S: Sink>(&self, sink: &mut S, bytes: &[u8], more: bool) {
+        let outcome = Outcome::Received(Ok(bytes));
+        let direct = (self.writable && self.send.is_none()).then_some(&self.socket as &dyn Direct);
+        sink.take(Completion { token: self.token, outcome, more, direct });
+    }
+
     fn more<S: Sink>(&self, sink: &mut S, outcome: Outcome<'_>) {
-        sink.take(Completion { token: self.token, outcome, more: true });
+        sink.take(Completion::new(self.token, outcome, true));
     }
 
     fn last<S: Sink>(&self, sink: &mut S, outcome: Outcome<'_>) {
-        sink.take(Completion { token: self.token, outcome, more: false });
+        sink.take(Completion::new(self.token, outcome, false));
     }
 }
 

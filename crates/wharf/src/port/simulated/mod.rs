@@ -39,8 +39,8 @@ use self::trace::What;
 pub use self::world::Figures;
 pub(crate) use self::world::World;
 use super::{
-    Accepted, Completion, CompletionPort, Operation, OperationKind, Outcome, PostAnywhere, Poster,
-    Refused, Registration, Sink, Socket, Token, Wake, Waker,
+    Accepted, Completion, CompletionPort, Direct, Operation, OperationKind, Outcome, PostAnywhere,
+    Poster, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 use crate::buffer::SendBatch;
 
@@ -122,7 +122,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         });
         let Some((token, ready)) = begun else { return };
         let Ready { registration, kind, result, more } = ready;
-        let mut tell = |outcome| sink.take(Completion { token, outcome, more });
+        let mut tell = |outcome| sink.take(Completion::new(token, outcome, more));
         match result {
             ReadyResult::Accepted(result) => {
                 tell(Outcome::Accepted(result.map(|(socket, peer)| Accepted {
@@ -132,7 +132,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             }
             ReadyResult::Connected(result) => tell(Outcome::Connected(result)),
             ReadyResult::Received(Ok(bytes), lent) => {
-                tell(Outcome::Received(Ok(&bytes)));
+                let at = AtOnce { at: &self.at, registration };
+                let may = world.with(|state| state.may_send_directly(*port, registration));
+                let direct = may.then_some(&at as &dyn Direct);
+                let outcome = Outcome::Received(Ok(&bytes));
+                sink.take(Completion { token, outcome, more, direct });
                 world.with(|state| state.ports[*port as usize].lent -= usize::from(lent));
             }
             ReadyResult::Received(Err(failure), _) => tell(Outcome::Received(Err(failure))),
@@ -233,6 +237,22 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             }
         });
         world.tell_free_threads();
+    }
+}
+
+/// The way of bytes to a socket that has just received some.
+#[derive(Debug)]
+struct AtOnce<'a> {
+    at: &'a At,
+    registration: u32,
+}
+
+impl Direct for AtOnce<'_> {
+    fn send(&self, parts: [&[u8]; 2]) -> usize {
+        let At { world, port } = self.at;
+        let count = world.with(|state| state.send_directly(*port, self.registration, parts));
+        world.tell_free_threads();
+        count
     }
 }
 

@@ -25,6 +25,10 @@ pub(super) enum What {
         result: i64,
         more: bool,
     },
+    SentDirectly {
+        token: Token,
+        count: u64,
+    },
     Cancelled {
         token: Token,
         kind: OperationKind,
@@ -137,6 +141,7 @@ impl What {
             What::Fault { fault, firing } => (10, fault as u64, firing),
             What::Runs => (11, 0, 0),
             What::Said { about } => (12, about, 0),
+            What::SentDirectly { token, count } => (13, token.0, count),
         }
     }
 
@@ -145,6 +150,7 @@ impl What {
             What::Posted { token, .. }
             | What::PostRefused { token, .. }
             | What::Delivered { token, .. }
+            | What::SentDirectly { token, .. }
             | What::Cancelled { token, .. }
             | What::ShutDown { token, .. }
             | What::Deregistered { token } => about.contains(&token.0),
@@ -172,6 +178,9 @@ impl fmt::Display for Entry {
             What::Delivered { token, kind, result, more } => {
                 let goes_on = if more { ", goes on" } else { "" };
                 write!(f, "{} {kind:?} completes: {result}{goes_on}", name(token))
+            }
+            What::SentDirectly { token, count } => {
+                write!(f, "{} takes {count} bytes at once", name(token))
             }
             What::Cancelled { token, kind } => write!(f, "{} cancels {kind:?}", name(token)),
             What::ShutDown { token, how } => write!(f, "{} shuts down: {how:?}", name(token)),

@@ -74,6 +74,8 @@ pub struct Figures {
     pub posts: u64,
     /// Completions that they delivered.
     pub completions: u64,
+    /// Times that a socket took bytes at once, without an operation.
+    pub direct_sends: u64,
     /// Batches of completions, empty ones included.
     pub batches: u64,
     /// Times that another thread went on.

@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 use socket2::SockAddr;
 
-use self::buffers::BufferRing;
+use self::buffers::{BufferRing, Group, LARGE_BYTES};
 pub(crate) use self::probe::{probe, refusal};
-use self::record::{Record, UserData, bit};
+use self::record::{Ends, Record, UserData, bit};
 use self::wake::WakeEvent;
 use super::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused,
@@ -94,6 +94,8 @@ pub(crate) struct UringPort {
     gathers: Vec<Box<Gather>>,
     gathers_used: usize,
     buffers: BufferRing,
+    /// None if the small ones are as large.
+    large_buffers: Option<BufferRing>,
     wake: Arc<WakeEvent>,
     wake_word: Box<[u8; 8]>,
     wake_outstanding: bool,
@@ -108,7 +110,11 @@ pub(crate) struct UringPort {
 impl UringPort {
     pub(crate) fn new(sizes: UringSizes) -> io::Result<Self> {
         let ring = probe::build_ring(sizes.submission_entries, sizes.completion_entries)?;
-        let buffers = BufferRing::register(&ring, sizes.buffers, sizes.buffer_bytes)?;
+        let (count, bytes) = (sizes.buffers, sizes.buffer_bytes);
+        let buffers = BufferRing::register(&ring, Group::Small, count, bytes)?;
+        let register_large =
+            || BufferRing::register(&ring, Group::Large, buffers::LARGE_COUNT, LARGE_BYTES);
+        let large_buffers = (bytes < LARGE_BYTES).then(register_large).transpose()?;
         let mut port = UringPort {
             ring,
             records: Vec::new(),
@@ -117,6 +123,7 @@ impl UringPort {
             gathers: Vec::new(),
             gathers_used: 0,
             buffers,
+            large_buffers,
             wake: Arc::new(WakeEvent::new()?),
             wake_word: Box::new([0; 8]),
             wake_outstanding: false,
@@ -234,12 +241,16 @@ impl UringPort {
             }
             OperationKind::Receive => match &mut record.receiving {
                 None if record.receives_on => {
-                    opcode::RecvMulti::new(descriptor, buffers::GROUP).build()
+                    record.draws_from = record.choice.group();
+                    opcode::RecvMulti::new(descriptor, record.draws_from as u16).build()
                 }
-                None => opcode::Recv::new(descriptor, std::ptr::null_mut(), 0)
-                    .buf_group(buffers::GROUP)
-                    .build()
-                    .flags(squeue::Flags::BUFFER_SELECT),
+                None => {
+                    record.draws_from = Group::Small; // no more than it asks for
+                    opcode::Recv::new(descriptor, std::ptr::null_mut(), 0)
+                        .buf_group(record.draws_from as u16)
+                        .build()
+                        .flags(squeue::Flags::BUFFER_SELECT)
+                }
                 Some(ring) => {
                     let segments = ring.free_segments().map(|segment| libc::iovec {
                         iov_base: segment.as_mut_ptr().cast(),
@@ -312,6 +323,9 @@ impl UringPort {
             self.complete(UserData(user_data), result, flags, sink);
         }
         self.buffers.publish();
+        if let Some(large) = &mut self.large_buffers {
+            large.publish();
+        }
         self.batch = batch;
     }
 
@@ -343,6 +357,9 @@ impl UringPort {
         }
         let token = record.token;
         let count = count_or_failure(result);
+        if kind == OperationKind::Receive && record.receiving.is_none() {
+            return self.received(user_data.index(), count, flags, sink);
+        }
         let outcome = match kind {
             OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
@@ -358,26 +375,64 @@ impl UringPort {
                 Outcome::Sent(batch, count)
             }
             OperationKind::Receive => {
-                if let Some(mut ring) = record.receiving.take() {
-                    if let Ok(count) = count {
-                        ring.filled(count);
-                    }
-                    Outcome::ReceivedInto(ring, count)
-                } else {
-                    let buffer = io_uring::cqueue::buffer_select(flags);
-                    let bytes = count.map(|count| {
-                        buffer.map_or(&[][..], |buffer| self.buffers.bytes(buffer, count))
-                    });
-                    let outcome = Outcome::Received(bytes);
-                    sink.take(Completion { token, outcome, more });
-                    if let Some(buffer) = buffer {
-                        self.buffers.give_back(buffer);
-                    }
-                    return;
+                let Some(mut ring) = record.receiving.take() else { return };
+                if let Ok(count) = count {
+                    ring.filled(count);
                 }
+                Outcome::ReceivedInto(ring, count)
             }
         };
-        sink.take(Completion { token, outcome, more });
+        sink.take(Completion::new(token, outcome, more));
+    }
+
+    /// A receive into a lent buffer has brought something, or has ended.
+    fn received<S: Sink>(
+        &mut self,
+        index: u32,
+        result: Result<usize, Failure>,
+        flags: u32,
+        sink: &mut S,
+    ) {
+        let more = io_uring::cqueue::more(flags);
+        let record = &mut self.records[index as usize];
+        let changes_group = record.ends == Ends::ToChangeGroup && !more;
+        if changes_group && matches!(result, Err(Failure::Cancelled)) {
+            // That was ours. As the caller sees it, the receive goes on.
+            record.ends = Ends::ByItself;
+            record.outstanding |= bit(OperationKind::Receive);
+            self.outstanding += 1;
+            return self.request(Request::Operation(index, OperationKind::Receive, None));
+        }
+        let (small_bytes, has_large) = (self.buffers.buffer_bytes(), self.large_buffers.is_some());
+        let buffers = match &mut self.large_buffers {
+            Some(large) if record.draws_from == Group::Large => large,
+            _ => &mut self.buffers,
+        };
+        let (mut cancel, mut may_reply) = (None, matches!(result, Ok(1..)));
+        if let Ok(count @ 1..) = result
+            && record.receives_on
+            && has_large
+        {
+            record.choice.note(count, small_bytes);
+            // The rest is there already: a reply to all of it costs less than one to each piece.
+            may_reply = record.draws_from == Group::Large || count < small_bytes;
+            let changes = record.choice.group() != record.draws_from;
+            if changes && more && record.ends == Ends::ByItself {
+                record.ends = Ends::ToChangeGroup;
+                cancel = Some(UserData::new(index, OperationKind::Receive, record.generation));
+            }
+        }
+        let buffer = io_uring::cqueue::buffer_select(flags);
+        let lent = |count| buffer.map_or(&[][..], |buffer| buffers.bytes(buffer, count));
+        let outcome = Outcome::Received(result.map(lent));
+        let direct = record.direct().filter(|_| may_reply);
+        sink.take(Completion { token: record.token, outcome, more, direct });
+        if let Some(buffer) = buffer {
+            buffers.give_back(buffer);
+        }
+        if let Some(cancel) = cancel {
+            self.request(Request::Cancel(cancel));
+        }
     }
 
     /// Cancels everything and takes every last completion; false if some did not come.
@@ -413,6 +468,9 @@ impl UringPort {
         std::mem::forget(std::mem::take(&mut self.records));
         std::mem::forget(std::mem::replace(&mut self.wake_word, Box::new([0; 8])));
         self.buffers.leak();
+        if let Some(large) = &mut self.large_buffers {
+            large.leak();
+        }
     }
 }
 
@@ -429,21 +487,11 @@ impl CompletionPort for UringPort {
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
         let index = match self.free_records.pop() {
             Some(index) => {
-                let record = &mut self.records[index as usize];
-                record.token = token;
-                record.socket = Some(socket);
+                self.records[index as usize].occupy(token, socket);
                 index
             }
             None => {
-                self.records.push(Record {
-                    token,
-                    generation: 0,
-                    outstanding: 0,
-                    socket: Some(socket),
-                    sending: None,
-                    receiving: None,
-                    receives_on: false,
-                });
+                self.records.push(Record::new(token, socket));
                 self.records.len() as u32 - 1
             }
         };
@@ -476,7 +524,7 @@ impl CompletionPort for UringPort {
         let mut address = None;
         match operation {
             Operation::Accept => {}
-            Operation::Receive => record.receives_on = true,
+            Operation::Receive => (record.receives_on, record.ends) = (true, Ends::ByItself),
             Operation::ReceiveOnce => record.receives_on = false,
             Operation::Connect(to) => address = Some(Box::new(SockAddr::from(to))),
             Operation::ReceiveInto(ring) => {
@@ -492,8 +540,11 @@ impl CompletionPort for UringPort {
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        let record = &self.records[registration.0 as usize];
+        let record = &mut self.records[registration.0 as usize];
         if record.is_outstanding(kind) {
+            if kind == OperationKind::Receive {
+                record.ends = Ends::ByCancel;
+            }
             let target = UserData::new(registration.0, kind, record.generation);
             self.request(Request::Cancel(target));
         }

@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::buffers::{Choice, Group};
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{OperationKind, Socket, Token};
+use crate::port::{Direct, OperationKind, Socket, Token};
 
 /// What the kernel calls the operation: index, kind and generation of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +55,54 @@ pub(super) struct Record {
     pub(super) receiving: Option<Box<RingBuffer>>,
     /// The receive goes on after a completion.
     pub(super) receives_on: bool,
+    /// The group that the outstanding receive draws from, and the one that the next is to.
+    pub(super) draws_from: Group,
+    pub(super) choice: Choice,
+    /// Of a receive that goes on.
+    pub(super) ends: Ends,
+}
+
+/// Why an outstanding receive ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It was not asked to.
+    #[default]
+    ByItself,
+    /// The caller asked it to.
+    ByCancel,
+    /// The port asked it to, so that the next draws from the other group. Nobody else hears of it.
+    ToChangeGroup,
 }
 
 impl Record {
+    pub(super) fn new(token: Token, socket: Socket) -> Self {
+        Record {
+            token,
+            generation: 0,
+            outstanding: 0,
+            socket: Some(socket),
+            sending: None,
+            receiving: None,
+            receives_on: false,
+            draws_from: Group::default(),
+            choice: Choice::default(),
+            ends: Ends::default(),
+        }
+    }
+
+    /// A vacant record is used again.
+    pub(super) fn occupy(&mut self, token: Token, socket: Socket) {
+        *self = Record { generation: self.generation, ..Record::new(token, socket) };
+    }
+
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_ref().map_or(-1, |socket| socket.os().as_raw_fd())
+    }
+
+    /// The way of bytes to the socket, while no send is outstanding.
+    pub(super) fn direct(&self) -> Option<&dyn Direct> {
+        let socket = self.socket.as_ref().filter(|_| !self.is_outstanding(OperationKind::Send))?;
+        Some(socket.os())
     }
 
     pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {

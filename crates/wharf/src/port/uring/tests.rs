@@ -1,8 +1,12 @@
 //! What is this port's alone.
 
+use std::thread;
+
 use super::UringPort;
-use super::record::UserData;
-use crate::port::contract::sockets::pair;
+use super::buffers::Group;
+use super::record::{Ends, UserData};
+use crate::port::contract::sockets::{pair, pattern, write};
+use crate::port::contract::trial::Trial;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Token};
 
 #[test]
@@ -23,4 +27,51 @@ fn a_completion_for_the_registration_before_is_no_completion_of_the_next_ones_op
     let stale_completions = port.stale_completions;
     drop(port);
     assert_eq!((stale_completions, is_outstanding), (1, true));
+}
+
+#[test]
+fn a_stream_goes_over_to_the_large_buffers_and_back_and_loses_nothing() {
+    let mut trial = Trial::of(UringPort::for_test());
+    let (ours, peer) = pair();
+    let ours = trial.register(ours);
+    trial.post(ours, Operation::Receive);
+    let stream = pattern(4_000_000, 1);
+    thread::scope(|scope| {
+        scope.spawn(|| write(&peer, &stream));
+        trial.drive(|trial| trial.account(ours).received.len() == stream.len());
+    });
+    let registration = trial.registration(ours);
+    assert_eq!(trial.port.record(registration).draws_from, Group::Large);
+    let mut expected = stream;
+    for round in 0..40 {
+        let little = pattern(100, round);
+        write(&peer, &little);
+        expected.extend(little);
+        trial.drive(|trial| trial.account(ours).received.len() == expected.len());
+    }
+    assert_eq!(trial.port.record(registration).draws_from, Group::Small);
+    assert!(trial.account(ours).received == expected);
+    assert!(trial.account(ours).lasts.is_empty(), "nobody hears of the change");
+    trial.finish();
+}
+
+#[test]
+fn a_receive_that_is_cancelled_while_it_changes_its_buffers_is_cancelled() {
+    let mut trial = Trial::of(UringPort::for_test());
+    let (ours, peer) = pair();
+    let ours = trial.register(ours);
+    trial.post(ours, Operation::Receive);
+    let stream = pattern(100_000, 1);
+    thread::scope(|scope| {
+        scope.spawn(|| write(&peer, &stream));
+        let registration = trial.registration(ours);
+        trial.drive(|trial| trial.port.record(registration).ends == Ends::ToChangeGroup);
+        trial.cancel(ours, OperationKind::Receive);
+        trial.drive_until_settled(ours);
+        assert!(trial.account(ours).lasts[0].is_cancelled());
+        trial.post(ours, Operation::Receive);
+        trial.drive(|trial| trial.account(ours).received.len() == stream.len());
+    });
+    assert!(trial.account(ours).received == stream);
+    trial.finish();
 }

@@ -64,7 +64,7 @@ enum OwnedOutcome {
 
 impl Owned {
     fn of(completion: Completion<'_>) -> Owned {
-        let Completion { token, outcome, more } = completion;
+        let Completion { token, outcome, more, .. } = completion;
         let outcome = match outcome {
             Outcome::Accepted(result) => OwnedOutcome::Accepted(result),
             Outcome::Connected(result) => OwnedOutcome::Connected(result),
@@ -81,18 +81,18 @@ impl Owned {
         let Owned { token, outcome, more } = self;
         match outcome {
             OwnedOutcome::Accepted(result) => {
-                sink.take(Completion { token, outcome: Outcome::Accepted(result), more });
+                sink.take(Completion::new(token, Outcome::Accepted(result), more));
             }
             OwnedOutcome::Connected(result) => {
-                sink.take(Completion { token, outcome: Outcome::Connected(result), more });
+                sink.take(Completion::new(token, Outcome::Connected(result), more));
             }
             OwnedOutcome::Received(Ok(bytes)) => {
-                sink.take(Completion { token, outcome: Outcome::Received(Ok(&bytes)), more });
+                sink.take(Completion::new(token, Outcome::Received(Ok(&bytes)), more));
             }
             OwnedOutcome::Received(Err(failure)) => {
-                sink.take(Completion { token, outcome: Outcome::Received(Err(failure)), more });
+                sink.take(Completion::new(token, Outcome::Received(Err(failure)), more));
             }
-            OwnedOutcome::Other(outcome) => sink.take(Completion { token, outcome, more }),
+            OwnedOutcome::Other(outcome) => sink.take(Completion::new(token, outcome, more)),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use super::{PIECES_MAX, Ready, ReadyResult, os};
 use crate::port::simulated::fault::Fault;
 use crate::port::simulated::network::{Connecting, Readable, SocketIndex, Writable};
+use crate::port::simulated::trace::What;
 use crate::port::simulated::world::State;
 use crate::port::{Failure, Operation, OperationKind};
 
@@ -168,6 +169,44 @@ impl State {
         self.room_came(socket);
     }
 
+    /// Bytes that a send takes of what there is room for.
+    fn count_to_send(&mut self, most: usize) -> usize {
+        if most > 0 && self.fires(Fault::SendOfOneByte) {
+            1
+        } else if most > 0 && self.fires(Fault::SendInPart) {
+            1 + self.below(most as u64) as usize
+        } else {
+            most
+        }
+    }
+
+    /// Whether bytes may be handed to a socket without an operation.
+    pub(in super::super) fn may_send_directly(&mut self, port: u32, registration: u32) -> bool {
+        let at = self.port(port);
+        !at.is_shared && at.registered(registration).posts[OperationKind::Send as usize].is_none()
+    }
+
+    /// Hands bytes to a socket without an operation: so many were taken.
+    pub(in super::super) fn send_directly(
+        &mut self,
+        port: u32,
+        registration: u32,
+        [first, second]: [&[u8]; 2],
+    ) -> usize {
+        assert!(self.may_send_directly(port, registration), "invariant 1: a second send");
+        let socket = self.socket_of(port, registration);
+        let Writable::Room(room) = self.network.writable(socket) else { return 0 };
+        let count = self.count_to_send(room.min(first.len() + second.len()));
+        let of_first = count.min(first.len());
+        if count > 0 {
+            self.write(socket, &[&first[..of_first], &second[..count - of_first]]);
+            self.figures.direct_sends += 1;
+        }
+        let token = self.port(port).registered(registration).token;
+        self.note(What::SentDirectly { token, count: count as u64 });
+        count
+    }
+
     pub(super) fn try_send(&mut self, port: u32, registration: u32) {
         const KIND: OperationKind = OperationKind::Send;
         let socket = self.socket_of(port, registration);
@@ -189,13 +228,7 @@ impl State {
             Writable::Room(0) if bytes > 0 => return,
             Writable::Room(room) => room.min(bytes),
         };
-        let count = if most > 0 && self.fires(Fault::SendOfOneByte) {
-            1
-        } else if most > 0 && self.fires(Fault::SendInPart) {
-            1 + self.below(most as u64) as usize
-        } else {
-            most
-        };
+        let count = self.count_to_send(most);
         let Some(posted) = self.posted(port, registration, KIND) else { return };
         let Some(Operation::Send(mut batch)) = posted.operation.take() else { return };
         let mut sent = 0;
