@@ -39,9 +39,7 @@ fn serve(
 ) -> wharf::Result<()> {
     let backend = if arguments.has("readiness") { Backend::Readiness } else { Backend::Uring };
     let backpressure = Backpressure::PauseReceive;
-    let mut options = Options { workers: 1, backend, backpressure, ..options };
-    if let Ok(x) = std::env::var("XB") { options.receive_buffer_bytes = x.parse().unwrap(); }
-    if let Ok(x) = std::env::var("XN") { options.receive_buffers = x.parse().unwrap(); }
+    let options = Options { workers: 1, backend, backpressure, ..options };
     let server =
         Server::bind(arguments.listen)?.framing(framing).options(options).start(handler)?;
     announce(server.addresses()[0]);
