@@ -38,7 +38,7 @@ pub(crate) const REQUEST_BYTES: usize = 192;
 pub(crate) const MEMBERSHIP_BYTES: usize = 704;
 /// Frames that are handed over, and requests that are worked off, before a worker looks at its
 /// completions again, give or take one publication.
-const HANDED_MAX: usize = 32 * 1024;
+const HANDED_MAX: usize = 64 * 1024;
 
 /// The groups of the sessions of one port.
 #[derive(Debug, Default)]

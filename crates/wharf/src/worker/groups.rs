@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::engine::Follows;
 use crate::group::{Publication, Share};
 use crate::handler::Handler;
-use crate::session::SessionId;
+use crate::session::{SessionId, Slot};
 
 impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// Works off a turn's share of what was asked of this port's groups.
@@ -56,13 +56,22 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     }
 
     fn hand_over_to(&mut self, id: SessionId, frame: &SharedFrame, if_opened: bool) {
-        let Some(reference) = self.engine.table.look_up(id) else { return };
-        if !if_opened || reference.slot().is_opened() {
-            let follows = self.engine.push_published(reference.slot(), frame);
+        if self.is_shared {
+            let Some(reference) = self.engine.table.look_up(id) else { return };
+            self.queue_for(id, reference.slot(), frame, if_opened);
+            self.let_go(id, Some(reference));
+        } else if let Some(slot) = self.engine.table.held(id) {
+            // Nobody else releases it; one whose count has come to zero is closing, and takes nothing.
+            self.queue_for(id, slot, frame, if_opened);
+        }
+    }
+
+    fn queue_for(&self, id: SessionId, slot: &Slot, frame: &SharedFrame, if_opened: bool) {
+        if !if_opened || slot.is_opened() {
+            let follows = self.engine.push_published(slot, frame);
             if follows != Follows::default() {
                 self.desk.attend_later(id);
             }
         }
-        self.let_go(id, Some(reference));
     }
 }
