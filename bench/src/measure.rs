@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use crate::build::{Built, LOAD};
 use crate::peers::Peer;
-use crate::workloads::{Measure, Workload};
+use crate::workloads::{Face, Measure, Workload};
 
 const SERVER_CORE: &str = "0";
+const BOTH_CORES: &str = "0,1";
 const LOAD_CORE: &str = "1";
 const WARM_SECS: f64 = 1.0;
 /// What a run may take besides its own time: thousands of sessions must come up.
@@ -84,6 +85,7 @@ impl Found {
         match measure {
             Measure::Cpu => self.server_cpu_s * 1e6 / self.operations.max(1) as f64,
             Measure::Memory => self.memory_bytes_per_session.unwrap_or(f64::NAN),
+            Measure::Time => 1e6 / self.operations_per_s(),
             Measure::P99 => self.latency_us.p99,
             Measure::P99Ratio => self.p99_ratio.unwrap_or(f64::NAN),
         }
@@ -145,7 +147,11 @@ struct Server {
 
 impl Server {
     fn start(binary: &Path, peer: &Peer, workload: &Workload) -> Result<Server, Failure> {
-        let mut child = pinned(SERVER_CORE, binary)
+        let cores = match workload.face {
+            Face::EchoOnTwoCores => BOTH_CORES,
+            _ => SERVER_CORE,
+        };
+        let mut child = pinned(cores, binary)
             .args(["--listen", "127.0.0.1:0", "--workload", workload.face.name()])
             .args(workload.server.split_whitespace())
             .args(peer.arguments)

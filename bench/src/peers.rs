@@ -39,7 +39,9 @@ impl Peer {
 }
 
 const ECHO: &[Face] = &[Face::Echo];
+const ON_TWO_CORES: &[Face] = &[Face::Echo, Face::EchoOnTwoCores];
 const ALL_FACES: &[Face] = &[Face::Echo, Face::Broadcast, Face::SendById];
+const WHARF_FACES: &[Face] = &[Face::Echo, Face::EchoOnTwoCores, Face::Broadcast, Face::SendById];
 
 pub(crate) static ALL: &[Peer] = &[
     Peer {
@@ -47,14 +49,14 @@ pub(crate) static ALL: &[Peer] = &[
         what: "wharf on io_uring, one worker",
         build: Build::Cargo("peer-wharf"),
         arguments: &["--backend", "uring"],
-        faces: ALL_FACES,
+        faces: WHARF_FACES,
     },
     Peer {
         name: "wharf-readiness",
         what: "wharf on epoll, one worker",
         build: Build::Cargo("peer-wharf"),
         arguments: &["--backend", "readiness"],
-        faces: ALL_FACES,
+        faces: WHARF_FACES,
     },
     Peer {
         name: RING,
@@ -75,7 +77,7 @@ pub(crate) static ALL: &[Peer] = &[
         what: "tokio, multi-thread runtime as it comes",
         build: Build::Cargo("peer-tokio"),
         arguments: &["--threads"],
-        faces: ECHO,
+        faces: ON_TWO_CORES,
     },
     Peer {
         name: "tokio-lean",

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Face {
     Echo,
+    /// The same, with two threads on both cores.
+    EchoOnTwoCores,
     Broadcast,
     SendById,
 }
@@ -12,7 +14,7 @@ impl Face {
     /// What the servers call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Face::Echo => "echo",
+            Face::Echo | Face::EchoOnTwoCores => "echo",
             Face::Broadcast => "broadcast",
             Face::SendById => "send-by-id",
         }
@@ -26,6 +28,8 @@ pub(crate) enum Measure {
     Cpu,
     /// The server's own memory for each session.
     Memory,
+    /// Time that goes by for each operation, as many as are done at once: the rate turned over.
+    Time,
     /// The 99th percentile of latency.
     P99,
     /// The same with stalled readers, divided by that without.
@@ -37,6 +41,7 @@ impl Measure {
         match self {
             Measure::Cpu => "CPU us",
             Measure::Memory => "bytes",
+            Measure::Time => "us",
             Measure::P99 => "p99 us",
             Measure::P99Ratio => "p99 ratio",
         }
@@ -46,6 +51,7 @@ impl Measure {
         match self {
             Measure::Cpu => "CPU time of the server for each operation, microseconds",
             Measure::Memory => "memory of the server for each idle session, bytes",
+            Measure::Time => "time for each operation (1 / rate), microseconds",
             Measure::P99 => "99th percentile of latency, microseconds",
             Measure::P99Ratio => "99th percentile of latency beside stalled readers : without",
         }
@@ -80,6 +86,12 @@ const ECHO: Workload = Workload {
     operation: "message",
     load: "",
     server: "",
+};
+const TWO_CORES: Workload = Workload {
+    face: Face::EchoOnTwoCores,
+    measure: Measure::Time,
+    server: "--two-workers",
+    ..ECHO
 };
 const BROADCAST: Workload = Workload { face: Face::Broadcast, operation: "delivery", ..ECHO };
 const SEND: Workload = Workload { face: Face::SendById, operation: "delivery", ..ECHO };
@@ -139,6 +151,19 @@ pub(crate) static ALL: &[Workload] = &[
         operation: "session",
         load: "--workload churn --sessions 64",
         ..ECHO
+    },
+    Workload {
+        name: "two-echo-64x50",
+        what: "50 sessions, 64 B, two workers on both cores, the load on one of them",
+        load: "--sessions 50",
+        ..TWO_CORES
+    },
+    Workload {
+        name: "two-churn",
+        what: "churn, two workers on both cores, the load on one of them",
+        operation: "session",
+        load: "--workload churn --sessions 64",
+        ..TWO_CORES
     },
     Workload {
         name: "idle",

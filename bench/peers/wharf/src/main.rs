@@ -1,4 +1,4 @@
-//! wharf: one worker, `--backend uring` or `--backend readiness`, everything else as it comes by
+//! wharf: one worker (or two), `--backend uring` or `--backend readiness`, everything else as it comes by
 //! default but for the back-pressure, which is the one that an echo server should have.
 #![forbid(unsafe_code)]
 
@@ -39,7 +39,8 @@ fn serve(
 ) -> wharf::Result<()> {
     let backend = if arguments.has("readiness") { Backend::Readiness } else { Backend::Uring };
     let backpressure = Backpressure::PauseReceive;
-    let options = Options { workers: 1, backend, backpressure, ..options };
+    let workers = if arguments.has("--two-workers") { 2 } else { 1 };
+    let options = Options { workers, backend, backpressure, ..options };
     let server =
         Server::bind(arguments.listen)?.framing(framing).options(options).start(handler)?;
     announce(server.addresses()[0]);
