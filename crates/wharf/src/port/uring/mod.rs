@@ -66,7 +66,7 @@ impl UringSizes {
 enum Request {
     Operation(u32, OperationKind, Option<Box<SockAddr>>),
     Cancel(UserData),
-    ReadWake,
+    AwaitWakes,
 }
 
 /// What a gathered operation points to until the kernel has taken it from the submission queue,
@@ -97,7 +97,6 @@ pub(crate) struct UringPort {
     /// None if the small ones are as large.
     large_buffers: Option<BufferRing>,
     wake: Arc<WakeEvent>,
-    wake_word: Box<[u8; 8]>,
     wake_outstanding: bool,
     /// Operations accepted and not completed.
     outstanding: usize,
@@ -125,14 +124,13 @@ impl UringPort {
             buffers,
             large_buffers,
             wake: Arc::new(WakeEvent::new()?),
-            wake_word: Box::new([0; 8]),
             wake_outstanding: false,
             outstanding: 0,
             ending: false,
             batch: Vec::new(),
             stale_completions: 0,
         };
-        port.request(Request::ReadWake);
+        port.request(Request::AwaitWakes);
         Ok(port)
     }
 
@@ -202,18 +200,18 @@ impl UringPort {
             Request::Cancel(target) => {
                 opcode::AsyncCancel::new(target.0).build().user_data(UserData::CANCEL.0)
             }
-            Request::ReadWake => {
+            Request::AwaitWakes => {
                 self.wake_outstanding = true;
-                let descriptor = types::Fd(self.wake.as_raw_fd());
-                opcode::Read::new(descriptor, self.wake_word.as_mut_ptr(), 8)
+                opcode::PollAdd::new(types::Fd(self.wake.as_raw_fd()), libc::POLLIN as u32)
+                    .multi(true)
                     .build()
                     .user_data(UserData::WAKE.0)
             }
         };
         // SAFETY: what the entry points to stays valid until its completion (invariant 7): sockets,
         // batches and rings rest in the record, and neither `deregister` nor Drop ends a record
-        // with an operation outstanding; the wake word and the buffer ring end with the port,
-        // after its last completion. Message headers, iovecs and addresses need to live only until
+        // with an operation outstanding; the buffer rings end with the port, after its last
+        // completion. Message headers, iovecs and addresses need to live only until
         // the entry is submitted, and `gathers` are used again only after that.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         assert!(pushed.is_ok(), "there was room for one entry");
@@ -334,9 +332,11 @@ impl UringPort {
             return;
         }
         if user_data == UserData::WAKE {
-            self.wake_outstanding = false;
-            if !self.ending {
-                self.request(Request::ReadWake);
+            if !io_uring::cqueue::more(flags) {
+                self.wake_outstanding = false;
+                if !self.ending {
+                    self.request(Request::AwaitWakes);
+                }
             }
             return;
         }
@@ -466,7 +466,6 @@ impl UringPort {
     /// Leaks what the kernel may still touch (invariant 7), having waited in vain.
     fn leak(&mut self) {
         std::mem::forget(std::mem::take(&mut self.records));
-        std::mem::forget(std::mem::replace(&mut self.wake_word, Box::new([0; 8])));
         self.buffers.leak();
         if let Some(large) = &mut self.large_buffers {
             large.leak();

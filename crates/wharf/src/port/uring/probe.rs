@@ -46,6 +46,7 @@ pub(crate) fn probe(sizes: UringSizes) -> Result<(), BackendRefusal> {
         (opcode::Readv::CODE, "vectored receive"),
         (opcode::Send::CODE, "send"),
         (opcode::SendMsg::CODE, "gathered send"),
+        (opcode::PollAdd::CODE, "poll"),
         (opcode::AsyncCancel::CODE, "cancel"),
     ] {
         if !operations.is_supported(code) {

@@ -11,7 +11,7 @@ use crate::port::{Direct, OperationKind, Socket, Token};
 pub(super) struct UserData(pub(super) u64);
 
 impl UserData {
-    /// The wake event's read; no record has this index.
+    /// The wake event's poll; no record has this index.
     pub(super) const WAKE: UserData = UserData(u32::MAX as u64);
     /// A cancel's own result, which says nothing that the target's completion does not.
     pub(super) const CANCEL: UserData = UserData(1 << 32 | u32::MAX as u64);

@@ -1,4 +1,5 @@
-//! The wake event: an eventfd that the ring has a read outstanding on.
+//! The wake event: an eventfd that the ring polls. It is never read: each write is one completion of a poll
+//! that goes on, so a wake costs the woken one no operation of its own.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,7 +30,7 @@ impl AsRawFd for WakeEvent {
 
 impl Wake for WakeEvent {
     fn wake(&self) {
-        // It can fail only by a signal before anything was written, or by 2^64 - 2 unread wakes.
+        // It can fail only by a signal before anything was written, or by 2^64 - 2 wakes.
         while let Err(error) = (&self.0).write(&1u64.to_ne_bytes()) {
             if error.kind() != io::ErrorKind::Interrupted {
                 break;
