@@ -87,8 +87,9 @@ impl Direct for socket2::Socket {
         // library has turned the signal off, for the process or the socket.
         #[cfg(target_os = "linux")]
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // And where there is only the readiness port, no socket blocks.
         #[cfg(not(target_os = "linux"))]
-        const FLAGS: i32 = libc::MSG_DONTWAIT;
+        const FLAGS: i32 = 0;
         let sent = if first.is_empty() {
             self.send_with_flags(second, FLAGS)
         } else {
