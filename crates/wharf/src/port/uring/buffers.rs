@@ -21,10 +21,17 @@ pub(super) const LARGE_BYTES: usize = 64 * 1024;
 /// How many there are. Few, so that they stay in the cache: with 8 to 16 a stream costs 15 % less than
 /// with 64 (and who finds none left asks again, which is cheap beside 64 KiB).
 pub(super) const LARGE_COUNT: u16 = (LARGE_BUFFERS_BYTES / LARGE_BYTES) as u16;
-/// After so many receives in succession that filled a small buffer a session goes over to the large ones.
-const FULL_MAX: u8 = 2;
-/// After so many in succession that a small buffer could have held, it goes back.
-const LITTLE_MAX: u8 = 16;
+/// What speaks for the other group adds so much, what speaks against it takes so much away, and from so
+/// much on a session goes over. To the large ones: its receives fill small buffers, at least every other one
+/// (as a message does that is a little larger than one). Back: half a small buffer would do for nearly all.
+const TO_LARGE: Votes = Votes { for_other: 2, against: 1, enough: 4 };
+const TO_SMALL: Votes = Votes { for_other: 1, against: 4, enough: 16 };
+
+struct Votes {
+    for_other: u8,
+    against: u8,
+    enough: u8,
+}
 
 /// One of the two rings: the kernel's number of its buffer group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,8 +45,8 @@ pub(super) enum Group {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Choice {
     group: Group,
-    /// Receives in succession that speak for the other.
-    others: u8,
+    /// What speaks for the other.
+    votes: u8,
 }
 
 impl Choice {
@@ -49,14 +56,17 @@ impl Choice {
 
     /// A receive has brought so many bytes.
     pub(super) fn note(&mut self, count: usize, small_bytes: usize) {
-        let (speaks_for_other, max) = match self.group {
-            Group::Small => (count >= small_bytes, FULL_MAX),
-            Group::Large => (count <= small_bytes, LITTLE_MAX),
+        let (speaks_for_other, Votes { for_other, against, enough }, other) = match self.group {
+            Group::Small => (count >= small_bytes, TO_LARGE, Group::Large),
+            Group::Large => (count <= small_bytes / 2, TO_SMALL, Group::Small),
         };
-        self.others = if speaks_for_other { self.others + 1 } else { 0 };
-        if self.others == max {
-            let other = if self.group == Group::Small { Group::Large } else { Group::Small };
-            *self = Choice { group: other, others: 0 };
+        self.votes = if speaks_for_other {
+            self.votes + for_other
+        } else {
+            self.votes.saturating_sub(against)
+        };
+        if self.votes >= enough {
+            *self = Choice { group: other, votes: 0 };
         }
     }
 }
@@ -183,5 +193,41 @@ impl Drop for BufferRing {
             dealloc(self.entries.as_ptr().cast(), entries_layout);
             dealloc(self.memory.as_ptr(), memory_layout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL_BYTES: usize = 16 * 1024;
+
+    fn after(choice: &mut Choice, receives: &[usize], times: usize) -> Group {
+        for count in receives.repeat(times) {
+            choice.note(count, SMALL_BYTES);
+        }
+        choice.group()
+    }
+
+    #[test]
+    fn who_fills_small_buffers_gets_large_ones_and_keeps_them_while_they_are_of_use() {
+        let mut choice = Choice::default();
+        assert_eq!(after(&mut choice, &[64, 4_096, 16_383], 100), Group::Small);
+        assert_eq!(
+            after(&mut choice, &[SMALL_BYTES, 64, 64, 64], 100),
+            Group::Small,
+            "now and then"
+        );
+        assert_eq!(after(&mut choice, &[SMALL_BYTES; 2], 1), Group::Large);
+        // None of these goes to and fro.
+        assert_eq!(after(&mut choice, &[SMALL_BYTES], 100), Group::Large);
+        assert_eq!(after(&mut choice, &[SMALL_BYTES + 8], 100), Group::Large);
+        assert_eq!(after(&mut choice, &[65_536, 65_536, 100], 100), Group::Large);
+        assert_eq!(after(&mut choice, &[64], 16), Group::Small);
+    }
+
+    #[test]
+    fn a_message_a_little_larger_than_a_small_buffer_does_not_stay_with_two_of_them() {
+        assert_eq!(after(&mut Choice::default(), &[SMALL_BYTES, 8], 4), Group::Large);
     }
 }
