@@ -30,7 +30,7 @@ pub struct Stats {
     pub received_bytes: u64,
     /// Frames given to the handler.
     pub received_frames: u64,
-    /// Send operations that moved bytes.
+    /// Send operations that moved bytes, and large answers that left without one.
     pub sends: u64,
     /// Bytes sent, as far as the kernel has taken them.
     pub sent_bytes: u64,

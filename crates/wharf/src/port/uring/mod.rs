@@ -524,7 +524,7 @@ impl CompletionPort for UringPort {
         match operation {
             Operation::Accept => {}
             Operation::Receive => (record.receives_on, record.ends) = (true, Ends::ByItself),
-            Operation::ReceiveOnce => record.receives_on = false,
+            Operation::ReceiveOnce => (record.receives_on, record.ends) = (false, Ends::ByItself),
             Operation::Connect(to) => address = Some(Box::new(SockAddr::from(to))),
             Operation::ReceiveInto(ring) => {
                 assert!(ring.free() > 0, "a receive without room would look like the end");
