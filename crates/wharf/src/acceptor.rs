@@ -1,7 +1,10 @@
-//! Accepting: the listeners, on the first port.
+//! Accepting: the listeners of a port.
 //!
-//! The acceptor takes sockets in, the worker admits them (a slot in the table, the least-loaded
-//! worker) or closes them at once. When accepting fails for want of descriptors or memory it pauses
+//! On Linux each port has listeners of its own, and the kernel shares out what connects among them;
+//! elsewhere the first port accepts for all.
+//!
+//! The acceptor takes sockets in, the worker admits them (a slot in the table, its own
+//! port or the least-loaded) or closes them at once. When accepting fails for want of descriptors or memory it pauses
 //! for [`RETRY_PAUSE`] and goes on: the connections wait in the kernel's backlog meanwhile, and the
 //! worker sleeps.
 

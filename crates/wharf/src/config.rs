@@ -183,7 +183,8 @@ pub struct Options {
     /// Let the kernel probe a silent peer after so long. Default `None`.
     pub keepalive: Option<Duration>,
     /// How many connections the kernel may hold for us before they are accepted. Default 4,096
-    /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers.
+    /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers. On Linux each worker
+    /// has a listener of its own for each address, and each of them so many.
     pub listen_backlog: u32,
     /// The most bytes that wait in all receive queues of one worker (on Windows, whose workers share
     /// their sessions, so many for each of them together): frames that have come in part,

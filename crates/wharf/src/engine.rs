@@ -26,6 +26,13 @@ const BATCHES_AT_REST_MAX: usize = 1024;
 /// What they hold, in bytes.
 pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
 
+/// By how many sessions a port that accepts for itself may be ahead of the one with the fewest: so many,
+/// and this part of them. A new one goes to the latter otherwise. Within a tenth they are even enough,
+/// and hardly any has to cross threads: the system shares them out by a hash, with a spread of their
+/// number's root.
+const AHEAD_SESSIONS: u32 = 8;
+const AHEAD_PART: u32 = 16;
+
 const NOT_ENDING: u32 = 0;
 const DRAINING: u32 = 1;
 const STOPPING: u32 = 2;
@@ -41,6 +48,8 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     /// Where the sockets of its connects come from.
     pub(crate) sockets: Sockets,
+    /// Each port has listeners of its own, not only the first.
+    each_port_accepts: bool,
     /// Held while a publication goes into the queues of all ports: so all have them in one order.
     publishing: Mutex<()>,
     /// That a drain or a stop has begun: nothing is admitted any more.
@@ -181,12 +190,18 @@ impl Engine {
             framing,
             options,
             sockets,
+            each_port_accepts: false,
             publishing: Mutex::new(()),
             ending: AtomicU32::new(NOT_ENDING),
             faulted: AtomicBool::new(false),
             ended: Mutex::default(),
             worker_ended: Condvar::new(),
         }
+    }
+
+    /// Says that each port has listeners of its own.
+    pub(crate) fn accept_at_each_port(&mut self) {
+        self.each_port_accepts = true;
     }
 
     /// The port that a session stays with.
@@ -239,11 +254,15 @@ impl Engine {
         self.faulted.load(Ordering::SeqCst)
     }
 
-    /// Takes a slot for a new session and assigns it to the port with the fewest.
-    /// `None`: there are `sessions_max`.
-    pub(crate) fn admit(&self) -> Option<SessionId> {
-        let loads = self.ports.iter().map(|port| port.assigned.load(Ordering::Relaxed));
-        let (port, _) = loads.enumerate().min_by_key(|(_, load)| *load)?;
+    /// Takes a slot for a new session and assigns it to a port: the one that has accepted it, unless that
+    /// is well ahead of another or accepts for all; else the one with the fewest. `None`: there are `sessions_max`.
+    pub(crate) fn admit(&self, accepted_at: Option<usize>) -> Option<SessionId> {
+        let load = |port: usize| self.ports[port].assigned.load(Ordering::Relaxed);
+        let loads = (0..self.ports.len()).map(|port| (port, load(port)));
+        let (least_loaded, least) = loads.min_by_key(|(_, load)| *load)?;
+        let load_max = least + least / AHEAD_PART + AHEAD_SESSIONS;
+        let near = |port: &usize| self.each_port_accepts && load(*port) < load_max;
+        let port = accepted_at.filter(near).unwrap_or(least_loaded);
         let id = self.table.insert(port)?;
         self.ports[port].assigned.fetch_add(1, Ordering::Relaxed);
         Some(id)
@@ -479,5 +498,33 @@ impl Engine {
     /// The first error that ended a worker, once.
     pub(crate) fn take_error(&self) -> Option<Error> {
         self.ended.lock().error.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_keeps_what_it_has_accepted_unless_it_is_well_ahead_of_another() {
+        let options = Options { workers: 3, ..Options::default() };
+        let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        assert_eq!(engine.table.held(engine.admit(Some(1)).unwrap()).unwrap().port(), 0);
+        engine.accept_at_each_port();
+        let port_of = |id| engine.table.held(id).unwrap().port();
+        for _ in 0..AHEAD_SESSIONS {
+            assert_eq!(port_of(engine.admit(Some(1)).unwrap()), 1);
+        }
+        // Now it is ahead.
+        assert_eq!(port_of(engine.admit(Some(1)).unwrap()), 2);
+        // What no port has accepted goes where the fewest are.
+        assert_eq!(port_of(engine.admit(None).unwrap()), 0);
+        for _ in 0..10_000 {
+            engine.admit(Some(2)).unwrap();
+        }
+        let loads: Vec<_> = engine.ports.iter().map(PortShare::assigned_sessions).collect();
+        let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
+        assert!(*most <= least + least / AHEAD_PART + AHEAD_SESSIONS, "{loads:?}");
+        assert_eq!(*most, loads[2], "{loads:?}");
     }
 }

@@ -174,7 +174,7 @@ impl Handle {
         let socket = self.engine.sockets.to_connect(address);
         let socket = socket.map_err(|source| ConnectError::Socket { address, source })?;
         let max = self.engine.table.sessions_max();
-        let id = self.engine.admit().ok_or(ConnectError::Full { max })?;
+        let id = self.engine.admit(None).ok_or(ConnectError::Full { max })?;
         // The hold that `admit` took goes to the worker with the mail.
         if let Some(slot) = self.engine.table.held(id) {
             let mailbox = &self.engine.port_of(slot).mailbox;

@@ -80,8 +80,8 @@ impl Builder {
         options.workers = options.worker_count();
         let choice = select::choose(&options)?;
         let plan = Plan::new(framing, &options);
-        let listeners = plan.listen(&addresses)?;
-        let addresses = listeners.iter().filter_map(Socket::local_address).collect();
+        let ports = if choice.backend() == Backend::Iocp { 1 } else { plan.options.workers };
+        let (listeners, addresses) = plan.listen(&addresses, ports)?;
         let (running, choice) = start_workers(&choice, plan, listeners, &Arc::new(handler))?;
         Ok(Server { running, choice, addresses })
     }
@@ -105,9 +105,9 @@ impl Builder {
         let (clock, sockets) = (world.clone(), Sockets::Simulated(world.clone()));
         let sizes = world.sizes(&options);
         let plan = Plan { framing, options, clock, sockets };
-        let listeners = plan.listen(&addresses)?;
-        let addresses = listeners.iter().filter_map(Socket::local_address).collect();
-        let first_port = world.make_ports(if is_shared { 1 } else { workers }, is_shared, sizes);
+        let ports = if is_shared { 1 } else { workers };
+        let (listeners, addresses) = plan.listen(&addresses, ports)?;
+        let first_port = world.make_ports(ports, is_shared, sizes);
         let first_thread = world.expect_threads(workers);
         let (world, handler) = (world.clone(), Arc::new(handler));
         let place = move |index| {
@@ -146,13 +146,29 @@ impl Plan<SystemClock> {
     }
 }
 
+/// The sockets that listen, by the port that accepts from them.
+pub(crate) type Listeners = Vec<Vec<Socket>>;
+
 impl<C> Plan<C> {
-    fn listen(&self, addresses: &[SocketAddr]) -> Result<Vec<Socket>> {
-        let listen = |address: &SocketAddr| {
-            let listener = self.sockets.listen(*address, &self.options);
-            listener.map_err(|source| Error::Listen { address: address.to_string(), source })
-        };
-        addresses.iter().map(listen).collect()
+    /// Listens at each address, and says where that is.
+    fn listen(
+        &self,
+        addresses: &[SocketAddr],
+        ports: usize,
+    ) -> Result<(Listeners, Vec<SocketAddr>)> {
+        let mut listeners: Listeners = (0..ports).map(|_| Vec::new()).collect();
+        let mut listened = Vec::new();
+        for address in addresses {
+            let sockets = self
+                .sockets
+                .listen(*address, &self.options, ports)
+                .map_err(|source| Error::Listen { address: address.to_string(), source })?;
+            listened.extend(sockets.first().and_then(Socket::local_address));
+            for (at_port, socket) in listeners.iter_mut().zip(sockets) {
+                at_port.push(socket);
+            }
+        }
+        Ok((listeners, listened))
     }
 }
 
@@ -253,7 +269,7 @@ impl Drop for Running {
 fn start_workers<H: Handler>(
     choice: &BackendChoice,
     plan: Plan<SystemClock>,
-    listeners: Vec<Socket>,
+    listeners: Listeners,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
     let readiness = |_| ReadinessPort::new();
@@ -286,7 +302,7 @@ fn start_workers<H: Handler>(
 fn start_workers<H: Handler>(
     choice: &BackendChoice,
     plan: Plan<SystemClock>,
-    listeners: Vec<Socket>,
+    listeners: Listeners,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
@@ -308,7 +324,7 @@ pub(crate) enum StartError {
 }
 
 impl StartError {
-    fn plain((error, _): (StartError, Vec<Socket>)) -> Error {
+    fn plain((error, _): (StartError, Listeners)) -> Error {
         match error {
             StartError::Thread(error) => Error::Thread(error),
             StartError::Port(source) => Error::Port { worker: 0, source },
@@ -321,16 +337,20 @@ impl StartError {
 pub(crate) fn start_on<P, H: Handler, C: Clock>(
     make_port: impl Fn(usize) -> std::io::Result<P> + Clone + Send + 'static,
     plan: Plan<C>,
-    listeners: Vec<Socket>,
+    listeners: Listeners,
     handler: &Arc<H>,
-) -> std::result::Result<Running, (StartError, Vec<Socket>)>
+) -> std::result::Result<Running, (StartError, Listeners)>
 where
     P: CompletionPort,
 {
     let Plan { framing, options, clock, sockets } = plan;
     let workers = options.workers;
     let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
-    let engine = Arc::new(Engine::new(P::SHARED, framing, options, sockets));
+    let mut engine = Engine::new(P::SHARED, framing, options, sockets);
+    if listeners.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
+        engine.accept_at_each_port();
+    }
+    let engine = Arc::new(engine);
     let (made, ports_made) = mpsc::channel();
     let mut running = Running { engine: engine.clone(), threads: Vec::new() };
     // After `running`, so dropped before it: a worker that waits to begin is let go, then joined.
@@ -364,8 +384,9 @@ where
             return Err((StartError::Port(error), listeners));
         }
     }
-    // The first port has the listeners.
-    *engine.ports[0].acceptor.lock() = Acceptor::new(listeners);
+    for (port, listeners) in engine.ports.iter().zip(listeners) {
+        *port.acceptor.lock() = Acceptor::new(listeners);
+    }
     for begin in begins {
         let _ = begin.send(());
     }

@@ -7,9 +7,12 @@ mod support;
 
 #[cfg(unix)]
 use std::collections::HashMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Mutex, mpsc};
 
 use support::*;
-use wharf::{Backend, Framing, Options};
+use wharf::{Backend, Error, Framing, Handler, Options, Server, Session};
 
 on_every_backend! {
     fn no_more_than_sessions_max_are_let_in_and_the_others_are_closed_at_once(backend) {
@@ -81,4 +84,75 @@ on_every_backend! {
         harness.settle();
         harness.finish();
     }
+
+    /// Each worker has a listener of its own where the system shares out what connects among them, and
+    /// where all share a port any of them takes what was accepted.
+    #[cfg(any(target_os = "linux", windows))]
+    fn a_handler_that_blocks_keeps_no_other_worker_from_accepting(backend) {
+        let (blocked, is_blocked) = mpsc::channel();
+        let (let_go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let behaviour = Behaviour::echo().on_received(move |session, frame| {
+            if frame == b"block" {
+                blocked.send(()).unwrap();
+                let _ = lock(&waits).recv();
+            }
+            session.send(frame);
+        });
+        let options = Options { workers: 2, ..Options::default() };
+        let harness = start(backend, Framing::raw(), options, behaviour);
+        let first = |peer: &TcpStream| {
+            let address = peer.local_addr().ok();
+            harness.log.look(|ledger| {
+                let mut records = ledger.records.values();
+                records.any(|r| r.peer_address == address && r.worker == "wharf-0")
+            })
+        };
+        let candidates: Vec<_> = (0..32).map(|_| harness.connect()).collect();
+        for candidate in &candidates {
+            round_trip(candidate, b"in");
+        }
+        let mut blocking = candidates.iter().find(|peer| first(peer)).unwrap();
+        blocking.write_all(b"block").unwrap();
+        is_blocked.recv_timeout(BOUND).unwrap();
+
+        // Of these about half come to the other worker: none of them once in 2^64 times.
+        let peers: Vec<_> = (0..64).map(|_| harness.connect()).collect();
+        for mut peer in &peers {
+            peer.write_all(b"in").unwrap();
+        }
+        let served = |ledger: &Ledger| ledger.records.values().filter(|r| r.frame_count > 0).count();
+        eventually("one is served", || harness.log.look(served) > candidates.len());
+        let_go.send(()).unwrap();
+        for peer in &peers {
+            assert_same(&read(peer, 2), b"in");
+        }
+        assert_same(&read(blocking, 5), b"block");
+        drop((candidates, peers));
+        harness.settle();
+        harness.finish();
+    }
+
+    /// Although its own listeners share theirs.
+    fn an_address_is_listened_on_by_one_server_only(backend) {
+        let options = Options { workers: 2, backend, ..Options::default() };
+        let harness = start(backend, Framing::raw(), options.clone(), Behaviour::echo());
+        let address = harness.server.addresses()[0];
+        let second = Server::bind(address).unwrap().options(options);
+        let refused = second.start(Nobody);
+        assert!(matches!(refused, Err(Error::Listen { .. })), "{refused:?}");
+        round_trip(&harness.connect(), b"still here");
+        harness.settle();
+        harness.finish();
+    }
+}
+
+struct Nobody;
+
+impl Handler for Nobody {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn received(&self, _: &Session, (): &mut (), _: &[u8]) {}
 }

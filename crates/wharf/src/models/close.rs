@@ -26,7 +26,7 @@ fn close(engine: &Engine, id: SessionId, reason: CloseReason, how: Close) -> Opt
 fn the_first_reason_stays_and_the_session_is_released_once() {
     explore("close: a drain, a stop, the worker", || {
         let (engine, port) = engine(false, 1);
-        let id = engine.admit().unwrap();
+        let id = engine.admit(None).unwrap();
         let asks = [(CloseReason::Local, Close::Drain), (CloseReason::Reset, Close::Stop)];
         let closers = asks.map(|(reason, how)| {
             let engine = engine.clone();

@@ -15,7 +15,7 @@ use crate::{Close, CloseReason};
 
 /// As a worker that admits a session and opens it.
 fn arrive(engine: &Engine) -> SessionId {
-    let id = engine.admit().expect("there is room");
+    let id = engine.admit(None).expect("there is room");
     let slot = engine.table.held(id).expect("it has the session's own count");
     if let Some((reason, how)) = engine.ending() {
         slot.ask_to_close(reason, how);
@@ -25,7 +25,7 @@ fn arrive(engine: &Engine) -> SessionId {
 
 fn the_end_and_an_arrival(end: fn(&Engine), ended: (CloseReason, Close), earlier_sessions: usize) {
     let (engine, port) = engine(true, 4);
-    let mut ids: Vec<_> = (0..earlier_sessions).map(|_| engine.admit().unwrap()).collect();
+    let mut ids: Vec<_> = (0..earlier_sessions).map(|_| engine.admit(None).unwrap()).collect();
     let arriving = thread::spawn({
         let engine = engine.clone();
         move || arrive(&engine)

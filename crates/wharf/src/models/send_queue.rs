@@ -34,7 +34,7 @@ struct Worker {
 impl Worker {
     fn new(is_shared: bool) -> Self {
         let (engine, port) = engine(is_shared, 1);
-        let id = engine.admit().unwrap();
+        let id = engine.admit(None).unwrap();
         if is_shared {
             engine.ports[0].set_poster(Arc::new(ModelPoster(port.clone())), Moment::default);
         }

@@ -110,12 +110,21 @@ pub(crate) enum Sockets {
 }
 
 impl Sockets {
-    /// A socket that listens.
-    pub(crate) fn listen(&self, address: SocketAddr, options: &Options) -> io::Result<Socket> {
+    /// Sockets that listen at one address: one for each of so many ports, among which the system
+    /// shares out what connects. Or a single one for all, where the system cannot do that.
+    pub(crate) fn listen(
+        &self,
+        address: SocketAddr,
+        options: &Options,
+        ports: usize,
+    ) -> io::Result<Vec<Socket>> {
         match self {
-            Sockets::Os => listen(address, options).map(Socket::Os),
+            Sockets::Os => {
+                let listeners = listen(address, options, ports)?;
+                Ok(listeners.into_iter().map(Socket::Os).collect())
+            }
             #[cfg(feature = "simulation")]
-            Sockets::Simulated(world) => world.listen(address, options.listen_backlog),
+            Sockets::Simulated(world) => world.listen(address, options.listen_backlog, ports),
         }
     }
 
@@ -142,7 +151,38 @@ fn prepare(socket: &socket2::Socket, options: &Options, accepted: bool) {
     }
 }
 
-fn listen(address: SocketAddr, options: &Options) -> io::Result<socket2::Socket> {
+/// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel gives each connection
+/// to one of them by a hash of its addresses (socket(7)). Elsewhere the option has other meanings.
+fn listen(
+    address: SocketAddr,
+    options: &Options,
+    #[cfg_attr(not(target_os = "linux"), expect(unused, reason = "one is for all"))] ports: usize,
+) -> io::Result<Vec<socket2::Socket>> {
+    let first = socket_to_listen(address, options)?;
+    first.bind(&address.into())?;
+    #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "there is one"))]
+    let mut listeners = vec![first];
+    #[cfg(target_os = "linux")]
+    if ports > 1 {
+        // Only once it is bound, so that an address at which somebody listens is refused, also if that
+        // is a server like this one.
+        listeners[0].set_reuse_port(true)?;
+        let bound = listeners[0].local_addr()?;
+        for _ in 1..ports {
+            let other = socket_to_listen(address, options)?;
+            other.set_reuse_port(true)?;
+            other.bind(&bound)?;
+            listeners.push(other);
+        }
+    }
+    let backlog = i32::try_from(options.listen_backlog).unwrap_or(i32::MAX);
+    for listener in &listeners {
+        listener.listen(backlog)?;
+    }
+    Ok(listeners)
+}
+
+fn socket_to_listen(address: SocketAddr, options: &Options) -> io::Result<socket2::Socket> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -155,8 +195,6 @@ fn listen(address: SocketAddr, options: &Options) -> io::Result<socket2::Socket>
     if let Some(after) = options.keepalive {
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after))?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(options.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
 }
 

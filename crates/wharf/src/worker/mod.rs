@@ -240,7 +240,11 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let Accepted { socket, peer_address } = accepted;
         self.floor.stats.accepted += 1;
         let engine = self.floor.engine;
-        let admitted = if self.floor.drain.is_none() { engine.admit() } else { None };
+        let admitted = if self.floor.drain.is_none() {
+            engine.admit(Some(self.floor.port_index))
+        } else {
+            None
+        };
         let Some(id) = admitted else {
             // Closed at once: the socket is dropped here.
             self.floor.stats.refused += 1;

@@ -135,8 +135,9 @@ impl Trial {
     fn of(what: What) -> Self {
         let options = Options { workers: 1, ..Options::default() };
         let plan = Plan::new(Framing::raw(), &options);
-        let listener = plan.sockets.listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
-        let address = listener.local_address().unwrap();
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        let listeners = plan.sockets.listen(any, &options, 1).unwrap();
+        let address = listeners[0].local_address().unwrap();
         let (notes, refused) = (Arc::new(Notes::default()), Arc::new(AtomicUsize::new(0)));
         let counted = refused.clone();
         let make_port = move |_| {
@@ -144,7 +145,7 @@ impl Trial {
             Ok(RefusingPort { port, what, asked: 0, refused })
         };
         let handler = Arc::new(Echo(notes.clone()));
-        let started = start_on(make_port, plan, vec![listener], &handler);
+        let started = start_on(make_port, plan, vec![listeners], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes, refused }
     }

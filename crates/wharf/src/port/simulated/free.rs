@@ -83,7 +83,7 @@ impl World {
 
     pub(in crate::port) fn listener(&self, backlog: i32) -> (Socket, SocketAddr) {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let listener = self.listen(any, backlog.unsigned_abs()).unwrap();
+        let listener = self.listen(any, backlog.unsigned_abs(), 1).unwrap().remove(0);
         let address = listener.local_address().unwrap();
         (listener, address)
     }

@@ -15,7 +15,8 @@ pub(crate) struct SocketIndex(pub(super) u32);
 pub(super) struct Network {
     sockets: Vec<Place>,
     free: Vec<u32>,
-    listening: HashMap<SocketAddr, SocketIndex>,
+    /// Those that listen at an address, which share what connects to it.
+    listening: HashMap<SocketAddr, Vec<SocketIndex>>,
     addresses_made: u32,
     /// Peers of which there is something new, each once.
     news: VecDeque<SocketIndex>,
@@ -42,8 +43,8 @@ enum Kind {
 #[derive(Debug, Clone, Copy, Default)]
 struct Unconnected {
     local: Option<SocketAddr>,
-    /// The address at which it waits for room in the backlog.
-    waits_at: Option<SocketAddr>,
+    /// The listener at which it waits for room in the backlog.
+    waits_at: Option<SocketIndex>,
 }
 
 #[derive(Debug)]
@@ -166,7 +167,13 @@ impl Network {
         (address, (number % 60_000) as u16 + 1_024).into()
     }
 
-    pub(super) fn listen(&mut self, address: SocketAddr, backlog: u32) -> io::Result<SocketIndex> {
+    /// So many sockets that listen at an address, at which nobody else does.
+    pub(super) fn listen(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        count: usize,
+    ) -> io::Result<Vec<SocketIndex>> {
         let mut address = address;
         if address.port() == 0 {
             address.set_port(self.new_address().port());
@@ -174,11 +181,14 @@ impl Network {
         if self.listening.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let (arrived, outside) = (VecDeque::new(), VecDeque::new());
         let backlog = backlog as usize;
-        let index = self.place(Kind::Listening(Listening { address, backlog, arrived, outside }));
-        self.listening.insert(address, index);
-        Ok(index)
+        let listener = |_| {
+            let (arrived, outside) = (VecDeque::new(), VecDeque::new());
+            self.place(Kind::Listening(Listening { address, backlog, arrived, outside }))
+        };
+        let listeners: Vec<_> = (0..count).map(listener).collect();
+        self.listening.insert(address, listeners.clone());
+        Ok(listeners)
     }
 
     pub(super) fn stream(&mut self, index: SocketIndex) -> Option<&mut Stream> {

@@ -43,7 +43,8 @@ impl World {
     }
 
     pub(crate) fn peer_listener(&self, address: SocketAddr) -> Option<PeerListener> {
-        let index = self.with(|state| state.network.listen(address, 1_024)).ok()?;
+        let listeners = self.with(|state| state.network.listen(address, 1_024, 1)).ok()?;
+        let index = *listeners.first()?;
         let address = self.with(|state| state.network.addresses(index).0)?;
         Some(PeerListener { world: self.clone(), index, address })
     }

@@ -155,10 +155,16 @@ impl World {
         act(&mut self.0.state.lock())
     }
 
-    /// A socket that listens at an address, which nobody else does.
-    pub(crate) fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<Socket> {
-        let index = self.with(|state| state.network.listen(address, backlog))?;
-        Ok(Socket::Simulated(super::SimulatedSocket::new(self, index)))
+    /// So many sockets that listen at an address, at which nobody else does.
+    pub(crate) fn listen(
+        &self,
+        address: SocketAddr,
+        backlog: u32,
+        count: usize,
+    ) -> io::Result<Vec<Socket>> {
+        let listeners = self.with(|state| state.network.listen(address, backlog, count))?;
+        let socket = |index| Socket::Simulated(super::SimulatedSocket::new(self, index));
+        Ok(listeners.into_iter().map(socket).collect())
     }
 
     /// A socket without a connection.

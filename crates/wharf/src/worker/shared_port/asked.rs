@@ -134,7 +134,7 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
         Worker::new(port, 0, &engine, &halves, &handler, SystemClock::start());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let id = engine.admit().unwrap();
+    let id = engine.admit(None).unwrap();
     let slot = engine.table.held(id).unwrap();
     let socket = Socket::Os(listener.accept().unwrap().0.into());
     let registration = port.register(socket, Token(id.to_bits())).unwrap();

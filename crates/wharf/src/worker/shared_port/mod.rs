@@ -137,11 +137,12 @@ impl Trial {
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
         let plan = Plan::new(framing, &options);
-        let listener = plan.sockets.listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
-        let address = listener.local_address().unwrap();
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        let listeners = plan.sockets.listen(any, &options, 1).unwrap();
+        let address = listeners[0].local_address().unwrap();
         let notes = Arc::new(Notes::default());
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
-        let started = start_on(make_port, plan, vec![listener], &handler);
+        let started = start_on(make_port, plan, vec![listeners], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes }
     }

@@ -22,7 +22,7 @@ impl State {
             Kind::Stream(_) => return Connecting::Done,
             Kind::Listening(_) | Kind::Absent => return Connecting::Refused,
         };
-        let Some(listener) = self.network.listening.get(&to).copied() else {
+        let Some(listener) = self.listener_for(unconnected, to) else {
             return Connecting::Refused;
         };
         let Some(listening) = self.network.listening(listener) else {
@@ -31,7 +31,7 @@ impl State {
         if listening.arrived.len() > listening.backlog {
             if !listening.outside.contains(&index) {
                 listening.outside.push_back(index);
-                let waits_at = Some(to);
+                let waits_at = Some(listener);
                 let unconnected = Kind::Unconnected(Unconnected { waits_at, ..unconnected });
                 self.network.at(index).socket = unconnected;
             }
@@ -61,20 +61,39 @@ impl State {
         Connecting::Done
     }
 
+    /// Where it waits already, or else any of those who listen at the address.
+    fn listener_for(&mut self, unconnected: Unconnected, to: SocketAddr) -> Option<SocketIndex> {
+        let listeners = self.network.listening.get(&to)?;
+        let waits_at = unconnected.waits_at.filter(|waits_at| listeners.contains(waits_at));
+        match (waits_at, listeners.as_slice()) {
+            (Some(_), _) => waits_at,
+            (None, [only]) => Some(*only),
+            (None, several) => {
+                let count = several.len() as u64;
+                let which = self.below(count) as usize;
+                self.network.listening.get(&to)?.get(which).copied()
+            }
+        }
+    }
+
     /// No longer waits to be connected.
     pub(in crate::port::simulated) fn give_up_connecting(&mut self, index: SocketIndex) {
         if let Kind::Unconnected(unconnected) = &mut self.network.at(index).socket
-            && let Some(address) = unconnected.waits_at.take()
-            && let Some(listener) = self.network.listening.get(&address).copied()
+            && let Some(listener) = unconnected.waits_at.take()
             && let Some(listening) = self.network.listening(listener)
         {
             listening.outside.retain(|waiting| *waiting != index);
         }
     }
 
-    /// Nobody is accepted any more.
-    fn stop_listening(&mut self, listening: Listening) {
-        self.network.listening.remove(&listening.address);
+    /// Nobody is accepted there any more.
+    fn stop_listening(&mut self, index: SocketIndex, listening: Listening) {
+        if let Some(others) = self.network.listening.get_mut(&listening.address) {
+            others.retain(|other| *other != index);
+            if others.is_empty() {
+                self.network.listening.remove(&listening.address);
+            }
+        }
         for arrived in listening.arrived {
             self.close(arrived, true);
         }
@@ -216,7 +235,7 @@ impl State {
             let ended = Kind::Unconnected(ended);
             let listener = std::mem::replace(&mut self.network.at(index).socket, ended);
             if let Kind::Listening(listening) = listener {
-                self.stop_listening(listening);
+                self.stop_listening(index, listening);
             }
             return self.look_at(index, OperationKind::Accept);
         }
@@ -254,7 +273,7 @@ impl State {
         self.network.free.push(index.0);
         match socket {
             Kind::Absent | Kind::Unconnected(_) => {}
-            Kind::Listening(listening) => self.stop_listening(listening),
+            Kind::Listening(listening) => self.stop_listening(index, listening),
             Kind::Stream(stream) => {
                 let Some(other_index) = stream.other else { return };
                 let clears = self.below(2) == 0;

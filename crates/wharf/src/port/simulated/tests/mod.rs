@@ -49,7 +49,7 @@ impl<const SHARED: bool> Bench<SHARED> {
         world.begin();
         let port = world.make_ports(1, SHARED, Sizes::default());
         let mut port = SimulatedPort::open(world.clone(), port);
-        let listener = world.listen(([10, 0, 0, 1], 7_000).into(), 16).unwrap();
+        let listener = world.listen(([10, 0, 0, 1], 7_000).into(), 16, 1).unwrap().remove(0);
         let address = listener.local_address().unwrap();
         // Where registering is refused, that is what is looked at.
         let listening = port.register(listener, LISTENER).unwrap_or(Registration(u32::MAX));
