@@ -6,7 +6,7 @@
 
 use crate::sync::OnceLock;
 
-/// Elements per chunk: 64 KiB of slots at a time. A model checker makes all atomics of a chunk anew in
+/// Elements per chunk: 32 KiB of slots at a time. A model checker makes all atomics of a chunk anew in
 /// each of its millions of executions, so there it is as few as still let an array grow.
 const CHUNK_LEN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 512 };
 

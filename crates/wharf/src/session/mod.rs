@@ -28,13 +28,3 @@ pub(crate) use table::{Reference, SessionTable};
 /// What one session holds in memory while nothing waits in its queues: its slot, its receive
 /// half, a port's record and a timer. The handler's own state is not counted.
 pub(crate) const SESSION_BYTES: usize = 512;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_is_two_cache_lines() {
-        assert_eq!(size_of::<Slot>(), 128);
-    }
-}

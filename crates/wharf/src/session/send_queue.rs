@@ -28,13 +28,17 @@ pub(crate) struct Closing {
     pub(crate) how: Close,
 }
 
-#[derive(Debug, Default)]
+/// That no bytes have begun to leave.
+const NO_PROGRESS: u64 = u64::MAX;
+
+/// There is one for each session, idle or not, so it is kept small: with it a slot is one cache line.
+#[derive(Debug)]
 pub(crate) struct SendQueue {
     waiting: Option<Box<SendBatch>>,
     /// A batch of which a part has left; it goes before what waits.
     leaving: Option<Box<SendBatch>>,
     /// Bytes that wait, those of the outstanding send included.
-    queued_bytes: usize,
+    queued_bytes: u32,
     armed: bool,
     /// A send operation is outstanding.
     sending: bool,
@@ -42,9 +46,26 @@ pub(crate) struct SendQueue {
     held_back: bool,
     /// Receiving is paused until fewer bytes are queued.
     paused: bool,
-    /// When bytes last left, or began to leave with none before them; `None` until they begin.
-    progress_at: Option<u64>,
-    closing: Option<Closing>,
+    /// When bytes last left, or began to leave with none before them; `NO_PROGRESS` until they begin.
+    progress_at: u64,
+    /// Apart, since a session has it once in its life.
+    closing: Option<Box<Closing>>,
+}
+
+impl Default for SendQueue {
+    fn default() -> Self {
+        SendQueue {
+            waiting: None,
+            leaving: None,
+            queued_bytes: 0,
+            armed: false,
+            sending: false,
+            held_back: false,
+            paused: false,
+            progress_at: NO_PROGRESS,
+            closing: None,
+        }
+    }
 }
 
 /// A frame was queued.
@@ -82,11 +103,11 @@ pub(crate) enum Refusal {
 
 impl SendQueue {
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.queued_bytes
+        self.queued_bytes as usize
     }
 
     pub(crate) fn closing(&self) -> Option<Closing> {
-        self.closing
+        self.closing.as_deref().copied()
     }
 
     /// Queues a frame, header and body, whole or not at all. A large one leaves through `direct` as far as
@@ -102,8 +123,8 @@ impl SendQueue {
             return Err(Refusal::Closing);
         }
         let mut bytes = frame.bytes();
-        if bytes > bytes_max.saturating_sub(self.queued_bytes) {
-            return Err(Refusal::Full { queued_bytes: self.queued_bytes });
+        if bytes > bytes_max.saturating_sub(self.queued_bytes()) {
+            return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
         }
         if let Some(direct) = direct
             && let Frame::Own(parts) = &mut frame
@@ -117,15 +138,15 @@ impl SendQueue {
         }
         if bytes == 0 {
             // An empty raw frame is no bytes on the wire.
-            return Ok(Pushed { armed: false, queued_bytes: self.queued_bytes });
+            return Ok(Pushed { armed: false, queued_bytes: self.queued_bytes() });
         }
         self.waiting.get_or_insert_with(|| pool.take()).push(frame);
-        self.queued_bytes += bytes;
+        self.queued_bytes += bytes as u32; // up to `bytes_max`, which is a GiB at most
         let armed = !std::mem::replace(&mut self.armed, true);
         if armed {
-            self.progress_at = None;
+            self.progress_at = NO_PROGRESS;
         }
-        Ok(Pushed { armed, queued_bytes: self.queued_bytes })
+        Ok(Pushed { armed, queued_bytes: self.queued_bytes() })
     }
 
     /// Keeps what is queued until the connection stands, or lets it go.
@@ -140,7 +161,7 @@ impl SendQueue {
         }
         let batch = self.leaving.take().or_else(|| {
             let begins = self.waiting.take()?;
-            self.progress_at = Some(now());
+            self.progress_at = now();
             Some(begins)
         })?;
         self.sending = true;
@@ -156,10 +177,10 @@ impl SendQueue {
     /// A send has completed: `count` bytes have left, at `now`. The batch is given back when it has
     /// left whole, else it goes on.
     pub(crate) fn sent(&mut self, batch: Box<SendBatch>, count: usize, now: u64) -> Sent {
-        assert!(count <= self.queued_bytes, "more bytes were sent than were queued");
+        assert!(count <= self.queued_bytes(), "more bytes were sent than were queued");
         self.sending = false;
-        self.queued_bytes -= count;
-        self.progress_at = Some(now);
+        self.queued_bytes -= count as u32;
+        self.progress_at = now;
         let whole = batch.bytes() == 0;
         let (left, goes_on) = if whole {
             // Disarmed when nothing waits: the next push arms it.
@@ -170,7 +191,7 @@ impl SendQueue {
             (None, true)
         };
         let closing = self.closing.is_some();
-        Sent { left, goes_on, queued_bytes: self.queued_bytes, paused: self.paused, closing }
+        Sent { left, goes_on, queued_bytes: self.queued_bytes(), paused: self.paused, closing }
     }
 
     pub(crate) fn is_sending(&self) -> bool {
@@ -180,16 +201,16 @@ impl SendQueue {
     /// Since when bytes wait of which none has left; `None` while none wait, or they have only just
     /// been queued.
     pub(crate) fn waits_since(&self) -> Option<u64> {
-        self.progress_at.filter(|_| self.queued_bytes > 0)
+        (self.queued_bytes > 0 && self.progress_at != NO_PROGRESS).then_some(self.progress_at)
     }
 
     /// Whether receiving is to pause: from more than `pause_mark` bytes on, until there are no more
     /// than `resume_mark`. Decided here, under the lock, so that the send that would end a pause
     /// cannot slip by while it is decided upon.
     pub(crate) fn is_paused(&mut self, pause_mark: usize, resume_mark: usize) -> bool {
-        if self.queued_bytes > pause_mark {
+        if self.queued_bytes() > pause_mark {
             self.paused = true;
-        } else if self.queued_bytes <= resume_mark {
+        } else if self.queued_bytes() <= resume_mark {
             self.paused = false;
         }
         self.paused
@@ -197,7 +218,8 @@ impl SendQueue {
 
     /// Whether receiving is to pause or to go on, and does not yet.
     pub(crate) fn pause_is_to_change(&self, pause_mark: usize, resume_mark: usize) -> bool {
-        if self.paused { self.queued_bytes <= resume_mark } else { self.queued_bytes > pause_mark }
+        let queued_bytes = self.queued_bytes();
+        if self.paused { queued_bytes <= resume_mark } else { queued_bytes > pause_mark }
     }
 
     /// Asks for the end: nothing is queued any more. A later [`Close::Stop`] overrides a
@@ -207,7 +229,7 @@ impl SendQueue {
     pub(crate) fn close(&mut self, closing: Closing) -> bool {
         match &mut self.closing {
             None => {
-                self.closing = Some(closing);
+                self.closing = Some(Box::new(closing));
                 true
             }
             Some(before) if before.how == Close::Drain && closing.how == Close::Stop => {

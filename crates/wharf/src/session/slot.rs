@@ -3,7 +3,7 @@
 use crate::Close;
 use crate::buffer::SendBatch;
 use crate::error::CloseReason;
-use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, Ordering};
 
 use super::count::IoCount;
 use super::send_queue::{Closing, SendQueue};
@@ -11,21 +11,22 @@ use super::send_queue::{Closing, SendQueue};
 /// No socket is registered for the session.
 const NO_REGISTRATION: u32 = u32::MAX;
 
+/// What is noted of a session, each a bit of its slot's `notes`: its timer has fired, and its times must be
+/// looked at; its `opened` has begun; it is a member of groups.
+const TIME_CAME: u8 = 1;
+const OPENED: u8 = 2;
+const IN_GROUPS: u8 = 4;
+
 /// One slot of the table. Never moved or freed while the server lives (invariant 6).
 #[derive(Debug)]
 #[repr(align(64))] // neighbours may belong to different workers
 pub(crate) struct Slot {
     pub(crate) count: IoCount,
     pub(crate) send_queue: Mutex<SendQueue>,
-    port: AtomicU32,
+    port: AtomicU16,
     /// The port's name for the session's socket.
     registration: AtomicU32,
-    /// The session's timer has fired, and its times must be looked at.
-    time_came: AtomicBool,
-    /// Its `opened` has begun.
-    opened: AtomicBool,
-    /// It is a member of groups.
-    in_groups: AtomicBool,
+    notes: AtomicU8,
 }
 
 impl Default for Slot {
@@ -33,11 +34,9 @@ impl Default for Slot {
         Slot {
             count: IoCount::default(),
             send_queue: Mutex::default(),
-            port: AtomicU32::new(0),
+            port: AtomicU16::new(0),
             registration: AtomicU32::new(NO_REGISTRATION),
-            time_came: AtomicBool::new(false),
-            opened: AtomicBool::new(false),
-            in_groups: AtomicBool::new(false),
+            notes: AtomicU8::new(0),
         }
     }
 }
@@ -45,11 +44,11 @@ impl Default for Slot {
 impl Slot {
     /// Which port the session stays with.
     pub(crate) fn port(&self) -> usize {
-        self.port.load(Ordering::Relaxed) as usize
+        self.port.load(Ordering::Relaxed).into()
     }
 
     pub(crate) fn set_port(&self, port: usize) {
-        self.port.store(port as u32, Ordering::Relaxed);
+        self.port.store(port as u16, Ordering::Relaxed); // there are 1,024 at most
     }
 
     /// The port's name for its socket. For who holds a count: it is set before the first operation
@@ -64,35 +63,43 @@ impl Slot {
     }
 
     pub(crate) fn note_time_came(&self) {
-        self.time_came.store(true, Ordering::Release);
+        self.set_note(TIME_CAME, true);
     }
 
     pub(crate) fn time_came(&self) -> bool {
-        self.time_came.load(Ordering::Relaxed)
+        self.notes.load(Ordering::Relaxed) & TIME_CAME != 0
     }
 
     /// Whether its timer has fired since this was last asked.
     pub(crate) fn take_time_came(&self) -> bool {
-        self.time_came.load(Ordering::Relaxed) && self.time_came.swap(false, Ordering::Acquire)
+        self.time_came() && self.notes.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
     }
 
     /// That its `opened` begins, or that the slot becomes free.
     pub(crate) fn set_opened(&self, opened: bool) {
-        self.opened.store(opened, Ordering::Release);
+        self.set_note(OPENED, opened);
     }
 
     pub(crate) fn is_opened(&self) -> bool {
-        self.opened.load(Ordering::Acquire)
+        self.notes.load(Ordering::Acquire) & OPENED != 0
     }
 
     /// Says whether it is a member of groups. Under the lock of its port's groups.
     pub(crate) fn set_in_groups(&self, in_groups: bool) {
-        self.in_groups.store(in_groups, Ordering::Release);
+        self.set_note(IN_GROUPS, in_groups);
     }
 
     /// For its release, when nobody can join any more.
     pub(crate) fn is_in_groups(&self) -> bool {
-        self.in_groups.load(Ordering::Acquire)
+        self.notes.load(Ordering::Acquire) & IN_GROUPS != 0
+    }
+
+    fn set_note(&self, note: u8, holds: bool) {
+        if holds {
+            self.notes.fetch_or(note, Ordering::Release);
+        } else {
+            self.notes.fetch_and(!note, Ordering::Release);
+        }
     }
 
     /// Whether and how it was asked to close. For who attends to the session: whoever asks notes it
@@ -129,5 +136,30 @@ impl Slot {
             self.count.ask_to_close();
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn a_slot_is_one_cache_line() {
+        assert_eq!(size_of::<Slot>(), 64);
+    }
+
+    #[test]
+    fn what_is_noted_is_noted_apart() {
+        let slot = Slot::default();
+        slot.set_opened(true);
+        slot.note_time_came();
+        slot.set_in_groups(true);
+        assert!(slot.take_time_came() && !slot.take_time_came());
+        assert!(slot.is_opened() && slot.is_in_groups());
+        slot.set_opened(false);
+        assert!(!slot.is_opened() && slot.is_in_groups() && !slot.time_came());
+        slot.set_in_groups(false);
+        assert!(!slot.is_in_groups());
     }
 }

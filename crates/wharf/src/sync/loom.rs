@@ -1,7 +1,7 @@
 //! loom's: every access is a step of the model, and may see what any thread was allowed to see.
 
 pub(crate) use ::loom::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::loom::thread::yield_now;

@@ -24,8 +24,8 @@ use self::shuttle as chosen;
 use self::standard as chosen;
 
 pub(crate) use self::chosen::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, MutexGuard, OnceLock, Ordering,
-    UnsafeCell, fence, yield_now,
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Condvar, MutexGuard,
+    OnceLock, Ordering, UnsafeCell, fence, yield_now,
 };
 
 /// A mutex that does not know poisoning: nothing that a handler wrote runs

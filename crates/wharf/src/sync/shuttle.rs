@@ -4,7 +4,7 @@
 pub(crate) use std::cell::UnsafeCell;
 
 pub(crate) use ::shuttle::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 pub(crate) use ::shuttle::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::shuttle::thread::yield_now;

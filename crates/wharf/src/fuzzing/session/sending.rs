@@ -8,6 +8,9 @@ use crate::buffer::{BatchPool, Frame, SendBatch};
 use crate::fuzzing::{bytes_from, joined};
 use crate::session::{Pushed, Refusal, SendQueue};
 
+/// The clock's nanoseconds go on for 584 years, all but the last of them.
+const NOW_MAX: u64 = u64::MAX - 1;
+
 #[derive(Debug, Arbitrary)]
 pub(super) enum SendStep {
     Push {
@@ -86,13 +89,14 @@ impl Sending {
                 queue.hold_back(held_back);
                 self.held_back = held_back;
             }
-            SendStep::Take { now } => self.begin(now, queue),
+            SendStep::Take { now } => self.begin(now.min(NOW_MAX), queue),
             SendStep::PutBack => {
                 let Some(batch) = self.outstanding.take() else { return };
                 queue.put_back(batch);
             }
             SendStep::Sent { bytes_max, now } => {
                 if let Some(batch) = self.outstanding.take() {
+                    let now = now.min(NOW_MAX);
                     self.complete(batch, bytes_max, now, serial, closing, queue, pool);
                 }
             }

@@ -35,7 +35,7 @@ const CONNECT_STARTED: i32 = libc::EINPROGRESS;
 #[cfg(not(target_os = "linux"))]
 const CONNECT_STARTED: i32 = 36;
 
-/// See the module's page.
+/// See the module's page. There is one for each session, so it is kept small.
 #[derive(Debug)]
 pub(super) struct Record {
     socket: Socket,
@@ -47,24 +47,30 @@ pub(super) struct Record {
     /// An edge told of an end or an error that no read has seen yet.
     ended: bool,
     accept: bool,
-    connect: Option<Connect>,
+    connect: Option<Box<Connect>>,
+    /// A receive into the scratch buffer, from where the bytes are lent. Never beside `receive_into`.
     receive: Option<Receive>,
+    receive_into: Option<Box<RingBuffer>>,
     send: Option<Box<SendBatch>>,
-    /// What was asked to end, by kind.
-    cancelled: [bool; 4],
+    /// What was asked to end: a bit for each kind.
+    cancelled: u8,
 }
 
 #[derive(Debug)]
 enum Connect {
-    Posted(Box<SocketAddr>),
+    Posted(SocketAddr),
     Started,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receive {
-    Lent,
-    LentOnce,
-    Into(Box<RingBuffer>),
+    Again,
+    Once,
+}
+
+/// The bit of a kind.
+fn bit(kind: OperationKind) -> u8 {
+    1 << kind as u8
 }
 
 impl Record {
@@ -79,8 +85,9 @@ impl Record {
             accept: false,
             connect: None,
             receive: None,
+            receive_into: None,
             send: None,
-            cancelled: [false; 4],
+            cancelled: 0,
         }
     }
 
@@ -100,9 +107,13 @@ impl Record {
         match kind {
             OperationKind::Accept => self.accept,
             OperationKind::Connect => self.connect.is_some(),
-            OperationKind::Receive => self.receive.is_some(),
+            OperationKind::Receive => self.receives(),
             OperationKind::Send => self.send.is_some(),
         }
+    }
+
+    fn receives(&self) -> bool {
+        self.receive.is_some() || self.receive_into.is_some()
     }
 
     pub(super) fn post(&mut self, operation: Operation) {
@@ -111,13 +122,13 @@ impl Record {
         match operation {
             Operation::Accept => self.accept = true,
             Operation::Connect(address) => {
-                self.connect = Some(Connect::Posted(Box::new(address)));
+                self.connect = Some(Box::new(Connect::Posted(address)));
             }
-            Operation::Receive => self.receive = Some(Receive::Lent),
-            Operation::ReceiveOnce => self.receive = Some(Receive::LentOnce),
+            Operation::Receive => self.receive = Some(Receive::Again),
+            Operation::ReceiveOnce => self.receive = Some(Receive::Once),
             Operation::ReceiveInto(ring) => {
                 assert!(ring.free() > 0, "a receive without room would look like the end");
-                self.receive = Some(Receive::Into(ring));
+                self.receive_into = Some(ring);
             }
             Operation::Send(batch) => self.send = Some(batch),
         }
@@ -125,7 +136,9 @@ impl Record {
 
     /// The next try ends it, whatever it could still have done.
     pub(super) fn cancel(&mut self, kind: OperationKind) {
-        self.cancelled[kind as usize] = self.is_outstanding(kind);
+        if self.is_outstanding(kind) {
+            self.cancelled |= bit(kind);
+        }
     }
 
     pub(super) fn note_readable(&mut self) {
@@ -145,12 +158,12 @@ impl Record {
 
     /// Whether a try may come to something.
     pub(super) fn is_ready(&self) -> bool {
-        let reads = self.accept || self.receive.is_some();
+        let reads = self.accept || self.receives();
         let writes = self.connect.is_some() || self.send.is_some();
         (self.readable && reads)
             || (self.writable && writes)
-            || matches!(self.connect, Some(Connect::Posted(_)))
-            || self.cancelled.contains(&true)
+            || matches!(self.connect.as_deref(), Some(Connect::Posted(_)))
+            || self.cancelled != 0
     }
 
     /// Tries each outstanding operation that the socket may be ready for.
@@ -164,35 +177,38 @@ impl Record {
     }
 
     pub(super) fn cancel_all<S: Sink>(&mut self, sink: &mut S) {
-        self.cancelled = [true; 4];
+        self.cancelled = u8::MAX;
         self.end_cancelled(sink);
     }
 
     fn end_cancelled<S: Sink>(&mut self, sink: &mut S) {
-        let [accept, connect, receive, send] = std::mem::take(&mut self.cancelled);
-        if accept && std::mem::take(&mut self.accept) {
+        let cancelled = std::mem::take(&mut self.cancelled);
+        let is_cancelled = |kind| cancelled & bit(kind) != 0;
+        if is_cancelled(OperationKind::Accept) && std::mem::take(&mut self.accept) {
             self.last(sink, Outcome::Accepted(Err(Failure::Cancelled)));
         }
-        if connect && self.connect.take().is_some() {
+        if is_cancelled(OperationKind::Connect) && self.connect.take().is_some() {
             self.last(sink, Outcome::Connected(Err(Failure::Cancelled)));
         }
-        if receive && let Some(receive) = self.receive.take() {
-            self.last_receive(sink, receive, Err(Failure::Cancelled));
+        if is_cancelled(OperationKind::Receive) && self.receives() {
+            self.last_receive(sink, Err(Failure::Cancelled));
         }
-        if send && let Some(batch) = self.send.take() {
+        if is_cancelled(OperationKind::Send)
+            && let Some(batch) = self.send.take()
+        {
             self.last(sink, Outcome::Sent(batch, Err(Failure::Cancelled)));
         }
     }
 
     fn try_connect<S: Sink>(&mut self, sink: &mut S) {
-        let connected = match &self.connect {
-            Some(Connect::Posted(address)) => self.socket.connect(&(**address).into()),
+        let connected = match self.connect.as_deref() {
+            Some(Connect::Posted(address)) => self.socket.connect(&(*address).into()),
             Some(Connect::Started) if self.writable => self.connect_result(),
             _ => return,
         };
         let connected = match connected {
             Err(error) if is_started(&error) => {
-                self.connect = Some(Connect::Started);
+                self.connect = Some(Box::new(Connect::Started));
                 self.writable = false;
                 return;
             }
@@ -241,12 +257,10 @@ impl Record {
         if !self.readable {
             return;
         }
-        let (read, room) = match &mut self.receive {
-            None => return,
-            Some(Receive::Lent | Receive::LentOnce) => {
-                (uninterrupted(|| (&self.socket).read(scratch)), scratch.len())
-            }
-            Some(Receive::Into(ring)) => {
+        let (read, room) = match &mut self.receive_into {
+            None if self.receive.is_none() => return,
+            None => (uninterrupted(|| (&self.socket).read(scratch)), scratch.len()),
+            Some(ring) => {
                 let room = ring.free();
                 let [first, second] = ring.free_segments();
                 let mut segments = [IoSliceMut::new(first), IoSliceMut::new(second)];
@@ -264,16 +278,15 @@ impl Record {
             Ok(count) if count > 0 => self.readable = self.ended || count == room,
             _ => {}
         }
-        match (self.receive.take(), read) {
-            (Some(Receive::Lent), Ok(count)) if count > 0 => {
-                self.receive = Some(Receive::Lent);
+        match (self.receive, read) {
+            (Some(Receive::Again), Ok(count)) if count > 0 => {
                 self.received(sink, &scratch[..count], true);
             }
-            (Some(Receive::LentOnce), Ok(count)) => {
+            (Some(Receive::Once), Ok(count)) => {
+                self.receive = None;
                 self.received(sink, &scratch[..count], false);
             }
-            (Some(receive), read) => self.last_receive(sink, receive, read.map_err(Failure::Os)),
-            (None, _) => {}
+            (_, read) => self.last_receive(sink, read.map_err(Failure::Os)),
         }
     }
 
@@ -314,17 +327,12 @@ impl Record {
         Ok((sent, slices.iter().map(|slice| slice.len()).sum()))
     }
 
-    fn last_receive<S: Sink>(
-        &self,
-        sink: &mut S,
-        receive: Receive,
-        received: Result<usize, Failure>,
-    ) {
-        match receive {
-            Receive::Lent | Receive::LentOnce => {
-                self.last(sink, Outcome::Received(received.map(|_| &[][..])));
-            }
-            Receive::Into(mut ring) => {
+    /// The receive ends, whichever it is, with so many bytes in the ring if there is one.
+    fn last_receive<S: Sink>(&mut self, sink: &mut S, received: Result<usize, Failure>) {
+        self.receive = None;
+        match self.receive_into.take() {
+            None => self.last(sink, Outcome::Received(received.map(|_| &[][..]))),
+            Some(mut ring) => {
                 ring.filled(*received.as_ref().unwrap_or(&0));
                 self.last(sink, Outcome::ReceivedInto(ring, received));
             }
