@@ -18,7 +18,7 @@ use crate::workloads::{Face, Measure, Workload};
 const SERVER_CORE: &str = "0";
 const BOTH_CORES: &str = "0,1";
 const LOAD_CORE: &str = "1";
-const WARM_SECS: f64 = 1.0;
+const WARM_SECS: f64 = 0.5;
 /// What a run may take besides its own time: thousands of sessions must come up.
 const GRACE: Duration = Duration::from_secs(60);
 
