@@ -2,6 +2,7 @@
 //! server on core 0, load on core 1, every byte checked while it is timed.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod build;
 mod chart;
 mod figures;
@@ -27,8 +28,9 @@ use workloads::Workload;
 
 /// Compares wharf with others, byte for byte and microsecond for microsecond.
 ///
-/// Exit code 0: every peer that was asked for has its figures (and with --floor the floors are met);
-/// 1: a peer failed or could not be built, or a floor is not met; 2: the comparison could not be made.
+/// Exit code 0: every peer that was asked for has its figures (and with --floor the floors are met,
+/// with --table what is asked); 1: a peer failed or could not be built, or a floor or what is asked is not
+/// met; 2: the comparison could not be made.
 #[derive(Debug, Parser)]
 #[command(name = "wharf-bench", bin_name = "cargo run --release --")]
 struct Arguments {
@@ -50,6 +52,9 @@ struct Arguments {
     /// Say what peers and workloads there are.
     #[arg(long)]
     list: bool,
+    /// Measure nothing: print what is asked of wharf beside what the results show, as a table.
+    #[arg(long, conflicts_with_all = ["peers", "workloads", "floor", "quick", "rounds", "secs"])]
+    table: bool,
     /// The speed floor alone: wharf's CPU time for each message against tokio's.
     #[arg(long, conflicts_with_all = ["peers", "workloads"])]
     floor: bool,
@@ -106,6 +111,9 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     if arguments.list {
         list();
         return Ok(true);
+    }
+    if arguments.table {
+        return asked::print(&arguments.results);
     }
     let plan = arguments.plan();
     let (peers, workloads) = (arguments.peers()?, arguments.workloads()?);

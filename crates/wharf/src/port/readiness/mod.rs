@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll};
+use mio::{Events, Interest, Poll, Registry};
 
 use super::{
     Completion, CompletionPort, Operation, OperationKind, Refused, Registration, SCRATCH_BYTES,
@@ -174,11 +174,7 @@ impl CompletionPort for ReadinessPort {
         });
         let slot = &mut self.slots[index as usize];
         let entered = socket.set_nonblocking(true).and_then(|()| {
-            self.poll.registry().register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                selector_token(slot.generation, index),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            enter(self.poll.registry(), &socket, selector_token(slot.generation, index))
         });
         if let Err(error) = entered {
             self.vacant.push(index);
@@ -194,9 +190,8 @@ impl CompletionPort for ReadinessPort {
         let socket = record.into_socket();
         slot.generation = slot.generation.wrapping_add(1);
         self.vacant.push(registration.0);
-        // Fails only for a socket that is not in the selector, and this one was.
-        let left = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
-        debug_assert!(left.is_ok(), "{left:?}");
+        // It stays in the selector until it is closed, as it mostly is right away: that takes it out (epoll(7),
+        // kqueue(2)). What edges there may still be are of an earlier generation.
         socket.into()
     }
 
@@ -244,6 +239,17 @@ impl CompletionPort for ReadinessPort {
         for record in self.slots.iter_mut().filter_map(|slot| slot.record.as_mut()) {
             record.cancel_all(sink);
         }
+    }
+}
+
+/// Takes a socket into the selector, which one that was deregistered and never closed is still in.
+fn enter(registry: &Registry, socket: &socket2::Socket, token: mio::Token) -> io::Result<()> {
+    let (descriptor, interest) = (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+    match registry.register(&mut SourceFd(&descriptor), token, interest) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            registry.reregister(&mut SourceFd(&descriptor), token, interest)
+        }
+        registered => registered,
     }
 }
 

@@ -9,7 +9,7 @@
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
 
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
@@ -28,6 +28,17 @@ const PIECES_MAX: usize = 16;
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: i32 = 0;
+
+/// Takes a connection; on Linux it does not block from the beginning, which saves two system calls.
+#[cfg(target_os = "linux")]
+fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    listener.accept()
+}
 
 /// The connect goes on; the writable edge will tell. Its `ErrorKind` is not stable yet.
 #[cfg(target_os = "linux")]
@@ -74,12 +85,13 @@ fn bit(kind: OperationKind) -> u8 {
 }
 
 impl Record {
-    /// A new socket may be ready for anything, as far as is known.
+    /// A new socket may have room, as far as is known; whether there is something to read an edge tells, also
+    /// of what came before it was registered (epoll_ctl(2): an item that is ready already is reported).
     pub(super) fn new(socket: Socket, token: Token) -> Self {
         Record {
             socket,
             token,
-            readable: true,
+            readable: false,
             writable: true,
             ended: false,
             accept: false,
@@ -233,7 +245,7 @@ impl Record {
             if !(self.accept && self.readable) {
                 return;
             }
-            match self.socket.accept() {
+            match accept(&self.socket) {
                 Ok((socket, peer)) => {
                     let accepted =
                         Accepted { socket: socket.into(), peer_address: peer.as_socket() };
