@@ -36,7 +36,7 @@ pub(super) enum Receiving {
     Cancelled,
 }
 
-/// What an idle session costs is mostly this and its slot, so both are kept to two cache lines.
+/// What an idle session costs is mostly this, so it is kept to two cache lines; its slot is one.
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf<S> {
     /// The handler's, from `opened` to `closed`.
