@@ -7,8 +7,11 @@ mod support;
 
 #[cfg(unix)]
 use std::collections::HashMap;
+#[cfg(any(target_os = "linux", windows))]
 use std::io::Write;
+#[cfg(any(target_os = "linux", windows))]
 use std::net::TcpStream;
+#[cfg(any(target_os = "linux", windows))]
 use std::sync::{Mutex, mpsc};
 
 use support::*;

@@ -29,7 +29,7 @@ const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: i32 = 0;
 
-/// Takes a connection; on Linux it does not block from the beginning, which saves two system calls.
+/// Takes a connection; on Linux it does not block from the beginning, which saves a system call.
 #[cfg(target_os = "linux")]
 fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -38,6 +38,14 @@ fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
 #[cfg(not(target_os = "linux"))]
 fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     listener.accept()
+}
+
+/// What came of a started connect; an edge from before it is no answer yet.
+fn connect_result(socket: &Socket) -> io::Result<()> {
+    match socket.take_error()? {
+        Some(error) => Err(error),
+        None => socket.peer_addr().map(drop),
+    }
 }
 
 /// The connect goes on; the writable edge will tell. Its `ErrorKind` is not stable yet.
@@ -213,14 +221,15 @@ impl Record {
     }
 
     fn try_connect<S: Sink>(&mut self, sink: &mut S) {
-        let connected = match self.connect.as_deref() {
-            Some(Connect::Posted(address)) => self.socket.connect(&(*address).into()),
-            Some(Connect::Started) if self.writable => self.connect_result(),
-            _ => return,
+        let Some(connect) = self.connect.as_deref_mut() else { return };
+        let connected = match connect {
+            Connect::Posted(address) => self.socket.connect(&(*address).into()),
+            Connect::Started if self.writable => connect_result(&self.socket),
+            Connect::Started => return,
         };
         let connected = match connected {
             Err(error) if is_started(&error) => {
-                self.connect = Some(Box::new(Connect::Started));
+                *connect = Connect::Started;
                 self.writable = false;
                 return;
             }
@@ -230,14 +239,6 @@ impl Record {
         // The edge that told of the connect may have told of the peer's end too.
         self.note_end();
         self.last(sink, Outcome::Connected(connected));
-    }
-
-    /// What came of a started connect; an edge from before it is no answer yet.
-    fn connect_result(&self) -> io::Result<()> {
-        match self.socket.take_error()? {
-            Some(error) => Err(error),
-            None => self.socket.peer_addr().map(drop),
-        }
     }
 
     fn try_accept<S: Sink>(&mut self, sink: &mut S) {
