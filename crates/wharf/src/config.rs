@@ -104,8 +104,9 @@ pub enum Backpressure {
     /// While more than half of the send queue is filled, nothing is received from the peer; it is
     /// received again when three quarters are free. For handlers that answer what they get, as an
     /// echo does: TCP then holds the peer back. What had been received already waits in the
-    /// receive queue: the first time at most one worker's lent buffers, after that one buffer. A
-    /// publication that finds no room ends the session here too: nobody is there to take it back.
+    /// receive queue: at most one worker's lent buffers; one buffer (64 KiB at most) if it was paused
+    /// not long before. A publication that finds no room ends the session here too: nobody is there
+    /// to take it back.
     PauseReceive,
 }
 

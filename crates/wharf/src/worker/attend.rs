@@ -312,9 +312,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn receive_operation(&self, half: &mut ReceiveHalf<H::State>) -> Operation {
         let options = &self.engine.options;
         if !self.is_shared {
-            // From who was paused once no more is taken at a time than one buffer, so that the
-            // next pause finds little that has come already.
-            return if half.was_paused { Operation::ReceiveOnce } else { Operation::Receive };
+            let single = half.takes_single_receive();
+            return if single { Operation::ReceiveOnce } else { Operation::Receive };
         }
         if !half.queue.is_empty() {
             return Operation::ReceiveInto(half.queue.lend(RECEIVE_ROOM_BYTES_MIN));

@@ -36,6 +36,10 @@ pub(super) enum Receiving {
     Cancelled,
 }
 
+/// After a pause a session is received from one buffer at a time, so that the next pause finds little that
+/// has come already; until so many receives in a row have met with none.
+pub(super) const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
+
 /// What an idle session costs is mostly this, so it is kept to two cache lines; its slot is one.
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf<S> {
@@ -50,7 +54,8 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
     pub(super) paused: bool,
-    pub(super) was_paused: bool,
+    /// So many receives more take one buffer each, for it was paused.
+    pub(super) single_receives: u8,
     pub(super) opened: bool,
     pub(super) frame_came: bool,
     /// The stream has ended, for this reason, once what waits has been delivered.
@@ -69,7 +74,7 @@ impl<S> Default for ReceiveHalf<S> {
             phase: Phase::Absent,
             receiving: Receiving::No,
             paused: false,
-            was_paused: false,
+            single_receives: 0,
             opened: false,
             frame_came: false,
             stream_end: None,
@@ -77,9 +82,35 @@ impl<S> Default for ReceiveHalf<S> {
     }
 }
 
+impl<S> ReceiveHalf<S> {
+    /// Whether the receive that is posted now takes one buffer and no more.
+    pub(super) fn takes_single_receive(&mut self) -> bool {
+        let single = self.single_receives > 0;
+        self.single_receives -= u8::from(single);
+        single
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_paused_is_received_from_a_buffer_at_a_time_until_there_was_no_pause_for_long() {
+        let (mut half, mut stats) = (ReceiveHalf::<()>::default(), crate::Stats::default());
+        assert!(!half.takes_single_receive());
+        for _ in 0..2 {
+            super::super::receive::pause(&mut half, &mut stats);
+            half.paused = false; // it resumes
+            let singles = (0..1_000).take_while(|_| half.takes_single_receive()).count();
+            assert_eq!(singles, usize::from(SINGLE_RECEIVES_AFTER_PAUSE));
+        }
+        for _ in 0..3 {
+            super::super::receive::pause(&mut half, &mut stats);
+            half.paused = false;
+            assert!((0..63).all(|_| half.takes_single_receive()), "each pause counts anew");
+        }
+    }
 
     #[test]
     fn a_half_with_a_small_state_is_two_cache_lines() {

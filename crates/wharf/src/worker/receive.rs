@@ -1,7 +1,7 @@
 //! From bytes to the handler: frames are cut from what has come, and what cannot be delivered yet is
 //! kept.
 
-use super::half::{Phase, ReceiveHalf};
+use super::half::{Phase, ReceiveHalf, SINGLE_RECEIVES_AFTER_PAUSE};
 use super::session::Session;
 use super::{Floor, Stats};
 use crate::Close;
@@ -136,7 +136,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
 pub(super) fn pause<S>(half: &mut ReceiveHalf<S>, stats: &mut Stats) {
     if !half.paused {
         half.paused = true;
-        half.was_paused = true;
+        half.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
         stats.receive_pauses += 1;
     }
 }

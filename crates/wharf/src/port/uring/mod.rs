@@ -238,16 +238,17 @@ impl UringPort {
                 opcode::Connect::new(descriptor, pointer, length).build()
             }
             OperationKind::Receive => match &mut record.receiving {
-                None if record.receives_on => {
-                    record.draws_from = record.choice.group();
-                    opcode::RecvMulti::new(descriptor, record.draws_from as u16).build()
-                }
                 None => {
-                    record.draws_from = Group::Small; // no more than it asks for
-                    opcode::Recv::new(descriptor, std::ptr::null_mut(), 0)
-                        .buf_group(record.draws_from as u16)
-                        .build()
-                        .flags(squeue::Flags::BUFFER_SELECT)
+                    record.draws_from = record.choice.group();
+                    let group = record.draws_from as u16;
+                    if record.receives_on {
+                        opcode::RecvMulti::new(descriptor, group).build()
+                    } else {
+                        opcode::Recv::new(descriptor, std::ptr::null_mut(), 0)
+                            .buf_group(group)
+                            .build()
+                            .flags(squeue::Flags::BUFFER_SELECT)
+                    }
                 }
                 Some(ring) => {
                     let segments = ring.free_segments().map(|segment| libc::iovec {
@@ -410,7 +411,6 @@ impl UringPort {
         };
         let (mut cancel, mut may_reply) = (None, matches!(result, Ok(1..)));
         if let Ok(count @ 1..) = result
-            && record.receives_on
             && has_large
         {
             record.choice.note(count, small_bytes);

@@ -56,6 +56,25 @@ fn a_stream_goes_over_to_the_large_buffers_and_back_and_loses_nothing() {
 }
 
 #[test]
+fn a_stream_that_is_received_once_at_a_time_gets_large_buffers_too() {
+    let mut trial = Trial::of(UringPort::for_test());
+    let (ours, peer) = pair();
+    let ours = trial.register(ours);
+    let registration = trial.registration(ours);
+    let stream = pattern(1_000_000, 1);
+    thread::scope(|scope| {
+        scope.spawn(|| write(&peer, &stream));
+        while trial.account(ours).received.len() < stream.len() {
+            trial.post(ours, Operation::ReceiveOnce);
+            trial.drive_until_settled(ours);
+        }
+    });
+    assert_eq!(trial.port.record(registration).draws_from, Group::Large);
+    assert!(trial.account(ours).received == stream);
+    trial.finish();
+}
+
+#[test]
 fn a_receive_that_is_cancelled_while_it_changes_its_buffers_is_cancelled() {
     let mut trial = Trial::of(UringPort::for_test());
     let (ours, peer) = pair();
