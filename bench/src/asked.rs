@@ -50,7 +50,16 @@ const fn asked(
 }
 
 const SMALL: &[&str] = &["echo-64x50", "echo-64x1000", "deep-64x50"];
-const LARGE: &[&str] = &["echo-4096x50", "echo-16384x50", "bulk-65536x50"];
+const LARGE: &[&str] = &[
+    "echo-4096x50",
+    "echo-4097x50",
+    "echo-16384x50",
+    "echo-16385x50",
+    "echo-65536x50",
+    "echo-262144x50",
+    "echo-1048576x10",
+    "bulk-65536x50",
+];
 const FLOODED: &[&str] = &["broadcast-500", "broadcast-5000"];
 const PACED: &[&str] = &["broadcast-paced"];
 const ECHO: &[&str] = &[
@@ -59,7 +68,12 @@ const ECHO: &[&str] = &[
     "echo-64x10000",
     "deep-64x50",
     "echo-4096x50",
+    "echo-4097x50",
     "echo-16384x50",
+    "echo-16385x50",
+    "echo-65536x50",
+    "echo-262144x50",
+    "echo-1048576x10",
     "bulk-65536x50",
     "churn",
 ];

@@ -128,15 +128,51 @@ pub(crate) static ALL: &[Workload] = &[
         ..ECHO
     },
     Workload {
+        name: "echo-1x50",
+        what: "50 sessions, 1 B, one message on its way for each",
+        load: "--sessions 50 --bytes 1",
+        ..ECHO
+    },
+    Workload {
         name: "echo-4096x50",
         what: "50 sessions, 4 KiB, one message on its way for each",
         load: "--sessions 50 --bytes 4096",
         ..ECHO
     },
     Workload {
+        name: "echo-4097x50",
+        what: "50 sessions, 4 KiB and a byte, one message on its way for each",
+        load: "--sessions 50 --bytes 4097",
+        ..ECHO
+    },
+    Workload {
         name: "echo-16384x50",
         what: "50 sessions, 16 KiB, one message on its way for each",
         load: "--sessions 50 --bytes 16384",
+        ..ECHO
+    },
+    Workload {
+        name: "echo-16385x50",
+        what: "50 sessions, 16 KiB and a byte, one message on its way for each",
+        load: "--sessions 50 --bytes 16385",
+        ..ECHO
+    },
+    Workload {
+        name: "echo-65536x50",
+        what: "50 sessions, 64 KiB, one message on its way for each",
+        load: "--sessions 50 --bytes 65536",
+        ..ECHO
+    },
+    Workload {
+        name: "echo-262144x50",
+        what: "50 sessions, 256 KiB, one message on its way for each",
+        load: "--sessions 50 --bytes 262144",
+        ..ECHO
+    },
+    Workload {
+        name: "echo-1048576x10",
+        what: "10 sessions, 1 MiB, one message on its way for each",
+        load: "--sessions 10 --bytes 1048576",
         ..ECHO
     },
     Workload {

@@ -13,10 +13,15 @@ impl Pattern {
         Pattern { seed: mix(run_seed ^ mix(index)) }
     }
 
-    /// Appends `bytes` bytes of the stream from `position` on. Messages are whole words.
+    /// Appends `bytes` bytes of the stream from `position` on.
     pub fn append(self, position: u64, bytes: usize, to: &mut Vec<u8>) {
-        debug_assert!(position.is_multiple_of(8) && bytes.is_multiple_of(8));
-        to.extend((0..bytes as u64 / 8).flat_map(|word| self.word(position / 8 + word)));
+        let start = (position % 8) as usize;
+        let head_bytes = ((8 - start) % 8).min(bytes);
+        let index = (position + head_bytes as u64) / 8;
+        let (words, tail_bytes) = ((bytes - head_bytes) as u64 / 8, (bytes - head_bytes) % 8);
+        to.extend(&self.word(position / 8)[start..][..head_bytes]);
+        to.extend((index..index + words).flat_map(|index| self.word(index)));
+        to.extend(&self.word(index + words)[..tail_bytes]);
     }
 
     /// Whether these are the stream's bytes from `position` on, wherever they were cut.
@@ -65,6 +70,11 @@ mod tests {
                 assert!(pattern.matches(from as u64, &stream[from..to]), "{from}..{to}");
             }
         }
+        let mut in_pieces = Vec::new();
+        for bytes in (0..20).chain([66]) {
+            pattern.append(in_pieces.len() as u64, bytes, &mut in_pieces);
+        }
+        assert_eq!(in_pieces, stream, "however it is appended");
         assert!(!pattern.matches(1, &stream[..64]));
         assert!(!Pattern::of_session(1, 3).matches(0, &stream));
         stream[100] ^= 1;
