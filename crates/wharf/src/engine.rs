@@ -505,6 +505,37 @@ impl Engine {
 mod tests {
     use super::*;
 
+    /// On the echo path a worker writes its share, its counters, its turn (see there), and slots and
+    /// halves of its sessions; the rest of the engine is only read.
+    #[test]
+    fn what_one_worker_writes_is_on_no_cache_line_of_anothers() {
+        let options = Options { workers: 2, ..Options::default() };
+        let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        engine.accept_at_each_port();
+        fn lines<T>(of: &T) -> impl Iterator<Item = usize> {
+            let start = std::ptr::from_ref(of).addr();
+            (start..start + size_of::<T>()).map(|address| address / 64)
+        }
+        let mut written_by = std::collections::HashMap::new();
+        let mut note = |worker, line| {
+            let before = written_by.insert(line, worker);
+            assert!(before.is_none_or(|before| before == worker), "{before:?} and {worker}");
+        };
+        let halves = crate::session::HalfTable::<[u64; 16]>::new(100);
+        for session in 0..100 {
+            let id = engine.admit(Some(session % 2)).unwrap();
+            let slot = engine.table.held(id).unwrap();
+            lines(slot).for_each(|line| note(slot.port(), line));
+            let half = halves.take(id.index()).unwrap();
+            lines(&*half).for_each(|line| note(slot.port(), line));
+        }
+        for (worker, (port, published)) in engine.ports.iter().zip(&engine.published).enumerate() {
+            lines(port).chain(lines(published)).for_each(|line| note(worker, line));
+        }
+        // The engine itself, between them: nobody writes it on that path.
+        lines(&engine).for_each(|line| note(usize::MAX, line));
+    }
+
     #[test]
     fn a_port_keeps_what_it_has_accepted_unless_it_is_well_ahead_of_another() {
         let options = Options { workers: 3, ..Options::default() };

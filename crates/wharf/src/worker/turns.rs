@@ -20,11 +20,16 @@ const LONG_TURNS_MAX: usize = 1_024;
 /// Above every moment: the worker is between two turns.
 const NO_TURN: u64 = u64::MAX;
 
+/// When a worker's turn began. Written twice in each of its turns, so no other worker's is near it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Turn(AtomicU64);
+
 /// The turns of a port's workers.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    /// When each worker's turn began, the one that it is in.
-    open: Box<[AtomicU64]>,
+    /// The one that each worker is in.
+    open: Box<[Turn]>,
     has_long: AtomicBool,
     /// When each began, and when it ended.
     long: Mutex<BTreeMap<Moment, Moment>>,
@@ -32,12 +37,12 @@ pub(crate) struct Turns {
 
 impl Turns {
     pub(crate) fn new(workers: usize) -> Self {
-        let open = (0..workers).map(|_| AtomicU64::new(NO_TURN)).collect();
+        let open = (0..workers).map(|_| Turn(AtomicU64::new(NO_TURN))).collect();
         Turns { open, has_long: AtomicBool::new(false), long: Mutex::new(BTreeMap::new()) }
     }
 
     pub(super) fn begin(&self, worker: usize, at: Moment) {
-        self.open[worker].store(at.nanos(), Ordering::Release);
+        self.open[worker].0.store(at.nanos(), Ordering::Release);
     }
 
     pub(super) fn end(&self, worker: usize, began: Moment, ended: Moment) {
@@ -52,13 +57,13 @@ impl Turns {
             self.has_long.store(true, Ordering::Release);
         }
         // After it was written down: who does not find it open finds it there.
-        self.open[worker].store(NO_TURN, Ordering::Release);
+        self.open[worker].0.store(NO_TURN, Ordering::Release);
     }
 
     /// When at the latest that happened which has this stamp: a tick later than it says, or the end of
     /// its turn if that took longer.
     pub(super) fn latest(&self, stamp: Moment, now: Moment) -> Moment {
-        let is_of = |turn: &AtomicU64| turn.load(Ordering::Acquire) == stamp.nanos();
+        let is_of = |turn: &Turn| turn.0.load(Ordering::Acquire) == stamp.nanos();
         if self.open.iter().any(is_of) {
             return now; // that turn is not over
         }
@@ -90,6 +95,12 @@ mod tests {
         assert_eq!(turns.latest(at(100), at(9_000)), at(5_100));
         assert_eq!(turns.latest(at(200), at(9_000)), at(210), "that was no long one");
         assert_eq!(turns.latest(at(101), at(9_000)), at(111));
+    }
+
+    /// Two servers, or two ports, have theirs wherever the allocator puts them.
+    #[test]
+    fn what_each_worker_writes_in_each_turn_has_its_cache_line_for_itself() {
+        assert_eq!((size_of::<Turn>(), align_of::<Turn>()), (64, 64));
     }
 
     #[test]
