@@ -1,10 +1,12 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
+mod direct;
 mod publish;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use self::direct::DirectSends;
 use crate::Close;
 use crate::acceptor::Acceptor;
 use crate::buffer::{BatchPool, Frame};
@@ -77,6 +79,7 @@ pub(crate) struct PortShare {
     /// Bytes that wait in the receive queues of its sessions.
     receive_queues_bytes: AtomicUsize,
     posting: OnceLock<Posting>,
+    pub(crate) direct_sends: DirectSends,
 }
 
 /// How a thread that serves no port posts a send to one that is shared.
@@ -118,6 +121,7 @@ impl PortShare {
             assigned: AtomicU32::new(0),
             receive_queues_bytes: AtomicUsize::new(0),
             posting: OnceLock::new(),
+            direct_sends: DirectSends::default(),
         }
     }
 
@@ -392,6 +396,18 @@ impl Engine {
         Some(result)
     }
 
+    /// Queues a frame, from a thread that is not the session's worker's and holds a count. If that worker
+    /// sleeps, the frame may leave at once.
+    pub(crate) fn push_from_outside<B: AsRef<[u8]>>(
+        &self,
+        slot: &Slot,
+        bytes: B,
+    ) -> (Result<(), SendError<B>>, Follows) {
+        let port = self.port_of(slot);
+        let way = if port.mailbox.owner_sleeps() { port.direct_sends.to(slot) } else { None };
+        self.push(slot, bytes, way.as_ref().map(|way| way as &dyn Direct))
+    }
+
     /// Posts the send that this thread has armed. What cannot be posted ends the session.
     fn post_send(&self, posting: &Posting, slot: &Slot, follows: &mut Follows) {
         let Some(registration) = slot.registration() else { return };
@@ -412,6 +428,7 @@ impl Engine {
             sum.add(part);
         }
         drop(published);
+        self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
         for (_, slot) in self.table.touched_slots() {
             sum.queued_bytes += slot.send_queue.lock().queued_bytes() as u64;
         }

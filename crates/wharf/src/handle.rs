@@ -28,7 +28,9 @@ impl Handle {
     }
 
     /// Queues a frame for a session. `Ok` says that it was queued whole, not that it has arrived.
-    /// Frames that one thread sends to one session arrive in that order.
+    /// Frames that one thread sends to one session arrive in that order. If the session's worker sleeps
+    /// and nothing waits before it, the calling thread gives the frame to the socket itself; it never
+    /// waits for the peer.
     ///
     /// # Errors
     /// Each gives the frame back: [`SendError::Gone`] for a session that is over or closing,
@@ -38,7 +40,7 @@ impl Handle {
     pub fn send<B: AsRef<[u8]>>(&self, id: SessionId, bytes: B) -> Result<(), SendError<B>> {
         let mut bytes = Some(bytes);
         let sent = self.engine.with_session(id, |slot| match bytes.take() {
-            Some(bytes) => self.engine.push(slot, bytes, None),
+            Some(bytes) => self.engine.push_from_outside(slot, bytes),
             None => unreachable!("called once"),
         });
         match (sent, bytes) {

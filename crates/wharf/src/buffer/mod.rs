@@ -18,4 +18,10 @@ pub(crate) trait Direct: std::fmt::Debug {
     /// Takes as much of the front of these as there is room for: so many bytes. None, too, if the socket
     /// has failed: a send operation will say how.
     fn send(&self, parts: [&[u8]; 2]) -> usize;
+
+    /// The smallest frame for which this is worth it. For the answer to what has just come a smaller one
+    /// is copied sooner than sent alone.
+    fn bytes_min(&self) -> usize {
+        4 * 1024
+    }
 }

@@ -46,6 +46,8 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(unix)]
+mod descriptors;
 #[cfg(windows)]
 pub(crate) mod iocp;
 #[cfg(unix)]
@@ -62,6 +64,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(unix)]
+use self::descriptors::Descriptors;
 pub(crate) use self::socket::{Socket, Sockets};
 pub(crate) use crate::buffer::Direct;
 use crate::buffer::{RingBuffer, SendBatch};
@@ -215,6 +219,15 @@ pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
     ) -> Result<(), Refused<Box<SendBatch>>>;
 }
 
+/// Sends at once to sockets of a port, from any thread.
+pub(crate) type DirectSender = Arc<dyn SendAnywhere>;
+
+pub(crate) trait SendAnywhere: Send + Sync + std::fmt::Debug {
+    /// Like [`Direct::send`], for who holds a count on the session of this registration and knows that no
+    /// send of it is outstanding.
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize;
+}
+
 /// See the module's page for what each promises.
 pub(crate) trait CompletionPort {
     /// Whether this is one of several handles to a port that all workers share.
@@ -247,6 +260,11 @@ pub(crate) trait CompletionPort {
 
     /// What threads without a handle post with; only a shared port has it.
     fn poster(&self) -> Option<Poster> {
+        None
+    }
+
+    /// What other threads send with while this port's thread sleeps; a shared port has none.
+    fn direct_sender(&self) -> Option<DirectSender> {
         None
     }
 

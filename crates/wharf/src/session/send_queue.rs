@@ -10,16 +10,14 @@
 //! together with looking at the queue, so a frame is never left without a sender, and a sender
 //! never comes twice (invariant 1).
 //!
-//! A large frame that answers what has just come need not be copied: if the queue is unarmed, nothing is
-//! before it and no send outstanding, so it may leave at once, under the lock, by the way that the port
-//! lends with the bytes it has received ([`Direct`]). What the socket does not take is queued.
+//! A large frame that answers what has just come need not be copied, and one from another thread need not
+//! wake a worker that sleeps: if the queue is unarmed, nothing is before it and no send outstanding, so it
+//! may leave at once, under the lock, by a way of the port's ([`Direct`]). What the socket does not take
+//! is queued.
 
 use crate::Close;
 use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
 use crate::error::CloseReason;
-
-/// A smaller frame is copied sooner than it is sent alone.
-const DIRECT_BYTES_MIN: usize = 4 * 1024;
 
 /// That a session was asked to close: why, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +108,7 @@ impl SendQueue {
         self.closing.as_deref().copied()
     }
 
-    /// Queues a frame, header and body, whole or not at all. A large one leaves through `direct` as far as
+    /// Queues a frame, header and body, whole or not at all. One that is large enough leaves through `direct` as far as
     /// it can, if nothing is before it, and only the rest is queued.
     pub(crate) fn push(
         &mut self,
@@ -128,7 +126,7 @@ impl SendQueue {
         }
         if let Some(direct) = direct
             && let Frame::Own(parts) = &mut frame
-            && bytes >= DIRECT_BYTES_MIN
+            && bytes >= direct.bytes_min()
             && !self.armed
             && !self.held_back
         {
@@ -259,6 +257,9 @@ fn without([first, second]: [&[u8]; 2], count: usize) -> [&[u8]; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is sent directly, unless a way says otherwise.
+    const DIRECT_BYTES_MIN: usize = 4 * 1024;
 
     fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
         queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0), None)

@@ -86,6 +86,11 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Whether mail would wake the port's only owner. It may change at any time.
+    pub(crate) fn owner_sleeps(&self) -> bool {
+        !self.is_shared && self.to_be_woken.load(Ordering::Relaxed)
+    }
+
     /// Wakes another worker of a shared port, for something that is no mail.
     pub(crate) fn wake_others(&self) {
         if self.is_shared {

@@ -111,6 +111,10 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             let clock = clock.clone();
             share.set_poster(poster, move || clock.now());
         }
+        if let Some(sender) = port.direct_sender() {
+            let clock = clock.clone();
+            share.direct_sends.set_way(sender, move || clock.now());
+        }
         let desk = Desk::new(Handle::new(engine.clone()));
         let floor = Floor {
             index,

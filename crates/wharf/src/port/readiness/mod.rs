@@ -33,8 +33,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry};
 
 use super::{
-    Completion, CompletionPort, Operation, OperationKind, Refused, Registration, SCRATCH_BYTES,
-    Sink, Socket, Token, Wake, Waker,
+    Completion, CompletionPort, Descriptors, DirectSender, Operation, OperationKind, Refused,
+    Registration, SCRATCH_BYTES, Sink, Socket, Token, Wake, Waker,
 };
 use record::Record;
 
@@ -49,6 +49,7 @@ const _: () = assert!(usize::BITS >= 64, "a selector token carries a slot and it
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct ReadinessPort {
+    descriptors: Descriptors,
     poll: Poll,
     edges: Events,
     waker: Arc<SelectorWaker>,
@@ -101,6 +102,7 @@ impl ReadinessPort {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
         Ok(ReadinessPort {
+            descriptors: Descriptors::default(),
             poll,
             edges: Events::with_capacity(EDGES_MAX),
             waker: Arc::new(SelectorWaker(waker)),
@@ -180,11 +182,13 @@ impl CompletionPort for ReadinessPort {
             self.vacant.push(index);
             return Err(Refused { given_back: socket.into(), error });
         }
+        self.descriptors.set(Registration(index), Some(socket.as_raw_fd()));
         slot.record = Some(Record::new(socket, token));
         Ok(Registration(index))
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
+        self.descriptors.set(registration, None);
         let slot = &mut self.slots[registration.0 as usize];
         let record = slot.record.take().expect("the registration was deregistered");
         let socket = record.into_socket();
@@ -233,6 +237,10 @@ impl CompletionPort for ReadinessPort {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    fn direct_sender(&self) -> Option<DirectSender> {
+        Some(self.descriptors.sender())
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

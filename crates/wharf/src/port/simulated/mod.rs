@@ -39,8 +39,8 @@ use self::trace::What;
 pub use self::world::Figures;
 pub(crate) use self::world::World;
 use super::{
-    Accepted, Completion, CompletionPort, Direct, Operation, OperationKind, Outcome, PostAnywhere,
-    Poster, Refused, Registration, Sink, Socket, Token, Wake, Waker,
+    Accepted, Completion, CompletionPort, Direct, DirectSender, Operation, OperationKind, Outcome,
+    PostAnywhere, Poster, Refused, Registration, SendAnywhere, Sink, Socket, Token, Wake, Waker,
 };
 use crate::buffer::SendBatch;
 
@@ -256,6 +256,18 @@ impl Direct for AtOnce<'_> {
     }
 }
 
+impl SendAnywhere for At {
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize {
+        let At { world, port } = self;
+        let count = world.with(|state| match state.ports[*port as usize].handles {
+            0 => 0, // it has ended
+            _ => state.send_directly(*port, registration.0, parts),
+        });
+        world.tell_free_threads();
+        count
+    }
+}
+
 impl At {
     fn post(&self, registration: u32, operation: Operation) -> Result<(), Refused<Operation>> {
         let (world, port) = (&self.world, self.port);
@@ -414,6 +426,10 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
 
     fn poster(&self) -> Option<Poster> {
         SHARED.then(|| Arc::new(self.at.clone()) as Poster)
+    }
+
+    fn direct_sender(&self) -> Option<DirectSender> {
+        (!SHARED).then(|| Arc::new(self.at.clone()) as DirectSender)
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

@@ -36,8 +36,8 @@ pub(crate) use self::probe::{probe, refusal};
 use self::record::{Ends, Record, UserData, bit};
 use self::wake::WakeEvent;
 use super::{
-    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Refused,
-    Registration, Sink, Socket, Token, Waker,
+    Accepted, Completion, CompletionPort, Descriptors, DirectSender, Failure, Operation,
+    OperationKind, Outcome, Refused, Registration, Sink, Socket, Token, Waker,
 };
 
 /// Pieces that one send operation gathers at most; the rest leaves with the next.
@@ -86,6 +86,7 @@ impl Gather {
 }
 
 pub(crate) struct UringPort {
+    descriptors: Descriptors,
     ring: IoUring,
     records: Vec<Record>,
     free_records: Vec<u32>,
@@ -115,6 +116,7 @@ impl UringPort {
             || BufferRing::register(&ring, Group::Large, buffers::LARGE_COUNT, LARGE_BYTES);
         let large_buffers = (bytes < LARGE_BYTES).then(register_large).transpose()?;
         let mut port = UringPort {
+            descriptors: Descriptors::default(),
             ring,
             records: Vec::new(),
             free_records: Vec::new(),
@@ -484,6 +486,7 @@ fn count_or_failure(result: i32) -> Result<usize, Failure> {
 
 impl CompletionPort for UringPort {
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        let descriptor = socket.os().as_raw_fd();
         let index = match self.free_records.pop() {
             Some(index) => {
                 self.records[index as usize].occupy(token, socket);
@@ -494,10 +497,12 @@ impl CompletionPort for UringPort {
                 self.records.len() as u32 - 1
             }
         };
+        self.descriptors.set(Registration(index), Some(descriptor));
         Ok(Registration(index))
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
+        self.descriptors.set(registration, None);
         let record = &mut self.records[registration.0 as usize];
         assert_eq!(record.outstanding, 0, "invariant 5: an operation is outstanding");
         let socket = record.socket.take();
@@ -564,6 +569,10 @@ impl CompletionPort for UringPort {
 
     fn waker(&self) -> Waker {
         self.wake.clone()
+    }
+
+    fn direct_sender(&self) -> Option<DirectSender> {
+        Some(self.descriptors.sender())
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

@@ -1,0 +1,129 @@
+//! The descriptors of a port's sockets, by registration, for threads that send to them at once.
+
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use socket2::SockRef;
+
+use super::{Direct, DirectSender, Registration, SendAnywhere};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, yield_now};
+
+const NO_DESCRIPTOR: RawFd = -1;
+/// The table grows by so many: every session has an entry, so it is not to double.
+const GROWS_BY: usize = 1024;
+
+/// The port's own hold on the table. First among its fields, so that it is dropped before the sockets.
+#[derive(Debug, Default)]
+pub(super) struct Descriptors(Arc<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    descriptors: Mutex<Vec<RawFd>>,
+    /// Threads that are just sending, or find out that they may not.
+    sending: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Descriptors {
+    pub(super) fn sender(&self) -> DirectSender {
+        self.0.clone()
+    }
+
+    /// A socket is registered, or (`None`) is not any more.
+    pub(super) fn set(&self, Registration(index): Registration, descriptor: Option<RawFd>) {
+        let (mut descriptors, index) = (self.0.descriptors.lock(), index as usize);
+        if index >= descriptors.len() {
+            let len = (index + 1).next_multiple_of(GROWS_BY);
+            let more = len - descriptors.len();
+            descriptors.reserve_exact(more);
+            descriptors.resize(len, NO_DESCRIPTOR);
+        }
+        descriptors[index] = descriptor.unwrap_or(NO_DESCRIPTOR);
+    }
+}
+
+/// The port ends, and closes its sockets, whoever holds a count on their sessions: if it has failed, there
+/// may be such. So nobody is to be sending then. Sends do not wait for anything, so this is soon.
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // Sequentially consistent, like the other side's two steps: one of the two sees the other.
+        self.0.closed.store(true, Ordering::SeqCst);
+        while self.0.sending.load(Ordering::SeqCst) > 0 {
+            yield_now();
+        }
+    }
+}
+
+impl Table {
+    fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> usize {
+        let found = self.descriptors.lock().get(index as usize).copied();
+        let Some(descriptor) = found.filter(|descriptor| *descriptor != NO_DESCRIPTOR) else {
+            return 0;
+        };
+        // SAFETY: it stays open meanwhile: the caller holds a count on the session, so its port does not
+        // give the socket back (invariant 5), nor does it end while this thread stands in `sending`.
+        let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        Direct::send(&*SockRef::from(&socket), parts)
+    }
+}
+
+impl SendAnywhere for Table {
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize {
+        self.sending.fetch_add(1, Ordering::SeqCst);
+        let closed = self.closed.load(Ordering::SeqCst);
+        let count = if closed { 0 } else { Table::send(self, registration, parts) };
+        self.sending.fetch_sub(1, Ordering::SeqCst);
+        count
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const PARTS: [&[u8]; 2] = [b"ab", b"c"];
+
+    #[test]
+    fn only_what_is_registered_at_a_port_that_stands_is_sent_to() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let descriptors = Descriptors::default();
+        let sender = descriptors.sender();
+        let at = Registration(1_500);
+        assert_eq!(sender.send(at, PARTS), 0, "nothing is there");
+        descriptors.set(at, Some(ours.as_raw_fd()));
+        assert_eq!(sender.send(Registration(1_499), PARTS), 0, "nor there");
+        assert_eq!(sender.send(at, PARTS), 3);
+        descriptors.set(at, None);
+        assert_eq!(sender.send(at, PARTS), 0);
+        descriptors.set(at, Some(ours.as_raw_fd()));
+        drop(descriptors);
+        assert_eq!(sender.send(at, PARTS), 0, "the port has ended");
+        let mut came = [0; 10];
+        assert_eq!(theirs.read(&mut came).unwrap(), 3);
+        assert!(theirs.read(&mut came).is_err(), "nothing more");
+    }
+
+    #[test]
+    fn the_end_of_a_port_waits_for_who_is_sending() {
+        let descriptors = Descriptors::default();
+        let table = descriptors.0.clone();
+        table.sending.fetch_add(1, Ordering::SeqCst);
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(descriptors);
+                ended.store(true, Ordering::SeqCst);
+            });
+            while !table.closed.load(Ordering::SeqCst) {
+                yield_now();
+            }
+            assert!(!ended.load(Ordering::SeqCst));
+            table.sending.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
