@@ -23,7 +23,6 @@ const REST_MILLIS: u64 = 20;
 
 /// Of one port: the way to its sockets, and what has left by it. On cache lines of its own: the worker
 /// writes nothing of it.
-#[derive(Default)]
 #[repr(align(64))]
 pub(crate) struct DirectSends {
     way: OnceLock<Way>,
@@ -36,6 +35,18 @@ pub(crate) struct DirectSends {
 struct Way {
     sender: DirectSender,
     now: Box<dyn Fn() -> Moment + Send + Sync>,
+}
+
+impl Default for DirectSends {
+    fn default() -> Self {
+        DirectSends {
+            way: OnceLock::new(),
+            window: Window::default(),
+            sends: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+        }
+    }
 }
 
 impl fmt::Debug for DirectSends {
