@@ -9,8 +9,9 @@ use super::{Direct, DirectSender, Registration, SendAnywhere};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, yield_now};
 
 const NO_DESCRIPTOR: RawFd = -1;
-/// The table grows by so many: every session has an entry, so it is not to double.
-const GROWS_BY: usize = 1024;
+/// The table grows by so many, which stay where they are: every session has an entry, so there is to be
+/// little beside them.
+const CHUNK_LEN: usize = 1024;
 
 /// The port's own hold on the table. First among its fields, so that it is dropped before the sockets.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct Descriptors(Arc<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    descriptors: Mutex<Vec<RawFd>>,
+    descriptors: Mutex<Vec<Box<[RawFd]>>>,
     /// Threads that are just sending, or find out that they may not.
     sending: AtomicUsize,
     closed: AtomicBool,
@@ -32,13 +33,10 @@ impl Descriptors {
     /// A socket is registered, or (`None`) is not any more.
     pub(super) fn set(&self, Registration(index): Registration, descriptor: Option<RawFd>) {
         let (mut descriptors, index) = (self.0.descriptors.lock(), index as usize);
-        if index >= descriptors.len() {
-            let len = (index + 1).next_multiple_of(GROWS_BY);
-            let more = len - descriptors.len();
-            descriptors.reserve_exact(more);
-            descriptors.resize(len, NO_DESCRIPTOR);
+        while index / CHUNK_LEN >= descriptors.len() {
+            descriptors.push(vec![NO_DESCRIPTOR; CHUNK_LEN].into_boxed_slice());
         }
-        descriptors[index] = descriptor.unwrap_or(NO_DESCRIPTOR);
+        descriptors[index / CHUNK_LEN][index % CHUNK_LEN] = descriptor.unwrap_or(NO_DESCRIPTOR);
     }
 }
 
@@ -56,7 +54,8 @@ impl Drop for Descriptors {
 
 impl Table {
     fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> usize {
-        let found = self.descriptors.lock().get(index as usize).copied();
+        let (chunk, place) = (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN);
+        let found = self.descriptors.lock().get(chunk).map(|chunk| chunk[place]);
         let Some(descriptor) = found.filter(|descriptor| *descriptor != NO_DESCRIPTOR) else {
             return 0;
         };
