@@ -62,21 +62,6 @@ const LARGE: &[&str] = &[
 ];
 const FLOODED: &[&str] = &["broadcast-500", "broadcast-5000"];
 const PACED: &[&str] = &["broadcast-paced"];
-const ECHO: &[&str] = &[
-    "echo-64x50",
-    "echo-64x1000",
-    "echo-64x10000",
-    "deep-64x50",
-    "echo-4096x50",
-    "echo-4097x50",
-    "echo-16384x50",
-    "echo-16385x50",
-    "echo-65536x50",
-    "echo-262144x50",
-    "echo-1048576x10",
-    "bulk-65536x50",
-    "churn",
-];
 const TWO: &[&str] = &["two-echo-64x50", "two-churn"];
 
 static ALL: &[Asked] = &[
@@ -99,7 +84,10 @@ static ALL: &[Asked] = &[
     asked(&["send-400k"], URING, Beside::Peer(CAREFUL), 0.9),
     asked(&["mixed"], URING, Beside::Nothing, 1.2),
     asked(&["mixed"], READINESS, Beside::Nothing, 1.2),
-    asked(ECHO, READINESS, Beside::Peer(MIO), 1.0),
+    asked(SMALL, READINESS, Beside::Peer(MIO), 1.0),
+    asked(&["echo-64x10000"], READINESS, Beside::Peer(MIO), 1.0),
+    asked(LARGE, READINESS, Beside::Peer(MIO), 1.0),
+    asked(&["churn"], READINESS, Beside::Peer(MIO), 1.0),
     asked(&["echo-64x50", "echo-64x1000"], READINESS, Beside::Peer(TOKIO), 0.95),
     asked(FLOODED, READINESS, Beside::Peer(USUAL), 0.2),
     asked(&["send-2"], READINESS, Beside::Peer(USUAL), 0.12),

@@ -108,8 +108,8 @@ impl SendQueue {
         self.closing.as_deref().copied()
     }
 
-    /// Queues a frame, header and body, whole or not at all. One that is large enough leaves through `direct` as far as
-    /// it can, if nothing is before it, and only the rest is queued.
+    /// Queues a frame, header and body, whole or not at all. One that is large enough leaves through
+    /// `direct` as far as it can, if nothing is before it, and only the rest is queued.
     pub(crate) fn push(
         &mut self,
         mut frame: Frame<'_>,
