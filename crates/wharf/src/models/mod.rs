@@ -17,6 +17,8 @@ mod count;
 mod ending;
 #[cfg(loom)]
 mod free_slots;
+#[cfg(all(loom, unix))]
+mod gate;
 #[cfg(loom)]
 mod half;
 #[cfg(loom)]

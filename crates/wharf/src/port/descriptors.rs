@@ -6,7 +6,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use super::{Direct, DirectSender, Registration, SendAnywhere};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, yield_now};
+use crate::sync::{Gate, Mutex};
 
 const NO_DESCRIPTOR: RawFd = -1;
 /// The table grows by so many, which stay where they are: every session has an entry, so there is to be
@@ -20,9 +20,8 @@ pub(super) struct Descriptors(Arc<Table>);
 #[derive(Debug, Default)]
 struct Table {
     descriptors: Mutex<Vec<Box<[RawFd]>>>,
-    /// Threads that are just sending, or find out that they may not.
-    sending: AtomicUsize,
-    closed: AtomicBool,
+    /// Who sends is inside.
+    gate: Gate,
 }
 
 impl Descriptors {
@@ -44,35 +43,22 @@ impl Descriptors {
 /// may be such. So nobody is to be sending then. Sends do not wait for anything, so this is soon.
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        // Sequentially consistent, like the other side's two steps: one of the two sees the other.
-        self.0.closed.store(true, Ordering::SeqCst);
-        while self.0.sending.load(Ordering::SeqCst) > 0 {
-            yield_now();
-        }
+        self.0.gate.shut();
     }
 }
 
-impl Table {
+impl SendAnywhere for Table {
     fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> usize {
+        let Some(_inside) = self.gate.enter() else { return 0 };
         let (chunk, place) = (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN);
         let found = self.descriptors.lock().get(chunk).map(|chunk| chunk[place]);
         let Some(descriptor) = found.filter(|descriptor| *descriptor != NO_DESCRIPTOR) else {
             return 0;
         };
         // SAFETY: it stays open meanwhile: the caller holds a count on the session, so its port does not
-        // give the socket back (invariant 5), nor does it end while this thread stands in `sending`.
+        // give the socket back (invariant 5), nor does it end while this thread is inside the gate.
         let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
         Direct::send(&*SockRef::from(&socket), parts)
-    }
-}
-
-impl SendAnywhere for Table {
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize {
-        self.sending.fetch_add(1, Ordering::SeqCst);
-        let closed = self.closed.load(Ordering::SeqCst);
-        let count = if closed { 0 } else { Table::send(self, registration, parts) };
-        self.sending.fetch_sub(1, Ordering::SeqCst);
-        count
     }
 }
 
@@ -83,6 +69,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::sync::{AtomicBool, Ordering, yield_now};
 
     const PARTS: [&[u8]; 2] = [b"ab", b"c"];
 
@@ -111,18 +98,18 @@ mod tests {
     fn the_end_of_a_port_waits_for_who_is_sending() {
         let descriptors = Descriptors::default();
         let table = descriptors.0.clone();
-        table.sending.fetch_add(1, Ordering::SeqCst);
-        let ended = AtomicBool::new(false);
+        let has_ended = AtomicBool::new(false);
+        let sending = table.gate.enter();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 drop(descriptors);
-                ended.store(true, Ordering::SeqCst);
+                has_ended.store(true, Ordering::SeqCst);
             });
-            while !table.closed.load(Ordering::SeqCst) {
+            while table.gate.enter().is_some() {
                 yield_now();
             }
-            assert!(!ended.load(Ordering::SeqCst));
-            table.sending.fetch_sub(1, Ordering::SeqCst);
+            assert!(!has_ended.load(Ordering::SeqCst));
+            drop(sending);
         });
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! What is modelled stands in `models/`; `ci/loom.sh` and `ci/shuttle.sh` run it.
 
+#[cfg(unix)]
+mod gate;
 #[cfg(loom)]
 mod loom;
 #[cfg(all(shuttle, not(loom)))]
@@ -27,6 +29,8 @@ pub(crate) use self::chosen::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Condvar, MutexGuard,
     OnceLock, Ordering, UnsafeCell, fence, yield_now,
 };
+#[cfg(unix)]
+pub(crate) use self::gate::Gate;
 
 /// A mutex that does not know poisoning: nothing that a handler wrote runs
 /// while one of these is held (invariant 8), so what it guards is never torn.
