@@ -74,6 +74,27 @@ on_every_backend! {
         harness.finish();
     }
 
+    /// A large answer goes to the socket at once, which then says that there was a reset, and says it once.
+    fn the_peer_resets_before_an_answer_that_leaves_at_once(backend) {
+        let (go, may_go) = mpsc::channel();
+        let may_go = Mutex::new(may_go);
+        let behaviour = Behaviour::silent().on_received(move |session, _| {
+            lock(&may_go).recv().unwrap();
+            session.send(&[1; 8 * 1024]);
+        });
+        let harness = start(backend, Framing::raw(), one_worker(), behaviour);
+        for _ in 0..20 {
+            let (peer, id) = harness.connect_known();
+            write(&peer, b"hello");
+            harness.log.wait("it is received", |l| (l.records[&id].received_bytes == 5).then_some(()));
+            reset(peer);
+            go.send(()).unwrap();
+            let reason = harness.log.closed(id);
+            assert!(is_end_by_reset(reason), "{reason}");
+        }
+        harness.finish();
+    }
+
     fn peers_that_reset_at_once_leave_nothing_behind(backend) {
         let options = Options { workers: 2, ..one_worker() };
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
