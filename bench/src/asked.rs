@@ -1,7 +1,9 @@
 //! What is asked of wharf, and what the results show: a table in Markdown.
 //!
 //! Each line is a ratio within rounds, or a figure of its own, and a bound. What does not hold stands in the
-//! table like what does.
+//! table like what does. Beside the ratio of the servers' CPU time stands that of server and load together:
+//! on one machine the kernel does some of a connection's work (acknowledgements above all) now on the
+//! one side's core and now on the other's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -100,8 +102,8 @@ type Rounds = Vec<BTreeMap<String, Found>>;
 
 /// Prints the table. Whether everything that is asked is there, and holds.
 pub(crate) fn print(results: &Path) -> Result<bool, Failure> {
-    println!("| workload | of | what | beside | asked | measured | |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| workload | of | what | beside | asked | measured | | both sides |");
+    println!("|---|---|---|---|---|---|---|---|");
     let mut good = true;
     for asked in ALL {
         for name in asked.workloads {
@@ -117,10 +119,10 @@ pub(crate) fn print(results: &Path) -> Result<bool, Failure> {
 
 fn print_line(asked: &Asked, workload: &Workload, rounds: &Rounds) -> bool {
     let measure = asked.measure.unwrap_or(workload.measure);
-    let (beside, spread) = judged(asked, measure, rounds);
+    let Judged { beside, spread, both_sides } = judged(asked, measure, rounds);
     let what = match measure {
         Measure::Cpu => format!("CPU for each {}", workload.operation),
-        Measure::Memory => format!("bytes for each {}", workload.operation),
+        Measure::Memory => "bytes for each session".to_owned(),
         Measure::Time => format!("time for each {}", workload.operation),
         Measure::P99 => "p99".to_owned(),
         Measure::P99Ratio => "p99 with : without".to_owned(),
@@ -141,8 +143,9 @@ fn print_line(asked: &Asked, workload: &Workload, rounds: &Rounds) -> bool {
             (found, verdict(it, asked.max))
         }
     };
+    let both_sides = both_sides.map_or(String::new(), |it| format!("{:.2}", it.median));
     println!(
-        "| `{}` | {} | {what} | {beside} | {} | {found} | {verdict} |",
+        "| `{}` | {} | {what} | {beside} | {} | {found} | {verdict} | {both_sides} |",
         workload.name,
         asked.of.trim_start_matches("wharf-"),
         shown(asked.max),
@@ -162,28 +165,41 @@ fn verdict(spread: Spread, max: f64) -> &'static str {
 }
 
 /// With whom it was compared, and how it came out.
-fn judged(asked: &Asked, measure: Measure, rounds: &Rounds) -> (String, Option<Spread>) {
+struct Judged {
+    beside: String,
+    spread: Option<Spread>,
+    /// The CPU time of server and load together, where it is CPU time that is compared.
+    both_sides: Option<Spread>,
+}
+
+fn judged(asked: &Asked, measure: Measure, rounds: &Rounds) -> Judged {
     let figures = |peer: &str| {
         let of_peer = rounds.iter().filter_map(|round| round.get(peer));
         Spread::of(of_peer.map(|found| found.figure(measure)))
     };
+    let nobody = |spread| Judged { beside: String::new(), spread, both_sides: None };
     let peer = match asked.beside {
-        Beside::Nothing => return (String::new(), figures(asked.of)),
+        Beside::Nothing => return nobody(figures(asked.of)),
         Beside::Peer(peer) => peer.to_owned(),
         Beside::BestPeer => {
             let names = rounds.iter().flat_map(BTreeMap::keys);
             let peers = names.filter(|name| !name.starts_with("wharf-") && *name != RING);
             let median = |peer: &&String| figures(peer).map_or(f64::INFINITY, |it| it.median);
             let best = peers.min_by(|one, other| median(one).total_cmp(&median(other)));
-            let Some(best) = best else { return (String::new(), None) };
+            let Some(best) = best else { return nobody(None) };
             best.clone()
         }
     };
-    let ratios = rounds.iter().filter_map(|round| {
-        Some(round.get(asked.of)?.figure(measure) / round.get(&peer)?.figure(measure))
-    });
-    let spread = Spread::of(ratios);
-    (peer, spread)
+    let ratio = |figure: &dyn Fn(&Found) -> f64| {
+        let ratios = rounds
+            .iter()
+            .filter_map(|round| Some(figure(round.get(asked.of)?) / figure(round.get(&peer)?)));
+        Spread::of(ratios)
+    };
+    let spread = ratio(&|found| found.figure(measure));
+    let is_cpu = matches!(measure, Measure::Cpu);
+    let both_sides = is_cpu.then(|| ratio(&Found::both_cpu_us_per_operation)).flatten();
+    Judged { beside: peer, spread, both_sides }
 }
 
 fn read(path: &Path) -> Result<Rounds, Failure> {
@@ -232,14 +248,26 @@ mod tests {
         ]);
         let judge = |beside| {
             let asked = asked(SMALL, URING, beside, 1.0);
-            let (beside, spread) = judged(&asked, Measure::Cpu, &rounds);
-            (beside, spread.unwrap().median)
+            let it = judged(&asked, Measure::Cpu, &rounds);
+            (it.beside, it.spread.unwrap().median)
         };
         assert_eq!(judge(Beside::Peer(RING)), (RING.to_owned(), 2.0));
         assert_eq!(judge(Beside::BestPeer), (MIO.to_owned(), 0.5));
         assert_eq!(judge(Beside::Nothing), (String::new(), 2.0));
         let absent = asked(SMALL, URING, Beside::Peer(CAREFUL), 1.0);
-        assert_eq!(judged(&absent, Measure::Cpu, &rounds).1, None);
+        assert_eq!(judged(&absent, Measure::Cpu, &rounds).spread, None);
+    }
+
+    #[test]
+    fn what_the_kernel_does_on_the_other_side_is_in_the_ratio_of_both() {
+        let both = |server_cpu_s, load_cpu_s| Found { load_cpu_s, ..found(server_cpu_s) };
+        let round = [(URING, both(3.0, 3.0)), (MIO, both(2.0, 4.0))];
+        let rounds = vec![round.map(|(peer, found)| (peer.to_owned(), found)).into()];
+        let it = judged(&asked(SMALL, URING, Beside::BestPeer, 1.0), Measure::Cpu, &rounds);
+        assert_eq!(it.spread.unwrap().median, 1.5);
+        assert_eq!(it.both_sides.unwrap().median, 1.0);
+        let by_time = judged(&asked(SMALL, URING, Beside::BestPeer, 1.0), Measure::Time, &rounds);
+        assert!(by_time.both_sides.is_none());
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Found {
         }
     }
 
+    /// Of the server and the load together.
+    pub(crate) fn both_cpu_us_per_operation(&self) -> f64 {
+        (self.server_cpu_s + self.load_cpu_s) * 1e6 / self.operations.max(1) as f64
+    }
+
     pub(crate) fn operations_per_s(&self) -> f64 {
         if self.secs > 0.0 { self.operations as f64 / self.secs } else { 0.0 }
     }

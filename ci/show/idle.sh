@@ -9,7 +9,8 @@
 #   3. while the first third of the sessions sits idle: each has echoed once,
 #   4. while all of them do.
 # A session costs (4 - 3) / the sessions between them: the slope, in which nothing that is there
-# once counts. Beside it stands (4 - 1) / all, in which everything counts, the lent buffers too.
+# once counts. Beside it stands (4 - 1) / all, in which everything counts, the lent buffers too. What
+# the slope leaves of (4) is the worker's, and has a bound of its own.
 # At the end every session must still answer.
 #
 # usage: ci/show/idle.sh [--quick]
@@ -21,7 +22,8 @@ read_arguments "$@"
 SESSIONS=$(quick_or 6000 15000)
 FIRST=$((SESSIONS / 3))
 SIT_SECS=$(quick_or 8 15)
-BYTES_MAX=512 # on uring
+declare -A BYTES_MAX=([uring]=400 [readiness]=300) # a session
+WORKER_MIB_MAX=8                                  # all that is not the sessions'
 
 # One descriptor a session on each side, and a few.
 ulimit -S -n "$(ulimit -H -n)"
@@ -83,12 +85,11 @@ for backend in uring readiness; do
     whole=$(calculate '%.0f' "($all - $fresh) * 1024 / $SESSIONS")
     note "$backend: RssAnon in KiB: fresh $fresh, warm $warm, $FIRST idle $some, $SESSIONS idle \
 $all, after all have gone $after"
-    figure="$backend: $slope bytes for each idle session ($whole if all the worker's own memory is \
-divided among them)"
-    if [ "$backend" = uring ]; then
-        check "$figure; at most $BYTES_MAX" holds "$slope <= $BYTES_MAX && $slope > 0"
-    else
-        note "$figure"
-    fi
+    worker_mib=$(calculate '%.1f' "($all * 1024 - $slope * $SESSIONS) / 1048576")
+    max=${BYTES_MAX[$backend]}
+    check "$backend: $slope bytes for each idle session, at most $max ($whole if all the worker's own \
+memory is divided among them)" holds "$slope <= $max && $slope > 0"
+    check "$backend: $worker_mib MiB besides, for the worker and the process; at most $WORKER_MIB_MAX" \
+        holds "$worker_mib <= $WORKER_MIB_MAX"
 done
 finish

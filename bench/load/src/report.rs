@@ -21,6 +21,7 @@ pub(crate) struct Figures {
     pub(crate) load_cpu_s: f64,
     pub(crate) others_cpu_s: f64,
     pub(crate) latency_us: Latency,
+    /// Of those that sit idle, or that stall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory_bytes_per_session: Option<f64>,
     /// Of the others, with sessions that stall and before there were any.
