@@ -332,7 +332,7 @@ impl Engine {
         let frame = Frame::Own([&header[..header_bytes], frame]);
         let (pushed, follows) = self.push_frame(slot, frame, closes, direct);
         let result = pushed.map_err(|refusal| match refusal {
-            Refusal::Closing => SendError::Gone(bytes),
+            Refusal::Closing | Refusal::Failed => SendError::Gone(bytes),
             Refusal::Full { queued_bytes: queued } => {
                 SendError::Full { bytes, queued, max: self.options.send_queue_bytes_max }
             }
@@ -362,7 +362,11 @@ impl Engine {
                     Refusal::Full { queued_bytes: queued } if closes => {
                         slot.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop)
                     }
-                    _ => false,
+                    Refusal::Failed => {
+                        slot.count.ask_to_close();
+                        true
+                    }
+                    Refusal::Closing | Refusal::Full { .. } => false,
                 };
                 (Err(refusal), Follows { changed, ..Follows::default() })
             }

@@ -50,6 +50,26 @@ fn comes_back(harness: &Harness, bytes: &[u8], seed: u64) {
 }
 
 on_every_backend! {
+    /// Also through the handle, as a thread would: the worker is not asleep in its own callback. (On the port
+    /// that all workers of Windows share, who sends posts the send itself.)
+    #[cfg(not(windows))]
+    fn what_a_handler_sends_in_a_callback_leaves_in_one_send(backend) {
+        let behaviour = Behaviour::silent().on_received(|session, _| {
+            for _ in 0..16 {
+                session.handle().send(session.id(), b"x").unwrap();
+            }
+        });
+        let harness = start(backend, Framing::raw(), one_worker(), behaviour);
+        let (peer, _) = harness.connect_known();
+        for round in 1..=10 {
+            write(&peer, b"go");
+            assert_eq!(read(&peer, 16), [b'x'; 16]);
+            eventually("it is counted", || harness.handle.stats().sent_bytes == 16 * round);
+            assert_eq!(harness.handle.stats().sends, round);
+        }
+        harness.finish();
+    }
+
     fn a_megabyte_in_any_chops_comes_back_raw(backend) {
         let harness = start(backend, Framing::raw(), pausing(), Behaviour::echo());
         for seed in 1..=4 {

@@ -11,6 +11,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use support::*;
 use wharf::{Backend, Close, CloseReason, Framing, Options, SendError, SessionId};
@@ -91,6 +92,27 @@ on_every_backend! {
             go.send(()).unwrap();
             let reason = harness.log.closed(id);
             assert!(is_end_by_reset(reason), "{reason}");
+        }
+        harness.finish();
+    }
+
+    /// A thread that sends while the worker sleeps gives its frames to the socket, which may then tell it,
+    /// and nobody else, that the peer has reset.
+    fn the_peer_resets_while_a_thread_sends(backend) {
+        let harness = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
+        for _ in 0..200 {
+            let (peer, id) = harness.connect_known();
+            let handle = harness.handle.clone();
+            let sends = std::thread::spawn(move || {
+                while handle.send(id, b"x").is_ok() {
+                    std::thread::sleep(Duration::from_micros(10)); // else it is a flood, and gathered
+                }
+            });
+            read(&peer, 20);
+            reset(peer);
+            let reason = harness.log.closed(id);
+            assert!(is_end_by_reset(reason), "{reason}");
+            sends.join().unwrap();
         }
         harness.finish();
     }

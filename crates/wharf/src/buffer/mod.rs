@@ -9,15 +9,19 @@ mod ring_buffer;
 mod send_batch;
 mod shared_frame;
 
+use std::io;
+
 pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
 pub(crate) use shared_frame::SharedFrame;
 
 /// Takes bytes for a socket at once, without an operation, and never waits.
 pub(crate) trait Direct: std::fmt::Debug {
-    /// Takes as much of the front of these as there is room for: so many bytes. None, too, if the socket
-    /// has failed: a send operation will say how.
-    fn send(&self, parts: [&[u8]; 2]) -> usize;
+    /// Takes as much of the front of these as there is room for: so many bytes.
+    ///
+    /// # Errors
+    /// What the socket has failed with. It says so once, and now it has: no operation will.
+    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize>;
 
     /// The smallest frame for which this is worth it. For the answer to what has just come a smaller one
     /// is copied sooner than sent alone.

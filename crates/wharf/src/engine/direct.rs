@@ -7,6 +7,7 @@
 //! [`REST_MILLIS`].
 
 use std::fmt;
+use std::io;
 
 use crate::buffer::Direct;
 use crate::clock::Moment;
@@ -35,6 +36,12 @@ pub(crate) struct DirectSends {
 struct Way {
     sender: DirectSender,
     now: Box<dyn Fn() -> Moment + Send + Sync>,
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sender.fmt(f)
+    }
 }
 
 impl Default for DirectSends {
@@ -66,12 +73,11 @@ impl DirectSends {
         debug_assert!(set.is_ok(), "a port with this way has one worker");
     }
 
-    /// The way to the session's socket, if it is to be taken now. For who holds a count.
+    /// The way to the session's socket. For who holds a count.
     pub(super) fn to(&self, slot: &Slot) -> Option<ToSession<'_>> {
         let way = self.way.get()?;
         let registration = Registration(slot.registration()?);
-        let may = self.window.may_send((way.now)().since_start().as_millis() as u64);
-        may.then_some(ToSession { sends: self, sender: &way.sender, registration })
+        Some(ToSession { sends: self, way, registration })
     }
 
     pub(super) fn add_to(&self, stats: &mut Stats) {
@@ -85,19 +91,24 @@ impl DirectSends {
 #[derive(Debug)]
 pub(super) struct ToSession<'a> {
     sends: &'a DirectSends,
-    sender: &'a DirectSender,
+    way: &'a Way,
     registration: Registration,
 }
 
 impl Direct for ToSession<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> usize {
-        let count = self.sender.send(self.registration, parts);
-        let DirectSends { sends, bytes, frames, .. } = self.sends;
+    /// Asked for the window here and not before, so that only what would leave counts: not what finds
+    /// other frames before it, or no room.
+    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+        let DirectSends { window, sends, bytes, frames, .. } = self.sends;
+        if !window.may_send((self.way.now)().since_start().as_millis() as u64) {
+            return Ok(0);
+        }
+        let count = self.way.sender.send(self.registration, parts)?;
         sends.fetch_add(u64::from(count > 0), Ordering::Relaxed);
         bytes.fetch_add(count as u64, Ordering::Relaxed);
         let whole = count == parts[0].len() + parts[1].len();
         frames.fetch_add(u64::from(whole), Ordering::Relaxed);
-        count
+        Ok(count)
     }
 
     fn bytes_min(&self) -> usize {
@@ -147,12 +158,12 @@ mod tests {
     struct Takes(usize, Mutex<Vec<u8>>);
 
     impl SendAnywhere for Takes {
-        fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize {
+        fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
             assert_eq!(registration, Registration(7));
             let bytes = parts.concat();
             let count = bytes.len().min(self.0);
             self.1.lock().extend_from_slice(&bytes[..count]);
-            count
+            Ok(count)
         }
     }
 
@@ -199,6 +210,25 @@ mod tests {
         assert_eq!(*taken.1.lock(), b"efghij");
         let stats = engine.stats();
         assert_eq!((stats.sends, stats.sent_bytes, stats.sent_frames), (2, 6, 1));
+    }
+
+    #[test]
+    fn what_would_not_leave_at_once_anyway_takes_nothing_from_others() {
+        let options = Options { workers: 1, ..Options::default() };
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let [stalled, other] =
+            [(); 2].map(|()| engine.table.held(engine.admit(None).unwrap()).unwrap());
+        let taken = Arc::new(Takes(1, Mutex::default()));
+        engine.ports[0].direct_sends.set_way(taken.clone(), Moment::default);
+        assert!(engine.ports[0].mailbox.may_sleep());
+        assert!(engine.push_from_outside(stalled, b"a").1.armed, "it is not registered yet");
+        stalled.set_registration(Some(7));
+        for _ in 0..2 * SENDS_MAX {
+            assert_eq!(engine.push_from_outside(stalled, b"b").1, Follows::default());
+        }
+        other.set_registration(Some(7));
+        assert_eq!(engine.push_from_outside(other, b"c").1, Follows::default());
+        assert_eq!(*taken.1.lock(), b"c");
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Model {
         while *self.taken.lock() < mails_in_all {
             if self.mailbox.may_sleep() {
                 self.port.wait();
+                self.mailbox.woke(); // as with the first completion
             }
             self.mailbox.take(&mut mails);
             if mails.is_empty() {

@@ -1,5 +1,6 @@
 //! The descriptors of a port's sockets, by registration, for threads that send to them at once.
 
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -48,12 +49,12 @@ impl Drop for Descriptors {
 }
 
 impl SendAnywhere for Table {
-    fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> usize {
-        let Some(_inside) = self.gate.enter() else { return 0 };
+    fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
+        let Some(_inside) = self.gate.enter() else { return Ok(0) };
         let (chunk, place) = (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN);
         let found = self.descriptors.lock().get(chunk).map(|chunk| chunk[place]);
         let Some(descriptor) = found.filter(|descriptor| *descriptor != NO_DESCRIPTOR) else {
-            return 0;
+            return Ok(0);
         };
         // SAFETY: it stays open meanwhile: the caller holds a count on the session, so its port does not
         // give the socket back (invariant 5), nor does it end while this thread is inside the gate.
@@ -80,15 +81,15 @@ mod tests {
         let descriptors = Descriptors::default();
         let sender = descriptors.sender();
         let at = Registration(1_500);
-        assert_eq!(sender.send(at, PARTS), 0, "nothing is there");
+        assert_eq!(sender.send(at, PARTS).unwrap(), 0, "nothing is there");
         descriptors.set(at, Some(ours.as_raw_fd()));
-        assert_eq!(sender.send(Registration(1_499), PARTS), 0, "nor there");
-        assert_eq!(sender.send(at, PARTS), 3);
+        assert_eq!(sender.send(Registration(1_499), PARTS).unwrap(), 0, "nor there");
+        assert_eq!(sender.send(at, PARTS).unwrap(), 3);
         descriptors.set(at, None);
-        assert_eq!(sender.send(at, PARTS), 0);
+        assert_eq!(sender.send(at, PARTS).unwrap(), 0);
         descriptors.set(at, Some(ours.as_raw_fd()));
         drop(descriptors);
-        assert_eq!(sender.send(at, PARTS), 0, "the port has ended");
+        assert_eq!(sender.send(at, PARTS).unwrap(), 0, "the port has ended");
         let mut came = [0; 10];
         assert_eq!(theirs.read(&mut came).unwrap(), 3);
         assert!(theirs.read(&mut came).is_err(), "nothing more");

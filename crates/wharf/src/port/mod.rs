@@ -23,7 +23,8 @@
 //! - The bytes of a `Received` completion are **lent**: they are the port's, and
 //!   end with the call of the sink. What must outlive it is copied.
 //! - With the bytes of a `Receive` may come the way back ([`Direct`]): as long as the sink has them, bytes
-//!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. There
+//!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. Where
+//!   the socket has failed that is told there, and may be told nowhere else. There
 //!   is no such way while a `Send` is outstanding, which what is handed over now would overtake.
 //! - When a peer resets, the operation that is told first hears of the reset; another that is
 //!   outstanding may hear of the stream's end or of a broken pipe instead.
@@ -35,7 +36,7 @@
 //! - `wait` takes what has completed. Having nothing, it sleeps until something
 //!   completes, the waker is used, or the time-out has passed. It may return
 //!   having delivered nothing. A wake is never lost: one that comes before
-//!   `wait` ends the next `wait` at once.
+//!   `wait` ends the next `wait` at once. Once it has called the sink, it does not sleep any more.
 //! - A port is used by the thread that made it. Only its [`Waker`] goes to others.
 //! - A *shared* port ([`CompletionPort::SHARED`]) is one of several handles to the same port, one for
 //!   each worker. A registration that one of them made is every handle's: any may post and cancel
@@ -225,7 +226,7 @@ pub(crate) type DirectSender = Arc<dyn SendAnywhere>;
 pub(crate) trait SendAnywhere: Send + Sync + std::fmt::Debug {
     /// Like [`Direct::send`], for who holds a count on the session of this registration and knows that no
     /// send of it is outstanding.
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize;
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize>;
 }
 
 /// See the module's page for what each promises.

@@ -82,7 +82,7 @@ impl Socket {
 
 #[cfg(unix)]
 impl Direct for socket2::Socket {
-    fn send(&self, [first, second]: [&[u8]; 2]) -> usize {
+    fn send(&self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
         // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
         // library has turned the signal off, for the process or the socket.
         #[cfg(target_os = "linux")]
@@ -96,8 +96,16 @@ impl Direct for socket2::Socket {
             let parts = [IoSlice::new(first), IoSlice::new(second)];
             self.send_vectored_with_flags(&parts, FLAGS)
         };
-        sent.unwrap_or(0)
+        sent.or_else(|error| if is_want_of_room(&error) { Ok(0) } else { Err(error) })
     }
+}
+
+/// That a send may well succeed later, and that nothing is lost by not having been told.
+#[cfg(unix)]
+fn is_want_of_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
+    let is_such_kind = matches!(error.kind(), WouldBlock | Interrupted | OutOfMemory);
+    is_such_kind || error.raw_os_error() == Some(libc::ENOBUFS) // which has no kind
 }
 
 /// Where a server's sockets come from: all from the same.

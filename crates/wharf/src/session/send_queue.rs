@@ -15,6 +15,8 @@
 //! may leave at once, under the lock, by a way of the port's ([`Direct`]). What the socket does not take
 //! is queued.
 
+use std::io;
+
 use crate::Close;
 use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
 use crate::error::CloseReason;
@@ -97,6 +99,8 @@ pub(crate) enum Refusal {
     Closing,
     /// There is no room for the whole frame.
     Full { queued_bytes: usize },
+    /// The socket has failed: the session was asked to close just now, for that reason.
+    Failed,
 }
 
 impl SendQueue {
@@ -130,7 +134,7 @@ impl SendQueue {
             && !self.armed
             && !self.held_back
         {
-            let left = direct.send(*parts);
+            let left = direct.send(*parts).map_err(|error| self.fail(&error))?;
             *parts = without(*parts, left);
             bytes -= left;
         }
@@ -145,6 +149,13 @@ impl SendQueue {
             self.progress_at = NO_PROGRESS;
         }
         Ok(Pushed { armed, queued_bytes: self.queued_bytes() })
+    }
+
+    /// A socket that has failed says so once. The session's end is asked for under the same lock: else its
+    /// worker, which sees no more than that nothing comes, could give another reason first.
+    fn fail(&mut self, error: &io::Error) -> Refusal {
+        self.close(Closing { reason: CloseReason::of_io(error), how: Close::Stop });
+        Refusal::Failed
     }
 
     /// Keeps what is queued until the connection stands, or lets it go.
@@ -359,11 +370,11 @@ mod tests {
     struct Room(usize, std::cell::RefCell<Vec<u8>>);
 
     impl Direct for Room {
-        fn send(&self, parts: [&[u8]; 2]) -> usize {
+        fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
             let bytes = parts.concat();
             let count = bytes.len().min(self.0);
             self.1.borrow_mut().extend_from_slice(&bytes[..count]);
-            count
+            Ok(count)
         }
     }
 
@@ -410,6 +421,29 @@ mod tests {
         queue.close(Closing { reason: CloseReason::Local, how: Close::Drain });
         assert!(queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).is_err());
         assert!(room.1.take().is_empty());
+    }
+
+    /// A socket whose peer has reset.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Direct for Broken {
+        fn send(&self, _: [&[u8]; 2]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    #[test]
+    fn a_socket_that_says_it_has_failed_is_the_reason_whoever_comes_next() {
+        let (pool, body) = (BatchPool::new(0), [0; DIRECT_BYTES_MIN]);
+        let mut queue = SendQueue::default();
+        let frame = Frame::Own([b"", &body]);
+        let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
+        assert_eq!((pushed, queue.queued_bytes()), (Err(Refusal::Failed), 0));
+        queue.close(Closing { reason: CloseReason::PeerClosed, how: Close::Drain });
+        assert_eq!(queue.closing(), Some(Closing { reason: CloseReason::Reset, how: Close::Stop }));
+        let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
+        assert_eq!(pushed, Err(Refusal::Closing));
     }
 
     #[test]

@@ -120,6 +120,14 @@ impl Mailbox {
         false
     }
 
+    /// For a worker: says that it sleeps no longer, and will take its mail before it sleeps again. Whether
+    /// others of a shared port do is another matter.
+    pub(crate) fn woke(&self) {
+        if !self.is_shared {
+            self.set_to_be_woken(false);
+        }
+    }
+
     /// For a worker: takes all mail, leaving the (empty) vector it was given in its place.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());

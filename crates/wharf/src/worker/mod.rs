@@ -84,6 +84,8 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     clock: C,
     /// The time of this turn; `None` until it is first used.
     now: Option<Moment>,
+    /// It has said that it sleeps, and no completion has come since.
+    asleep: bool,
     /// When the last turn ended, if nothing was waited for since.
     turn_ended: Option<Moment>,
     desk: Desk,
@@ -125,6 +127,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             handler,
             clock,
             now: None,
+            asleep: false,
             turn_ended: None,
             desk,
             attending: Vec::new(),
@@ -161,8 +164,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
 
     fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
         let share = self.floor.share();
-        let timeout =
-            if share.mailbox.may_sleep() { self.floor.sleep_max() } else { Some(Duration::ZERO) };
+        self.floor.asleep = share.mailbox.may_sleep();
+        let timeout = if self.floor.asleep { self.floor.sleep_max() } else { Some(Duration::ZERO) };
         (self.floor.now, self.floor.turn_ended) = (None, None);
         self.port.wait(timeout, &mut self.floor)?;
         let now = self.floor.now();
@@ -332,6 +335,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
 impl<H: Handler, C: Clock> Sink for Floor<'_, H, C> {
     fn take(&mut self, completion: Completion<'_>) {
+        if std::mem::take(&mut self.asleep) {
+            // What its callbacks, and others meanwhile, send to its sessions leaves together, by the worker.
+            self.share().mailbox.woke();
+        }
         self.complete(completion);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 
 use crate::Close;
@@ -37,14 +38,14 @@ struct Counted<'a> {
 }
 
 impl Direct for Counted<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> usize {
-        let count = self.direct.send(parts);
+    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+        let count = self.direct.send(parts)?;
         let mut left = self.desk.left_directly.get();
         left.sends += u64::from(count > 0);
         left.bytes += count as u64;
         left.frames += u64::from(count == parts[0].len() + parts[1].len());
         self.desk.left_directly.set(left);
-        count
+        Ok(count)
     }
 }
 

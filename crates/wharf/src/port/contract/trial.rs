@@ -244,7 +244,7 @@ impl Sink for Ledger {
             assert!(!account.is_outstanding(OperationKind::Send), "it would overtake a send");
             let reply = std::mem::take(&mut account.reply);
             let (first, second) = reply.split_at(reply.len().min(10));
-            account.taken = Some(direct.send([first, second]));
+            account.taken = Some(direct.send([first, second]).unwrap_or(0));
         }
         let goes_on = !more && !account.cancelled[kind as usize];
         match outcome {

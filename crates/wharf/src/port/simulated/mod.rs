@@ -248,7 +248,7 @@ struct AtOnce<'a> {
 }
 
 impl Direct for AtOnce<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> usize {
+    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
         let At { world, port } = self.at;
         let count = world.with(|state| state.send_directly(*port, self.registration, parts));
         world.tell_free_threads();
@@ -257,10 +257,10 @@ impl Direct for AtOnce<'_> {
 }
 
 impl SendAnywhere for At {
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> usize {
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
         let At { world, port } = self;
         let count = world.with(|state| match state.ports[*port as usize].handles {
-            0 => 0, // it has ended
+            0 => Ok(0), // it has ended
             _ => state.send_directly(*port, registration.0, parts),
         });
         world.tell_free_threads();

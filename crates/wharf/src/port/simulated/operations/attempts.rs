@@ -192,10 +192,13 @@ impl State {
         port: u32,
         registration: u32,
         [first, second]: [&[u8]; 2],
-    ) -> usize {
+    ) -> io::Result<usize> {
         assert!(self.may_send_directly(port, registration), "invariant 1: a second send");
         let socket = self.socket_of(port, registration);
-        let Writable::Room(room) = self.network.writable(socket) else { return 0 };
+        let room = match self.network.writable(socket) {
+            Writable::Room(room) => room,
+            Writable::Failed(kind) => return Err(kind.into()),
+        };
         let count = self.count_to_send(room.min(first.len() + second.len()));
         let of_first = count.min(first.len());
         if count > 0 {
@@ -204,7 +207,7 @@ impl State {
         }
         let token = self.port(port).registered(registration).token;
         self.note(What::SentDirectly { token, count: count as u64 });
-        count
+        Ok(count)
     }
 
     pub(super) fn try_send(&mut self, port: u32, registration: u32) {
