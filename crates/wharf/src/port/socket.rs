@@ -104,8 +104,7 @@ impl Direct for socket2::Socket {
 #[cfg(unix)]
 fn is_want_of_room(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
-    let is_such_kind = matches!(error.kind(), WouldBlock | Interrupted | OutOfMemory);
-    is_such_kind || error.raw_os_error() == Some(libc::ENOBUFS) // which has no kind
+    matches!(error.kind(), WouldBlock | Interrupted | OutOfMemory)
 }
 
 /// Where a server's sockets come from: all from the same.
