@@ -9,7 +9,7 @@ mod ring_buffer;
 mod send_batch;
 mod shared_frame;
 
-use std::io;
+use crate::error::CloseReason;
 
 pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
@@ -20,8 +20,9 @@ pub(crate) trait Direct: std::fmt::Debug {
     /// Takes as much of the front of these as there is room for: so many bytes.
     ///
     /// # Errors
-    /// What the socket has failed with. It says so once, and now it has: no operation will.
-    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize>;
+    /// The socket has failed, and the connection has ended so. It says it once, and now it has: no operation
+    /// will.
+    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
 
     /// The smallest frame for which this is worth it. For the answer to what has just come a smaller one
     /// is copied sooner than sent alone.

@@ -7,10 +7,10 @@
 //! [`REST_MILLIS`].
 
 use std::fmt;
-use std::io;
 
 use crate::buffer::Direct;
 use crate::clock::Moment;
+use crate::error::CloseReason;
 use crate::events::Stats;
 use crate::port::{DirectSender, Registration};
 use crate::session::Slot;
@@ -98,7 +98,7 @@ pub(super) struct ToSession<'a> {
 impl Direct for ToSession<'_> {
     /// Asked for the window here and not before, so that only what would leave counts: not what finds
     /// other frames before it, or no room.
-    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let DirectSends { window, sends, bytes, frames, .. } = self.sends;
         if !window.may_send((self.way.now)().since_start().as_millis() as u64) {
             return Ok(0);
@@ -158,7 +158,11 @@ mod tests {
     struct Takes(usize, Mutex<Vec<u8>>);
 
     impl SendAnywhere for Takes {
-        fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
+        fn send(
+            &self,
+            registration: Registration,
+            parts: [&[u8]; 2],
+        ) -> Result<usize, CloseReason> {
             assert_eq!(registration, Registration(7));
             let bytes = parts.concat();
             let count = bytes.len().min(self.0);

@@ -1,12 +1,12 @@
 //! The descriptors of a port's sockets, by registration, for threads that send to them at once.
 
-use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use socket2::SockRef;
 
 use super::{Direct, DirectSender, Registration, SendAnywhere};
+use crate::error::CloseReason;
 use crate::sync::{Gate, Mutex};
 
 const NO_DESCRIPTOR: RawFd = -1;
@@ -49,7 +49,11 @@ impl Drop for Descriptors {
 }
 
 impl SendAnywhere for Table {
-    fn send(&self, Registration(index): Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(
+        &self,
+        Registration(index): Registration,
+        parts: [&[u8]; 2],
+    ) -> Result<usize, CloseReason> {
         let Some(_inside) = self.gate.enter() else { return Ok(0) };
         let (chunk, place) = (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN);
         let found = self.descriptors.lock().get(chunk).map(|chunk| chunk[place]);

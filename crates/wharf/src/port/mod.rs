@@ -70,6 +70,7 @@ use self::descriptors::Descriptors;
 pub(crate) use self::socket::{Socket, Sockets};
 pub(crate) use crate::buffer::Direct;
 use crate::buffer::{RingBuffer, SendBatch};
+use crate::error::CloseReason;
 
 /// All the memory that a port without lent buffers receives into, and so what one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -226,7 +227,7 @@ pub(crate) type DirectSender = Arc<dyn SendAnywhere>;
 pub(crate) trait SendAnywhere: Send + Sync + std::fmt::Debug {
     /// Like [`Direct::send`], for who holds a count on the session of this registration and knows that no
     /// send of it is outstanding.
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize>;
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
 }
 
 /// See the module's page for what each promises.

@@ -13,6 +13,8 @@ use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 use crate::config::Options;
 #[cfg(unix)]
+use crate::error::CloseReason;
+#[cfg(unix)]
 use crate::port::Direct;
 #[cfg(feature = "simulation")]
 use crate::port::simulated::{SimulatedSocket, World};
@@ -82,7 +84,8 @@ impl Socket {
 
 #[cfg(unix)]
 impl Direct for socket2::Socket {
-    fn send(&self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(&self, [first, second]: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
         // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
         // library has turned the signal off, for the process or the socket.
         #[cfg(target_os = "linux")]
@@ -96,15 +99,12 @@ impl Direct for socket2::Socket {
             let parts = [IoSlice::new(first), IoSlice::new(second)];
             self.send_vectored_with_flags(&parts, FLAGS)
         };
-        sent.or_else(|error| if is_want_of_room(&error) { Ok(0) } else { Err(error) })
+        sent.or_else(|error| match error.kind() {
+            // It may well succeed later, and nothing is lost by not having been told.
+            WouldBlock | Interrupted | OutOfMemory => Ok(0),
+            _ => Err(CloseReason::of_io(&error)),
+        })
     }
-}
-
-/// That a send may well succeed later, and that nothing is lost by not having been told.
-#[cfg(unix)]
-fn is_want_of_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted | OutOfMemory)
 }
 
 /// Where a server's sockets come from: all from the same.

@@ -15,8 +15,6 @@
 //! may leave at once, under the lock, by a way of the port's ([`Direct`]). What the socket does not take
 //! is queued.
 
-use std::io;
-
 use crate::Close;
 use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
 use crate::error::CloseReason;
@@ -134,7 +132,7 @@ impl SendQueue {
             && !self.armed
             && !self.held_back
         {
-            let left = direct.send(*parts).map_err(|error| self.fail(&error))?;
+            let left = direct.send(*parts).map_err(|reason| self.fail(reason))?;
             *parts = without(*parts, left);
             bytes -= left;
         }
@@ -153,8 +151,8 @@ impl SendQueue {
 
     /// A socket that has failed says so once. The session's end is asked for under the same lock: else its
     /// worker, which sees no more than that nothing comes, could give another reason first.
-    fn fail(&mut self, error: &io::Error) -> Refusal {
-        self.close(Closing { reason: CloseReason::of_io(error), how: Close::Stop });
+    fn fail(&mut self, reason: CloseReason) -> Refusal {
+        self.close(Closing { reason, how: Close::Stop });
         Refusal::Failed
     }
 
@@ -370,7 +368,7 @@ mod tests {
     struct Room(usize, std::cell::RefCell<Vec<u8>>);
 
     impl Direct for Room {
-        fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+        fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
             let bytes = parts.concat();
             let count = bytes.len().min(self.0);
             self.1.borrow_mut().extend_from_slice(&bytes[..count]);
@@ -428,8 +426,8 @@ mod tests {
     struct Broken;
 
     impl Direct for Broken {
-        fn send(&self, _: [&[u8]; 2]) -> io::Result<usize> {
-            Err(io::ErrorKind::ConnectionReset.into())
+        fn send(&self, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
+            Err(CloseReason::Reset)
         }
     }
 

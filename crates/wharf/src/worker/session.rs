@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 
 use crate::Close;
@@ -38,7 +37,7 @@ struct Counted<'a> {
 }
 
 impl Direct for Counted<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let count = self.direct.send(parts)?;
         let mut left = self.desk.left_directly.get();
         left.sends += u64::from(count > 0);

@@ -43,6 +43,7 @@ use super::{
     PostAnywhere, Poster, Refused, Registration, SendAnywhere, Sink, Socket, Token, Wake, Waker,
 };
 use crate::buffer::SendBatch;
+use crate::error::CloseReason;
 
 /// A socket of the simulated network. Dropping it closes it.
 #[derive(Debug)]
@@ -248,7 +249,7 @@ struct AtOnce<'a> {
 }
 
 impl Direct for AtOnce<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let At { world, port } = self.at;
         let count = world.with(|state| state.send_directly(*port, self.registration, parts));
         world.tell_free_threads();
@@ -257,7 +258,7 @@ impl Direct for AtOnce<'_> {
 }
 
 impl SendAnywhere for At {
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> io::Result<usize> {
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let At { world, port } = self;
         let count = world.with(|state| match state.ports[*port as usize].handles {
             0 => Ok(0), // it has ended

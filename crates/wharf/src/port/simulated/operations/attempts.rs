@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{PIECES_MAX, Ready, ReadyResult, os};
+use crate::error::CloseReason;
 use crate::port::simulated::fault::Fault;
 use crate::port::simulated::network::{Connecting, Readable, SocketIndex, Writable};
 use crate::port::simulated::trace::What;
@@ -192,12 +193,12 @@ impl State {
         port: u32,
         registration: u32,
         [first, second]: [&[u8]; 2],
-    ) -> io::Result<usize> {
+    ) -> Result<usize, CloseReason> {
         assert!(self.may_send_directly(port, registration), "invariant 1: a second send");
         let socket = self.socket_of(port, registration);
         let room = match self.network.writable(socket) {
             Writable::Room(room) => room,
-            Writable::Failed(kind) => return Err(kind.into()),
+            Writable::Failed(kind) => return Err(CloseReason::of_io(&kind.into())),
         };
         let count = self.count_to_send(room.min(first.len() + second.len()));
         let of_first = count.min(first.len());
