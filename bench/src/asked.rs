@@ -51,6 +51,15 @@ const fn asked(
     Asked { workloads, of, measure: None, beside, max }
 }
 
+/// The memory for each of ten that send 8 MiB and never read. Half a MiB of it are lent buffers of the worker's
+/// own: such streams are the first to touch all 5 MiB of them.
+const fn stalled(of: &'static str) -> Asked {
+    Asked {
+        measure: Some(Measure::Memory),
+        ..asked(&["mixed"], of, Beside::Nothing, 1024.0 * 1024.0)
+    }
+}
+
 const SMALL: &[&str] = &["echo-64x50", "echo-64x1000", "deep-64x50"];
 const LARGE: &[&str] = &[
     "echo-4096x50",
@@ -86,6 +95,8 @@ static ALL: &[Asked] = &[
     asked(&["send-400k"], URING, Beside::Peer(CAREFUL), 0.9),
     asked(&["mixed"], URING, Beside::Nothing, 1.2),
     asked(&["mixed"], READINESS, Beside::Nothing, 1.2),
+    stalled(URING),
+    stalled(READINESS),
     asked(SMALL, READINESS, Beside::Peer(MIO), 1.0),
     asked(&["echo-64x10000"], READINESS, Beside::Peer(MIO), 1.0),
     asked(LARGE, READINESS, Beside::Peer(MIO), 1.0),
@@ -122,6 +133,7 @@ fn print_line(asked: &Asked, workload: &Workload, rounds: &Rounds) -> bool {
     let Judged { beside, spread, both_sides } = judged(asked, measure, rounds);
     let what = match measure {
         Measure::Cpu => format!("CPU for each {}", workload.operation),
+        Measure::Memory if workload.name == "mixed" => "bytes for each that stalls".to_owned(),
         Measure::Memory => "bytes for each session".to_owned(),
         Measure::Time => format!("time for each {}", workload.operation),
         Measure::P99 => "p99".to_owned(),
