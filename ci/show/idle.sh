@@ -22,8 +22,9 @@ read_arguments "$@"
 SESSIONS=$(quick_or 6000 15000)
 FIRST=$((SESSIONS / 3))
 SIT_SECS=$(quick_or 8 15)
-declare -A BYTES_MAX=([uring]=400 [readiness]=300) # a session
-WORKER_MIB_MAX=8                                  # all that is not the sessions'
+# A session. Among few, what grows by doubling has more of a part in the slope.
+declare -A BYTES_MAX=([uring]=$(quick_or 512 400) [readiness]=$(quick_or 450 300))
+WORKER_MIB_MAX=8 # all that is not the sessions'
 
 # One descriptor a session on each side, and a few.
 ulimit -S -n "$(ulimit -H -n)"
