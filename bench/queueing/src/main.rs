@@ -73,7 +73,8 @@ fn measure() -> Result<Vec<f64>, Box<dyn Error>> {
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), SESSIONS);
 
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let order: Vec<SessionId> = (0..FRAMES_PER_BURST).map(|_| ids[random.below(SESSIONS)]).collect();
+    let order: Vec<SessionId> =
+        (0..FRAMES_PER_BURST).map(|_| ids[random.below(SESSIONS)]).collect();
     let handle = server.handle();
     let send = |frames: &[SessionId]| -> Result<(), Box<dyn Error>> {
         frames.iter().try_for_each(|id| Ok(handle.send(*id, FRAME)?))
