@@ -106,6 +106,10 @@ static ALL: &[Asked] = &[
     asked(&["send-2"], READINESS, Beside::Peer(USUAL), 0.12),
     asked(&["send-2"], READINESS, Beside::Peer(CAREFUL), 1.0),
     asked(TWO, URING, Beside::Peer(TOKIO_THREADS), 1.0 / 1.1),
+    Asked {
+        measure: Some(Measure::Cpu),
+        ..asked(TWO, URING, Beside::Peer(TOKIO_THREADS), 1.0 / 1.1)
+    },
 ];
 
 /// Everything that was measured of one workload, by peer; in each round in which it was.

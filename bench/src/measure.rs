@@ -59,6 +59,11 @@ pub(crate) struct Found {
     pub(crate) server_cpu_s: f64,
     #[serde(default)]
     pub(crate) load_cpu_s: f64,
+    /// What the kernel's own threads took on the server's core, with what was sent from it; and on the load's.
+    #[serde(default)]
+    pub(crate) server_softirq_cpu_s: f64,
+    #[serde(default)]
+    pub(crate) load_softirq_cpu_s: f64,
     /// What all others took of the machine meanwhile.
     #[serde(default)]
     pub(crate) others_cpu_s: f64,
@@ -83,7 +88,10 @@ impl Found {
     /// The one that the workload compares by.
     pub(crate) fn figure(&self, measure: Measure) -> f64 {
         match measure {
-            Measure::Cpu => self.server_cpu_s * 1e6 / self.operations.max(1) as f64,
+            Measure::Cpu => {
+                let cpu_s = self.server_cpu_s + self.server_softirq_cpu_s;
+                cpu_s * 1e6 / self.operations.max(1) as f64
+            }
             Measure::Memory => self.memory_bytes_per_session.unwrap_or(f64::NAN),
             Measure::Time => 1e6 / self.operations_per_s(),
             Measure::P99 => self.latency_us.p99,
@@ -93,7 +101,9 @@ impl Found {
 
     /// Of the server and the load together.
     pub(crate) fn both_cpu_us_per_operation(&self) -> f64 {
-        (self.server_cpu_s + self.load_cpu_s) * 1e6 / self.operations.max(1) as f64
+        let softirq_cpu_s = self.server_softirq_cpu_s + self.load_softirq_cpu_s;
+        let cpu_s = self.server_cpu_s + self.load_cpu_s + softirq_cpu_s;
+        cpu_s * 1e6 / self.operations.max(1) as f64
     }
 
     pub(crate) fn operations_per_s(&self) -> f64 {
@@ -102,11 +112,11 @@ impl Found {
 
     /// The server's part of a core.
     pub(crate) fn server_share(&self) -> f64 {
-        self.share(self.server_cpu_s)
+        self.share(self.server_cpu_s + self.server_softirq_cpu_s)
     }
 
     pub(crate) fn load_share(&self) -> f64 {
-        self.share(self.load_cpu_s)
+        self.share(self.load_cpu_s + self.load_softirq_cpu_s)
     }
 
     pub(crate) fn others_share(&self) -> f64 {

@@ -1,4 +1,4 @@
-//! CPU time and memory of a process.
+//! CPU time and memory of a process, and what the kernel works off for it elsewhere.
 
 use std::fs;
 use std::io;
@@ -28,6 +28,58 @@ fn clock_secs(clock: libc::clockid_t) -> io::Result<f64> {
     }
 }
 
+/// The kernel's threads (`ksoftirqd/N`) that take over what a core's software interrupts leave after ten rounds or
+/// two milliseconds (kernel/softirq.c). Over loopback that is receiving what has just been sent, else a part
+/// of the send. Their time is in no process's account, though it is the sender's work.
+pub(crate) struct Softirq {
+    threads: Vec<u32>,
+}
+
+impl Softirq {
+    /// Of the cores that a process may run on, but for those of another. None are found in a container
+    /// that does not show the kernel's threads.
+    pub(crate) fn of(pid: u32, but_for: Option<u32>) -> Result<Softirq, Failure> {
+        let not_its = but_for.map_or(Ok(Vec::new()), cores)?;
+        let names: Vec<String> = cores(pid)?
+            .into_iter()
+            .filter(|core| !not_its.contains(core))
+            .map(|core| format!("ksoftirqd/{core}"))
+            .collect();
+        let mut threads = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            // It may have ended meanwhile.
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if names.iter().any(|name| name == command.trim_end()) {
+                threads.push(pid);
+            }
+        }
+        Ok(Softirq { threads })
+    }
+
+    pub(crate) fn cpu_secs(&self) -> io::Result<f64> {
+        self.threads.iter().map(|thread| cpu_secs(*thread)).sum()
+    }
+}
+
+/// The cores that a process may run on.
+fn cores(pid: u32) -> Result<Vec<usize>, Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores_of(list.ok_or("no Cpus_allowed_list")?)
+}
+
+/// A list as `0,2-3`.
+fn cores_of(list: &str) -> Result<Vec<usize>, Failure> {
+    let mut cores = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        cores.extend(first.parse::<usize>()?..=last.parse()?);
+    }
+    Ok(cores)
+}
+
 /// The memory that the process itself has written to: no files, and nothing of the kernel's.
 pub(crate) fn memory_bytes(pid: u32) -> Result<u64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -49,4 +101,25 @@ pub(crate) fn machine_cpu_secs() -> Result<f64, Failure> {
     // SAFETY: no memory is passed.
     let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Ok((user + nice + system + irq + softirq) as f64 / ticks_per_s as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cores_has_single_ones_and_ranges() {
+        assert_eq!(cores_of("\t0,2-4,7\n").unwrap(), [0, 2, 3, 4, 7]);
+        assert!(cores_of("").is_err());
+    }
+
+    #[test]
+    fn each_core_that_a_process_may_use_has_one_thread_of_the_kernel_or_none_are_shown() {
+        let own = std::process::id();
+        let of_own = Softirq::of(own, None).unwrap();
+        let shown = fs::read_to_string("/proc/2/comm").is_ok_and(|name| name.trim() == "kthreadd");
+        assert_eq!(of_own.threads.len(), if shown { cores(own).unwrap().len() } else { 0 });
+        assert!(of_own.cpu_secs().unwrap() >= 0.0);
+        assert!(Softirq::of(own, Some(own)).unwrap().threads.is_empty());
+    }
 }

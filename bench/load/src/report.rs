@@ -19,6 +19,9 @@ pub(crate) struct Figures {
     pub(crate) secs: f64,
     pub(crate) server_cpu_s: f64,
     pub(crate) load_cpu_s: f64,
+    /// What the kernel's own threads took on the server's core, and on the load's.
+    pub(crate) server_softirq_cpu_s: f64,
+    pub(crate) load_softirq_cpu_s: f64,
     pub(crate) others_cpu_s: f64,
     pub(crate) latency_us: Latency,
     /// Of those that sit idle, or that stall.

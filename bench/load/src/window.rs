@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::now_ns;
 
 use crate::fleet::{Client, Fleet, Outbox};
-use crate::process::{cpu_secs, machine_cpu_secs, own_cpu_secs};
+use crate::process::{Softirq, cpu_secs, machine_cpu_secs, own_cpu_secs};
 use crate::report::{Figures, Tally};
 use crate::{Arguments, Failure};
 
@@ -55,18 +55,27 @@ pub(crate) fn measure_over<C: Measured>(
     };
     until(fleet, client, now_ns() + arguments.warm_up().as_nanos() as u64)?;
 
+    let own_pid = std::process::id();
+    let server_softirq = Softirq::of(arguments.server, Some(own_pid))?;
+    let load_softirq = Softirq::of(own_pid, None)?;
     client.tally().clear();
     let machine = machine_cpu_secs()?;
+    let softirq = (server_softirq.cpu_secs()?, load_softirq.cpu_secs()?);
     let (start_ns, server, load) = (now_ns(), cpu_secs(arguments.server)?, own_cpu_secs()?);
     until(fleet, client, start_ns + arguments.duration().as_nanos() as u64)?;
     let (server, load) = (cpu_secs(arguments.server)? - server, own_cpu_secs()? - load);
+    let (server_softirq, load_softirq) =
+        (server_softirq.cpu_secs()? - softirq.0, load_softirq.cpu_secs()? - softirq.1);
     let machine = machine_cpu_secs()? - machine;
+    let counted = server + load + server_softirq + load_softirq;
     let figures = Figures {
         operations: client.tally().operations,
         secs: (now_ns() - start_ns) as f64 / 1e9,
         server_cpu_s: server,
         load_cpu_s: load,
-        others_cpu_s: (machine - server - load).max(0.0),
+        server_softirq_cpu_s: server_softirq,
+        load_softirq_cpu_s: load_softirq,
+        others_cpu_s: (machine - counted).max(0.0),
         latency_us: client.tally().latency(),
         ..Figures::default()
     };
