@@ -92,7 +92,7 @@ static ALL: &[Asked] = &[
     asked(&["send-2"], URING, Beside::Peer(USUAL), 0.12),
     asked(&["send-2"], URING, Beside::Peer(CAREFUL), 1.0),
     asked(&["send-50k"], URING, Beside::Peer(CAREFUL), 0.85),
-    asked(&["send-400k"], URING, Beside::Peer(CAREFUL), 0.9),
+    asked(&["send-200k", "send-400k"], URING, Beside::Peer(CAREFUL), 0.9),
     asked(&["mixed"], URING, Beside::Nothing, 1.2),
     asked(&["mixed"], READINESS, Beside::Nothing, 1.2),
     stalled(URING),

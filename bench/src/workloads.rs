@@ -257,6 +257,13 @@ pub(crate) static ALL: &[Workload] = &[
         ..SEND
     },
     Workload {
+        name: "send-200k",
+        what: "a thread sends 64 B to random sessions of 1,000, 200,000 frames a second",
+        load: "--workload send-by-id --sessions 1000",
+        server: "--sessions 1000 --senders 1 --rate 200000",
+        ..SEND
+    },
+    Workload {
         name: "send-400k",
         what: "a thread sends 64 B to random sessions of 1,000, 400,000 frames a second",
         load: "--workload send-by-id --sessions 1000",
