@@ -376,6 +376,8 @@ impl Truth {
         let unless = |holds: bool, why: &str| (!holds).then(|| why.to_owned());
         match reason {
             CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. } => {
+                // A reset is told once. If it is a send that hears of it, and its completion is the one that is
+                // delayed, all that the worker sees at first is a receive that ends.
                 unless(of_peer(|peer| peer.ended || peer.cut), "its peer has not ended its stream")
             }
             CloseReason::Reset => unless(
