@@ -88,10 +88,7 @@ impl Found {
     /// The one that the workload compares by.
     pub(crate) fn figure(&self, measure: Measure) -> f64 {
         match measure {
-            Measure::Cpu => {
-                let cpu_s = self.server_cpu_s + self.server_softirq_cpu_s;
-                cpu_s * 1e6 / self.operations.max(1) as f64
-            }
+            Measure::Cpu => self.us_per_operation(self.whole_server_cpu_s()),
             Measure::Memory => self.memory_bytes_per_session.unwrap_or(f64::NAN),
             Measure::Time => 1e6 / self.operations_per_s(),
             Measure::P99 => self.latency_us.p99,
@@ -101,8 +98,19 @@ impl Found {
 
     /// Of the server and the load together.
     pub(crate) fn both_cpu_us_per_operation(&self) -> f64 {
-        let softirq_cpu_s = self.server_softirq_cpu_s + self.load_softirq_cpu_s;
-        let cpu_s = self.server_cpu_s + self.load_cpu_s + softirq_cpu_s;
+        self.us_per_operation(self.whole_server_cpu_s() + self.whole_load_cpu_s())
+    }
+
+    /// The server's process, and what the kernel's thread did for it.
+    fn whole_server_cpu_s(&self) -> f64 {
+        self.server_cpu_s + self.server_softirq_cpu_s
+    }
+
+    fn whole_load_cpu_s(&self) -> f64 {
+        self.load_cpu_s + self.load_softirq_cpu_s
+    }
+
+    fn us_per_operation(&self, cpu_s: f64) -> f64 {
         cpu_s * 1e6 / self.operations.max(1) as f64
     }
 
@@ -112,11 +120,11 @@ impl Found {
 
     /// The server's part of a core.
     pub(crate) fn server_share(&self) -> f64 {
-        self.share(self.server_cpu_s + self.server_softirq_cpu_s)
+        self.share(self.whole_server_cpu_s())
     }
 
     pub(crate) fn load_share(&self) -> f64 {
-        self.share(self.load_cpu_s + self.load_softirq_cpu_s)
+        self.share(self.whole_load_cpu_s())
     }
 
     pub(crate) fn others_share(&self) -> f64 {
@@ -260,4 +268,25 @@ fn pinned(core: &str, binary: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", core]).arg(binary);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_did_for_a_side_is_counted_with_it() {
+        let found = Found {
+            operations: 1_000_000,
+            secs: 8.0,
+            server_cpu_s: 1.0,
+            load_cpu_s: 2.0,
+            server_softirq_cpu_s: 0.25,
+            load_softirq_cpu_s: 0.5,
+            ..Found::default()
+        };
+        assert_eq!(found.figure(Measure::Cpu), 1.25);
+        assert_eq!(found.both_cpu_us_per_operation(), 3.75);
+        assert_eq!((found.server_share(), found.load_share()), (1.25 / 8.0, 2.5 / 8.0));
+    }
 }

@@ -53,11 +53,12 @@ pub(crate) fn measure_over<C: Measured>(
         }
         Ok(())
     };
-    until(fleet, client, now_ns() + arguments.warm_up().as_nanos() as u64)?;
-
+    // Before the warm-up: to look for them takes longer than a batch.
     let own_pid = std::process::id();
     let server_softirq = Softirq::of(arguments.server, Some(own_pid))?;
     let load_softirq = Softirq::of(own_pid, None)?;
+    until(fleet, client, now_ns() + arguments.warm_up().as_nanos() as u64)?;
+
     client.tally().clear();
     let machine = machine_cpu_secs()?;
     let softirq = (server_softirq.cpu_secs()?, load_softirq.cpu_secs()?);
