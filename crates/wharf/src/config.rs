@@ -167,6 +167,10 @@ pub struct Options {
     pub send_queue_bytes_max: usize,
     /// What happens when it is full. Default [`Backpressure::CloseSlowConsumer`].
     pub backpressure: Backpressure,
+    /// Give up a connect that is not answered for so long:
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed) then says `TimedOut`. Default 10 s:
+    /// three attempts of TCP's, which itself goes on for two minutes. `None` leaves it to TCP.
+    pub connect_timeout: Option<Duration>,
     /// End a session from which nothing was received for so long. Default `None`: long-lived
     /// sessions are what this is for, and some of them only listen.
     pub idle_timeout: Option<Duration>,
@@ -230,6 +234,7 @@ impl Default for Options {
             sessions_max: 65_536,
             send_queue_bytes_max: 256 * 1024,
             backpressure: Backpressure::CloseSlowConsumer,
+            connect_timeout: Some(Duration::from_secs(10)),
             idle_timeout: None,
             first_frame_timeout: FirstFrameTimeout::ByFraming,
             send_stall_timeout: Some(Duration::from_secs(60)),
@@ -289,6 +294,7 @@ impl Options {
             + self.send_queue_bytes_max / 16
             + 2 * crate::buffer::BATCH_SLACK_BYTES;
         let groups = self.groups_per_session_max as usize * crate::group::MEMBERSHIP_BYTES;
+        let groups = groups + crate::group::REQUEST_BYTES; // the place of its close
         let session = crate::session::SESSION_BYTES + send_queue + groups + own_buffer;
         let worker = crate::worker::WORKER_BYTES
             + self.lent_bytes_max()

@@ -239,15 +239,34 @@ impl Engine {
         mut asked: impl FnMut(SessionId, bool),
     ) {
         fence(Ordering::SeqCst); // see `ending`
-        for (index, slot) in self.table.touched_slots() {
-            if slot.port() != port {
-                continue;
-            }
-            let id = SessionId::new(index, slot.count.generation());
+        for id in self.table.sessions_of(port) {
             let Some(reference) = self.table.look_up(id) else { continue };
-            reference.slot().ask_to_close(reason, how);
+            self.ask_to_close(id, reference.slot(), reason, how);
             asked(id, reference.end());
         }
+    }
+
+    /// Asks a session to close. For who holds a count. True if this changed anything: its worker must
+    /// then attend to it. With [`Close::Drain`] what was published before leaves too: if something
+    /// of it may still wait to be handed over, the close takes its place behind it.
+    pub(crate) fn ask_to_close(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        reason: CloseReason,
+        how: Close,
+    ) -> bool {
+        if how == Close::Stop {
+            return slot.ask_to_stop(reason);
+        }
+        let groups = &self.port_of(slot).groups;
+        let takes_published = !groups.is_idle();
+        let changed = slot.ask_to_drain(reason, takes_published);
+        // If all was handed over in the meantime, there is nobody left to come to that place.
+        if changed && takes_published && !groups.place_close(id) {
+            slot.send_queue.lock().publications_end();
+        }
+        changed
     }
 
     pub(crate) fn set_faulted(&self) {
@@ -267,9 +286,13 @@ impl Engine {
         let load_max = least + least / AHEAD_PART + AHEAD_SESSIONS;
         let near = |port: &usize| self.each_port_accepts && load(*port) < load_max;
         let port = accepted_at.filter(near).unwrap_or(least_loaded);
-        let id = self.table.insert(port)?;
-        self.ports[port].assigned.fetch_add(1, Ordering::Relaxed);
-        Some(id)
+        // Counted before it stands in the table: a worker that finds it there waits for it.
+        self.ports[port].assigned.fetch_add(1, Ordering::SeqCst);
+        let id = self.table.insert(port);
+        if id.is_none() {
+            self.one_less(&self.ports[port]);
+        }
+        id
     }
 
     /// Gives up the hold on a session that never came to its worker, because that has ended.
@@ -281,10 +304,23 @@ impl Engine {
         }
     }
 
-    /// Gives back the slot of a session whose count came to zero.
+    /// The end of every session whose count came to zero, whether it ever came to its worker or not:
+    /// its memberships end, what it has not sent goes back, and its slot is as new.
     pub(crate) fn release(&self, id: SessionId, port: usize) {
-        self.table.release(id);
         let port = &self.ports[port];
+        if let Some(slot) = self.table.held(id)
+            && slot.is_in_groups()
+            && port.groups.ended(id, slot)
+        {
+            let _ = port.mailbox.post(Mail::Groups); // at the very end there is nobody to tell
+        }
+        for batch in self.table.release(id).into_iter().flatten() {
+            port.pool.give_back(batch);
+        }
+        self.one_less(port);
+    }
+
+    fn one_less(&self, port: &PortShare) {
         if port.assigned.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_ending() {
             // Others that serve this port may be waiting for just that.
             port.mailbox.wake_others();
@@ -316,25 +352,26 @@ impl Engine {
     }
 
     /// Queues a frame for a session on which the caller holds a count, and says what follows (the
-    /// queue was armed, the pause mark was passed, the session closes now).
-    pub(crate) fn push<B: AsRef<[u8]>>(
+    /// queue was armed, the pause mark was passed, the session closes now). The frame is plain bytes: no
+    /// code of the user's runs under a hold.
+    pub(crate) fn push(
         &self,
         slot: &Slot,
-        bytes: B,
+        frame: &[u8],
         direct: Option<&dyn Direct>,
-    ) -> (Result<(), SendError<B>>, Follows) {
-        let (frame, mut header) = (bytes.as_ref(), [0; 8]);
+    ) -> (Result<(), SendError<()>>, Follows) {
+        let mut header = [0; 8];
         let header_bytes = match self.encode_header(frame.len(), &mut header) {
             Ok(header_bytes) => header_bytes,
-            Err(max) => return (Err(SendError::TooLarge { bytes, max }), Follows::default()),
+            Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
         };
         let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
         let frame = Frame::Own([&header[..header_bytes], frame]);
         let (pushed, follows) = self.push_frame(slot, frame, closes, direct);
         let result = pushed.map_err(|refusal| match refusal {
-            Refusal::Closing | Refusal::Failed => SendError::Gone(bytes),
+            Refusal::Closing | Refusal::Failed => SendError::Gone(()),
             Refusal::Full { queued_bytes: queued } => {
-                SendError::Full { bytes, queued, max: self.options.send_queue_bytes_max }
+                SendError::Full { bytes: (), queued, max: self.options.send_queue_bytes_max }
             }
         });
         (result, follows)
@@ -360,7 +397,7 @@ impl Engine {
             Err(refusal) => {
                 let changed = match refusal {
                     Refusal::Full { queued_bytes: queued } if closes => {
-                        slot.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop)
+                        slot.ask_to_stop(CloseReason::SlowConsumer { queued })
                     }
                     Refusal::Failed => {
                         slot.count.ask_to_close();
@@ -373,8 +410,8 @@ impl Engine {
         }
     }
 
-    /// Runs `act` with a hold on the session, from a thread that is not its worker's, and sees to
-    /// what follows. `None`: the session is gone.
+    /// Runs `act`, which is none of the user's code, with a hold on the session, from a thread that is not
+    /// its worker's, and sees to what follows. `None`: the session is gone.
     pub(crate) fn with_session<R>(
         &self,
         id: SessionId,
@@ -402,14 +439,14 @@ impl Engine {
 
     /// Queues a frame, from a thread that is not the session's worker's and holds a count. If that worker
     /// sleeps, the frame may leave at once.
-    pub(crate) fn push_from_outside<B: AsRef<[u8]>>(
+    pub(crate) fn push_from_outside(
         &self,
         slot: &Slot,
-        bytes: B,
-    ) -> (Result<(), SendError<B>>, Follows) {
+        frame: &[u8],
+    ) -> (Result<(), SendError<()>>, Follows) {
         let port = self.port_of(slot);
         let way = if port.mailbox.owner_sleeps() { port.direct_sends.to(slot) } else { None };
-        self.push(slot, bytes, way.as_ref().map(|way| way as &dyn Direct))
+        self.push(slot, frame, way.as_ref().map(|way| way as &dyn Direct))
     }
 
     /// Posts the send that this thread has armed. What cannot be posted ends the session.
@@ -433,9 +470,7 @@ impl Engine {
         }
         drop(published);
         self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
-        for (_, slot) in self.table.touched_slots() {
-            sum.queued_bytes += slot.send_queue.lock().queued_bytes() as u64;
-        }
+        sum.queued_bytes += self.table.queued_bytes();
         sum
     }
 

@@ -169,6 +169,17 @@ pub enum SendError<T> {
     },
 }
 
+impl SendError<()> {
+    /// The same of this frame.
+    pub(crate) fn of<T>(self, bytes: T) -> SendError<T> {
+        match self {
+            SendError::Gone(()) => SendError::Gone(bytes),
+            SendError::Full { queued, max, .. } => SendError::Full { bytes, queued, max },
+            SendError::TooLarge { max, .. } => SendError::TooLarge { bytes, max },
+        }
+    }
+}
+
 impl<T> SendError<T> {
     /// The frame that was not sent.
     pub fn into_inner(self) -> T {

@@ -13,7 +13,8 @@
 //! - [`Members`], held by the worker that works off the queue: who is a member so far. On a shared port
 //!   it keeps the workers apart, so the order holds there too. No callback runs under it (invariant 8).
 //!
-//! A session that ends takes its place in the queue as well: until then its id stands in lists, and
+//! A session that is asked to drain takes its place in the queue as well, so that what the same thread
+//! has published to it before still reaches it. So does one that ends: until then its id stands in lists, and
 //! names nobody. That is safe because an id never comes again.
 
 mod members;
@@ -67,6 +68,8 @@ pub(crate) enum Audience {
 enum Request {
     Join(SessionId, Group),
     Leave(SessionId, Group),
+    /// The session was asked to drain: what was published before is in its queue when this is come to.
+    Close(SessionId),
     /// The session has ended; these were its groups.
     Ended(SessionId, HashSet<Group>),
     Publish(Publication),
@@ -82,8 +85,17 @@ struct Requests {
     /// Who is a member when all that waits has been worked off.
     groups_of: HashMap<SessionId, HashSet<Group>>,
     members_of: HashMap<Group, usize>,
-    /// A worker knows that something waits.
+    /// A worker knows that something waits, and until it has worked off all of it.
     told: bool,
+}
+
+/// What a port's worker is to do next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Due<'a> {
+    /// To hand this over: to these members of its group, or to all sessions.
+    Publication(&'a Publication, Option<&'a [SessionId]>),
+    /// To let this session drain: what was published before it was asked to close was handed over.
+    Close(SessionId),
 }
 
 /// A join or leave that was taken.
@@ -175,6 +187,22 @@ impl Groups {
         requests.add(Request::Ended(id, groups))
     }
 
+    /// Whether all that was asked has come about.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.requests.lock().told
+    }
+
+    /// Puts the close of a session behind all that was asked before, if any of that may still wait. Takes
+    /// no heed of the bound: a session closes once.
+    pub(crate) fn place_close(&self, id: SessionId) -> bool {
+        let mut requests = self.requests.lock();
+        let waits = requests.told;
+        if waits {
+            requests.add(Request::Close(id));
+        }
+        waits
+    }
+
     /// Keeps room for a publication, if anybody of this port is to have it. For who holds the lock that
     /// orders publications, and then puts it or gives the room up.
     ///
@@ -215,14 +243,10 @@ impl Groups {
         kept > 0 && requests.add(Request::Publish(publication.clone()))
     }
 
-    /// Works off what waits, in order, about as much as the share. `hand_over` gets each publication
-    /// with the members of its group (`None`: it is for all sessions), and says to how many it went.
-    /// True: something is left, and the caller must see to it that it is told again.
-    pub(crate) fn work_off(
-        &self,
-        share: Share,
-        mut hand_over: impl FnMut(&Publication, Option<&[SessionId]>) -> usize,
-    ) -> bool {
+    /// Works off what waits, in order, about as much as the share. `is_due` does what is due, and says
+    /// how many sessions that concerned. True: something is left, and the caller must see to it that it
+    /// is told again.
+    pub(crate) fn work_off(&self, share: Share, mut is_due: impl FnMut(Due<'_>) -> usize) -> bool {
         // Held from taking a request until it has come about: that is the order on a shared port.
         let mut members = self.members.lock();
         let (mut bytes, mut handed) = (0, 0);
@@ -245,12 +269,14 @@ impl Groups {
                 Some(Request::Ended(id, groups)) => {
                     groups.into_iter().for_each(|group| members.remove(id, group));
                 }
+                Some(Request::Close(id)) => handed += is_due(Due::Close(id)),
                 Some(Request::Publish(publication)) => {
                     bytes += publication.frame.bytes();
-                    handed += match publication.to {
-                        Audience::All => hand_over(&publication, None),
-                        Audience::Group(group) => hand_over(&publication, Some(members.of(group))),
+                    let to = match publication.to {
+                        Audience::All => None,
+                        Audience::Group(group) => Some(members.of(group)),
                     };
+                    handed += is_due(Due::Publication(&publication, to));
                 }
                 None => {}
             }
@@ -287,7 +313,9 @@ impl Request {
     fn waiting_bytes(&self) -> usize {
         match self {
             Request::Publish(publication) => publication.waiting_bytes(),
-            Request::Join(..) | Request::Leave(..) | Request::Ended(..) => REQUEST_BYTES,
+            Request::Join(..) | Request::Leave(..) | Request::Close(_) | Request::Ended(..) => {
+                REQUEST_BYTES
+            }
         }
     }
 }
@@ -331,7 +359,11 @@ mod tests {
         /// To whom each publication went, by its length; and whether something is left.
         fn work_off(&self, share: Share) -> (Vec<(usize, Vec<u32>)>, bool) {
             let mut seen = Vec::new();
-            let left = self.groups.work_off(share, |publication, members| {
+            let left = self.groups.work_off(share, |due| {
+                let Due::Publication(publication, members) = due else {
+                    seen.push((0, Vec::new()));
+                    return 1;
+                };
                 let mut to: Vec<_> = members.unwrap().iter().map(|id| id.index()).collect();
                 to.sort_unstable();
                 let count = to.len();
@@ -364,6 +396,21 @@ mod tests {
         assert_eq!(port.all(), [(2, vec![7]), (3, vec![7, 8]), (4, vec![8])]);
         assert_eq!(port.waiting_bytes(), 0);
         assert_eq!(port.publish(1, b"a"), Ok(true), "nobody is told any more");
+    }
+
+    #[test]
+    fn a_close_has_its_place_behind_what_was_asked_before_it_and_needs_none_if_nothing_waits() {
+        let port = Port::default();
+        assert!(port.groups.is_idle() && !port.groups.place_close(id(7)));
+        port.join(7, 1).unwrap();
+        port.publish(1, b"a").unwrap();
+        assert!(!port.groups.is_idle() && port.groups.place_close(id(7)));
+        port.publish(1, b"ab").unwrap();
+        assert_eq!(port.work_off(Share { bytes: 9, handed: 2 }), (vec![(1, vec![7])], true));
+        assert!(!port.groups.is_idle(), "something is left");
+        assert_eq!(port.all(), [(0, vec![]), (2, vec![7])]);
+        assert!(port.groups.is_idle() && !port.groups.place_close(id(7)));
+        assert_eq!(port.waiting_bytes(), 0);
     }
 
     #[test]
@@ -443,7 +490,7 @@ mod tests {
         std::thread::scope(|scope| {
             let groups = &port.groups;
             scope.spawn(move || {
-                groups.work_off(Share { bytes: 1, handed: 9 }, |_, _| {
+                groups.work_off(Share { bytes: 1, handed: 9 }, |_| {
                     begun.send(()).unwrap();
                     let overtaken = has_come.recv_timeout(Duration::from_millis(50));
                     assert!(overtaken.is_err(), "the second publication went before the first");
@@ -451,7 +498,8 @@ mod tests {
                 })
             });
             has_begun.recv().unwrap();
-            let handed = |publication: &Publication, _: Option<&[SessionId]>| {
+            let handed = |due: Due<'_>| {
+                let Due::Publication(publication, _) = due else { unreachable!("nobody closes") };
                 // Who is over does not hear it.
                 let _ = second.send(publication.frame.bytes());
                 1

@@ -38,22 +38,22 @@ impl Handle {
     /// [`Backpressure::CloseSlowConsumer`](crate::Backpressure::CloseSlowConsumer) the session
     /// then closes), [`SendError::TooLarge`] when the frame could never be sent.
     pub fn send<B: AsRef<[u8]>>(&self, id: SessionId, bytes: B) -> Result<(), SendError<B>> {
-        let mut bytes = Some(bytes);
-        let sent = self.engine.with_session(id, |slot| match bytes.take() {
-            Some(bytes) => self.engine.push_from_outside(slot, bytes),
-            None => unreachable!("called once"),
-        });
-        match (sent, bytes) {
-            (Some(result), _) => result,
-            (None, Some(bytes)) => Err(SendError::Gone(bytes)),
-            (None, None) => unreachable!("the frame is taken only when the session is there"),
-        }
+        // The caller's own code (`AsRef`, and the destructor at the end) runs before there is a hold on
+        // the session, and after.
+        let frame = bytes.as_ref();
+        let sent = self.engine.with_session(id, |slot| self.engine.push_from_outside(slot, frame));
+        sent.unwrap_or(Err(SendError::Gone(()))).map_err(|refused| refused.of(bytes))
     }
 
     /// Asks a session to end, with [`CloseReason::Local`]. False: it is gone already.
+    ///
+    /// When this has returned nothing more is accepted for the session, and `received` does not run again.
+    /// With [`Close::Drain`] what was accepted before leaves first: what was sent to it, what this thread
+    /// has published to it or to its groups, also if its connection does not stand yet: then it is
+    /// opened, if it can be.
     pub fn close(&self, id: SessionId, how: Close) -> bool {
         let asked = self.engine.with_session(id, |slot| {
-            let changed = slot.ask_to_close(CloseReason::Local, how);
+            let changed = self.engine.ask_to_close(id, slot, CloseReason::Local, how);
             ((), Follows { changed, ..Follows::default() })
         });
         asked.is_some()

@@ -50,6 +50,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
+mod guarded;
 mod handle;
 mod handler;
 #[cfg(all(test, any(loom, shuttle)))]

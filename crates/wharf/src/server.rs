@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::events::DrainReport;
 use crate::framing::Framing;
+use crate::guarded::{self, guarded};
 use crate::handle::Handle;
 use crate::handler::Handler;
 #[cfg(unix)]
@@ -368,10 +369,13 @@ where
             let _ = made.send(Ok(()));
             // The sender is dropped when another worker failed: then this one never begins.
             if may_begin.recv().is_ok() {
-                let fault = FaultReport { engine: &engine, worker: index };
-                Worker::new(port, index, &engine, &halves, &*handler, clock).run();
-                std::mem::forget(fault);
+                let worker = Worker::new(port, index, &engine, &halves, &*handler, clock);
+                if guarded(|| worker.run()).is_none() {
+                    report_fault(&engine, index);
+                }
             }
+            // The last worker drops the handler, which is the user's.
+            guarded::end(handler);
         };
         match std::thread::Builder::new().name(format!("wharf-{index}")).spawn(body) {
             Ok(thread) => running.threads.push(thread),
@@ -395,21 +399,13 @@ where
 
 /// Reports a worker that ended by a panic of wharf's own (a broken invariant, since handlers'
 /// panics are caught), so that nobody waits for it in vain.
-struct FaultReport<'a> {
-    engine: &'a Engine,
-    worker: usize,
-}
-
-impl Drop for FaultReport<'_> {
-    fn drop(&mut self) {
-        self.engine.set_faulted();
-        let is_shared = self.engine.ports.len() < self.engine.published.len();
-        let port = &self.engine.ports[if is_shared { 0 } else { self.worker }];
-        port.wake_all_others();
-        if port.worker_left() {
-            drop(port.mailbox.close());
-        }
-        let error = Error::WorkerFault { worker: self.worker };
-        self.engine.worker_ended(DrainReport::default(), Some(error));
+fn report_fault(engine: &Engine, worker: usize) {
+    engine.set_faulted();
+    let is_shared = engine.ports.len() < engine.published.len();
+    let port = &engine.ports[if is_shared { 0 } else { worker }];
+    port.wake_all_others();
+    if port.worker_left() {
+        drop(port.mailbox.close());
     }
+    engine.worker_ended(DrainReport::default(), Some(Error::WorkerFault { worker }));
 }

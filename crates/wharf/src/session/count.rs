@@ -51,6 +51,12 @@ impl IoCount {
         self.0.load(Ordering::Acquire) >> GENERATION_SHIFT
     }
 
+    /// The generation, if somebody holds a count of it.
+    pub(crate) fn live_generation(&self) -> Option<u64> {
+        let word = self.0.load(Ordering::Acquire);
+        (word & COUNT_MASK > 0).then_some(word >> GENERATION_SHIFT)
+    }
+
     /// Takes a free slot into use with a count of 1; its generation.
     pub(crate) fn begin(&self) -> u64 {
         let word = self.0.load(Ordering::Relaxed);

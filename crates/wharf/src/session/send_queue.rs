@@ -24,6 +24,20 @@ use crate::error::CloseReason;
 pub(crate) struct Closing {
     pub(crate) reason: CloseReason,
     pub(crate) how: Close,
+    /// Publications of before the close are still on their way: they are queued, and the queue has not
+    /// drained before they are. Never with [`Close::Stop`].
+    pub(crate) takes_published: bool,
+}
+
+impl Closing {
+    /// An end at once.
+    pub(crate) fn stop(reason: CloseReason) -> Self {
+        Closing { reason, how: Close::Stop, takes_published: false }
+    }
+
+    pub(crate) fn is_stop(self) -> bool {
+        self.how == Close::Stop
+    }
 }
 
 /// That no bytes have begun to leave.
@@ -119,7 +133,8 @@ impl SendQueue {
         pool: &BatchPool,
         direct: Option<&dyn Direct>,
     ) -> Result<Pushed, Refusal> {
-        if self.closing.is_some() {
+        let is_published = matches!(frame, Frame::Shared(_));
+        if self.closing().is_some_and(|closing| !(is_published && closing.takes_published)) {
             return Err(Refusal::Closing);
         }
         let mut bytes = frame.bytes();
@@ -152,7 +167,7 @@ impl SendQueue {
     /// A socket that has failed says so once. The session's end is asked for under the same lock: else its
     /// worker, which sees no more than that nothing comes, could give another reason first.
     fn fail(&mut self, reason: CloseReason) -> Refusal {
-        self.close(Closing { reason, how: Close::Stop });
+        self.close(Closing::stop(reason));
         Refusal::Failed
     }
 
@@ -239,8 +254,8 @@ impl SendQueue {
                 self.closing = Some(Box::new(closing));
                 true
             }
-            Some(before) if before.how == Close::Drain && closing.how == Close::Stop => {
-                before.how = Close::Stop;
+            Some(before) if !before.is_stop() && closing.is_stop() => {
+                (before.how, before.takes_published) = (Close::Stop, false);
                 if before.reason == CloseReason::Drained && self.queued_bytes > 0 {
                     before.reason = closing.reason;
                 }
@@ -248,6 +263,25 @@ impl SendQueue {
             }
             Some(_) => false,
         }
+    }
+
+    /// What was published before the close has been queued. True if that changed anything.
+    pub(crate) fn publications_end(&mut self) -> bool {
+        let closing = self.closing.as_deref_mut();
+        closing.is_some_and(|closing| std::mem::replace(&mut closing.takes_published, false))
+    }
+
+    /// Nothing waits to be sent, and nothing more will.
+    pub(crate) fn has_drained(&self) -> bool {
+        let closing = self.closing();
+        self.queued_bytes == 0 && closing.is_some_and(|closing| !closing.takes_published)
+    }
+
+    /// Whether it is as a slot's next session must find it.
+    pub(crate) fn is_new(&self) -> bool {
+        let SendQueue { waiting, leaving, queued_bytes, closing, .. } = self;
+        let is_idle = !(self.armed || self.sending || self.held_back || self.paused);
+        waiting.is_none() && leaving.is_none() && *queued_bytes == 0 && closing.is_none() && is_idle
     }
 
     /// Makes the queue new for the slot's next session; gives what still waited.
@@ -266,12 +300,17 @@ fn without([first, second]: [&[u8]; 2], count: usize) -> [&[u8]; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::SharedFrame;
 
     /// What is sent directly, unless a way says otherwise.
     const DIRECT_BYTES_MIN: usize = 4 * 1024;
 
     fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
         queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0), None)
+    }
+
+    fn drain(reason: CloseReason) -> Closing {
+        Closing { reason, how: Close::Drain, takes_published: false }
     }
 
     /// As a port does it, at time 1: so many bytes of the batch leave.
@@ -416,7 +455,7 @@ mod tests {
         queue.push(Frame::Own([b"", &body[1..]]), 1 << 20, &pool, Some(&room)).unwrap();
         let mut queue = SendQueue::default();
         assert!(queue.push(Frame::Own([b"", &body]), 100, &pool, Some(&room)).is_err());
-        queue.close(Closing { reason: CloseReason::Local, how: Close::Drain });
+        queue.close(drain(CloseReason::Local));
         assert!(queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).is_err());
         assert!(room.1.take().is_empty());
     }
@@ -438,8 +477,8 @@ mod tests {
         let frame = Frame::Own([b"", &body]);
         let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
         assert_eq!((pushed, queue.queued_bytes()), (Err(Refusal::Failed), 0));
-        queue.close(Closing { reason: CloseReason::PeerClosed, how: Close::Drain });
-        assert_eq!(queue.closing(), Some(Closing { reason: CloseReason::Reset, how: Close::Stop }));
+        queue.close(drain(CloseReason::PeerClosed));
+        assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Reset)));
         let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
         assert_eq!(pushed, Err(Refusal::Closing));
     }
@@ -448,12 +487,36 @@ mod tests {
     fn nothing_is_queued_after_closing_was_asked_and_the_first_reason_stays() {
         let mut queue = SendQueue::default();
         push(&mut queue, b"a").unwrap();
-        assert!(queue.close(Closing { reason: CloseReason::Local, how: Close::Drain }));
+        assert!(queue.close(drain(CloseReason::Local)));
         assert_eq!(push(&mut queue, b"b"), Err(Refusal::Closing));
-        assert!(!queue.close(Closing { reason: CloseReason::Reset, how: Close::Drain }));
-        assert!(queue.close(Closing { reason: CloseReason::Reset, how: Close::Stop }));
-        assert_eq!(queue.closing(), Some(Closing { reason: CloseReason::Local, how: Close::Stop }));
+        assert!(!queue.close(drain(CloseReason::Reset)));
+        assert!(queue.close(Closing::stop(CloseReason::Reset)));
+        assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Local)));
+        assert!(!queue.is_new());
         assert_eq!(queue.end()[1].as_ref().unwrap().bytes(), 1);
+        assert!(queue.is_new());
         assert!(push(&mut queue, b"c").unwrap().armed, "the slot's next session begins anew");
+    }
+
+    #[test]
+    fn what_was_published_before_a_drain_is_queued_and_nothing_else_is() {
+        let (mut queue, pool) = (SendQueue::default(), BatchPool::new(0));
+        let shared = SharedFrame::new([b"", b"ab"]);
+        queue.close(Closing { takes_published: true, ..drain(CloseReason::Local) });
+        assert!(!queue.has_drained(), "something may still come");
+        assert_eq!(push(&mut queue, b"c"), Err(Refusal::Closing));
+        assert!(queue.push(Frame::Shared(&shared), 10, &pool, None).unwrap().armed);
+        assert!(queue.publications_end() && !queue.publications_end());
+        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool, None), Err(Refusal::Closing));
+        assert!(!queue.has_drained());
+        let batch = queue.take(|| 0).unwrap();
+        send(&mut queue, batch, 2);
+        assert!(queue.has_drained());
+
+        let mut queue = SendQueue::default();
+        queue.close(Closing { takes_published: true, ..drain(CloseReason::Local) });
+        queue.close(Closing::stop(CloseReason::Reset));
+        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool, None), Err(Refusal::Closing));
+        assert!(!queue.publications_end(), "a stop waits for nothing");
     }
 }

@@ -42,13 +42,25 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Which port the session stays with.
+    /// Which port the session stays with. For who holds a count: the slot's next session may have
+    /// another.
     pub(crate) fn port(&self) -> usize {
-        self.port.load(Ordering::Relaxed).into()
+        // Acquire, with the release in `set_port`: who sees the next session's port sees that the one
+        // before has ended.
+        self.port.load(Ordering::Acquire).into()
     }
 
-    pub(crate) fn set_port(&self, port: usize) {
-        self.port.store(port as u16, Ordering::Relaxed); // there are 1,024 at most
+    pub(super) fn set_port(&self, port: usize) {
+        self.port.store(port as u16, Ordering::Release); // there are 1,024 at most
+    }
+
+    /// The generation of the session that is live in this slot, if it is one of this port's. For who
+    /// holds nothing: the slot may pass to another session at any time, but a session never changes its
+    /// port and a generation never comes again, so what this says stays true.
+    pub(super) fn live_at(&self, port: usize) -> Option<u64> {
+        let generation = self.count.live_generation()?;
+        // Looked at between two looks at the generation: then it is this session's port.
+        (self.port() == port && self.count.generation() == generation).then_some(generation)
     }
 
     /// The port's name for its socket. For who holds a count: it is set before the first operation
@@ -75,9 +87,9 @@ impl Slot {
         self.time_came() && self.notes.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
     }
 
-    /// That its `opened` begins, or that the slot becomes free.
-    pub(crate) fn set_opened(&self, opened: bool) {
-        self.set_note(OPENED, opened);
+    /// That its `opened` begins.
+    pub(crate) fn set_opened(&self) {
+        self.set_note(OPENED, true);
     }
 
     pub(crate) fn is_opened(&self) -> bool {
@@ -123,19 +135,43 @@ impl Slot {
     /// and the count goes back.
     pub(crate) fn send_refused(&self, batch: Box<SendBatch>, reason: CloseReason) {
         self.send_queue.lock().put_back(batch);
-        self.ask_to_close(reason, Close::Stop);
+        self.ask_to_stop(reason);
         let last = self.count.lower();
         debug_assert!(!last, "the caller's own hold is there");
     }
 
-    /// Asks the session to close, which is all that anybody but its worker ever does about it.
+    /// Asks the session to end at once. To ask is all that anybody but its worker ever does about it.
     /// For who holds a count. True if this changed anything: its worker must then attend to it.
-    pub(crate) fn ask_to_close(&self, reason: CloseReason, how: Close) -> bool {
-        let changed = self.send_queue.lock().close(Closing { reason, how });
+    pub(crate) fn ask_to_stop(&self, reason: CloseReason) -> bool {
+        self.ask_to_close(Closing::stop(reason))
+    }
+
+    /// Asks the session to end when what is queued has left; `takes_published`: and what was published
+    /// before, until [`SendQueue::publications_end`]. As [`ask_to_stop`](Self::ask_to_stop).
+    pub(crate) fn ask_to_drain(&self, reason: CloseReason, takes_published: bool) -> bool {
+        self.ask_to_close(Closing { reason, how: Close::Drain, takes_published })
+    }
+
+    fn ask_to_close(&self, closing: Closing) -> bool {
+        let changed = self.send_queue.lock().close(closing);
         if changed {
             self.count.ask_to_close();
         }
         changed
+    }
+
+    /// Makes it as it was before its first session; gives what still waited to be sent. For its
+    /// release.
+    pub(super) fn renew(&self) -> [Option<Box<SendBatch>>; 2] {
+        self.notes.store(0, Ordering::Release);
+        self.set_registration(None);
+        self.send_queue.lock().end()
+    }
+
+    /// Whether nothing is left of its last session.
+    pub(super) fn is_new(&self) -> bool {
+        let is_noted = self.notes.load(Ordering::Acquire) != 0;
+        !is_noted && self.registration().is_none() && self.send_queue.lock().is_new()
     }
 }
 
@@ -153,14 +189,32 @@ mod tests {
     #[test]
     fn what_is_noted_is_noted_apart() {
         let slot = Slot::default();
-        slot.set_opened(true);
+        slot.set_opened();
         slot.note_time_came();
         slot.set_in_groups(true);
         assert!(slot.take_time_came() && !slot.take_time_came());
         assert!(slot.is_opened() && slot.is_in_groups());
-        slot.set_opened(false);
-        assert!(!slot.is_opened() && slot.is_in_groups() && !slot.time_came());
         slot.set_in_groups(false);
-        assert!(!slot.is_in_groups());
+        assert!(slot.is_opened() && !slot.is_in_groups() && !slot.time_came());
+    }
+
+    #[test]
+    fn whatever_was_noted_of_a_session_a_renewed_slot_is_new() {
+        let leave_behind: [fn(&Slot); 6] = [
+            |slot| slot.set_opened(),
+            |slot| slot.note_time_came(),
+            |slot| slot.set_in_groups(true),
+            |slot| slot.set_registration(Some(0)),
+            |slot| assert!(slot.ask_to_drain(CloseReason::Local, true)),
+            |slot| slot.send_queue.lock().hold_back(true),
+        ];
+        let slot = Slot::default();
+        for leave_behind in leave_behind {
+            slot.count.begin();
+            leave_behind(&slot);
+            assert!(!slot.is_new());
+            slot.renew();
+            assert!(slot.is_new() && slot.count.lower() && slot.count.release());
+        }
     }
 }

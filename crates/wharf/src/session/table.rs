@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::buffer::SendBatch;
 use crate::sync::Mutex;
 
 use super::id::SessionId;
@@ -58,6 +59,7 @@ impl SessionTable {
             }
         };
         let slot = self.slots.get_or_grow(index);
+        assert!(slot.is_new(), "invariant 4: something is left of the slot's last session");
         slot.set_port(port);
         Some(SessionId::new(index, slot.count.begin()))
     }
@@ -76,11 +78,13 @@ impl SessionTable {
         (slot.count.generation() == id.generation()).then_some(slot)
     }
 
-    /// Gives back the slot of a session whose count has come to zero.
-    pub(crate) fn release(&self, id: SessionId) {
+    /// Gives back the slot of a session whose count has come to zero, as new; and what still waited to
+    /// be sent.
+    pub(crate) fn release(&self, id: SessionId) -> [Option<Box<SendBatch>>; 2] {
         let Some(slot) = self.held(id) else {
             unreachable!("invariant 4: released twice");
         };
+        let unsent = slot.renew();
         let fit = slot.count.release();
         let mut free = self.free.lock();
         if fit {
@@ -88,12 +92,29 @@ impl SessionTable {
         } else {
             free.retired += 1;
         }
+        unsent
     }
 
-    /// The ids of all that are live or being released, for walks that may be slow.
-    pub(crate) fn touched_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
-        let touched = self.free.lock().touched;
-        (0..touched).filter_map(|index| Some((index, self.slots.get(index)?)))
+    /// The sessions of a port, each of which is live when the walk comes to it. The only walk there is:
+    /// a slot says nothing of a session before it is known whose it is, so what a walk finds is named by
+    /// its id, and its slot is had by [`held`](Self::held) or [`look_up`](Self::look_up) like any other.
+    pub(crate) fn sessions_of(&self, port: usize) -> impl Iterator<Item = SessionId> {
+        self.touched_slots()
+            .filter_map(move |(index, slot)| Some(SessionId::new(index, slot.live_at(port)?)))
+    }
+
+    /// How many slots a walk looks at.
+    pub(crate) fn touched(&self) -> u32 {
+        self.free.lock().touched
+    }
+
+    /// Bytes that wait to be sent, of all sessions.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.touched_slots().map(|(_, slot)| slot.send_queue.lock().queued_bytes() as u64).sum()
+    }
+
+    fn touched_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..self.touched()).filter_map(|index| Some((index, self.slots.get(index)?)))
     }
 }
 
@@ -184,6 +205,29 @@ mod tests {
     }
 
     #[test]
+    fn a_walk_names_the_live_sessions_of_its_port_and_of_no_other() {
+        let table = SessionTable::new(4);
+        let ids = [0, 1, 0, 1].map(|port| table.insert(port).unwrap());
+        let walk = |port| table.sessions_of(port).collect::<Vec<_>>();
+        assert_eq!((walk(0), walk(1)), (vec![ids[0], ids[2]], vec![ids[1], ids[3]]));
+        end(&table, ids[0]);
+        assert_eq!(walk(0), [ids[2]], "its slot rests, and still has the port of before");
+        let next = table.insert(1).unwrap();
+        assert_eq!(next.index(), ids[0].index());
+        assert_eq!((walk(0), walk(1)), (vec![ids[2]], vec![next, ids[1], ids[3]]));
+    }
+
+    #[test]
+    #[should_panic(expected = "something is left")]
+    fn a_slot_that_was_not_left_as_new_is_not_handed_out() {
+        let table = SessionTable::new(1);
+        let id = table.insert(0).unwrap();
+        end(&table, id);
+        table.slots.get(id.index()).unwrap().note_time_came();
+        table.insert(0);
+    }
+
+    #[test]
     fn a_retired_slot_is_never_used_again() {
         let table = SessionTable::new(2);
         let first = table.insert(0).unwrap();
@@ -251,7 +295,7 @@ mod tests {
             let releases: usize = std::thread::scope(|scope| {
                 let completions = [0, 1].map(|_| scope.spawn(|| usize::from(slot.count.lower())));
                 let closer = scope.spawn(|| {
-                    slot.ask_to_close(crate::CloseReason::Local, crate::Close::Stop);
+                    slot.ask_to_stop(crate::CloseReason::Local);
                     usize::from(slot.count.lower())
                 });
                 let looker = scope.spawn(|| {

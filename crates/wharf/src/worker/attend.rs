@@ -10,6 +10,7 @@
 //! taken leaves a mark for its holder; who finds it with an operation, and has a reason to want it,
 //! cancels that operation, so that its completion brings the half back.
 
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -25,19 +26,26 @@ use crate::handler::Handler;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::session::{Asked, Closing, HalfInHand, Reference, SessionId, Slot};
 
+/// How a connect fails that was not answered in its time.
+pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
+
 type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
 
 /// Room that a receive into the receive queue has at least.
 pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
-    /// A hold on a session whose last count may be given up by another worker meanwhile. On a port
-    /// of its own a worker needs none: nobody else releases its sessions.
-    fn hold(&self, id: SessionId) -> Option<Reference<'e>> {
-        if self.is_shared { self.engine.table.look_up(id) } else { None }
-    }
-
-    pub(super) fn let_go(&mut self, id: SessionId, hold: Option<Reference<'e>>) {
+    /// Does something to a session that cannot be released meanwhile, if it is not gone. On a shared
+    /// port this takes a hold, since another worker may bring the count to zero. On a port of its own a
+    /// worker needs none: nobody else releases its sessions.
+    pub(super) fn with_hold(&mut self, id: SessionId, act: impl FnOnce(&mut Self, &'e Slot)) {
+        let table = &self.engine.table;
+        let hold = if self.is_shared { table.look_up(id) } else { None };
+        if self.is_shared && hold.is_none() {
+            return; // its release has begun
+        }
+        let Some(slot) = table.held(id) else { return };
+        act(self, slot);
         if hold.is_some_and(Reference::end) {
             self.to_release.push(id);
         }
@@ -58,22 +66,20 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         socket: Socket,
         peer_address: Option<SocketAddr>,
     ) {
-        let engine = self.engine;
-        let Some(slot) = engine.table.held(id) else { return };
-        let hold = self.hold(id);
-        let mut half = self.own_half(id);
-        half.peer_address = peer_address.or_else(|| socket.peer_address());
-        let registered = port.register(socket, Token(id.to_bits()));
-        if let Ok(registration) = registered {
-            slot.set_registration(Some(registration.0));
-        }
-        self.open(id, slot, &mut half);
-        if let Err(refused) = registered {
-            slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
-            self.begin_closing(port, id, slot, None, &mut half);
-        }
-        self.give_back(id, half);
-        self.let_go(id, hold);
+        self.with_hold(id, |floor, slot| {
+            let mut half = floor.own_half(id);
+            half.peer_address = peer_address.or_else(|| socket.peer_address());
+            let registered = port.register(socket, Token(id.to_bits()));
+            if let Ok(registration) = registered {
+                slot.set_registration(Some(registration.0));
+            }
+            floor.open(id, slot, &mut half);
+            if let Err(refused) = registered {
+                slot.ask_to_stop(CloseReason::of_io(&refused.error));
+                floor.begin_closing(port, id, slot, None, &mut half);
+            }
+            floor.give_back(id, half);
+        });
     }
 
     /// Begins a connection that another thread asked for.
@@ -84,22 +90,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         socket: Socket,
         to: SocketAddr,
     ) {
-        let engine = self.engine;
-        let Some(slot) = engine.table.held(id) else { return };
-        let hold = self.hold(id);
-        if let Err((mut half, error)) = self.post_connect(port, id, slot, socket, to) {
-            self.connect_failed(id, slot, &mut half, &error);
-            self.give_back(id, half);
-        } else {
-            // A close of either kind ends a connect. But on a shared port it may stand by now, and be
-            // open: then what is queued is drained, as the reason promises.
-            if let Some((reason, how)) = engine.ending() {
-                slot.ask_to_close(reason, how);
+        self.with_hold(id, |floor, slot| {
+            if let Err((mut half, error)) = floor.post_connect(port, id, slot, socket, to) {
+                floor.connect_failed(id, slot, &mut half, &error);
+                floor.give_back(id, half);
+                return;
+            }
+            if let Some((reason, how)) = floor.engine.ending() {
+                floor.engine.ask_to_close(id, slot, reason, how);
             }
             // Who asked it to close before there was a registration could do no more than ask.
-            self.desk.attend_later(id);
-        }
-        self.let_go(id, hold);
+            floor.desk.attend_later(id);
+        });
     }
 
     /// The half goes with the operation on a shared port, and comes back here if it is refused.
@@ -110,15 +112,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot: &Slot,
         socket: Socket,
         to: SocketAddr,
-    ) -> Result<(), (InHand<'e, H>, std::io::Error)> {
+    ) -> Result<(), (InHand<'e, H>, io::Error)> {
         let mut half = self.own_half(id);
-        half.phase = Phase::Connecting;
+        (half.phase, half.phase_since) = (Phase::Connecting, self.now());
         half.peer_address = Some(to);
         socket.prepare(&self.engine.options, false);
         let registration = match port.register(socket, Token(id.to_bits())) {
             Ok(registration) => registration,
             Err(refused) => return Err((half, refused.error)),
         };
+        self.arm_timer(id, slot, &mut half);
         slot.count.raise(); // before the post (invariant 3)
         slot.send_queue.lock().hold_back(true);
         if P::SHARED {
@@ -144,7 +147,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        error: &std::io::Error,
+        error: &io::Error,
     ) {
         self.stats.connect_failures += 1;
         half.phase = Phase::Closing;
@@ -154,24 +157,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 self.handler.connect_failed(id, address, error);
             });
         }
-        slot.ask_to_close(CloseReason::of_io(error), Close::Stop);
+        slot.ask_to_stop(CloseReason::of_io(error));
         if slot.count.lower() {
             self.to_release.push(id);
         }
     }
 
     pub(super) fn attend<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
-        let engine = self.engine;
-        let hold = self.hold(id);
-        if self.is_shared && hold.is_none() {
-            return; // released meanwhile
-        }
-        if let Some(slot) = engine.table.held(id)
-            && let Some(registration) = slot.registration()
-        {
-            self.attend_to(port, id, slot, Registration(registration));
-        }
-        self.let_go(id, hold);
+        self.with_hold(id, |floor, slot| {
+            if let Some(registration) = slot.registration() {
+                floor.attend_to(port, id, slot, Registration(registration));
+            }
+        });
     }
 
     fn attend_to<P: CompletionPort>(
@@ -185,7 +182,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return self.attend_with(port, id, slot, registration, half);
         }
         assert!(P::SHARED, "invariant 2: the receive half of {id} is in another hand");
-        if !slot.closing().is_some_and(stops) {
+        if !slot.closing().is_some_and(Closing::is_stop) {
             self.post_send(port, registration, slot);
         }
         if !self.wants_half(slot) {
@@ -196,8 +193,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(Asked::InAHand) => {}
             Err(Asked::WithAnOperation) => {
                 port.cancel(registration, OperationKind::Receive);
-                // A connect is ended by a close alone; all else waits until it stands.
-                if slot.count.is_closing() {
+                // The only time of a session whose half is with a connect is that of the connect.
+                if gives_up_connect(slot) || slot.time_came() {
                     port.cancel(registration, OperationKind::Connect);
                 }
             }
@@ -230,7 +227,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     Ok(()) => break,
                     Err(refused) => {
                         not_receiving(slot, &mut half, refused.given_back);
-                        slot.ask_to_close(CloseReason::of_io(&refused.error), Close::Stop);
+                        slot.ask_to_stop(CloseReason::of_io(&refused.error));
                     }
                 }
                 continue;
@@ -252,7 +249,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 Err(Refused { given_back, error }) => {
                     half = self.halves.take_back(id.index());
                     not_receiving(slot, &mut half, given_back);
-                    slot.ask_to_close(CloseReason::of_io(&error), Close::Stop);
+                    slot.ask_to_stop(CloseReason::of_io(&error));
                 }
             }
         }
@@ -274,7 +271,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         match half.phase {
             Phase::Absent | Phase::Closing => return false,
             Phase::Connecting => {
-                if slot.count.is_closing() {
+                if gives_up_connect(slot) {
                     port.cancel(registration, OperationKind::Connect);
                 }
                 return false;
@@ -286,15 +283,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if closing.is_some() {
             half.phase = half.phase.max(Phase::Draining);
         }
-        if !closing.is_some_and(stops) {
+        if !closing.is_some_and(Closing::is_stop) {
             self.post_send(port, registration, slot);
-            if half.phase == Phase::Draining && slot.send_queue.lock().queued_bytes() == 0 {
+            if half.phase == Phase::Draining && slot.send_queue.lock().has_drained() {
                 self.begin_lingering(port, registration, id, slot, half);
             }
         }
         let lingered = half.phase == Phase::Lingering && half.stream_end.is_some();
         // Asked anew: a post may have been refused just now.
-        if lingered || slot.closing().is_some_and(stops) {
+        if lingered || slot.closing().is_some_and(Closing::is_stop) {
             self.begin_closing(port, id, slot, Some(registration), half);
             return false;
         }
@@ -349,10 +346,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 (reason, _) => reason,
             };
             let how = if reason.peer_may_still_read() { Close::Drain } else { Close::Stop };
-            slot.ask_to_close(reason, how);
+            self.engine.ask_to_close(id, slot, reason, how);
         } else if let Some(reason @ (CloseReason::Reset | CloseReason::Io { .. })) = half.stream_end
         {
-            slot.ask_to_close(reason, Close::Stop);
+            slot.ask_to_stop(reason);
         }
     }
 
@@ -450,7 +447,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half: &ReceiveHalf<H::State>,
     ) -> impl Iterator<Item = (Moment, CloseReason)> {
         let options = &self.engine.options;
-        let open = half.phase == Phase::Open;
+        let (open, connecting) = (half.phase == Phase::Open, half.phase == Phase::Connecting);
         let turns = &self.share().turns;
         let after = move |from: Moment, limit: Option<Duration>, reason| {
             limit.map(|limit| (turns.latest(from, now).after(limit), reason))
@@ -459,12 +456,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             .first_frame_limit(&self.engine.framing)
             .filter(|_| open && !half.frame_came && !half.paused);
         let idle = options.idle_timeout.filter(|_| open && !half.paused);
+        let connect = options.connect_timeout.filter(|_| connecting);
+        let stall = options.send_stall_timeout.filter(|_| !connecting);
         let stall_from = slot.send_queue.lock().waits_since().map_or(now, Moment::of_nanos);
         let linger = (half.phase == Phase::Lingering).then_some(options.close_linger);
         [
             after(half.phase_since, first_frame, CloseReason::FirstFrameTimeout),
             after(half.received_at, idle, CloseReason::IdleTimeout),
-            after(stall_from, options.send_stall_timeout, CloseReason::SendStallTimeout),
+            after(half.phase_since, connect, CloseReason::of_io(&CONNECT_TIMED_OUT.into())),
+            after(stall_from, stall, CloseReason::SendStallTimeout),
             after(half.phase_since, linger, CloseReason::Local),
         ]
         .into_iter()
@@ -473,24 +473,22 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// A session's timer fired: whoever attends to it looks at its times.
     pub(super) fn time_came(&mut self, id: SessionId) {
-        let hold = self.hold(id);
-        if let Some(slot) = self.engine.table.held(id) {
+        self.with_hold(id, |floor, slot| {
             slot.note_time_came();
-            self.desk.attend_later(id);
-        }
-        self.let_go(id, hold);
+            floor.desk.attend_later(id);
+        });
     }
 
     /// Ends the session if one of its times has come, else sets the timer anew.
     fn look_at_time(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
-        if matches!(half.phase, Phase::Absent | Phase::Connecting | Phase::Closing) {
+        if matches!(half.phase, Phase::Absent | Phase::Closing) {
             return;
         }
         let now = self.now();
         let due = self.timeouts(now, slot, half).find(|(deadline, _)| *deadline <= now);
         match due {
             Some((_, reason)) => {
-                slot.ask_to_close(reason, Close::Stop);
+                slot.ask_to_stop(reason);
             }
             None => self.arm_timer(id, slot, half),
         }
@@ -513,6 +511,9 @@ fn wants_to_receive<S>(half: &ReceiveHalf<S>) -> bool {
     half.stream_end.is_none() && !(half.phase == Phase::Open && half.paused)
 }
 
-fn stops(closing: Closing) -> bool {
-    closing.how == Close::Stop
+/// Whether a session that is asked to close need not connect any more: nothing was accepted for it that
+/// would have to leave, or it is cut.
+fn gives_up_connect(slot: &Slot) -> bool {
+    let queue = slot.send_queue.lock();
+    queue.closing().is_some_and(Closing::is_stop) || queue.has_drained()
 }

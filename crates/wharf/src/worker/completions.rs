@@ -1,16 +1,19 @@
 //! What a completion does to its session: step 1 of a turn. Nothing is posted here.
 
+use std::io;
+
 use super::Floor;
+use super::attend::CONNECT_TIMED_OUT;
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::Lent;
 use super::session::Session;
-use crate::Close;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::clock::Clock;
 use crate::error::CloseReason;
+use crate::guarded::Guarded;
 use crate::handler::Handler;
 use crate::port::{Completion, Failure, Outcome, Token};
-use crate::session::{HalfInHand, Sent, SessionId, Slot};
+use crate::session::{Closing, HalfInHand, Sent, SessionId, Slot};
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn complete(&mut self, completion: Completion<'_>) {
@@ -130,7 +133,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if half.phase != Phase::Open || !room {
             if !room {
                 let queued = half.queue.len();
-                slot.ask_to_close(CloseReason::ReceiveQueueFull { queued }, Close::Stop);
+                slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
             }
             self.share().give_receive_room(if room { waited + count } else { waited });
             half.queue.clear();
@@ -184,7 +187,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(failure) => {
                 slot.send_queue.lock().put_back(batch);
                 if let Failure::Os(error) = failure {
-                    slot.ask_to_close(CloseReason::of_io(&error), Close::Stop);
+                    slot.ask_to_stop(CloseReason::of_io(&error));
                 }
                 self.desk.attend_later(id);
             }
@@ -199,14 +202,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         result: Result<(), Failure>,
     ) {
         let error = match result {
-            Ok(()) if !slot.count.is_closing() => {
+            // One that is to drain opens, for what was accepted for it must leave.
+            Ok(()) if !slot.closing().is_some_and(Closing::is_stop) => {
                 self.open(id, slot, half);
                 return;
             }
-            Ok(()) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
-                std::io::Error::from(std::io::ErrorKind::ConnectionAborted)
-            }
             Err(Failure::Os(error)) => error,
+            Ok(()) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
+                let now = self.now();
+                let limit = self.engine.options.connect_timeout;
+                let is_late = limit.is_some_and(|limit| half.phase_since.after(limit) <= now);
+                if is_late { CONNECT_TIMED_OUT } else { io::ErrorKind::ConnectionAborted }.into()
+            }
         };
         self.connect_failed(id, slot, half, &error);
     }
@@ -216,7 +223,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let now = self.now();
         half.phase = Phase::Open;
         half.opened = true;
-        slot.set_opened(true);
+        slot.set_opened();
         (half.phase_since, half.received_at) = (now, now);
         self.stats.opened += 1;
         self.stats.live = self.stats.live.wrapping_add(1);
@@ -224,16 +231,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.publish(); // before another worker can count its end
         }
         let session = Session::new(id, slot, &self.desk, half.peer_address);
-        half.state = Self::guarded(&session, &mut self.stats, || self.handler.opened(&session));
+        let opened = || self.handler.opened(&session);
+        half.state = Guarded::new(Self::guarded(&session, &mut self.stats, opened));
         if let Some(report) = &mut self.drain {
             // It was on its way when the drain began.
             report.live = report.live.wrapping_add(1);
         }
         if let Some((reason, how)) = self.engine.ending() {
-            if how == Close::Drain {
-                self.work_off_all_groups(); // what was published before the drain is for it too
-            }
-            slot.ask_to_close(reason, how);
+            self.engine.ask_to_close(id, slot, reason, how);
         }
         slot.send_queue.lock().hold_back(false);
         self.arm_timer(id, slot, half);

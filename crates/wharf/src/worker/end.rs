@@ -19,7 +19,8 @@ use crate::sync::yield_now;
 
 use super::half::ReceiveHalf;
 
-/// How long the end of a worker waits for other threads to let go of its last sessions.
+/// How long the end of a worker waits for other threads to let go of its last sessions when a worker has met
+/// a fault of our own: what that one held is never let go.
 const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
@@ -27,7 +28,7 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
     /// that is left (only after an error of the port) is released. Of a shared port all but the last
     /// worker merely let go.
     pub(super) fn end(mut self, error: Option<Error>) {
-        if error.is_some() {
+        if error.is_some() || self.floor.engine.is_faulted() {
             self.end_all(CloseReason::Stopped, Close::Stop);
             self.attend_and_release();
         }
@@ -77,7 +78,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// The end of a session but for its socket and slot.
+    /// The end of a session but for its socket and slot: what belongs to its worker, and `closed`.
     fn finish(&mut self, id: SessionId) -> Option<Registration> {
         let engine = self.engine;
         let slot = engine.table.held(id)?;
@@ -89,7 +90,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         // It is closing in every case; so nothing that `closed` does can queue or ask anything.
         let (reason, queued_bytes) = {
             let mut queue = slot.send_queue.lock();
-            queue.close(Closing { reason: CloseReason::Local, how: Close::Stop });
+            queue.close(Closing::stop(CloseReason::Local));
             let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
             (reason, queue.queued_bytes())
         };
@@ -102,18 +103,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 self.handler.closed(&session, state, reason);
             });
         }
-        let unsent = slot.send_queue.lock().end();
-        for batch in unsent.into_iter().flatten() {
-            self.share().pool.give_back(batch);
-        }
-        if slot.is_in_groups() && self.share().groups.ended(id, slot) {
-            let _ = self.share().mailbox.post(Mail::Groups); // at the very end there is nobody to tell
-        }
-        slot.set_opened(false);
-        slot.take_time_came();
-        let registration = slot.registration().map(Registration);
-        slot.set_registration(None);
-        registration
+        slot.registration().map(Registration)
     }
 
     /// The half of a session that nobody holds a count on any more.
@@ -156,15 +146,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if self.share().assigned_sessions() == 0 {
             return;
         }
-        for (index, slot) in engine.table.touched_slots() {
-            let id = SessionId::new(index, slot.count.generation());
-            if slot.port() != self.port_index {
-                continue;
-            }
+        for id in engine.table.sessions_of(self.port_index) {
             let Some(reference) = engine.table.look_up(id) else { continue };
             // A half that a faulted worker had in hand stays there, and its session with it.
-            if let Some(mut half) = self.halves.take(index) {
-                self.close_without_port(id, slot, &mut half);
+            if let Some(mut half) = self.halves.take(id.index()) {
+                self.close_without_port(id, reference.slot(), &mut half);
             }
             if reference.end() {
                 self.to_release.push(id);
@@ -182,7 +168,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             Phase::Open | Phase::Draining | Phase::Lingering => {
                 half.phase = Phase::Closing;
-                slot.ask_to_close(CloseReason::Stopped, Close::Stop);
+                slot.ask_to_stop(CloseReason::Stopped);
                 let last = slot.count.lower();
                 debug_assert!(!last, "the caller's own hold is there");
             }
@@ -198,8 +184,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         loop {
             share.mailbox.take(&mut mails);
             self.answer_last(&mut mails);
-            // Other threads hold a session for as long as queueing a frame takes.
-            if share.assigned_sessions() == 0 || self.clock.now() > until {
+            // Other threads hold a session for as long as queueing a frame takes, or for as long as the
+            // system keeps them from running: `closed` waits for that.
+            let waits_in_vain = self.engine.is_faulted() && self.clock.now() > until;
+            if share.assigned_sessions() == 0 || waits_in_vain {
                 break;
             }
             yield_now();

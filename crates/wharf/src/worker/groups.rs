@@ -9,9 +9,9 @@ use super::mailbox::Mail;
 use crate::buffer::SharedFrame;
 use crate::clock::Clock;
 use crate::engine::Follows;
-use crate::group::{Publication, Share};
+use crate::group::{Due, Publication, Share};
 use crate::handler::Handler;
-use crate::session::{SessionId, Slot};
+use crate::session::SessionId;
 
 impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// Works off a turn's share of what was asked of this port's groups.
@@ -30,7 +30,10 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
 
     fn work_off(&mut self, share: Share) -> bool {
         let groups = &self.share().groups;
-        groups.work_off(share, |publication, members| self.hand_over(publication, members))
+        groups.work_off(share, |due| match due {
+            Due::Publication(publication, members) => self.hand_over(publication, members),
+            Due::Close(id) => self.publications_end(id),
+        })
     }
 
     fn hand_over(&mut self, publication: &Publication, members: Option<&[SessionId]>) -> usize {
@@ -44,34 +47,30 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
 
     /// To every session of the port whose `opened` has begun.
     fn hand_over_to_all(&mut self, except: Option<SessionId>, frame: &SharedFrame) -> usize {
-        let mut count = 0;
-        for (index, slot) in self.engine.table.touched_slots() {
-            let id = SessionId::new(index, slot.count.generation());
-            if slot.port() == self.port_index && Some(id) != except {
-                self.hand_over_to(id, frame, true);
-            }
-            count += 1; // having looked at a free slot is work too
+        let table = &self.engine.table;
+        for id in table.sessions_of(self.port_index).filter(|id| Some(*id) != except) {
+            self.hand_over_to(id, frame, true);
         }
-        count
+        table.touched() as usize // having looked at a free slot is work too
     }
 
     fn hand_over_to(&mut self, id: SessionId, frame: &SharedFrame, if_opened: bool) {
-        if self.is_shared {
-            let Some(reference) = self.engine.table.look_up(id) else { return };
-            self.queue_for(id, reference.slot(), frame, if_opened);
-            self.let_go(id, Some(reference));
-        } else if let Some(slot) = self.engine.table.held(id) {
-            // Nobody else releases it; one whose count has come to zero is closing, and takes nothing.
-            self.queue_for(id, slot, frame, if_opened);
-        }
+        self.with_hold(id, |floor, slot| {
+            if !if_opened || slot.is_opened() {
+                let follows = floor.engine.push_published(slot, frame);
+                if follows != Follows::default() {
+                    floor.desk.attend_later(id);
+                }
+            }
+        });
     }
 
-    fn queue_for(&self, id: SessionId, slot: &Slot, frame: &SharedFrame, if_opened: bool) {
-        if !if_opened || slot.is_opened() {
-            let follows = self.engine.push_published(slot, frame);
-            if follows != Follows::default() {
-                self.desk.attend_later(id);
+    fn publications_end(&mut self, id: SessionId) -> usize {
+        self.with_hold(id, |floor, slot| {
+            if slot.send_queue.lock().publications_end() {
+                floor.desk.attend_later(id);
             }
-        }
+        });
+        1
     }
 }

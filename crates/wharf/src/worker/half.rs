@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::clock::Moment;
 use crate::error::CloseReason;
+use crate::guarded::Guarded;
 use crate::session::ReceiveQueue;
 use crate::timer::TimerId;
 
@@ -44,7 +45,7 @@ pub(super) const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf<S> {
     /// The handler's, from `opened` to `closed`.
-    pub(super) state: Option<S>,
+    pub(super) state: Guarded<S>,
     pub(super) queue: ReceiveQueue,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
@@ -65,7 +66,7 @@ pub(crate) struct ReceiveHalf<S> {
 impl<S> Default for ReceiveHalf<S> {
     fn default() -> Self {
         ReceiveHalf {
-            state: None,
+            state: Guarded::default(),
             queue: ReceiveQueue::default(),
             peer_address: None,
             timer: None,

@@ -40,7 +40,6 @@ mod told_to_end;
 pub(crate) mod turns;
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +53,7 @@ use crate::clock::{Clock, Moment};
 use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
 use crate::error::{CloseReason, Error};
 use crate::events::{DrainReport, Stats};
+use crate::guarded::guarded;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::port::{Accepted, Completion, CompletionPort, OperationKind, Sink};
@@ -155,7 +155,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             {
                 break None;
             }
-            if self.floor.is_shared && self.floor.engine.is_faulted() {
+            if self.floor.engine.is_faulted() {
                 break None; // what the faulted one had in hand would be waited for in vain
             }
         };
@@ -322,14 +322,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         stats: &mut Stats,
         callback: impl FnOnce() -> R,
     ) -> Option<R> {
-        match catch_unwind(AssertUnwindSafe(callback)) {
-            Ok(result) => Some(result),
-            Err(_) => {
-                stats.handler_panics += 1;
-                session.ask_to_close(CloseReason::HandlerPanicked, Close::Stop);
-                None
-            }
+        let result = guarded(callback);
+        if result.is_none() {
+            stats.handler_panics += 1;
+            session.ask_to_close(CloseReason::HandlerPanicked, Close::Stop);
         }
+        result
     }
 }
 

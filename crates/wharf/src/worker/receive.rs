@@ -95,7 +95,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
                     break;
                 }
             };
-            let Some(state) = &mut half.state else { break };
+            let Some(state) = half.state.as_mut() else { break };
             stats.received_frames += 1;
             half.frame_came = true;
             taken = end;
@@ -118,7 +118,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     fn keep(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>, bytes: &[u8]) {
         if !self.share().take_receive_room(bytes.len(), self.receive_queues_bytes_max()) {
             let queued = half.queue.len() + bytes.len();
-            slot.ask_to_close(CloseReason::ReceiveQueueFull { queued }, Close::Stop);
+            slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
             self.desk.attend_later(id);
             return;
         }

@@ -115,13 +115,14 @@ impl<'a> Session<'a> {
     /// then closes), [`SendError::TooLarge`] when it could never be sent, [`SendError::Gone`] when
     /// the session is closing.
     pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
+        let bytes = frame.as_ref();
         let direct = self.direct.take().map(|direct| Counted { direct, desk: self.desk });
         let direct = direct.as_ref().map(|direct| direct as &dyn Direct);
-        let (result, follows) = self.desk.handle.engine().push(self.slot, frame, direct);
+        let (result, follows) = self.desk.handle.engine().push(self.slot, bytes, direct);
         if follows != Follows::default() {
             self.desk.attend_later(self.id);
         }
-        result
+        result.map_err(|refused| refused.of(frame))
     }
 
     /// Ends the session, with [`CloseReason::Local`]. `closed` runs later, never inside this call;
@@ -141,7 +142,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn ask_to_close(&self, reason: CloseReason, how: Close) {
-        if self.slot.ask_to_close(reason, how) {
+        if self.desk.handle.engine().ask_to_close(self.id, self.slot, reason, how) {
             self.desk.attend_later(self.id);
         }
     }

@@ -8,7 +8,7 @@
 mod receiving;
 mod sending;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -192,10 +192,8 @@ impl<'a> World<'a> {
         }
         let mut life = self.lives.swap_remove(which);
         life.receiving.end(life.id.index(), self.halves);
-        life.sending.end(life.serial, &mut life.slot.send_queue.lock(), &self.pool);
-        life.slot.set_registration(None);
-        life.slot.take_time_came();
-        self.table.release(life.id);
+        // The slot is left as it is: that its next session finds it new is the release's doing.
+        life.sending.end(life.serial, self.table.release(life.id), &self.pool);
         self.resting.push_back(life.id.index());
     }
 
@@ -203,8 +201,16 @@ impl<'a> World<'a> {
         for life in &self.lives {
             life.check();
         }
-        let touched: HashSet<_> = self.table.touched_slots().map(|(index, _)| index).collect();
-        assert_eq!(touched, (0..self.touched).collect());
+        assert_eq!(self.table.touched(), self.touched);
+        let mut found = 0;
+        for port in 0..=u8::MAX.into() {
+            for id in self.table.sessions_of(port) {
+                let life = self.lives.iter().find(|life| life.id == id).expect("it lives");
+                assert_eq!(life.port, port);
+                found += 1;
+            }
+        }
+        assert_eq!(found, self.lives.iter().filter(|life| life.count() > 0).count());
     }
 
     /// Ends all sessions, after which there is room for as many as ever.
@@ -302,18 +308,23 @@ impl<'a> Life<'a> {
         };
         let before = self.closing;
         self.closing = match before {
-            None => Some(Closing { reason, how }),
-            Some(Closing { reason: CloseReason::Drained, how: Close::Drain })
+            None => Some(Closing { reason, how, takes_published: false }),
+            Some(Closing { reason: CloseReason::Drained, how: Close::Drain, .. })
                 if stop && self.sending.queued_bytes() > 0 =>
             {
-                Some(Closing { reason, how })
+                Some(Closing::stop(reason))
             }
             Some(first) if stop => Some(Closing { how, ..first }),
             unchanged => unchanged,
         };
         // What changes only in its reason was closing in the same way before.
         let changed = before.map(|closing| closing.how) != self.closing.map(|closing| closing.how);
-        assert_eq!(self.slot.ask_to_close(reason, how), changed);
+        let asked = if stop {
+            self.slot.ask_to_stop(reason)
+        } else {
+            self.slot.ask_to_drain(reason, false)
+        };
+        assert_eq!(asked, changed);
     }
 
     fn check(&self) {

@@ -194,16 +194,20 @@ impl Sending {
         assert_eq!(queue.waits_since(), since);
     }
 
-    /// The session ends: what still waited is given back, and nothing of it stays for the next.
-    pub(super) fn end(&mut self, serial: u64, queue: &mut SendQueue, pool: &BatchPool) {
+    /// The session ends: what still waited is given back.
+    pub(super) fn end(
+        &mut self,
+        serial: u64,
+        given_back: [Option<Box<SendBatch>>; 2],
+        pool: &BatchPool,
+    ) {
         assert!(self.outstanding.is_none(), "released under a send");
         let mut rest = Vec::new();
-        for batch in queue.end().into_iter().flatten() {
+        for batch in given_back.into_iter().flatten() {
             rest.extend(unsent(&batch));
             pool.give_back(batch);
         }
         assert!(rest == bytes_from(serial, self.sent, self.queued_bytes()));
-        Sending::default().check(queue);
     }
 }
 
