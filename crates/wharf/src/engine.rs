@@ -592,6 +592,41 @@ mod tests {
         lines(&engine).for_each(|line| note(usize::MAX, line));
     }
 
+    /// It was asked to close on its way, its worker has ended, and whoever sent it gives it up.
+    #[test]
+    fn a_session_that_is_given_up_on_its_way_leaves_nothing_to_the_next_in_its_slot() {
+        let options = Options { workers: 2, sessions_max: 1, ..Options::default() };
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let asks: [fn(&Engine, SessionId); 4] = [
+            |engine, _| engine.ask_all_to_close(0, CloseReason::Drained, Close::Drain, |_, _| {}),
+            |engine, _| engine.ask_all_to_close(0, CloseReason::Stopped, Close::Stop, |_, _| {}),
+            |engine, id| {
+                let group = crate::group::Group(1);
+                let slot = engine.table.held(id).unwrap();
+                engine.ports[0].groups.join(id, slot, group, 1, 1 << 20).unwrap();
+            },
+            |engine, id| engine.table.held(id).unwrap().note_time_came(),
+        ];
+        for ask in asks {
+            let id = engine.admit(None).unwrap();
+            let pushed = |id| {
+                let push = |slot: &Slot| engine.push_from_outside(slot, b"frame");
+                engine.with_session(id, push).is_some_and(|result| result.is_ok())
+            };
+            assert!(pushed(id));
+            ask(&engine, id);
+            engine.abandon(id);
+            assert_eq!(engine.ports[0].assigned_sessions(), 0);
+            let next = engine.admit(None).unwrap();
+            assert_eq!(next.index(), id.index());
+            assert!(pushed(next) && !pushed(id));
+            let slot = engine.table.held(next).unwrap();
+            assert!(engine.ask_to_close(next, slot, CloseReason::Local, Close::Stop));
+            assert!(slot.count.is_closing());
+            engine.abandon(next);
+        }
+    }
+
     #[test]
     fn a_port_keeps_what_it_has_accepted_unless_it_is_well_ahead_of_another() {
         let options = Options { workers: 3, ..Options::default() };

@@ -152,7 +152,7 @@ pub(crate) type Listeners = Vec<Vec<Socket>>;
 
 impl<C> Plan<C> {
     /// Listens at each address, and says where that is.
-    fn listen(
+    pub(crate) fn listen(
         &self,
         addresses: &[SocketAddr],
         ports: usize,

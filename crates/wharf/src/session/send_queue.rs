@@ -245,9 +245,9 @@ impl SendQueue {
     }
 
     /// Asks for the end: nothing is queued any more. A later [`Close::Stop`] overrides a
-    /// [`Close::Drain`]. The first reason stays, but for one: `Drained` promises that what was
-    /// queued has left, so whatever cuts a drain short while bytes wait is the reason instead.
-    /// True if that changed anything.
+    /// [`Close::Drain`]. The first reason stays, but for two: `Drained`, and `Local` after a drain, promise
+    /// that what was accepted has left, so whatever cuts a drain short before that is the reason
+    /// instead. True if that changed anything.
     pub(crate) fn close(&mut self, closing: Closing) -> bool {
         match &mut self.closing {
             None => {
@@ -255,10 +255,11 @@ impl SendQueue {
                 true
             }
             Some(before) if !before.is_stop() && closing.is_stop() => {
-                (before.how, before.takes_published) = (Close::Stop, false);
-                if before.reason == CloseReason::Drained && self.queued_bytes > 0 {
+                let promises = matches!(before.reason, CloseReason::Drained | CloseReason::Local);
+                if promises && (self.queued_bytes > 0 || before.takes_published) {
                     before.reason = closing.reason;
                 }
+                (before.how, before.takes_published) = (Close::Stop, false);
                 true
             }
             Some(_) => false,
@@ -486,12 +487,17 @@ mod tests {
     #[test]
     fn nothing_is_queued_after_closing_was_asked_and_the_first_reason_stays() {
         let mut queue = SendQueue::default();
+        queue.close(drain(CloseReason::Local));
+        queue.close(Closing::stop(CloseReason::Reset));
+        assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Local)), "nothing was lost");
+
+        let mut queue = SendQueue::default();
         push(&mut queue, b"a").unwrap();
         assert!(queue.close(drain(CloseReason::Local)));
         assert_eq!(push(&mut queue, b"b"), Err(Refusal::Closing));
         assert!(!queue.close(drain(CloseReason::Reset)));
         assert!(queue.close(Closing::stop(CloseReason::Reset)));
-        assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Local)));
+        assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Reset)), "it was cut short");
         assert!(!queue.is_new());
         assert_eq!(queue.end()[1].as_ref().unwrap().bytes(), 1);
         assert!(queue.is_new());

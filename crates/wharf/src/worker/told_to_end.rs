@@ -1,12 +1,14 @@
 //! A worker is told to end at any moment of its turn. With no session there is nothing else that would
-//! wake it, so it must not need a turn more than the one that took the mail.
+//! wake it, so it must not need a turn more than the one that took the mail. And when one of several
+//! workers ends by a fault of our own, the others end too.
 
-use std::io;
-use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::CloseReason;
 use crate::config::Options;
 use crate::engine::Engine;
 use crate::framing::Framing;
@@ -16,11 +18,17 @@ use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
 use crate::server::{Plan, start_on};
+use crate::session::SessionId;
+use crate::worker::mailbox::Mail;
 
-/// A port that waits for nothing while it is restless: its worker makes one turn after another.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// A port that waits for nothing while it is restless: its worker makes one turn after another. One that
+/// is broken meets a fault of our own at its next wait.
 struct RestlessPort {
     port: ReadinessPort,
     restless: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
 }
 
 impl CompletionPort for RestlessPort {
@@ -49,10 +57,13 @@ impl CompletionPort for RestlessPort {
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        assert!(!self.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
         if self.restless.load(Ordering::SeqCst) {
             return Ok(());
         }
-        self.port.wait(timeout, sink)
+        self.port.wait(timeout, sink)?;
+        assert!(!self.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
+        Ok(())
     }
 
     fn waker(&self) -> Waker {
@@ -80,8 +91,10 @@ fn ends_when_told(tell: fn(&Engine)) {
     for round in 0..200 {
         let restless = Arc::new(AtomicBool::new(true));
         let for_port = restless.clone();
-        let make_port =
-            move |_| Ok(RestlessPort { port: ReadinessPort::new()?, restless: for_port.clone() });
+        let make_port = move |_| {
+            let (port, restless) = (ReadinessPort::new()?, for_port.clone());
+            Ok(RestlessPort { port, restless, broken: Arc::default() })
+        };
         let plan = Plan::new(Framing::raw(), &options);
         let running = start_on(make_port, plan, Vec::new(), &Arc::new(Silent)).unwrap();
         for _ in 0..round % 8 {
@@ -90,7 +103,7 @@ fn ends_when_told(tell: fn(&Engine)) {
         tell(running.engine());
         restless.store(false, Ordering::SeqCst);
         // If it sleeps, the end of `running` wakes it.
-        let ended = running.engine().wait_ended(Some(Duration::from_secs(10)));
+        let ended = running.engine().wait_ended(Some(BOUND));
         assert!(ended.is_some(), "in round {round} the worker went to sleep instead");
     }
 }
@@ -103,4 +116,92 @@ fn a_worker_without_sessions_ends_at_whatever_moment_it_is_told_to_stop() {
 #[test]
 fn a_worker_without_sessions_ends_at_whatever_moment_it_is_told_to_drain() {
     ends_when_told(Engine::drain);
+}
+
+/// Counts what opens, and notes how it ends.
+#[derive(Default)]
+struct Noting {
+    opened: Mutex<Vec<(SessionId, SocketAddr)>>,
+    closed: Mutex<Vec<(SessionId, CloseReason)>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+/// A session's state.
+struct Dropped(Arc<AtomicUsize>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Handler for Noting {
+    type State = Dropped;
+
+    fn opened(&self, session: &super::Session) -> Dropped {
+        let address = session.peer_address().expect("the peer is there");
+        self.opened.lock().unwrap().push((session.id(), address));
+        Dropped(self.dropped.clone())
+    }
+
+    fn received(&self, _: &super::Session, _: &mut Dropped, _: &[u8]) {}
+
+    fn closed(&self, session: &super::Session, _: Dropped, reason: CloseReason) {
+        self.closed.lock().unwrap().push((session.id(), reason));
+    }
+}
+
+const WORKERS: usize = 3;
+const PEERS: usize = 41;
+
+/// Worker 0 of three meets a fault while there are sessions on all; `before` is done with one of another
+/// worker's. So many of the other workers' sessions have no `closed`.
+fn a_fault_ends_the_server(before: fn(&Engine, SessionId), without_closed: usize) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let for_port = broken.clone();
+    let make_port = move |index| {
+        let broken = if index == 0 { for_port.clone() } else { Arc::default() };
+        Ok(RestlessPort { port: ReadinessPort::new()?, restless: Arc::default(), broken })
+    };
+    let plan = Plan::new(Framing::raw(), &Options { workers: WORKERS, ..Options::default() });
+    let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], WORKERS).unwrap();
+    let handler = Arc::new(Noting::default());
+    let dropped = handler.dropped.clone();
+    let running = start_on(make_port, plan, listeners, &handler).unwrap();
+    let engine = running.engine().clone();
+    let mut peers: Vec<_> =
+        (0..PEERS).map(|_| TcpStream::connect_timeout(&addresses[0], BOUND).unwrap()).collect();
+    while handler.opened.lock().unwrap().len() < PEERS {
+        std::thread::yield_now();
+    }
+    let of_worker_0: Vec<_> = engine.table.sessions_of(0).collect();
+    let others = engine.table.sessions_of(1).chain(engine.table.sessions_of(2));
+    before(&engine, others.last().expect("newcomers are shared out"));
+
+    broken.store(true, Ordering::SeqCst);
+    engine.ports[0].mailbox.post(Mail::Attend(of_worker_0[0])).unwrap(); // which wakes it
+    assert!(engine.wait_ended(Some(BOUND)).is_some(), "the other workers did not end");
+    let error = engine.take_error();
+    assert!(matches!(error, Some(crate::Error::WorkerFault { worker: 0 })), "{error:?}");
+    drop(running);
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(BOUND)).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap_or(0), 0, "its stream has ended");
+    }
+    let closed = handler.closed.lock().unwrap();
+    let is_of_0 = |id: &SessionId| of_worker_0.contains(id);
+    let of_others = closed.iter().filter(|(id, _)| !is_of_0(id)).count();
+    assert_eq!(of_others + of_worker_0.len() + without_closed, PEERS, "{closed:?}");
+    assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::Stopped), "{closed:?}");
+    assert_eq!(dropped.load(Ordering::SeqCst), PEERS, "every state was dropped");
+}
+
+#[test]
+fn a_worker_that_meets_a_fault_of_our_own_ends_the_others_in_order() {
+    a_fault_ends_the_server(|_, _| {}, 0);
+}
+
+#[test]
+fn what_the_faulted_worker_held_of_another_workers_keeps_nobody_waiting() {
+    a_fault_ends_the_server(|engine, id| std::mem::forget(engine.table.look_up(id)), 1);
 }

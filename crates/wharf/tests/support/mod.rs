@@ -126,16 +126,36 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Panics on purpose, without a word on the terminal.
 pub(crate) fn panic_on_purpose() -> ! {
+    hush();
+    panic!("{ON_PURPOSE}")
+}
+
+/// What panics when it is dropped, with another of its kind.
+pub(crate) struct Dreadful;
+
+impl Drop for Dreadful {
+    fn drop(&mut self) {
+        panic_dreadfully()
+    }
+}
+
+/// Panics on purpose, with what panics when it is dropped.
+pub(crate) fn panic_dreadfully() -> ! {
+    hush();
+    std::panic::panic_any(Dreadful)
+}
+
+fn hush() {
     static HUSH: Once = Once::new();
     HUSH.call_once(|| {
         let loud = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str() != Some(ON_PURPOSE) {
+            let on_purpose = panic.payload_as_str() == Some(ON_PURPOSE);
+            if !on_purpose && !panic.payload().is::<Dreadful>() {
                 loud(panic);
             }
         }));
     });
-    panic!("{ON_PURPOSE}")
 }
 
 // ---- The handler ------------------------------------------------------------------------------

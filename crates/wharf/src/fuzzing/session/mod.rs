@@ -309,11 +309,11 @@ impl<'a> Life<'a> {
         let before = self.closing;
         self.closing = match before {
             None => Some(Closing { reason, how, takes_published: false }),
-            Some(Closing { reason: CloseReason::Drained, how: Close::Drain, .. })
-                if stop && self.sending.queued_bytes() > 0 =>
-            {
-                Some(Closing::stop(reason))
-            }
+            Some(Closing {
+                reason: CloseReason::Drained | CloseReason::Local,
+                how: Close::Drain,
+                ..
+            }) if stop && self.sending.queued_bytes() > 0 => Some(Closing::stop(reason)),
             Some(first) if stop => Some(Closing { how, ..first }),
             unchanged => unchanged,
         };
