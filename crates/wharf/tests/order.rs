@@ -6,11 +6,7 @@
 #[macro_use]
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
-
-#[cfg(target_os = "linux")]
-use socket2::{Domain, Socket, Type};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use support::*;
 use wharf::{
     Backend, Close, CloseReason, Connector, FirstFrameTimeout, Group, JoinError, Options,
@@ -50,24 +46,6 @@ fn accept(listener: &TcpListener) -> TcpStream {
     let (peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(BOUND)).unwrap();
     peer
-}
-
-/// Somebody who listens, and answers nobody: a connect to it stays as it is. Whoever fills its queue is
-/// kept with it.
-#[cfg(target_os = "linux")]
-fn deaf_listener() -> (Vec<Socket>, SocketAddr) {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut sockets = vec![listener];
-    for _ in 0..8 {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let _ = socket.connect(&address); // it is begun
-        sockets.push(socket);
-    }
-    (sockets, address.as_socket().unwrap())
 }
 
 on_every_backend! {
@@ -158,26 +136,53 @@ on_every_backend! {
     }
 }
 
+/// With a listener that answers nobody, as only Linux lets one be made.
 #[cfg(target_os = "linux")]
-on_every_backend! {
-    fn a_connect_that_nobody_answers_fails_in_its_time(backend) {
-        let connect_timeout = Some(Duration::from_millis(100));
-        let options = Options { connect_timeout, ..one_worker() };
-        let (harness, _listener) = start_connecting(backend, options);
-        let (_sockets, address) = deaf_listener();
-        // One that is waited for, one that is to drain, and one that need not connect any more.
-        let ids = [(); 3].map(|()| harness.handle.connect(address).unwrap());
-        harness.handle.send(ids[1], b"lost").unwrap();
-        harness.handle.close(ids[1], Close::Drain);
-        harness.handle.close(ids[2], Close::Drain);
-        let failed = |id| {
-            harness.log.wait("the connect fails", |ledger| {
-                let mut failed = ledger.connects_failed.iter();
-                failed.find(|(of, ..)| *of == id).map(|(.., kind)| *kind)
-            })
-        };
-        use std::io::ErrorKind::{ConnectionAborted, TimedOut};
-        assert_eq!(ids.map(failed), [TimedOut, TimedOut, ConnectionAborted]);
-        harness.finish();
+mod unanswered {
+    use std::io::ErrorKind;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// A connect to it stays as it is. Whoever fills its queue is kept with it.
+    fn deaf_listener() -> (Vec<Socket>, SocketAddr) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sockets = vec![listener];
+        for _ in 0..8 {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address); // it is begun
+            sockets.push(socket);
+        }
+        (sockets, address.as_socket().unwrap())
+    }
+
+    on_every_backend! {
+        fn a_connect_that_nobody_answers_fails_in_its_time(backend) {
+            let connect_timeout = Some(Duration::from_millis(100));
+            let options = Options { connect_timeout, ..one_worker() };
+            let (harness, _listener) = start_connecting(backend, options);
+            let (_sockets, address) = deaf_listener();
+            // One that is waited for, one that is to drain, and one that need not connect any more.
+            let ids = [(); 3].map(|()| harness.handle.connect(address).unwrap());
+            harness.handle.send(ids[1], b"lost").unwrap();
+            harness.handle.close(ids[1], Close::Drain);
+            harness.handle.close(ids[2], Close::Drain);
+            let failed = |id| {
+                harness.log.wait("the connect fails", |ledger| {
+                    let mut failed = ledger.connects_failed.iter();
+                    failed.find(|(of, ..)| *of == id).map(|(.., kind)| *kind)
+                })
+            };
+            use ErrorKind::{ConnectionAborted, TimedOut};
+            assert_eq!(ids.map(failed), [TimedOut, TimedOut, ConnectionAborted]);
+            harness.finish();
+        }
     }
 }

@@ -63,8 +63,9 @@ use super::{
 /// How long the end of a port waits for its last completions before it leaks what they own.
 const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Milliseconds that mean for ever, and so the longest time-out is one less.
-const FOR_EVER: u32 = u32::MAX;
+/// How long a handle sleeps at most before it looks at what the system had no memory to queue: packets
+/// and wakes. Once a second costs an idle worker nothing that can be measured.
+const SLEEP_MS_MAX: u32 = 1_000;
 
 const KINDS: [OperationKind; 4] =
     [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
@@ -145,7 +146,7 @@ impl IocpPort {
             }
         }
         let is_busy = taker.delivered || !taker.ready.is_empty();
-        let timeout_ms = if is_busy { 0 } else { deadline.left_ms() };
+        let timeout_ms = if is_busy { 0 } else { deadline.left_ms().min(SLEEP_MS_MAX) };
         let count = shared.port.take(entries, timeout_ms)?;
         let wakes = (0..count).filter(|at| matches!(entries.at(*at), Taken::Wake)).count();
         if wakes > 0 {
@@ -157,7 +158,7 @@ impl IocpPort {
                 taker.take_from_port(packet);
             }
         }
-        Ok(taker.delivered || wakes > 0)
+        Ok(taker.delivered || wakes > 0 || shared.waker.take_lost())
     }
 
     /// Lets go of the port; the last handle ends it.
@@ -288,13 +289,13 @@ impl Deadline {
         Deadline(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
-    /// Rounded up: who sleeps too little would come back to find that nothing is due yet.
+    /// In milliseconds. Rounded up: who sleeps too little would come back to find that nothing is due yet.
     fn left_ms(self) -> u32 {
         let Some(deadline) = self.0 else {
-            return FOR_EVER;
+            return u32::MAX;
         };
         let left_us = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000);
-        u32::try_from(left_us.div_ceil(1_000)).unwrap_or(FOR_EVER).min(FOR_EVER - 1)
+        u32::try_from(left_us.div_ceil(1_000)).unwrap_or(u32::MAX)
     }
 
     fn has_passed(self) -> bool {

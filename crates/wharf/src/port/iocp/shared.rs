@@ -351,12 +351,17 @@ impl SharedPort {
         }
     }
 
-    /// Sends a packet through the port. One that the OS has no memory for waits for the next `wait`.
+    /// Sends a packet through the port. One that the OS has no memory for waits for the next `wait`, or for
+    /// a handle that sleeps to look ([`SLEEP_MS_MAX`](super::SLEEP_MS_MAX)).
     pub(super) fn pass(&self, packet: Packet) {
         if self.port.post(packet).is_err() {
-            self.left_over.lock().push_back(packet);
-            self.has_left_over.store(true, Ordering::SeqCst);
+            self.leave_over(packet);
         }
+    }
+
+    pub(super) fn leave_over(&self, packet: Packet) {
+        self.left_over.lock().push_back(packet);
+        self.has_left_over.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn take_left_over(&self, ready: &mut VecDeque<Packet>) {

@@ -345,3 +345,37 @@ fn a_port_that_nobody_closed_ends_with_its_last_handle() {
     assert_eq!(std::io::Read::read(&mut &peer, &mut [0; 8]).unwrap(), 0, "it was closed");
     assert_eq!(shared.stale_completions.load(Ordering::SeqCst), 0);
 }
+
+/// What one handle is told that sleeps for ever, when `leave` leaves it something without a packet.
+fn told_in_its_sleep(port: &mut IocpPort, leave: impl FnOnce(&SharedPort)) -> usize {
+    let shared = port.shared.clone();
+    let mut sleeper = IocpPort::join_for_test(&shared);
+    let (sleeps, about_to_sleep) = std::sync::mpsc::channel();
+    let sleeping = thread::spawn(move || {
+        let mut told = 0;
+        sleeps.send(()).unwrap();
+        sleeper.wait(None, &mut |_: Completion<'_>| told += 1).unwrap();
+        told
+    });
+    about_to_sleep.recv().unwrap();
+    thread::sleep(Duration::from_millis(50)); // nothing says that it sleeps; if it does not yet, so be it
+    leave(&shared);
+    sleeping.join().unwrap()
+}
+
+#[test]
+fn what_the_system_has_no_memory_to_queue_is_found_by_a_handle_that_sleeps() {
+    let mut port = IocpPort::for_test();
+    let (ours, peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    port.post(ours, Operation::Send(batch(b"!"))).unwrap();
+    assert_eq!(read(&peer, 1), b"!");
+    let mut entries = Entries::new();
+    assert_eq!(port.shared.port.take(&mut entries, BOUND.as_millis() as u32).unwrap(), 1);
+    let Taken::Packet(packet) = entries.at(0) else { panic!("a wake") };
+    assert_eq!(told_in_its_sleep(&mut port, |shared| shared.leave_over(packet)), 1);
+    // A wake without a packet ends one wait.
+    assert_eq!(told_in_its_sleep(&mut port, |shared| shared.waker.wake_without_memory()), 0);
+    assert!(!port.shared.waker.take_lost());
+    drop(port.deregister(ours));
+}

@@ -17,11 +17,18 @@ pub(super) struct PortWaker {
     handles: AtomicU32,
     /// Wakes that lie in the port.
     queued: AtomicU32,
+    /// Wakes for which there was no memory, and that nobody has taken yet.
+    lost: AtomicU32,
 }
 
 impl PortWaker {
     pub(super) fn new(port: Arc<OsPort>) -> Self {
-        PortWaker { port, handles: AtomicU32::new(0), queued: AtomicU32::new(0) }
+        PortWaker {
+            port,
+            handles: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
+        }
     }
 
     pub(super) fn set_handles(&self, handles: u32) {
@@ -36,6 +43,28 @@ impl PortWaker {
         // Sequentially consistent with `wake`: one that finds its wake queued already comes before
         // this, and what it did before it woke is seen after this.
         self.queued.fetch_sub(kept + lost, Ordering::SeqCst);
+        if lost > 0 {
+            self.lose(lost);
+        }
+    }
+
+    fn lose(&self, wakes: u32) {
+        let bound = self.handles.load(Ordering::SeqCst).max(1);
+        let more = |lost: u32| Some(lost.saturating_add(wakes).min(bound));
+        let _ = self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+    }
+
+    /// Whether there is a wake that was lost. It is the caller's then.
+    pub(super) fn take_lost(&self) -> bool {
+        let less = |lost: u32| lost.checked_sub(1);
+        self.lost.load(Ordering::SeqCst) > 0
+            && self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+    }
+
+    /// A wake as the system has it that has no memory.
+    #[cfg(test)]
+    pub(super) fn wake_without_memory(&self) {
+        self.lose(1);
     }
 }
 
@@ -49,8 +78,8 @@ impl Wake for PortWaker {
             match self.queued.compare_exchange(queued, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => {
                     if self.port.post_wake().is_err() {
-                        // No memory for one packet: the next completion ends the wait.
                         self.queued.fetch_sub(1, Ordering::SeqCst);
+                        self.lose(1);
                     }
                     return;
                 }
