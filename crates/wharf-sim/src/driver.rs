@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use oorandom::Rand64;
 use wharf::simulation::{Fault, Figures, Peer, PeerListener, Simulation};
-use wharf::{Close, DrainReport, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
+use wharf::{
+    Close, CloseReason, DrainReport, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix,
+    Server, SessionId,
+};
 
 use crate::frames::{Request, cut_frames};
 use crate::scenario::{Case, FRAME_BYTES_MAX, Plan, Scenario};
@@ -234,6 +237,7 @@ impl<'a> Driver<'a> {
             && let Ok(id) = self.handle.connect(PEERS.into())
         {
             self.truth.lock().connects(id);
+            self.may_send_early(id);
         }
         while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
             let number = self.truth.lock().new_peer(None);
@@ -245,6 +249,20 @@ impl<'a> Driver<'a> {
         if let Some(peer) = self.simulation.connect(self.address) {
             let number = self.truth.lock().new_peer(Some(peer.address()));
             self.add_peer(peer, number);
+        }
+    }
+
+    /// Sends to a session that is being connected, and may ask it to drain at once.
+    fn may_send_early(&mut self, id: SessionId) {
+        if !self.one_in(3) {
+            return;
+        }
+        self.truth.lock().is_sent_to_early(id);
+        let bytes = self.below(self.plan.request_bytes as u64) as usize;
+        send(&self.truth, &self.handle, id, DRIVER, bytes, None);
+        if self.one_in(2) {
+            self.truth.lock().asks_to_close(id, Close::Drain);
+            self.handle.close(id, Close::Drain);
         }
     }
 
@@ -407,7 +425,7 @@ impl<'a> Driver<'a> {
             truth.ids[index]
         };
         let bytes = self.below(self.plan.request_bytes as u64) as usize;
-        send(&self.truth, &self.handle, id, DRIVER, bytes);
+        send(&self.truth, &self.handle, id, DRIVER, bytes, None);
         if self.simulation.fires(Fault::LocalClose) {
             let how = if self.one_in(2) { Close::Stop } else { Close::Drain };
             self.truth.lock().asks_to_close(id, how);
@@ -675,6 +693,10 @@ impl<'a> Driver<'a> {
             let what = format!("sessions, calls, connects without an end: {left:?}");
             truth.broken(Rule::NothingIsLeft, about, what);
         }
+        if truth.states_made != truth.states_dropped {
+            let what = format!("{} states, {} dropped", truth.states_made, truth.states_dropped);
+            truth.broken(Rule::NothingIsLeft, Vec::new(), what);
+        }
         if (stats.opened, stats.live, stats.queued_bytes) != (stats.closed, 0, 0) {
             let what = format!(
                 "{} opened, {} closed, {} live, {} bytes queued",
@@ -703,7 +725,8 @@ impl<'a> Driver<'a> {
         self.look_at_drained(&mut truth);
     }
 
-    /// `Drained` says that all that was accepted has left: it is at the peer, if nothing lost it there.
+    /// `Drained`, and `Local` of what was asked to drain, say that all that was accepted before has left: it
+    /// is at the peer, if nothing lost it there.
     fn look_at_drained(&self, truth: &mut Truth) {
         let ids: Vec<_> = truth.sessions.keys().copied().collect();
         for id in ids {
@@ -711,11 +734,13 @@ impl<'a> Driver<'a> {
             let Some(number) = session.peer else { continue };
             let peer = &truth.peers[number as usize];
             let is_well = !(peer.cut || peer.vanished || peer.corrupt || session.is_uncertain);
-            let is_drained = session.closed == Some(wharf::CloseReason::Drained);
-            if !(is_drained && is_well && peer.saw_end) {
-                continue;
-            }
-            if let Some((publisher, number)) = truth.publications.missing_of_drained(id, number) {
+            let from = match session.closed {
+                Some(CloseReason::Drained) => truth.publications.ends(),
+                Some(CloseReason::Local) => session.drains_from,
+                _ => None,
+            };
+            let Some(from) = from.filter(|_| is_well && peer.saw_end) else { continue };
+            if let Some((publisher, number)) = truth.publications.missing_before(id, number, from) {
                 let what = format!("{id} was drained, without publication {number} of {publisher}");
                 truth.broken(Rule::FramesArrive, vec![id.to_bits()], what);
             } else if let Some(missing) = truth.missing(id) {

@@ -7,6 +7,7 @@
 //!
 //! - [`scenario`]: what is played, and how large.
 //! - `driver`: plays the peers. `town`: the handler. `senders`: the program's other threads.
+//!   `misbehaviour`: what all of the user's code does that it should not.
 //! - `truth`: what was seen, and the rules that it must keep. `publications`: the same of groups.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
 //!   [`ledger`]: the totals of long runs.
@@ -17,6 +18,7 @@ pub mod campaign;
 mod driver;
 mod frames;
 pub mod ledger;
+mod misbehaviour;
 mod panics;
 mod publications;
 pub mod scenario;

@@ -4,7 +4,7 @@
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
 
-use crate::town::ON_PURPOSE;
+use crate::misbehaviour::{Dreadful, ON_PURPOSE};
 
 /// The last that a worker said when it failed.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
@@ -16,7 +16,7 @@ pub(crate) fn keep() {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let text = panic.payload_as_str().unwrap_or("no words");
-            if text == ON_PURPOSE {
+            if text == ON_PURPOSE || panic.payload().is::<Dreadful>() {
                 return;
             }
             let is_worker =

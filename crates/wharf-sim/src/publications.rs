@@ -66,7 +66,7 @@ pub(crate) struct Publications {
 }
 
 impl Publications {
-    fn now(&mut self) -> u64 {
+    pub(crate) fn now(&mut self) -> u64 {
         self.tick += 1;
         self.tick
     }
@@ -144,7 +144,12 @@ impl Publications {
 
     /// A publication that the peer of a session, which is well, must have got and has not; of those that
     /// returned before a tick.
-    fn missing_before(&self, id: SessionId, peer: u32, before: u64) -> Option<(u32, u32)> {
+    pub(crate) fn missing_before(
+        &self,
+        id: SessionId,
+        peer: u32,
+        before: u64,
+    ) -> Option<(u32, u32)> {
         let nothing = Vec::new();
         let got: std::collections::BTreeSet<_> =
             self.got.get(&peer).unwrap_or(&nothing).iter().copied().collect();
@@ -163,9 +168,9 @@ impl Publications {
         self.missing_before(id, peer, u64::MAX)
     }
 
-    /// Of a session that was drained: what was published before the drain began.
-    pub(crate) fn missing_of_drained(&self, id: SessionId, peer: u32) -> Option<(u32, u32)> {
-        self.missing_before(id, peer, self.ends.unwrap_or(0))
+    /// When the server was asked to end.
+    pub(crate) fn ends(&self) -> Option<u64> {
+        self.ends
     }
 
     /// A frame of which the sessions were not told alone may have found the queue full.

@@ -272,6 +272,7 @@ impl Plan {
             first_frame_timeout: first_frame,
             send_stall_timeout: seconds(among(&[0, 3, 60])),
             close_linger: Duration::from_secs(among(&[1, 60])),
+            connect_timeout: seconds(among(&[3, 10, 100])),
             receive_queues_bytes_max: among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24])
                 as usize,
             idle_receive: match among(&[0, 1]) {

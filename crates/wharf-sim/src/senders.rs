@@ -49,7 +49,7 @@ pub(crate) fn run(
             let many = if random.rand_range(0..16) == 0 { 40 } else { 1 };
             for _ in 0..1 + random.rand_range(0..many) {
                 let bytes = random.rand_range(0..bytes_max as u64) as usize;
-                send(truth, handle, id, THREADS + index, bytes);
+                send(truth, handle, id, THREADS + index, bytes, None);
             }
             if fires(Fault::LocalClose) {
                 let how = if random.rand_range(0..2) == 0 { Close::Stop } else { Close::Drain };

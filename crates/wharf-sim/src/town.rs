@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use wharf::simulation::{Fault, fires, may_switch, note_queued};
 use wharf::{Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
 
 use crate::frames::Message;
+use crate::misbehaviour::{Bytes, ON_PURPOSE, may_block, panic_on_purpose};
 use crate::publications::{GROUPS, PUBLISHERS, To, join, leave, publish, say_goodbye};
 use crate::truth::{Rule, SharedTruth};
 
@@ -46,14 +48,40 @@ pub(crate) struct Town {
     pub(crate) truth: Arc<SharedTruth>,
 }
 
-/// Panics on purpose; who prints panics looks for this.
-pub(crate) const ON_PURPOSE: &str = "a callback panics on purpose";
+/// The state of a session: it belongs to it, and must come to an end.
+pub(crate) struct Resident {
+    id: SessionId,
+    truth: Arc<SharedTruth>,
+}
+
+impl Resident {
+    fn new(id: SessionId, truth: &Arc<SharedTruth>) -> Self {
+        truth.lock().states_made += 1;
+        Resident { id, truth: truth.clone() }
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.truth.lock().states_dropped += 1;
+        if !std::thread::panicking() && fires(Fault::DestructorPanics) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+}
 
 impl Town {
     fn may_panic(&self, id: SessionId, in_opened: bool) {
         if fires(Fault::HandlerPanics) {
             self.truth.lock().panics(id, in_opened);
-            panic!("{ON_PURPOSE}");
+            panic_on_purpose();
+        }
+    }
+
+    fn check_state(&self, id: SessionId, state: &Resident) {
+        if state.id != id {
+            let what = format!("{id} got the state of {}", state.id);
+            self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
         }
     }
 
@@ -84,7 +112,8 @@ impl Town {
         if result.is_ok() && session.queued_bytes() > 0 {
             note_queued(); // it did not leave at once
         }
-        judge(&self.truth, id, ITSELF, &frame, result.map_err(|error| error_of(&error)), false);
+        let result = result.map_err(|error| error_of(error, Vec::clone));
+        judge(&self.truth, id, ITSELF, &frame, result, false);
     }
 }
 
@@ -97,12 +126,13 @@ pub(crate) enum Refused {
 
 pub(crate) type Sending = Result<(), (Refused, Vec<u8>)>;
 
-fn error_of(error: &SendError<&Vec<u8>>) -> (Refused, Vec<u8>) {
-    match error {
-        SendError::Gone(bytes) => (Refused::Gone, bytes.to_vec()),
-        SendError::Full { bytes, queued, max } => (Refused::Full(*queued, *max), bytes.to_vec()),
-        error => (Refused::Other(error.to_string()), error.into_inner().to_vec()),
-    }
+fn error_of<T>(error: SendError<T>, frame_of: impl FnOnce(T) -> Vec<u8>) -> (Refused, Vec<u8>) {
+    let refused = match &error {
+        SendError::Gone(_) => Refused::Gone,
+        SendError::Full { queued, max, .. } => Refused::Full(*queued, *max),
+        error => Refused::Other(error.to_string()),
+    };
+    (refused, frame_of(error.into_inner()))
 }
 
 /// Notes what became of a frame that was handed over.
@@ -144,40 +174,63 @@ pub(crate) fn judge(
     }
 }
 
-/// Sends a frame through a handle.
-pub(crate) fn send(truth: &SharedTruth, handle: &Handle, id: SessionId, sender: u32, bytes: usize) {
+/// Sends a frame through a handle; `own`: in a callback of this session, which a panic ends.
+pub(crate) fn send(
+    truth: &SharedTruth,
+    handle: &Handle,
+    id: SessionId,
+    sender: u32,
+    bytes: usize,
+    own: Option<SessionId>,
+) {
     let (number, was_closed) = {
         let mut truth = truth.lock();
         let was_closed = truth.sessions.get(&id).is_some_and(|session| session.closed.is_some());
         (truth.begins_to_send(id, sender), was_closed)
     };
     let frame = Message { to: id, sender, number }.write(bytes);
-    let result = handle.send(id, &frame);
-    judge(truth, id, sender, &frame, result.map_err(|error| error_of(&error)), was_closed);
+    let bytes = Bytes::new(&frame, handle, id);
+    let is_unreadable = bytes.is_unreadable();
+    let sent = catch_unwind(AssertUnwindSafe(|| {
+        handle.send(id, bytes).map_err(|error| error_of(error, Bytes::into_frame))
+    }));
+    match sent {
+        Ok(result) => judge(truth, id, sender, &frame, result, was_closed),
+        Err(panic) => {
+            let mut truth = truth.lock();
+            truth.has_returned(id);
+            if is_unreadable {
+                truth.did_not_send(id, sender);
+            }
+            let Some(own) = own else { return };
+            truth.panics(own, false);
+            drop(truth);
+            resume_unwind(panic);
+        }
+    }
 }
 
 impl Handler for Town {
-    type State = SessionId;
+    type State = Resident;
 
-    fn opened(&self, session: &Session) -> SessionId {
+    fn opened(&self, session: &Session) -> Resident {
         let id = session.id();
         self.truth.lock().opens(id, session.peer_address());
         may_switch();
         self.may_panic(id, true);
         self.answer(session, 0);
         may_switch();
+        may_block();
         self.truth.lock().leaves(id);
-        id
+        Resident::new(id, &self.truth)
     }
 
-    fn received(&self, session: &Session, state: &mut SessionId, frame: &[u8]) {
+    fn received(&self, session: &Session, state: &mut Resident, frame: &[u8]) {
         let id = session.id();
         self.truth.lock().enters(id, "received");
         may_switch();
-        if *state != id {
-            let what = format!("{id} got the state of {state}");
-            self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
-        }
+        may_block();
+        self.check_state(id, state);
         let request = self.truth.lock().receives(id, frame);
         self.may_panic(id, false);
         let Some(request) = request else {
@@ -198,7 +251,8 @@ impl Handler for Town {
             }
             action::RELAY => {
                 let sender = RELAYS + (request.peer & (RELAYS - 1));
-                send(&self.truth, session.handle(), other(request.argument), sender, 100);
+                let other = other(request.argument);
+                send(&self.truth, session.handle(), other, sender, 100, Some(id));
             }
             action::ANSWER_BLINDLY => {
                 let number = {
@@ -232,21 +286,27 @@ impl Handler for Town {
         self.truth.lock().leaves(id);
     }
 
-    fn closed(&self, session: &Session, state: SessionId, reason: CloseReason) {
+    fn closed(&self, session: &Session, state: Resident, reason: CloseReason) {
         let id = session.id();
         self.truth.lock().enters(id, "closed");
         may_switch();
-        if state != id {
-            let what = format!("{id} got the state of {state}");
-            self.truth.lock().broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
-        }
+        may_block();
+        self.check_state(id, &state);
         say_goodbye(&self.truth, session, reason);
-        let mut truth = self.truth.lock();
-        truth.closes(id, reason);
-        truth.leaves(id);
+        {
+            let mut truth = self.truth.lock();
+            truth.closes(id, reason);
+            truth.leaves(id);
+        }
+        if fires(Fault::HandlerPanics) {
+            panic_on_purpose();
+        }
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, _: &io::Error) {
-        self.truth.lock().fails_to_connect(id);
+    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
+        self.truth.lock().fails_to_connect(id, error.kind());
+        if fires(Fault::HandlerPanics) {
+            panic_on_purpose();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -107,6 +108,8 @@ pub(crate) struct SessionFacts {
     pub(crate) is_uncertain: bool,
     /// The program asked for its end.
     pub(crate) asked: Option<Close>,
+    /// The tick at which it first asked, if it never asked for a stop: what was accepted before leaves.
+    pub(crate) drains_from: Option<u64>,
     /// A frame found its queue full.
     full: bool,
     /// Sends that have not returned: what they found is not known yet.
@@ -114,6 +117,15 @@ pub(crate) struct SessionFacts {
     /// `Gone` was said of it.
     pub(crate) gone: bool,
     pub(crate) closed: Option<CloseReason>,
+}
+
+/// What was asked of a session before it opened.
+#[derive(Debug, Default)]
+struct EarlyFacts {
+    accepted: BTreeMap<u32, u32>,
+    under_way: u32,
+    asked: Option<Close>,
+    drains_from: Option<u64>,
 }
 
 /// All of it.
@@ -133,6 +145,11 @@ pub(crate) struct Truth {
     pub(crate) connecting: BTreeSet<SessionId>,
     /// Connects that were answered before it was known here that they had begun.
     pub(crate) answered_early: BTreeSet<SessionId>,
+    /// Connects that are sent to before they are answered.
+    early: HashMap<SessionId, EarlyFacts>,
+    /// States of sessions, and those whose destructor has run.
+    pub(crate) states_made: u64,
+    pub(crate) states_dropped: u64,
     /// The program has asked the server to end, or something may have ended it.
     pub(crate) ending: bool,
     /// Senders are to stop.
@@ -209,17 +226,20 @@ impl Truth {
     // Callbacks.
 
     pub(crate) fn opens(&mut self, id: SessionId, address: Option<SocketAddr>) {
+        let EarlyFacts { accepted, under_way, asked, drains_from } =
+            self.early.remove(&id).unwrap_or_default();
         let facts = SessionFacts {
             peer: None,
             opened_at: now(),
             in_callback: true,
             panicked: false,
             received: 0,
-            accepted: BTreeMap::new(),
+            accepted,
             is_uncertain: false,
-            asked: None,
+            asked,
+            drains_from,
             full: false,
-            under_way: 0,
+            under_way,
             gone: false,
             closed: None,
         };
@@ -246,11 +266,26 @@ impl Truth {
         }
     }
 
+    /// Something is sent to it though it is not answered, perhaps.
+    pub(crate) fn is_sent_to_early(&mut self, id: SessionId) {
+        if self.connecting.contains(&id) {
+            self.early.insert(id, EarlyFacts::default());
+        }
+    }
+
     fn answers_connect(&mut self, id: SessionId) {
         self.connecting.remove(&id);
     }
 
-    pub(crate) fn fails_to_connect(&mut self, id: SessionId) {
+    pub(crate) fn fails_to_connect(&mut self, id: SessionId, kind: ErrorKind) {
+        let early = self.early.remove(&id).unwrap_or_default();
+        let is_drained =
+            early.drains_from.is_some() && early.accepted.values().any(|sent| *sent > 0);
+        let is_given_up = kind == ErrorKind::ConnectionAborted;
+        if is_drained && is_given_up && !self.ending && !self.excuses.port_may_fail {
+            let what = format!("the connect of {id} was given up, with frames that were accepted");
+            self.broken(Rule::FramesArrive, self.about(id), what);
+        }
         if self.sessions.contains_key(&id) {
             let what = format!("the connect of {id} failed after it was opened");
             self.broken(Rule::CallbacksInOrder, self.about(id), what);
@@ -414,21 +449,28 @@ impl Truth {
 
     /// The next number of a sender's to a session. It counts as accepted until it is known not to be.
     pub(crate) fn begins_to_send(&mut self, id: SessionId, sender: u32) -> u32 {
-        let Some(session) = self.sessions.get_mut(&id) else { return 0 };
-        session.under_way += 1;
-        let next = session.accepted.entry(sender).or_default();
+        let Some((accepted, under_way)) = self.sent_to(id) else { return 0 };
+        *under_way += 1;
+        let next = accepted.entry(sender).or_default();
         *next += 1;
         *next - 1
     }
 
-    pub(crate) fn has_returned(&mut self, id: SessionId) {
+    fn sent_to(&mut self, id: SessionId) -> Option<(&mut BTreeMap<u32, u32>, &mut u32)> {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.under_way -= 1;
+            return Some((&mut session.accepted, &mut session.under_way));
+        }
+        self.early.get_mut(&id).map(|early| (&mut early.accepted, &mut early.under_way))
+    }
+
+    pub(crate) fn has_returned(&mut self, id: SessionId) {
+        if let Some((_, under_way)) = self.sent_to(id) {
+            *under_way -= 1;
         }
     }
 
     pub(crate) fn did_not_send(&mut self, id: SessionId, sender: u32) {
-        if let Some(next) = self.sessions.get_mut(&id).and_then(|s| s.accepted.get_mut(&sender)) {
+        if let Some(next) = self.sent_to(id).and_then(|(accepted, _)| accepted.get_mut(&sender)) {
             *next -= 1;
         }
     }
@@ -446,8 +488,18 @@ impl Truth {
     }
 
     pub(crate) fn asks_to_close(&mut self, id: SessionId, how: Close) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.asked.get_or_insert(how);
+        let now = self.publications.now();
+        let (asked, drains_from) = match (self.sessions.get_mut(&id), self.early.get_mut(&id)) {
+            (Some(session), _) => (&mut session.asked, &mut session.drains_from),
+            (None, Some(early)) => (&mut early.asked, &mut early.drains_from),
+            (None, None) => return,
+        };
+        let is_first = asked.is_none();
+        asked.get_or_insert(how);
+        match how {
+            Close::Drain if is_first => *drains_from = Some(now),
+            Close::Drain => {}
+            Close::Stop => *drains_from = None,
         }
     }
 

@@ -107,6 +107,8 @@ faults! {
     ConnectRefused "connect-refused" 1/16 Sessions,
     /// A connect is not answered (ETIMEDOUT).
     ConnectTimesOut "connect-times-out" 1/16 Sessions,
+    /// A connect is not answered at all.
+    ConnectUnanswered "connect-unanswered" 1/16 Sessions,
     /// The clock goes ahead by up to two hours at once, as after a suspended virtual machine.
     ClockJumps "clock-jumps" 1/20000 Sessions,
     /// Waiting fails (ENOMEM): the worker, and with it the server, ends.
@@ -125,6 +127,12 @@ faults! {
     BytesCorrupted "bytes-corrupted" 1/256 Scenario,
     /// A callback of the handler panics.
     HandlerPanics "handler-panics" 1/512 Scenario,
+    /// A destructor of the program's panics: of a session's state, or of what a callback panicked with.
+    DestructorPanics "destructor-panics" 1/64 Scenario,
+    /// Bytes that the program sends panic, or call back in, when they are looked at or dropped.
+    BytesMisbehave "bytes-misbehave" 1/128 Scenario,
+    /// A callback blocks, for a second or two perhaps.
+    CallbackBlocks "callback-blocks" 1/512 Scenario,
     /// The program closes a session.
     LocalClose "local-close" 1/64 Scenario,
 }

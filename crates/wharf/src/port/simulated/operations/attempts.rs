@@ -58,6 +58,8 @@ impl State {
             Err(os(io::ErrorKind::ConnectionRefused))
         } else if self.fires(Fault::ConnectTimesOut) {
             Err(os(io::ErrorKind::TimedOut))
+        } else if self.fires(Fault::ConnectUnanswered) {
+            return; // a cancel will end it
         } else {
             match self.connect(socket, to) {
                 Connecting::Done => Ok(()),

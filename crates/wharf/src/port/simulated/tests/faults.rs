@@ -47,7 +47,7 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         | AcceptAborted
         | CancelledAcceptSucceeds => accepted(fault, &mut bench),
         RegisterRefused => bench.port.register(bench.world.socket(), Token(1)).is_err(),
-        ConnectRefused | ConnectTimesOut => connected(fault, &mut bench),
+        ConnectRefused | ConnectTimesOut | ConnectUnanswered => connected(fault, &mut bench),
         WaitInterrupted => {
             let (ours, _peer) = bench.session(1);
             bench.post(ours, Operation::Send(batch(CONTENT)));
@@ -69,7 +69,7 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         // handlers play.
         ThreadStalls | SubmissionQueueFull | BuffersExhausted | PeerStalls | PeerVanishes
         | PeerHalfCloses | PeerResets | PeerClosesUnread | BytesCorrupted | HandlerPanics
-        | LocalClose => return None,
+        | DestructorPanics | BytesMisbehave | CallbackBlocks | LocalClose => return None,
     };
     Some((shown, bench.fired(fault)))
 }
@@ -201,9 +201,14 @@ fn connected<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> boo
     let listener = bench.peer_listener();
     let client = bench.port.register(bench.world.socket(), Token(1)).unwrap();
     bench.post(client, Operation::Connect(listener.address()));
+    if fault == Fault::ConnectUnanswered {
+        bench.wait(Duration::from_secs(60)).unwrap();
+        bench.port.cancel(client, OperationKind::Connect);
+    }
     let told = bench.outcome(OperationKind::Connect).unwrap();
     let peer = listener.accept();
     match kind_of(&told) {
+        None if told.0 == Told::Cancelled => peer.is_none(),
         None => {
             assert_eq!((told, peer.is_some()), ((Told::Connected, false), true));
             false
@@ -227,7 +232,7 @@ fn judge_each<const SHARED: bool>() {
         assert!(fired > 0, "{fault} is not counted");
         judged += 1;
     }
-    assert_eq!(judged, if SHARED { 27 } else { 29 });
+    assert_eq!(judged, if SHARED { 28 } else { 30 });
 }
 
 #[test]
