@@ -13,7 +13,9 @@ use crate::worker::Session;
 /// lock, so they may take locks of their own. For one session they run in the order `opened`,
 /// `received` any number of times, `closed`, and never two at once (invariant 8). A callback that
 /// blocks holds up the other sessions of its worker. One that panics ends its own session with
-/// [`CloseReason::HandlerPanicked`] and nothing else.
+/// [`CloseReason::HandlerPanicked`] and nothing else. The destructors of states, of the handler, and of what
+/// a callback panicked with may panic as well. (One that panics while a callback of yours unwinds ends the
+/// process, as everywhere in Rust.)
 pub trait Handler: Send + Sync + 'static {
     /// What the handler keeps for each session: made by `opened`, lent to `received`, given to
     /// `closed`.
