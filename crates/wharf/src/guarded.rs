@@ -6,8 +6,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::sync::steps::user_code;
+
 /// Runs code of the user's. `None`: it has panicked.
 pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Option<R> {
+    caught(|| {
+        let _user_code = user_code();
+        code()
+    })
+}
+
+/// Runs code that calls the user's somewhere. `None`: it has panicked.
+pub(crate) fn caught<R>(code: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(result) => Some(result),
         Err(payload) => {
@@ -19,7 +29,11 @@ pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Option<R> {
 
 /// Drops a value of the user's.
 pub(crate) fn end<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+    let dropped = catch_unwind(AssertUnwindSafe(|| {
+        let _user_code = user_code();
+        drop(value);
+    }));
+    if let Err(payload) = dropped {
         // Its own destructor may panic as well, and so on: it is leaked.
         std::mem::forget(payload);
     }

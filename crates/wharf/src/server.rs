@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::events::DrainReport;
 use crate::framing::Framing;
-use crate::guarded::{self, guarded};
+use crate::guarded::{self, caught};
 use crate::handle::Handle;
 use crate::handler::Handler;
 #[cfg(unix)]
@@ -97,6 +97,8 @@ impl Builder {
         is_shared: bool,
         handler: H,
     ) -> Result<Server> {
+        // This thread waits for workers that wait for their first turn.
+        let _undivided = crate::sync::steps::undivided();
         let Builder { addresses, framing, mut options } = self;
         options.check(&framing)?;
         if options.workers == 0 {
@@ -112,7 +114,7 @@ impl Builder {
         let first_thread = world.expect_threads(workers);
         let (world, handler) = (world.clone(), Arc::new(handler));
         let place = move |index| {
-            world.take_place(first_thread + index);
+            world.take_place(first_thread + index, true);
             world.clone()
         };
         let started = if is_shared {
@@ -370,7 +372,7 @@ where
             // The sender is dropped when another worker failed: then this one never begins.
             if may_begin.recv().is_ok() {
                 let worker = Worker::new(port, index, &engine, &halves, &*handler, clock);
-                if guarded(|| worker.run()).is_none() {
+                if caught(|| worker.run()).is_none() {
                     report_fault(&engine, index);
                 }
             }

@@ -126,6 +126,16 @@ pub fn may_switch() {
     }
 }
 
+/// From now on threads of this process that live in no simulation stop for a moment at about one in so
+/// many of their steps: mostly to yield, sometimes for microseconds, rarely for a millisecond. So a test of
+/// a server on a real port meets orders of steps that are rare otherwise. The seed says when and for how long; the
+/// system still says who runs.
+///
+/// Only builds with debug assertions have steps. False: this one has none, and nothing happens.
+pub fn pause_at_steps(seed: u64, one_in: u32) -> bool {
+    crate::sync::steps::pause(seed, one_in)
+}
+
 /// In a callback that has just queued something for its own session: [`Figures::send_batches_max`] then
 /// tells how many batches that waited. Outside of a simulation nothing happens.
 pub fn note_queued() {
@@ -218,7 +228,7 @@ impl Simulation {
         let (world, place) = (self.world.clone(), self.world.expect_threads(1));
         let (placed, is_placed) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().spawn(move || {
-            world.take_place(place);
+            world.take_place(place, false);
             let _ = placed.send(());
             world.wait_for_turn();
             body();

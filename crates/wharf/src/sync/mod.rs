@@ -2,6 +2,8 @@
 //! can stand in for them without the code above knowing.
 //!
 //! - Built as usual they are the standard library's own, and nothing besides.
+//! - With the feature `simulation` and debug assertions each access to them is also a step, at which a
+//!   simulated world may let another thread go on.
 //! - With `--cfg loom` they are loom's, which takes a model through every execution that the memory
 //!   model allows.
 //! - With `--cfg shuttle` they are shuttle's, which draws schedules at random: for mixes that are too
@@ -13,17 +15,28 @@
 mod gate;
 #[cfg(loom)]
 mod loom;
+#[cfg(all(feature = "simulation", debug_assertions, not(any(loom, shuttle))))]
+mod pauses;
 #[cfg(all(shuttle, not(loom)))]
 mod shuttle;
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(all(feature = "simulation", debug_assertions), loom, shuttle)))]
 mod standard;
+#[cfg(all(feature = "simulation", debug_assertions, not(any(loom, shuttle))))]
+mod stepped;
+#[cfg(all(feature = "simulation", debug_assertions, not(any(loom, shuttle))))]
+pub(crate) mod steps;
+#[cfg(not(all(feature = "simulation", debug_assertions, not(any(loom, shuttle)))))]
+#[path = "no_steps.rs"]
+pub(crate) mod steps;
 
 #[cfg(loom)]
 use self::loom as chosen;
 #[cfg(all(shuttle, not(loom)))]
 use self::shuttle as chosen;
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(all(feature = "simulation", debug_assertions), loom, shuttle)))]
 use self::standard as chosen;
+#[cfg(all(feature = "simulation", debug_assertions, not(any(loom, shuttle))))]
+use self::stepped as chosen;
 
 pub(crate) use self::chosen::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Condvar, MutexGuard,

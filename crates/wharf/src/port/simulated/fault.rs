@@ -135,6 +135,8 @@ faults! {
     CallbackBlocks "callback-blocks" 1/512 Scenario,
     /// The program closes a session.
     LocalClose "local-close" 1/64 Scenario,
+    /// A thread is kept from going on between two steps, while others go on some hundred times perhaps.
+    ThreadPreempted "thread-preempted" 1/1 Library,
 }
 
 impl fmt::Display for Fault {
@@ -251,6 +253,11 @@ impl Dice {
         }
         self.fired[index] += 1;
         Some(firing)
+    }
+
+    /// Whether this one can fire in the run.
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.faults.chances[fault as usize] > 0
     }
 
     pub(super) fn firings(&self) -> u64 {

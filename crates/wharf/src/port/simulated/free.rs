@@ -60,7 +60,8 @@ impl Joined {
 impl World {
     fn free(seed: u64, faults: Faults) -> Self {
         let window_bytes = 256 * 1024;
-        let pace = Pace { operation_ns: 1, turn_ns: 1, switch_one_in: u64::MAX, window_bytes };
+        let pace =
+            Pace { operation_ns: 1, turn_ns: 1, switch_one_in: u64::MAX, window_bytes, steps: 0 };
         Self::with_pace(seed, faults, pace, true)
     }
 
@@ -127,7 +128,7 @@ impl SimulatedSocket {
         mut attempt: impl FnMut(&mut State, SocketIndex) -> Option<io::Result<R>>,
     ) -> io::Result<R> {
         let shared = self.world.shared();
-        let mut state = shared.state.lock();
+        let mut state = shared.lock();
         loop {
             if let Some(result) = attempt(&mut state, self.index()) {
                 drop(state);

@@ -15,6 +15,8 @@ mod free;
 mod network;
 mod operations;
 mod peer;
+#[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -166,7 +168,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
     fn sleep(&self, until: Option<u64>) {
         let At { world, port } = &self.at;
         let this_thread = world.this_thread();
-        let mut state = world.shared().state.lock();
+        let mut state = world.shared().lock();
         if let Some(me) = this_thread {
             if state.fires(Fault::WakeSpurious) {
                 let ns = state.long_ns(Duration::from_micros(1), Duration::from_secs(1));

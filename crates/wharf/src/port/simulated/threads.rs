@@ -3,10 +3,18 @@
 //! Workers, the driver (the test's own thread) and threads that the test started are real threads, so
 //! each can stand still in the middle of anything. But all of them wait but one, which hands on when it
 //! sleeps, ends, or comes by a place where another might go on: between two calls of a port, or two
-//! completions of a batch. None of these places is under a lock of the engine's, so whoever goes on
-//! never waits for whoever does not.
+//! completions of a batch; and, where a build has them, between two *steps*.
 //!
-//! When none can go on, time passes: to the next thing that is to happen, or the end of the next sleep.
+//! A step is one access to an atomic of the engine's, or the taking of one of its locks
+//! ([`crate::sync`]). A thread that is preempted there ([`Fault::ThreadPreempted`]) stays out for a
+//! number of hand-ons. It may hold a lock. Who finds that lock taken waits for it here, not in the
+//! system, which would never let its holder go on. Where the user's code is under way, or calls in, and
+//! may hold locks that nothing is known of here, no thread is preempted unless the test says that it holds
+//! none ([`Threads::switches_in_calls`]); nor is then any that has a lock of the engine's, since whoever
+//! waits for that might have one of the user's.
+//!
+//! When none can go on, those that were preempted do. When there are none, time passes: to the next
+//! thing that is to happen, or the end of the next sleep.
 
 use std::cell::RefCell;
 use std::sync::MutexGuard;
@@ -16,6 +24,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::trace::What;
 use super::world::{State, World};
+use crate::sync::steps;
 
 /// The thread that made the simulation.
 pub(super) const DRIVER: usize = 0;
@@ -29,6 +38,8 @@ pub(super) struct Threads {
     pub(super) is_stuck: bool,
     /// Also where a thread of the user's calls in, which may hold locks of its own.
     pub(super) switches_in_calls: bool,
+    /// Times that it was chosen who goes on.
+    pub(super) hand_ons: u64,
     /// Kept for its memory.
     able: Vec<usize>,
 }
@@ -52,6 +63,23 @@ impl Threads {
     pub(super) fn telling(&self) -> Option<(u32, u32)> {
         self.list.get(self.running)?.telling
     }
+
+    /// Those who wait for the lock may try it again.
+    #[cfg(debug_assertions)]
+    pub(super) fn unlocked(&mut self, lock: usize) {
+        for thread in self.list.iter_mut().filter(|one| one.waits == Waits::Unlock { lock }) {
+            thread.waits = Waits::Turn;
+        }
+    }
+
+    /// Of those that were preempted, the one that is to go on first.
+    fn first_preempted(&self) -> Option<usize> {
+        let preempted = self.list.iter().enumerate().filter_map(|(index, thread)| {
+            let Waits::HandOn { hand_on } = thread.waits else { return None };
+            Some((hand_on, index))
+        });
+        preempted.min().map(|(_, index)| index)
+    }
 }
 
 /// What a thread waits for.
@@ -65,6 +93,10 @@ pub(super) enum Waits {
     Time { until: u64 },
     /// News of a peer.
     News { until: Option<u64> },
+    /// That others have gone on for a while: it was preempted.
+    HandOn { hand_on: u64 },
+    /// That a lock of the engine's is unlocked, by its address.
+    Unlock { lock: usize },
     /// Nothing: it has not begun, or has ended.
     Absent,
 }
@@ -76,6 +108,8 @@ struct Place {
     index: usize,
     /// It has had its first turn.
     entered: bool,
+    /// It is no thread of the user's.
+    is_worker: bool,
     /// It is the driver's, and there is no simulation any more.
     is_over: bool,
 }
@@ -89,7 +123,7 @@ impl Drop for Place {
         if self.index == DRIVER {
             return;
         }
-        let mut state = self.world.shared().state.lock();
+        let mut state = self.world.shared().lock();
         state.threads.list[self.index].waits = Waits::Absent;
         // A thread that never had its turn has none to hand on.
         if state.threads.running == self.index {
@@ -109,6 +143,18 @@ pub(crate) fn current() -> Option<World> {
     })
 }
 
+/// The same with this thread's number and whether it is a worker, if it has had its first turn.
+#[cfg(debug_assertions)]
+pub(super) fn current_entered() -> Option<(World, usize, bool)> {
+    let current = |place: &RefCell<Option<Place>>| {
+        let place = place.borrow();
+        let is_here = |place: &&Place| place.entered && (!place.is_over || place.world.is_served());
+        let place = place.as_ref().filter(is_here)?;
+        Some((place.world.clone(), place.index, place.is_worker))
+    };
+    PLACE.try_with(current).ok().flatten()
+}
+
 impl World {
     /// Makes this thread the driver, which runs.
     pub(crate) fn begin(&self) {
@@ -116,8 +162,13 @@ impl World {
         self.with(|state| {
             state.threads.list.push(Governed { waits: Waits::Turn, thread, telling: None })
         });
-        let place = Place { world: self.clone(), index: DRIVER, entered: true, is_over: false };
-        PLACE.replace(Some(place));
+        self.take(DRIVER, true, false);
+        steps::begin();
+    }
+
+    fn take(&self, index: usize, entered: bool, is_worker: bool) {
+        let world = self.clone();
+        PLACE.replace(Some(Place { world, index, entered, is_worker, is_over: false }));
     }
 
     /// Ends the driver's part, with the last server: while there is one, its workers have their turns
@@ -140,13 +191,14 @@ impl World {
         })
     }
 
-    /// This thread takes the place that was made for it. It runs until it first calls in.
-    pub(crate) fn take_place(&self, index: usize) {
+    /// This thread, a worker or one of the user's, takes the place that was made for it. It runs until it
+    /// first calls in.
+    pub(crate) fn take_place(&self, index: usize, is_worker: bool) {
         self.with(|state| {
             let thread = Some(std::thread::current());
             state.threads.list[index] = Governed { waits: Waits::Turn, thread, telling: None };
         });
-        PLACE.replace(Some(Place { world: self.clone(), index, entered: false, is_over: false }));
+        self.take(index, false, is_worker);
     }
 
     /// This thread's number, once it is its turn. `None`: it has no place here, and runs as it likes.
@@ -156,7 +208,8 @@ impl World {
             Some((place.index, std::mem::replace(&mut place.entered, true)))
         })?;
         if !entered {
-            drop(self.await_turn(self.shared().state.lock(), index));
+            drop(self.await_turn(self.shared().lock(), index));
+            steps::begin();
         }
         Some(index)
     }
@@ -174,7 +227,7 @@ impl World {
         while state.threads.running != me {
             drop(state);
             std::thread::park();
-            state = self.shared().state.lock();
+            state = self.shared().lock();
         }
         state
     }
@@ -192,13 +245,13 @@ impl World {
             return state;
         }
         unpark_chosen(state);
-        self.await_turn(self.shared().state.lock(), me)
+        self.await_turn(self.shared().lock(), me)
     }
 
     /// A place where another thread might go on.
     pub(crate) fn may_switch(&self) {
         let Some(me) = self.this_thread() else { return };
-        let mut state = self.shared().state.lock();
+        let mut state = self.shared().lock();
         if me != DRIVER && state.fires(Fault::ThreadStalls) {
             let ns = state.long_ns(Duration::from_millis(1), Duration::from_secs(10));
             let until = state.now.saturating_add(ns);
@@ -221,7 +274,7 @@ impl World {
     /// Lets so much time pass for this thread.
     pub(crate) fn sleep(&self, duration: Duration) {
         let Some(me) = self.this_thread() else { return };
-        let state = self.shared().state.lock();
+        let state = self.shared().lock();
         let until = state.now.saturating_add(ns_of(duration));
         drop(self.hand_on(state, me, Waits::Time { until }));
     }
@@ -229,7 +282,7 @@ impl World {
     /// Waits for news of a peer. False: there will never be any, and no time comes.
     pub(crate) fn await_news(&self, timeout: Option<Duration>) -> bool {
         let Some(me) = self.this_thread() else { return false };
-        let state = self.shared().state.lock();
+        let state = self.shared().lock();
         let until = timeout.map(|timeout| state.now.saturating_add(ns_of(timeout)));
         let mut state = self.hand_on(state, me, Waits::News { until });
         !std::mem::take(&mut state.threads.is_stuck)
@@ -251,13 +304,14 @@ pub(super) fn ns_of(duration: Duration) -> u64 {
 impl State {
     /// Chooses who runs next.
     fn choose(&mut self) {
+        self.threads.hand_ons += 1;
         loop {
             self.run_due();
             let mut able = std::mem::take(&mut self.threads.able);
             able.clear();
             able.extend((0..self.threads.list.len()).filter(|index| self.is_able(*index)));
             let chosen = match able.len() as u64 {
-                0 => None,
+                0 => self.threads.first_preempted(),
                 count => Some(able[self.below(count) as usize]),
             };
             self.threads.able = able;
@@ -292,7 +346,8 @@ impl State {
             }
             Waits::Time { until } => self.now >= until,
             Waits::News { until } => self.network.has_news() || has_come(until),
-            Waits::Absent => false,
+            Waits::HandOn { hand_on } => self.threads.hand_ons >= hand_on,
+            Waits::Unlock { .. } | Waits::Absent => false,
         }
     }
 
@@ -301,7 +356,7 @@ impl State {
         let untils = self.threads.list.iter().filter_map(|thread| match thread.waits {
             Waits::Port { until, .. } | Waits::News { until } => until,
             Waits::Time { until } => Some(until),
-            Waits::Turn | Waits::Absent => None,
+            Waits::Turn | Waits::HandOn { .. } | Waits::Unlock { .. } | Waits::Absent => None,
         });
         untils.chain(self.next_event_at()).min()
     }

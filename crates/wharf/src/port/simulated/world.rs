@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oorandom::Rand64;
@@ -20,7 +20,6 @@ use super::trace::{Trace, What};
 use crate::clock::{Clock, Moment};
 use crate::config::Options;
 use crate::port::{OperationKind, Socket};
-use crate::sync::Mutex;
 
 /// A run's world, for all who live in it.
 #[derive(Debug, Clone)]
@@ -28,7 +27,8 @@ pub(crate) struct World(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
+    /// The standard library's: at the steps of any other lock this one is taken.
+    state: Mutex<State>,
     /// No schedule governs its threads, which the contract's tests start.
     is_free: bool,
     /// For them: something has changed.
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) now: u64,
     /// Of when and in which order; faults have their own.
     pub(super) random: Rand64,
+    /// Of how far apart the steps are at which threads are preempted, and for how long they are.
+    pub(super) steps: Rand64,
     pub(super) dice: Dice,
     pub(super) threads: Threads,
     pub(super) network: Network,
@@ -80,6 +82,8 @@ pub struct Figures {
     pub batches: u64,
     /// Times that another thread went on.
     pub switches: u64,
+    /// Of these, times that it did so between two steps: [`Fault::ThreadPreempted`].
+    pub preemptions: u64,
     /// The most batches that a worker with a port of its own took between what a callback had queued for
     /// its session, as [`note_queued`](crate::simulation::note_queued) says, and the send of it.
     pub send_batches_max: u64,
@@ -98,6 +102,14 @@ pub(super) struct Pace {
     pub(super) switch_one_in: u64,
     /// The bytes that an end of a stream holds unread.
     pub(super) window_bytes: usize,
+    /// The usual number of steps from one at which a thread is preempted to its next.
+    pub(super) steps: u64,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl World {
@@ -110,16 +122,20 @@ impl World {
             turn_ns: among(&[100, 2_000, 50_000, 200_000]),
             switch_one_in: among(&[2, 6, 24, 100]),
             window_bytes: among(&[1 << 10, 1 << 12, 1 << 14, 1 << 16]) as usize,
+            steps: among(&[30, 300, 3_000]),
         };
         Self::with_pace(seed, faults, pace, false)
     }
 
     pub(super) fn with_pace(seed: u64, faults: Faults, pace: Pace, is_free: bool) -> Self {
+        #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+        super::steps::register();
         World(Arc::new(Shared {
             is_free,
             state: Mutex::new(State {
                 now: 0,
                 random: random_of(seed, u64::MAX - 2),
+                steps: random_of(seed, u64::MAX - 3),
                 dice: Dice::new(seed, faults),
                 threads: Threads::default(),
                 network: Network::default(),
@@ -152,7 +168,7 @@ impl World {
 
     /// Does something to the state.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
-        act(&mut self.0.state.lock())
+        act(&mut self.0.lock())
     }
 
     /// So many sockets that listen at an address, at which nobody else does.
@@ -259,6 +275,7 @@ impl World {
 
     pub(crate) fn switch_in_calls(&self) {
         self.with(|state| state.threads.switches_in_calls = true);
+        crate::sync::steps::begin(); // the driver has them now
     }
 
     pub(crate) fn keep_trace(&self) {

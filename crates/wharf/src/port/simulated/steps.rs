@@ -1,0 +1,69 @@
+//! Threads that are preempted between two steps, and that wait for locks of those that are.
+
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::threads::{Waits, current_entered};
+use super::world::World;
+use crate::sync::steps::{Scheduler, set_scheduler};
+
+/// Other threads are handed on to so many times before one that was preempted goes on.
+const HAND_ONS: [u64; 4] = [1, 8, 64, 512];
+/// What a thread that looks again and again lets pass between two looks.
+const YIELD: Duration = Duration::from_micros(1);
+
+/// Leaves each decision to the world of the thread that asks.
+struct Worlds;
+
+pub(super) fn register() {
+    set_scheduler(&Worlds);
+}
+
+impl Scheduler for Worlds {
+    fn step(&self, holds: bool) -> Option<u32> {
+        let (world, me, is_worker) = current_entered()?;
+        Some(world.step(me, is_worker, holds))
+    }
+
+    fn await_unlock(&self, lock: usize) -> bool {
+        let Some((world, me, _)) = current_entered() else { return false };
+        drop(world.hand_on(world.shared().lock(), me, Waits::Unlock { lock }));
+        true
+    }
+
+    fn unlocked(&self, lock: usize) {
+        if let Some((world, ..)) = current_entered() {
+            world.with(|state| state.threads.unlocked(lock));
+        }
+    }
+
+    fn pass_time(&self) -> bool {
+        let Some((world, ..)) = current_entered() else { return false };
+        world.sleep(YIELD);
+        true
+    }
+}
+
+impl World {
+    /// The number of steps until the thread's next preemption, after this one; 0: there is none.
+    fn step(&self, me: usize, is_worker: bool, holds: bool) -> u32 {
+        let mut state = self.shared().lock();
+        let in_calls = state.threads.switches_in_calls;
+        if !state.dice.has(Fault::ThreadPreempted) || !(is_worker || in_calls) {
+            return 0;
+        }
+        if holds && !in_calls {
+            // A thread that waited for what it holds could have a lock of the user's meanwhile.
+            return 1;
+        }
+        let steps = state.pace.steps;
+        let next = 1 + state.steps.rand_range(0..2 * steps) as u32;
+        if state.fires(Fault::ThreadPreempted) {
+            let hand_ons = HAND_ONS[state.steps.rand_range(0..HAND_ONS.len() as u64) as usize];
+            let hand_on = state.threads.hand_ons + hand_ons;
+            state.figures.preemptions += 1;
+            drop(self.hand_on(state, me, Waits::HandOn { hand_on }));
+        }
+        next
+    }
+}
