@@ -172,10 +172,9 @@ impl<'a> Driver<'a> {
     fn play(&mut self) {
         for index in 0..self.case.size.senders {
             let (truth, handle) = (self.truth.clone(), self.handle.clone());
-            let (seed, gap) = (self.case.seed, self.plan.gap * 8);
-            let bytes_max = self.plan.request_bytes;
+            let (seed, plan) = (self.case.seed, self.plan.clone());
             self.truth.lock().senders += 1;
-            let body = move || senders::run(&truth, &handle, index, seed, gap, bytes_max);
+            let body = move || senders::run(&truth, &handle, index, seed, &plan);
             if self.simulation.spawn(body).is_err() {
                 self.truth.lock().senders -= 1;
             }
@@ -197,8 +196,12 @@ impl<'a> Driver<'a> {
 
     /// One thing to do, then some time.
     fn step(&mut self, step: u32) {
-        if self.peers.len() < self.case.size.peers as usize {
+        let peers = self.case.size.peers as usize;
+        if self.peers.len() < peers {
             self.new_peer();
+        }
+        if self.plan.comes_in_crowds && self.one_in(8) {
+            self.crowd(peers);
         }
         if step.is_multiple_of(16) {
             self.look_at_stats();
@@ -263,6 +266,17 @@ impl<'a> Driver<'a> {
         if self.one_in(2) {
             self.truth.lock().asks_to_close(id, Close::Drain);
             self.handle.close(id, Close::Drain);
+        }
+    }
+
+    /// Some peers leave together, and as many come as there may be.
+    fn crowd(&mut self, peers: usize) {
+        for _ in 0..self.below(self.peers.len() as u64 + 1) {
+            let index = self.below(self.peers.len() as u64) as usize;
+            self.leave(index);
+        }
+        for _ in self.peers.len()..peers {
+            self.new_peer();
         }
     }
 
@@ -668,7 +682,12 @@ impl<'a> Driver<'a> {
             }
             if self.simulation.now() >= until {
                 let what = format!("the server did not end in {END_PATIENCE:?}");
-                self.truth.lock().broken(Rule::RunsEnd, Vec::new(), what);
+                // A worker that has failed is what it waits for, perhaps.
+                let (rule, what) = match panics::take_last() {
+                    Some(said) => (Rule::WorkersDoNotFail, format!("{said}; {what}")),
+                    None => (Rule::RunsEnd, what),
+                };
+                self.truth.lock().broken(rule, Vec::new(), what);
                 return None;
             }
         }
@@ -685,6 +704,8 @@ impl<'a> Driver<'a> {
 
     fn look_at_what_is_left(&self) {
         let (stats, figures) = (self.handle.stats(), self.simulation.figures());
+        let last = self.truth.lock().ids.last().copied();
+        let accepted = last.filter(|id| self.handle.send(*id, b"late").is_ok());
         let mut truth = self.truth.lock();
         let left = (truth.open, truth.senders, truth.connecting.len(), truth.answered_early.len());
         if left != (0, 0, 0, 0) {
@@ -712,9 +733,7 @@ impl<'a> Driver<'a> {
             let what = format!("{} sockets were left to the port's end", figures.left_registered);
             truth.broken(Rule::NothingIsLeft, Vec::new(), what);
         }
-        if let Some(id) = truth.ids.last().copied()
-            && self.handle.send(id, b"late").is_ok()
-        {
+        if let Some(id) = accepted {
             let what = "a frame was accepted by a server that had ended".to_owned();
             truth.broken(Rule::GoneIsGone, vec![id.to_bits()], what);
         }

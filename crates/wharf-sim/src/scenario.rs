@@ -9,6 +9,8 @@ use oorandom::Rand64;
 use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, FirstFrameTimeout, IdleReceive, Options};
 
+use crate::publications::GROUPS;
+
 /// A scenario's name says what there is most of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scenario {
@@ -65,14 +67,20 @@ impl Scenario {
         }
     }
 
+    /// Peers also leave and come many at once, and much is published to all: slots are used again while
+    /// they are looked at.
+    fn comes_in_crowds(self) -> bool {
+        matches!(self, Scenario::Churn | Scenario::Push | Scenario::Rooms)
+    }
+
     /// The size that it has if nothing else is said.
     pub fn size(self) -> Size {
         let (peers, steps, senders) = match self {
             Scenario::Mixed => (24, 1_500, 2),
             Scenario::Echo => (16, 1_500, 0),
-            Scenario::Churn => (12, 2_000, 1),
-            Scenario::Push => (16, 800, 3),
-            Scenario::Rooms => (16, 800, 2),
+            Scenario::Churn => (12, 3_000, 3),
+            Scenario::Push => (12, 2_400, 3),
+            Scenario::Rooms => (12, 2_400, 3),
             Scenario::Slow => (12, 1_200, 2),
             Scenario::Connect => (12, 1_000, 1),
             Scenario::Ends => (24, 300, 2),
@@ -210,6 +218,10 @@ impl Case {
             }
             _ => Faults::all().swarm(self.seed),
         };
+        if self.scenario.comes_in_crowds() {
+            // It needs all the others of its kind too, so it must be there in more than half of the seeds.
+            faults = faults.with(Fault::ThreadPreempted, 1);
+        }
         for fault in &self.without {
             faults = faults.without(*fault);
         }
@@ -231,6 +243,10 @@ pub(crate) struct Plan {
     pub(crate) request_bytes: usize,
     /// Frames that a peer sends before it leaves, about; 0: it stays.
     pub(crate) lifetime_frames: u32,
+    /// Peers also leave and come many at once.
+    pub(crate) comes_in_crowds: bool,
+    /// How often threads publish to all, compared to each group.
+    pub(crate) broadcasts: u64,
     /// The server connects sessions.
     pub(crate) connects: bool,
     /// Threads may change where the program calls in.
@@ -250,7 +266,8 @@ impl Plan {
         let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0001);
         let mut among =
             |choices: &[u64]| choices[random.rand_range(0..choices.len() as u64) as usize];
-        let scenario = case.scenario;
+        let (scenario, peers) = (case.scenario, u64::from(case.size.peers));
+        let comes_in_crowds = scenario.comes_in_crowds();
         let queue_choices: &[u64] = match scenario {
             Scenario::Slow => &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10],
             _ => &[64 << 10, 256 << 10],
@@ -261,8 +278,16 @@ impl Plan {
             limit => FirstFrameTimeout::After(Duration::from_secs(limit)),
         };
         let options = Options {
-            workers: case.size.workers as usize,
-            sessions_max: among(&[case.size.peers.into(), 64, 5_000]).max(2) as u32,
+            workers: match case.size.workers {
+                0 if comes_in_crowds => among(&[1, 2, 2, 3, 3, 4]),
+                workers => workers.into(),
+            } as usize,
+            sessions_max: match scenario {
+                // Slots are used again at once, perhaps by another port.
+                _ if comes_in_crowds => among(&[peers, peers, 64]),
+                _ => among(&[peers, 64, 5_000]),
+            }
+            .max(2) as u32,
             send_queue_bytes_max: among(queue_choices) as usize,
             backpressure: match among(&[0, 1]) {
                 0 => Backpressure::CloseSlowConsumer,
@@ -318,10 +343,13 @@ impl Plan {
             },
             lifetime_frames: match scenario {
                 Scenario::Churn | Scenario::Connect => among(&[1, 3, 10]) as u32,
-                Scenario::Rooms => among(&[0, 10, 30]) as u32,
+                Scenario::Rooms => among(&[0, 3, 10, 30]) as u32,
+                Scenario::Push => among(&[0, 1, 10, 100]) as u32,
                 Scenario::Idle | Scenario::Echo | Scenario::Calm => 0,
                 _ => among(&[0, 10, 100]) as u32,
             },
+            comes_in_crowds,
+            broadcasts: if comes_in_crowds { 2 * GROUPS } else { 1 },
             connects: scenario == Scenario::Connect
                 || (scenario == Scenario::Mixed && among(&[0, 1]) == 1),
             switches_in_calls: among(&[0, 1]) == 1,

@@ -9,22 +9,17 @@ use wharf::simulation::{Fault, fires};
 use wharf::{Close, Handle};
 
 use crate::publications::{GROUPS, PUBLISHING_THREADS, To, publish};
+use crate::scenario::Plan;
 use crate::town::send;
 use crate::truth::SharedTruth;
 
 /// Sender numbers of threads begin here.
 const THREADS: u32 = 1;
 
-pub(crate) fn run(
-    truth: &Arc<SharedTruth>,
-    handle: &Handle,
-    index: u32,
-    seed: u64,
-    gap: Duration,
-    bytes_max: usize,
-) {
+pub(crate) fn run(truth: &Arc<SharedTruth>, handle: &Handle, index: u32, seed: u64, plan: &Plan) {
     let mut random = Rand64::new(u128::from(seed) << 32 | u128::from(index) | 0x5e4d << 16);
-    let gap_ns = u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let gap_ns = u64::try_from((plan.gap * 8).as_nanos()).unwrap_or(u64::MAX).max(1);
+    let bytes_max = plan.request_bytes;
     loop {
         let (id, ends) = {
             let truth = truth.lock();
@@ -37,9 +32,9 @@ pub(crate) fn run(
             break;
         }
         if random.rand_range(0..3) == 0 {
-            let to = match random.rand_range(0..GROUPS + 1) {
-                GROUPS => To::All,
-                group => To::Members(group),
+            let to = match random.rand_range(0..GROUPS + plan.broadcasts) {
+                group @ 0..GROUPS => To::Members(group),
+                _ => To::All,
             };
             for _ in 0..1 + random.rand_range(0..4) {
                 let bytes = random.rand_range(0..bytes_max as u64) as usize;

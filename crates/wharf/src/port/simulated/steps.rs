@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::threads::{Waits, current_entered};
+use super::threads::{Waits, current_entered, ns_of};
 use super::world::World;
 use crate::sync::steps::{Scheduler, set_scheduler};
 
 /// Other threads are handed on to so many times before one that was preempted goes on.
 const HAND_ONS: [u64; 4] = [1, 8, 64, 512];
+/// While one in so many is out time passes, at most so much: what others have begun comes about.
+const TIME_PASSES_ONE_IN: u64 = 8;
+const TIME_MAX: Duration = Duration::from_secs(1);
 /// What a thread that looks again and again lets pass between two looks.
 const YIELD: Duration = Duration::from_micros(1);
 
@@ -58,11 +61,13 @@ impl World {
         }
         let steps = state.pace.steps;
         let next = 1 + state.steps.rand_range(0..2 * steps) as u32;
+        let hand_ons = HAND_ONS[state.steps.rand_range(0..HAND_ONS.len() as u64) as usize];
+        let time_passes = state.steps.rand_range(0..TIME_PASSES_ONE_IN) == 0;
         if state.fires(Fault::ThreadPreempted) {
-            let hand_ons = HAND_ONS[state.steps.rand_range(0..HAND_ONS.len() as u64) as usize];
-            let hand_on = state.threads.hand_ons + hand_ons;
             state.figures.preemptions += 1;
-            drop(self.hand_on(state, me, Waits::HandOn { hand_on }));
+            let hand_on = state.threads.hand_ons + hand_ons;
+            let until = time_passes.then(|| state.now.saturating_add(ns_of(TIME_MAX)));
+            drop(self.hand_on(state, me, Waits::HandOn { hand_on, until }));
         }
         next
     }

@@ -75,7 +75,7 @@ impl Threads {
     /// Of those that were preempted, the one that is to go on first.
     fn first_preempted(&self) -> Option<usize> {
         let preempted = self.list.iter().enumerate().filter_map(|(index, thread)| {
-            let Waits::HandOn { hand_on } = thread.waits else { return None };
+            let Waits::HandOn { hand_on, until: None } = thread.waits else { return None };
             Some((hand_on, index))
         });
         preempted.min().map(|(_, index)| index)
@@ -93,8 +93,9 @@ pub(super) enum Waits {
     Time { until: u64 },
     /// News of a peer.
     News { until: Option<u64> },
-    /// That others have gone on for a while: it was preempted.
-    HandOn { hand_on: u64 },
+    /// That others have gone on for a while: it was preempted. Unless there is a time by which it goes on
+    /// in any case, it does so before time passes.
+    HandOn { hand_on: u64, until: Option<u64> },
     /// That a lock of the engine's is unlocked, by its address.
     Unlock { lock: usize },
     /// Nothing: it has not begun, or has ended.
@@ -346,7 +347,7 @@ impl State {
             }
             Waits::Time { until } => self.now >= until,
             Waits::News { until } => self.network.has_news() || has_come(until),
-            Waits::HandOn { hand_on } => self.threads.hand_ons >= hand_on,
+            Waits::HandOn { hand_on, until } => self.threads.hand_ons >= hand_on || has_come(until),
             Waits::Unlock { .. } | Waits::Absent => false,
         }
     }
@@ -354,9 +355,11 @@ impl State {
     /// When something next happens, or a thread stops waiting.
     fn next_at(&self) -> Option<u64> {
         let untils = self.threads.list.iter().filter_map(|thread| match thread.waits {
-            Waits::Port { until, .. } | Waits::News { until } => until,
+            Waits::Port { until, .. } | Waits::News { until } | Waits::HandOn { until, .. } => {
+                until
+            }
             Waits::Time { until } => Some(until),
-            Waits::Turn | Waits::HandOn { .. } | Waits::Unlock { .. } | Waits::Absent => None,
+            Waits::Turn | Waits::Unlock { .. } | Waits::Absent => None,
         });
         untils.chain(self.next_event_at()).min()
     }

@@ -122,7 +122,7 @@ impl World {
             turn_ns: among(&[100, 2_000, 50_000, 200_000]),
             switch_one_in: among(&[2, 6, 24, 100]),
             window_bytes: among(&[1 << 10, 1 << 12, 1 << 14, 1 << 16]) as usize,
-            steps: among(&[30, 300, 3_000]),
+            steps: among(&[30, 30, 100, 1_000]),
         };
         Self::with_pace(seed, faults, pace, false)
     }
