@@ -109,8 +109,10 @@ impl Town {
         let number = self.truth.lock().begins_to_send(id, ITSELF);
         let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
         let result = session.try_send(&frame);
-        if result.is_ok() && session.queued_bytes() > 0 {
-            note_queued(); // it did not leave at once
+        // It did not leave at once. What another thread has queued before it, that thread sees to.
+        let waits = result.is_ok() && session.queued_bytes() > 0;
+        if waits && self.truth.lock().sends_alone(id) {
+            note_queued();
         }
         let result = result.map_err(|error| error_of(error, Vec::clone));
         judge(&self.truth, id, ITSELF, &frame, result, false);
@@ -142,13 +144,13 @@ pub(crate) fn judge(
     sender: u32,
     frame: &[u8],
     result: Sending,
-    was_closed: bool,
+    was_over: bool,
 ) {
     let mut truth = truth.lock();
     truth.has_returned(id);
     let about = vec![id.to_bits()];
     let Err((refused, bytes)) = result else {
-        if was_closed {
+        if was_over {
             let what = format!("a frame was accepted for {id}, which was over");
             truth.broken(Rule::GoneIsGone, about, what);
         }
@@ -183,10 +185,10 @@ pub(crate) fn send(
     bytes: usize,
     own: Option<SessionId>,
 ) {
-    let (number, was_closed) = {
+    let (number, was_over) = {
         let mut truth = truth.lock();
-        let was_closed = truth.sessions.get(&id).is_some_and(|session| session.closed.is_some());
-        (truth.begins_to_send(id, sender), was_closed)
+        let was_over = truth.is_over(id);
+        (truth.begins_to_send(id, sender), was_over)
     };
     let frame = Message { to: id, sender, number }.write(bytes);
     let bytes = Bytes::new(&frame, handle, id);
@@ -195,7 +197,7 @@ pub(crate) fn send(
         handle.send(id, bytes).map_err(|error| error_of(error, Bytes::into_frame))
     }));
     match sent {
-        Ok(result) => judge(truth, id, sender, &frame, result, was_closed),
+        Ok(result) => judge(truth, id, sender, &frame, result, was_over),
         Err(panic) => {
             let mut truth = truth.lock();
             truth.has_returned(id);

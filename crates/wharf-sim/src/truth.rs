@@ -469,10 +469,21 @@ impl Truth {
         }
     }
 
+    /// Whether one send to the session is under way, and no other.
+    pub(crate) fn sends_alone(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.under_way == 1)
+    }
+
     pub(crate) fn did_not_send(&mut self, id: SessionId, sender: u32) {
         if let Some(next) = self.sent_to(id).and_then(|(accepted, _)| accepted.get_mut(&sender)) {
             *next -= 1;
         }
+    }
+
+    /// Whether it is over for certain. Of one whose `opened` panicked nobody is told when it is.
+    pub(crate) fn is_over(&self, id: SessionId) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| session.closed.is_some() && !session.panicked)
     }
 
     pub(crate) fn found_full(&mut self, id: SessionId) {
