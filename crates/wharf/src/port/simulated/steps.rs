@@ -13,7 +13,7 @@ const HAND_ONS: [u64; 4] = [1, 8, 64, 512];
 /// times in a run: an engine remembers no more than 1,024 turns that took long.
 const TIME_PASSES_ONE_IN: u64 = 8;
 const TIME_PASSES_MAX: u64 = 700;
-const TIME_MAX: Duration = Duration::from_secs(1);
+const TIME_MAX: Duration = Duration::from_millis(20);
 /// What a thread that looks again and again lets pass between two looks.
 const YIELD: Duration = Duration::from_micros(1);
 

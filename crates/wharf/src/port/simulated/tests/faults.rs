@@ -65,11 +65,13 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
             let error = bench.wait(AT_ONCE).err();
             error.is_some_and(|error| error.kind() == ErrorKind::OutOfMemory)
         }
-        // What a worker alone meets (see `runs`), what a port of this kind has not, and what peers and
+        // What threads alone meet (see `runs` and `steps`), what a port of this kind has not, and what peers and
         // handlers play.
         ThreadStalls | SubmissionQueueFull | BuffersExhausted | PeerStalls | PeerVanishes
         | PeerHalfCloses | PeerResets | PeerClosesUnread | BytesCorrupted | HandlerPanics
-        | DestructorPanics | BytesMisbehave | CallbackBlocks | LocalClose => return None,
+        | DestructorPanics | BytesMisbehave | CallbackBlocks | LocalClose | ThreadPreempted => {
+            return None;
+        }
     };
     Some((shown, bench.fired(fault)))
 }

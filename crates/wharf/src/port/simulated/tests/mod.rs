@@ -4,6 +4,8 @@
 mod faults;
 mod peers;
 mod runs;
+#[cfg(debug_assertions)]
+mod steps;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,8 +45,9 @@ const LISTENER: Token = Token(0);
 
 impl<const SHARED: bool> Bench<SHARED> {
     fn new(faults: Faults) -> Self {
+        let switch_one_in = u64::MAX;
         let pace =
-            Pace { operation_ns: 1, turn_ns: 1, switch_one_in: u64::MAX, window_bytes: WINDOW };
+            Pace { operation_ns: 1, turn_ns: 1, switch_one_in, window_bytes: WINDOW, steps: 1 };
         let world = World::with_pace(1, faults, pace, false);
         world.begin();
         let port = world.make_ports(1, SHARED, Sizes::default());
