@@ -1,0 +1,229 @@
+//! One who sends, publishes and closes: a thread, or a session's callbacks. It knows in which order it has
+//! asked for what, and so what must come of it.
+
+use std::collections::{HashMap, HashSet};
+
+use wharf::{Close, Group, Handle, JoinError, PublishError, SendError, SessionId};
+
+use crate::frames::{Frame, Kind};
+use crate::truth::{Rule, Truth};
+
+/// Every session joins this group in `opened`, and none leaves it.
+pub(crate) const TOWN: u64 = 0;
+/// What is published to all is said to be to this group.
+const ALL: u64 = u64::MAX;
+/// Actors from here on are threads; those below are sessions, by their ids.
+pub(crate) const THREADS: u64 = 1 << 63;
+/// Groups that one thread has to itself.
+pub(crate) const GROUPS_OF_A_THREAD: u64 = 4;
+
+/// To whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    Members(u64),
+    MembersBut(u64, SessionId),
+    All,
+}
+
+impl To {
+    pub(crate) fn group(self) -> u64 {
+        match self {
+            To::Members(group) | To::MembersBut(group, _) => group,
+            To::All => ALL,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Publication {
+    pub(crate) to: To,
+    pub(crate) began: u64,
+    pub(crate) returned: u64,
+    pub(crate) accepted: bool,
+}
+
+/// A session in a group of the actor's own, which nobody else changes: so its own order of things decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Membership {
+    pub(crate) group: u64,
+    /// When the join was asked for. It counts only if the session has joined.
+    pub(crate) joins: u64,
+    /// When it was asked to leave; `u64::MAX`: not yet.
+    pub(crate) leaves: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Actor {
+    pub(crate) from: u64,
+    pub(crate) is_raw: bool,
+    /// Frames that were accepted, by session.
+    pub(crate) accepted: HashMap<u64, u32>,
+    pub(crate) publications: Vec<Publication>,
+    pub(crate) memberships: HashMap<u64, Vec<Membership>>,
+    /// When it had asked a session to drain.
+    pub(crate) drains: HashMap<u64, u64>,
+    closed: HashSet<u64>,
+}
+
+impl Actor {
+    pub(crate) fn new(from: u64, is_raw: bool) -> Actor {
+        Actor { from, is_raw, ..Actor::default() }
+    }
+
+    /// A group that only this actor joins sessions to.
+    pub(crate) fn own_group(&self, number: u64) -> u64 {
+        1 + (self.from << 3 | number % GROUPS_OF_A_THREAD | (self.from & THREADS) >> 61)
+    }
+
+    /// Sends to a session by `push`. True: it was accepted.
+    pub(crate) fn send(
+        &mut self,
+        truth: &Truth,
+        id: SessionId,
+        bytes: usize,
+        push: impl FnOnce(Vec<u8>) -> Result<(), SendError<Vec<u8>>>,
+    ) -> bool {
+        let accepted = self.accepted.entry(id.to_bits()).or_default();
+        let frame =
+            Frame { kind: Kind::Direct, to: id.to_bits(), from: self.from, number: *accepted };
+        let written = frame.write(bytes, self.is_raw);
+        let (len, is_closed) = (written.len(), self.closed.contains(&id.to_bits()));
+        match push(written) {
+            Ok(()) => {
+                *accepted += 1;
+                if is_closed {
+                    let what = format!("a frame to {id} was accepted after this thread closed it");
+                    truth.broken(Rule::RefusalsAreTrue, what);
+                }
+                true
+            }
+            Err(SendError::TooLarge { max, .. }) => {
+                let what = format!("a frame of {len} bytes was too large, {max} may be");
+                truth.broken(Rule::RefusalsAreTrue, what);
+                false
+            }
+            Err(error) => {
+                if error.into_inner() != frame.write(bytes, self.is_raw) {
+                    let what = format!("another frame than was sent to {id} came back");
+                    truth.broken(Rule::FramesArriveWhole, what);
+                }
+                false
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, truth: &Truth, handle: &Handle, id: SessionId, how: Close) {
+        self.close_by(truth, id, how, || {
+            handle.close(id, how);
+        });
+    }
+
+    pub(crate) fn close_by(
+        &mut self,
+        truth: &Truth,
+        id: SessionId,
+        how: Close,
+        close: impl FnOnce(),
+    ) {
+        truth.close_begins(id, how);
+        if how == Close::Drain {
+            let now = truth.now();
+            self.drains.entry(id.to_bits()).or_insert(now);
+        }
+        close();
+        self.closed.insert(id.to_bits());
+        truth.close_returned(id);
+    }
+
+    fn is_member(&self, id: SessionId, group: u64) -> bool {
+        let of = self.memberships.get(&id.to_bits()).map_or(&[][..], Vec::as_slice);
+        of.iter().any(|membership| membership.group == group && membership.leaves == u64::MAX)
+    }
+
+    /// Makes a session a member of a group of its own.
+    pub(crate) fn join(&mut self, truth: &Truth, handle: &Handle, id: SessionId, group: u64) {
+        let (was_member, joins) = (self.is_member(id, group), truth.now());
+        match handle.join(id, Group(group)) {
+            Ok(is_new) if is_new == was_member => {
+                let what = format!("{id}, a member: {was_member}, joins, and is new: {is_new}");
+                truth.broken(Rule::RefusalsAreTrue, what);
+            }
+            Ok(true) => {
+                let joined = Membership { group, joins, leaves: u64::MAX };
+                self.memberships.entry(id.to_bits()).or_default().push(joined);
+            }
+            Err(JoinError::TooManyGroups { .. }) if was_member => {
+                let what = format!("{id}, a member, joins, and is in too many groups");
+                truth.broken(Rule::RefusalsAreTrue, what);
+            }
+            Ok(false) | Err(_) => {}
+        }
+    }
+
+    pub(crate) fn leave(&mut self, truth: &Truth, handle: &Handle, id: SessionId, group: u64) {
+        let (was_member, leaves) = (self.is_member(id, group), truth.now());
+        let left = handle.leave(id, Group(group));
+        if left && !was_member {
+            truth.broken(Rule::RefusalsAreTrue, format!("{id} left a group that it was not in"));
+        }
+        let of = self.memberships.get_mut(&id.to_bits()).into_iter().flatten();
+        for membership in of.filter(|membership| membership.group == group) {
+            membership.leaves = membership.leaves.min(leaves);
+        }
+    }
+
+    /// True: it was accepted.
+    pub(crate) fn publish(&mut self, truth: &Truth, handle: &Handle, to: To, bytes: usize) -> bool {
+        let number = self.publications.len() as u32;
+        let frame = Frame { kind: Kind::Published, to: to.group(), from: self.from, number };
+        let written = frame.write(bytes, self.is_raw);
+        let began = truth.now();
+        let result = match to {
+            To::Members(group) => handle.publish(Group(group), &written),
+            To::MembersBut(group, except) => handle.publish_except(Group(group), except, &written),
+            To::All => handle.broadcast(&written),
+        };
+        let (returned, accepted) = (truth.now(), result.is_ok());
+        self.publications.push(Publication { to, began, returned, accepted });
+        let Err(error) = result else { return true };
+        let is_true = match error {
+            PublishError::Full { .. } => true,
+            PublishError::Ending(_) => truth.is_ending(),
+            _ => false,
+        };
+        if !is_true {
+            truth.broken(Rule::RefusalsAreTrue, format!("a publication was refused: {error}"));
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_actors_are_their_own() {
+        let mut groups = HashSet::from([TOWN, ALL]);
+        for from in [0, 1, 2, 1 << 24, THREADS, THREADS + 1] {
+            for number in 0..GROUPS_OF_A_THREAD {
+                assert!(groups.insert(Actor::new(from, false).own_group(number)), "{from}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_accepted_after_the_senders_own_close_is_seen() {
+        let (truth, id) = (Truth::default(), SessionId::from_bits(9));
+        let mut actor = Actor::new(THREADS, false);
+        assert!(actor.send(&truth, id, 0, |_| Ok(())));
+        actor.close_by(&truth, id, Close::Drain, || {});
+        assert!(!actor.send(&truth, id, 0, |bytes| Err(SendError::Gone(bytes))));
+        assert!(!truth.is_broken());
+        actor.send(&truth, id, 0, |_| Ok(()));
+        assert!(!actor.send(&truth, id, 0, |_| Err(SendError::Gone(vec![1]))));
+        let rules: Vec<_> = truth.take_violations().iter().map(|broken| broken.rule).collect();
+        assert_eq!(rules, [Rule::RefusalsAreTrue, Rule::FramesArriveWhole]);
+        assert_eq!(actor.accepted[&9], 2);
+    }
+}

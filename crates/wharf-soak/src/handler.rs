@@ -1,0 +1,273 @@
+//! What the sessions of a round do: what their peers ask for, and what their seed decides.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wharf::{Close, CloseReason, Group, Handler, Session, SessionId};
+
+use crate::actor::{Actor, TOWN, To};
+use crate::frames::{Frame, Kind, Request, cut_frames};
+use crate::odd_frames::{OddFrame, Way};
+use crate::panics;
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::truth::{Rule, Truth, lock};
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Action {
+    Nothing,
+    Reply,
+    ReplyOften,
+    ReplyMuch,
+    TellTown,
+    TellOthers,
+    TellAll,
+    /// A group of the session's own: joins, is told, leaves, is not told.
+    ComeAndGo,
+    SendToAnother,
+    SendOdd,
+    /// Publishes to itself and others, then drains.
+    Farewell,
+    Drain,
+    Stop,
+}
+
+/// Mostly what goes on.
+pub(crate) const ACTIONS: [Action; 24] = [
+    Action::Nothing,
+    Action::Nothing,
+    Action::Reply,
+    Action::Reply,
+    Action::Reply,
+    Action::Reply,
+    Action::Reply,
+    Action::ReplyOften,
+    Action::ReplyOften,
+    Action::ReplyMuch,
+    Action::TellTown,
+    Action::TellOthers,
+    Action::TellAll,
+    Action::ComeAndGo,
+    Action::ComeAndGo,
+    Action::SendToAnother,
+    Action::SendOdd,
+    Action::Reply,
+    Action::Reply,
+    Action::Reply,
+    Action::Reply,
+    Action::Farewell,
+    Action::Drain,
+    Action::Stop,
+];
+
+pub(crate) struct Town {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) truth: Arc<Truth>,
+}
+
+pub(crate) struct State {
+    actor: Actor,
+    truth: Arc<Truth>,
+    random: Random,
+    /// With `Framing::raw`: what has come of frames.
+    stream: Vec<u8>,
+    is_bomb: bool,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.truth.states_dropped.fetch_add(1, Ordering::Relaxed);
+        lock(&self.truth.retired).push(std::mem::take(&mut self.actor));
+        if self.is_bomb && !std::thread::panicking() {
+            self.truth.panics.fetch_add(1, Ordering::Relaxed);
+            panics::on_purpose();
+        }
+    }
+}
+
+/// Notes that a callback of the session runs, and whether it ends by a panic.
+struct InCallback<'a> {
+    truth: &'a Truth,
+    id: SessionId,
+}
+
+impl Drop for InCallback<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.truth.panics(self.id);
+        } else {
+            self.truth.leaves(self.id);
+        }
+    }
+}
+
+impl Town {
+    /// Blocks or panics, if the seed says so.
+    fn hazard(&self, random: &mut Random) {
+        let hazards = &self.plan.hazards;
+        if random.one_in(hazards.blocks) {
+            std::thread::sleep(random.millis(1..12));
+        }
+        if random.one_in(hazards.panics) {
+            if hazards.payload_bombs && random.one_in(4) {
+                panics::on_purpose_with_bomb();
+            }
+            panics::on_purpose();
+        }
+    }
+
+    fn random(&self, id: SessionId) -> Random {
+        Random::new(self.plan.seed, id.to_bits())
+    }
+
+    /// A request came, if it is one. False: nothing more is to be received.
+    fn request(&self, session: &Session, state: &mut State, frame: &[u8]) -> bool {
+        let (truth, id) = (&*self.truth, session.id());
+        truth.frames.fetch_add(1, Ordering::Relaxed);
+        let Some(request) = Request::read(frame) else {
+            let what = format!("a request came torn to {id}, {} bytes", frame.len());
+            truth.broken(Rule::FramesArriveWhole, what);
+            return true;
+        };
+        let (expected, peer) = truth.change(id, |facts| {
+            facts.received += 1;
+            (facts.received - 1, *facts.peer.get_or_insert(request.peer))
+        });
+        if peer != request.peer {
+            let what = format!("{id} of peer {peer} got a request of peer {}", request.peer);
+            truth.broken(Rule::FramesReachTheirSession, what);
+        } else if request.number != expected {
+            let what = format!("{id} got request {} after {expected} others", request.number);
+            truth.broken(Rule::FramesArriveInOrder, what);
+        }
+        self.act(session, state, ACTIONS[usize::from(request.action) % ACTIONS.len()])
+    }
+
+    fn act(&self, session: &Session, state: &mut State, action: Action) -> bool {
+        let (truth, handle, id) = (&*self.truth, session.handle(), session.id());
+        let State { actor, random, .. } = state;
+        let bytes = random.frame_bytes();
+        let mut reply = |bytes| {
+            actor.send(truth, id, bytes, |frame| session.try_send(frame));
+        };
+        match action {
+            Action::Nothing => {}
+            Action::Reply => reply(bytes),
+            Action::ReplyOften => (0..random.within(2..20)).for_each(|_| reply(40)),
+            Action::ReplyMuch => reply(4_096 + bytes),
+            Action::TellTown => drop(actor.publish(truth, handle, To::Members(TOWN), bytes)),
+            Action::TellOthers => drop(actor.publish(truth, handle, To::MembersBut(TOWN, id), 50)),
+            Action::TellAll => drop(actor.publish(truth, handle, To::All, 50)),
+            Action::ComeAndGo => {
+                let group = actor.own_group(random.below(4));
+                actor.join(truth, handle, id, group);
+                actor.publish(truth, handle, To::Members(group), bytes);
+                if random.one_in(2) {
+                    actor.leave(truth, handle, id, group);
+                    actor.publish(truth, handle, To::Members(group), 50);
+                }
+            }
+            Action::SendToAnother => {
+                let other = random.pick(&truth.recent());
+                actor.send(truth, other, bytes, |frame| handle.send(other, frame));
+            }
+            Action::SendOdd => {
+                let (hazards, way) = (&self.plan.hazards, Way::ToSession);
+                let odd = OddFrame::draw(truth, hazards, actor.is_raw, handle, id, way, random);
+                if let Some(odd) = odd {
+                    drop(session.try_send(odd)); // a panic ends the session
+                } else {
+                    let number = truth.next_once();
+                    let frame = Frame { kind: Kind::OnceDirect, to: id.to_bits(), from: 0, number };
+                    session.send(&frame.write(bytes, actor.is_raw));
+                }
+            }
+            Action::Farewell => {
+                let group = actor.own_group(0);
+                actor.join(truth, handle, id, group);
+                actor.send(truth, id, 40, |frame| session.try_send(frame));
+                actor.publish(truth, handle, To::Members(group), 40);
+                actor.publish(truth, handle, To::All, 40);
+                actor.close_by(truth, id, Close::Drain, || session.close(Close::Drain));
+                return false;
+            }
+            Action::Drain | Action::Stop => {
+                let how = if action == Action::Drain { Close::Drain } else { Close::Stop };
+                if random.one_in(3) {
+                    actor.close(truth, handle, id, how);
+                } else {
+                    actor.close_by(truth, id, how, || session.close(how));
+                }
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Handler for Town {
+    type State = State;
+
+    fn opened(&self, session: &Session) -> State {
+        let (truth, id) = (&*self.truth, session.id());
+        truth.opens(id);
+        let guard = InCallback { truth, id };
+        let mut random = self.random(id);
+        let is_bomb = random.one_in(self.plan.hazards.state_bombs);
+        let actor = Actor::new(id.to_bits(), self.plan.is_raw);
+        truth.states_made.fetch_add(1, Ordering::Relaxed);
+        let truth = self.truth.clone();
+        let mut state = State { actor, truth, random, stream: Vec::new(), is_bomb };
+        self.hazard(&mut state.random);
+        let joined = session.handle().join(id, Group(TOWN));
+        self.truth.change(id, |facts| facts.in_town = joined.is_ok());
+        state.actor.send(&self.truth, id, 0, |frame| session.try_send(frame));
+        self.hazard(&mut state.random);
+        drop(guard);
+        self.truth.has_opened(id);
+        state
+    }
+
+    fn received(&self, session: &Session, state: &mut State, frame: &[u8]) {
+        let id = session.id();
+        self.truth.enters(id, "received");
+        let _guard = InCallback { truth: &self.truth, id };
+        self.hazard(&mut state.random);
+        if !self.plan.is_raw {
+            self.request(session, state, frame);
+            return;
+        }
+        let mut stream = std::mem::take(&mut state.stream);
+        stream.extend_from_slice(frame);
+        cut_frames(&mut stream, |frame| self.request(session, state, frame));
+        state.stream = stream;
+    }
+
+    fn closed(&self, session: &Session, mut state: State, reason: CloseReason) {
+        let (truth, id) = (&*self.truth, session.id());
+        truth.enters(id, "closed");
+        let _guard = InCallback { truth, id };
+        truth.closes(id, reason);
+        self.hazard(&mut state.random);
+        if state.actor.send(truth, id, 0, |frame| session.try_send(frame)) {
+            let what = format!("a frame to {id} was accepted in its closed");
+            truth.broken(Rule::RefusalsAreTrue, what);
+        }
+        if state.random.one_in(4) && !truth.is_ending() {
+            // As a chat says that one has gone.
+            state.actor.publish(truth, session.handle(), To::Members(TOWN), 30);
+        }
+    }
+
+    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
+        self.truth.connect_failed(id, error.kind());
+        if self.random(id).one_in(self.plan.hazards.panics) {
+            self.truth.panics.fetch_add(1, Ordering::Relaxed);
+            panics::on_purpose();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! wharf's real ports under everything at once: one seed draws the options of a round, what its peers and
+//! threads do, what goes wrong on purpose, and how it ends. Then what all of them saw is judged.
+//!
+//! Exit codes: 0 all went well, 1 a rule was broken, 2 it could not start, 3 something hangs.
+
+#![forbid(unsafe_code)]
+
+mod actor;
+mod broadcasts;
+mod campaign;
+mod frames;
+mod handler;
+mod judge;
+mod ledger;
+mod odd_frames;
+mod panics;
+mod pauses;
+mod peers;
+mod plan;
+mod process;
+mod random;
+mod reader;
+mod round;
+mod senders;
+mod targets;
+mod truth;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use wharf::Backend;
+
+/// The real ports under everything at once.
+#[derive(Parser)]
+#[command(name = "wharf-soak", version)]
+struct Command {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Round after round: everything at once, then an end, and everything must add up.
+    Run(campaign::RunArguments),
+    /// Broadcasts without a pause while sessions come and go.
+    Broadcasts(BroadcastsArguments),
+}
+
+#[derive(Args)]
+struct BroadcastsArguments {
+    /// Which port: uring or readiness.
+    #[arg(long)]
+    backend: Backend,
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    panics::keep();
+    let done = watch::start().map_err(Into::into).and_then(|()| match command.task {
+        Task::Run(arguments) => campaign::run(&arguments),
+        Task::Broadcasts(arguments) => {
+            let BroadcastsArguments { backend, workers, seconds } = arguments;
+            broadcasts::run(backend, workers, seconds)
+        }
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("wharf-soak: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

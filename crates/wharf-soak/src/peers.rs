@@ -1,0 +1,303 @@
+//! The peers: crowds of sockets, a crowd for each thread.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::frames::Request;
+use crate::handler::ACTIONS;
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::reader::Reader;
+use crate::truth::Truth;
+
+/// How a peer's stream ended, as it saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It did not.
+    #[default]
+    None,
+    /// The server's end of stream came.
+    Stream,
+    Reset,
+    /// The peer has reset the connection, or closed it, itself.
+    Own,
+}
+
+/// What is known of a peer when the round is over.
+#[derive(Debug, Default)]
+pub(crate) struct PeerFacts {
+    pub(crate) number: u32,
+    /// The server has connected to it.
+    pub(crate) was_connected_to: bool,
+    pub(crate) reader: Reader,
+    /// Whole requests that it has written.
+    pub(crate) sent: u32,
+    /// It has ended its own stream before it saw an end.
+    pub(crate) ended_first: bool,
+    /// It has reset, closed without reading, or sent what is no request.
+    pub(crate) is_rude: bool,
+    /// It has read all the time.
+    pub(crate) always_read: bool,
+    pub(crate) end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Talks,
+    Listens,
+    StalledUntil(Instant),
+    Vanished,
+}
+
+struct Peer {
+    stream: TcpStream,
+    facts: PeerFacts,
+    mode: Mode,
+    out: Vec<u8>,
+    written: usize,
+    /// Whole requests in `out`.
+    waiting: u32,
+    /// Requests until it does something else.
+    requests: u64,
+    /// A write has told of a reset: what the next read says of it is an end of stream.
+    was_reset: bool,
+}
+
+/// What all threads of peers share.
+pub(crate) struct Town {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) server: SocketAddr,
+    pub(crate) next_number: AtomicU32,
+    /// The server has ended: whatever is left is read out.
+    pub(crate) ended: AtomicBool,
+}
+
+/// An end that has not come so long after the server's own will not come.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs one crowd until the server has ended and all of it saw an end.
+pub(crate) fn crowd(
+    town: &Town,
+    thread: u64,
+    size: u64,
+    listener: Option<TcpListener>,
+) -> Vec<PeerFacts> {
+    let mut random = Random::new(town.plan.seed, (2 << 32) + thread);
+    let mut buffer = vec![0; 64 * 1024];
+    let (mut peers, mut gone) = (Vec::new(), Vec::new());
+    let mut connects_at = Instant::now();
+    while !town.ended.load(Ordering::SeqCst) {
+        let mut is_quiet = true;
+        while let Some(stream) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
+            peers.extend(Peer::new(stream.0, town, true, &mut random));
+        }
+        let is_due = (peers.len() as u64) < size && connects_at <= Instant::now();
+        if is_due && !town.truth.is_ending() {
+            connects_at = Instant::now() + random.millis(0..6);
+            let connected = TcpStream::connect_timeout(&town.server, CONNECT_TIMEOUT).ok();
+            peers.extend(connected.and_then(|stream| Peer::new(stream, town, false, &mut random)));
+        }
+        for peer in &mut peers {
+            is_quiet &= !peer.turn(town, &mut buffer, &mut random);
+        }
+        peers = sort_out(peers, &mut gone, size, &mut random);
+        if is_quiet {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+    drop(listener);
+    let until = Instant::now() + END_PATIENCE;
+    while !peers.is_empty() && Instant::now() < until {
+        for peer in &mut peers {
+            peer.read(town, &mut buffer);
+        }
+        let (over, left): (Vec<_>, Vec<_>) = peers.into_iter().partition(Peer::is_over);
+        gone.extend(over.into_iter().map(|peer| peer.facts));
+        peers = left;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    gone.extend(peers.into_iter().map(|peer| peer.facts));
+    gone
+}
+
+/// Takes out those that are over, and some of those that have vanished if they are many.
+fn sort_out(
+    peers: Vec<Peer>,
+    gone: &mut Vec<PeerFacts>,
+    size: u64,
+    random: &mut Random,
+) -> Vec<Peer> {
+    let vanished = peers.iter().filter(|peer| peer.mode == Mode::Vanished).count() as u64;
+    let (mut kept, mut excess) = (Vec::new(), vanished.saturating_sub(size / 4));
+    for mut peer in peers {
+        if peer.mode == Mode::Vanished && excess > 0 && !peer.is_over() {
+            excess -= 1;
+            peer.cut(random.one_in(2));
+        }
+        if peer.is_over() { gone.push(peer.facts) } else { kept.push(peer) }
+    }
+    kept
+}
+
+impl Peer {
+    fn new(
+        stream: TcpStream,
+        town: &Town,
+        was_connected_to: bool,
+        random: &mut Random,
+    ) -> Option<Peer> {
+        stream.set_nonblocking(true).ok()?;
+        let facts = PeerFacts {
+            number: town.next_number.fetch_add(1, Ordering::Relaxed),
+            was_connected_to,
+            always_read: true,
+            ..PeerFacts::default()
+        };
+        let mode = if random.one_in(5) { Mode::Listens } else { Mode::Talks };
+        let requests = random.within(1..40);
+        let (out, written, waiting) = (Vec::new(), 0, 0);
+        Some(Peer { stream, facts, mode, out, written, waiting, requests, was_reset: false })
+    }
+
+    fn is_over(&self) -> bool {
+        self.facts.end != End::None
+    }
+
+    /// True: something came or went.
+    fn turn(&mut self, town: &Town, buffer: &mut [u8], random: &mut Random) -> bool {
+        match self.mode {
+            Mode::Vanished => return false,
+            Mode::StalledUntil(when) if when > Instant::now() => return false,
+            Mode::StalledUntil(_) => self.mode = Mode::Talks,
+            Mode::Talks | Mode::Listens => {}
+        }
+        let mut moved = self.read(town, buffer);
+        if self.is_over() || self.mode == Mode::Listens {
+            if random.one_in(4_000) && !self.is_over() {
+                self.turns_away(town, random);
+            }
+            return moved;
+        }
+        if self.out.is_empty() && random.one_in(3) {
+            if self.requests == 0 {
+                self.turns_away(town, random);
+                return true;
+            }
+            for _ in 0..random.within(1..4) {
+                self.ask(random);
+            }
+        }
+        moved |= self.write();
+        moved
+    }
+
+    fn ask(&mut self, random: &mut Random) {
+        let number = self.facts.sent + self.waiting;
+        let action = random.below(ACTIONS.len() as u64) as u8;
+        let request = Request { peer: self.facts.number, number, action };
+        request.write(random.frame_bytes(), &mut self.out);
+        self.waiting += 1;
+        self.requests = self.requests.saturating_sub(1);
+    }
+
+    fn write(&mut self) -> bool {
+        if self.out.is_empty() {
+            return false;
+        }
+        match self.stream.write(&self.out[self.written..]) {
+            Ok(count) => {
+                self.written += count;
+                if self.written == self.out.len() {
+                    self.facts.sent += std::mem::take(&mut self.waiting);
+                    self.written = 0;
+                    self.out.clear();
+                }
+                count > 0
+            }
+            Err(error) => {
+                if !is_for_later(&error) {
+                    // The end is seen by reading, after what has come before it.
+                    self.was_reset = true;
+                    self.mode = Mode::Listens;
+                }
+                false
+            }
+        }
+    }
+
+    fn read(&mut self, town: &Town, buffer: &mut [u8]) -> bool {
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.facts.end = if self.was_reset { End::Reset } else { End::Stream };
+                true
+            }
+            Ok(count) => {
+                let before = self.facts.reader.frames;
+                self.facts.reader.take(&buffer[..count], |violation| {
+                    town.truth.broken(violation.rule, violation.what);
+                });
+                let frames = self.facts.reader.frames - before;
+                town.truth.frames.fetch_add(frames, Ordering::Relaxed);
+                true
+            }
+            Err(error) if is_for_later(&error) => false,
+            Err(_) => {
+                self.facts.end = End::Reset;
+                true
+            }
+        }
+    }
+
+    /// Its requests are done: it goes in some way or other.
+    fn turns_away(&mut self, town: &Town, random: &mut Random) {
+        self.requests = 5;
+        match random.below(12) {
+            0..4 => {
+                self.facts.ended_first = true;
+                if random.one_in(4) {
+                    // The end comes inside a frame.
+                    let _ = self.stream.write(&[0, 0, 0, 9, 1, 2]);
+                }
+                let _ = self.stream.shutdown(Shutdown::Write);
+                self.mode = Mode::Listens;
+            }
+            4 => self.cut(true),
+            5 => self.cut(false),
+            6 => {
+                self.facts.always_read = false;
+                self.mode = Mode::Vanished;
+            }
+            7 => {
+                self.facts.always_read = false;
+                self.mode = Mode::StalledUntil(Instant::now() + random.millis(50..800));
+            }
+            8 if town.plan.hazards.announcements && !town.plan.is_raw => {
+                self.facts.is_rude = true;
+                let _ = self.stream.write(&[0x7F, 0, 0, 0, 1, 2, 3]);
+                self.mode = Mode::Listens;
+            }
+            _ => self.mode = Mode::Listens,
+        }
+    }
+
+    /// Ends the connection without reading what has come: by a reset, or as the system does it.
+    fn cut(&mut self, by_reset: bool) {
+        (self.facts.ended_first, self.facts.is_rude) = (true, true);
+        self.facts.end = End::Own;
+        if by_reset {
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+        // The socket is closed when the peer is dropped, which follows.
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,149 @@
+//! What a round will be like: drawn from its seed.
+
+use std::time::Duration;
+
+use wharf::{Backend, Backpressure, FirstFrameTimeout, Framing, LengthPrefix, Options};
+
+use crate::random::Random;
+
+/// How a round ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Drain(Duration),
+    Stop,
+    /// The `Server` is dropped.
+    Drop,
+}
+
+/// What goes wrong on purpose in a round, each with how often: once in so many times, 0 for never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hazards {
+    /// Callbacks that panic.
+    pub(crate) panics: u64,
+    /// Whether some of them do so with a payload whose destructor panics.
+    pub(crate) payload_bombs: bool,
+    /// States whose destructor panics.
+    pub(crate) state_bombs: u64,
+    /// Callbacks that block for some milliseconds.
+    pub(crate) blocks: u64,
+    /// Frames whose `as_ref` panics.
+    pub(crate) as_ref_panics: bool,
+    /// Frames whose `as_ref` calls the handle.
+    pub(crate) as_ref_calls: bool,
+    /// Frames whose `as_ref` returns other bytes each time.
+    pub(crate) as_ref_changes: bool,
+    /// Frames whose destructor panics.
+    pub(crate) frame_bombs: bool,
+    /// Peers that announce a frame that is too large.
+    pub(crate) announcements: bool,
+}
+
+impl Hazards {
+    /// Frames that are not plain bytes.
+    pub(crate) fn odd_frames(&self) -> bool {
+        self.as_ref_panics || self.as_ref_calls || self.as_ref_changes || self.frame_bombs
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) is_raw: bool,
+    pub(crate) options: Options,
+    pub(crate) hazards: Hazards,
+    pub(crate) crowd: u64,
+    pub(crate) senders: u64,
+    /// The longest rest of a sender between two calls, in microseconds; 0: none.
+    pub(crate) rest_micros: u64,
+    /// One in so many calls of a sender goes to all or to many; 0: none.
+    pub(crate) publish_one_in: u64,
+    /// One in so many calls asks a session to close.
+    pub(crate) close_one_in: u64,
+    pub(crate) runs_for: Duration,
+    pub(crate) ending: Ending,
+    /// Whether a time-out is so short that a slow machine may meet it.
+    pub(crate) has_short_stall: bool,
+}
+
+/// A peer that reads to the end closes at once; this is only met if it does not.
+const CLOSE_LINGER: Duration = Duration::from_secs(10);
+
+impl Plan {
+    pub(crate) fn draw(backend: Backend, seed: u64) -> Plan {
+        let random = &mut Random::new(seed, u64::MAX);
+        let is_raw = random.one_in(3);
+        let has_short_stall = random.one_in(4);
+        let options = options(backend, is_raw, has_short_stall, random);
+        let deadline = random.millis(50..2_000);
+        Plan {
+            seed,
+            is_raw,
+            options,
+            hazards: hazards(random),
+            crowd: random.within(16..65),
+            senders: random.within(2..5),
+            rest_micros: random.pick(&[0, 50, 200, 200, 1_000]),
+            publish_one_in: random.pick(&[0, 3, 10, 10]),
+            close_one_in: random.pick(&[30, 200, 1_000]),
+            runs_for: random.millis(300..3_000),
+            ending: random.pick(&[
+                Ending::Drain(deadline),
+                Ending::Drain(deadline),
+                Ending::Stop,
+                Ending::Drop,
+            ]),
+            has_short_stall,
+        }
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        if self.is_raw { Framing::raw() } else { Framing::length_prefixed(LengthPrefix::default()) }
+    }
+}
+
+fn options(backend: Backend, is_raw: bool, has_short_stall: bool, random: &mut Random) -> Options {
+    let short = |random: &mut Random| random.one_in(5).then(|| random.millis(100..500));
+    let first_frame_timeout = match short(random) {
+        Some(limit) => FirstFrameTimeout::After(limit),
+        None => FirstFrameTimeout::ByFraming,
+    };
+    let stall = if has_short_stall { random.millis(200..600) } else { Duration::from_secs(60) };
+    let pauses = random.one_in(3);
+    Options {
+        workers: random.within(1..5) as usize,
+        backend,
+        sessions_max: random.within(8..65) as u32,
+        send_queue_bytes_max: random.pick(&[160 * 1024, 256 * 1024, 1024 * 1024]),
+        backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
+        idle_timeout: short(random),
+        first_frame_timeout,
+        send_stall_timeout: Some(stall),
+        close_linger: CLOSE_LINGER,
+        groups_per_session_max: random.pick(&[3, 64]),
+        publications_bytes_max: random.pick(&[64 * 1024, 16 * 1024 * 1024]),
+        receive_buffers: random.pick(&[8, 256]),
+        receive_buffer_bytes: random.pick(&[1024, 16 * 1024]),
+        no_delay: is_raw || !random.one_in(4),
+        ..Options::default()
+    }
+}
+
+fn hazards(random: &mut Random) -> Hazards {
+    let mut hazards = Hazards::default();
+    if random.one_in(2) {
+        hazards.panics = random.pick(&[20, 200]);
+        hazards.payload_bombs = random.one_in(4);
+    }
+    if random.one_in(4) {
+        hazards.state_bombs = 8;
+    }
+    if random.one_in(3) {
+        hazards.blocks = random.pick(&[50, 500]);
+    }
+    hazards.as_ref_panics = random.one_in(6);
+    hazards.as_ref_calls = random.one_in(6);
+    hazards.as_ref_changes = random.one_in(6);
+    hazards.frame_bombs = random.one_in(6);
+    hazards.announcements = !random.one_in(3);
+    hazards
+}

@@ -1,0 +1,50 @@
+//! What this process has: threads of a server, descriptors.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// What the system takes back behind an end is given so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Threads that a server has started, where the system says so in a file.
+pub(crate) fn workers() -> usize {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    let names =
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| crate::panics::is_worker(name.trim())).count()
+}
+
+/// Descriptors that are open, but for the one that looks.
+pub(crate) fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1)
+}
+
+/// What is behind the descriptors.
+pub(crate) fn descriptors_by_name() -> String {
+    let Ok(all) = fs::read_dir("/proc/self/fd") else { return String::new() };
+    let names = all.flatten().filter_map(|one| fs::read_link(one.path()).ok());
+    names.map(|name| name.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Waits until a figure is at most so much, and says what it is in the end.
+pub(crate) fn settles(figure: impl Fn() -> usize, max: usize) -> usize {
+    let started = Instant::now();
+    loop {
+        let found = figure();
+        if found <= max || started.elapsed() > PATIENCE {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What each thread does, one a line: for a report of a hang.
+pub(crate) fn threads() -> String {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return String::new() };
+    let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let lines = tasks.flatten().map(|task| {
+        let (name, place) = (read(task.path().join("comm")), read(task.path().join("wchan")));
+        format!("  {} in {}\n", name.trim(), place.trim())
+    });
+    lines.collect()
+}

@@ -1,0 +1,183 @@
+//! Threads of the program's that have the server's handle, and do with it whatever can be done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wharf::{Close, ConnectError, Handle, SessionId};
+
+use crate::actor::{Actor, GROUPS_OF_A_THREAD, THREADS, TOWN, To};
+use crate::odd_frames::{OddFrame, Way};
+use crate::panics;
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::truth::{Rule, Target, Truth, lock};
+
+/// Where connects go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Targets {
+    pub(crate) listener: SocketAddr,
+    pub(crate) mute: SocketAddr,
+    pub(crate) refused: SocketAddr,
+}
+
+pub(crate) struct Sender {
+    plan: Arc<Plan>,
+    truth: Arc<Truth>,
+    handle: Handle,
+    targets: Targets,
+    actor: Actor,
+    random: Random,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        truth: &Arc<Truth>,
+        handle: &Handle,
+        targets: Targets,
+        thread: u64,
+    ) -> Sender {
+        let actor = Actor::new(THREADS + thread, plan.is_raw);
+        let random = Random::new(plan.seed, (3 << 32) + thread);
+        let (plan, truth, handle) = (plan.clone(), truth.clone(), handle.clone());
+        Sender { plan, truth, handle, targets, actor, random }
+    }
+
+    /// Until it is told to end.
+    pub(crate) fn run(mut self, ends: &AtomicBool) {
+        while !ends.load(Ordering::Relaxed) {
+            let recent = self.truth.recent();
+            if recent.is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let id = self.random.pick(&recent);
+            if self.random.one_in(self.plan.close_one_in) {
+                self.close(id);
+            } else if self.random.one_in(self.plan.publish_one_in) {
+                self.publish(id);
+            } else {
+                self.act(id);
+            }
+            if self.plan.rest_micros > 0 {
+                let micros = self.random.below(self.plan.rest_micros);
+                std::thread::sleep(Duration::from_micros(micros));
+            }
+        }
+        lock(&self.truth.retired).push(self.actor);
+    }
+
+    fn publish(&mut self, id: SessionId) {
+        let Sender { truth, handle, actor, random, .. } = self;
+        let to = match random.below(5) {
+            0 => To::All,
+            1 => To::Members(TOWN),
+            2 => To::MembersBut(TOWN, id),
+            3 => To::Members(actor.own_group(random.below(GROUPS_OF_A_THREAD))),
+            _ => To::MembersBut(actor.own_group(random.below(GROUPS_OF_A_THREAD)), id),
+        };
+        let bytes = random.frame_bytes().min(4_000);
+        actor.publish(truth, handle, to, bytes);
+    }
+
+    fn act(&mut self, id: SessionId) {
+        let Sender { truth, handle, actor, random, .. } = self;
+        let group = actor.own_group(random.below(GROUPS_OF_A_THREAD));
+        match random.below(100) {
+            0..40 => self.send(id, 1),
+            40..50 => {
+                let times = self.random.within(2..30);
+                self.send(id, times);
+            }
+            50..62 => actor.join(truth, handle, id, group),
+            62..68 => actor.leave(truth, handle, id, group),
+            68..74 => self.connect(),
+            74..75 => self.look(),
+            75..80 if self.plan.hazards.odd_frames() => self.send_odd(id),
+            _ => std::thread::yield_now(),
+        }
+    }
+
+    fn close(&mut self, id: SessionId) {
+        let Sender { truth, handle, actor, random, .. } = self;
+        match random.below(4) {
+            0 => actor.close(truth, handle, id, Close::Drain),
+            1 => actor.close(truth, handle, id, Close::Stop),
+            _ => self.farewell(id),
+        }
+    }
+
+    fn send(&mut self, id: SessionId, times: u64) {
+        let Sender { truth, handle, actor, random, .. } = self;
+        for _ in 0..times {
+            let bytes = random.frame_bytes();
+            if !actor.send(truth, id, bytes, |frame| handle.send(id, frame)) {
+                break;
+            }
+        }
+    }
+
+    /// All that was asked before a close that drains still comes.
+    fn farewell(&mut self, id: SessionId) {
+        let Sender { truth, handle, actor, random, .. } = self;
+        let group = actor.own_group(random.below(GROUPS_OF_A_THREAD));
+        actor.join(truth, handle, id, group);
+        actor.send(truth, id, 60, |frame| handle.send(id, frame));
+        for _ in 0..random.below(3) {
+            actor.publish(truth, handle, To::Members(group), 60);
+        }
+        actor.close(truth, handle, id, Close::Drain);
+        actor.send(truth, id, 60, |frame| handle.send(id, frame));
+    }
+
+    fn connect(&mut self) {
+        let Sender { truth, handle, actor, random, targets, .. } = self;
+        let (target, address) = match random.below(8) {
+            0 => (Target::Refused, targets.refused),
+            1 => (Target::Mute, targets.mute),
+            _ => (Target::Listener, targets.listener),
+        };
+        let id = match handle.connect(address) {
+            Ok(id) => id,
+            Err(ConnectError::Ending) if !truth.is_ending() => {
+                let what = "a connect was refused: the server is ending".to_owned();
+                return truth.broken(Rule::RefusalsAreTrue, what);
+            }
+            Err(_) => return,
+        };
+        truth.connects(id, target);
+        if random.one_in(2) {
+            actor.send(truth, id, 60, |frame| handle.send(id, frame));
+        }
+        // What never stands would hold a place for ever.
+        let closes = if target == Target::Mute { !random.one_in(8) } else { random.one_in(3) };
+        if closes {
+            let how = if random.one_in(3) { Close::Stop } else { Close::Drain };
+            actor.close(truth, handle, id, how);
+        }
+    }
+
+    /// Whatever moment it is, the figures add up.
+    fn look(&mut self) {
+        let stats = self.handle.stats();
+        let by_reason: u64 = stats.closed_by().map(|(_, count)| count).sum();
+        if stats.opened.wrapping_sub(stats.closed) != stats.live || by_reason != stats.closed {
+            let what = format!("the figures do not add up: {stats:?}");
+            self.truth.broken(Rule::CountsAreBalanced, what);
+        }
+    }
+
+    fn send_odd(&mut self, id: SessionId) {
+        let Sender { truth, handle, actor, random, plan, .. } = self;
+        let way = random.pick(&[Way::ToSession, Way::ToSession, Way::ToTown, Way::ToAll]);
+        let is_raw = actor.is_raw;
+        let drawn = panics::expected(|| {
+            OddFrame::draw(truth, &plan.hazards, is_raw, handle, id, way, random)
+        });
+        if let Some(Some(odd)) = drawn {
+            odd.send(handle, id, way);
+        }
+    }
+}
