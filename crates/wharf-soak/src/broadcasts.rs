@@ -63,7 +63,7 @@ pub(crate) fn run(
         threads.push(std::thread::spawn(move || come_and_go(address, &shared)));
     }
     let started = Instant::now();
-    let lives = || !panics::any() && !shared.ended.load(Ordering::Relaxed);
+    let lives = || panics::last().is_none() && !shared.ended.load(Ordering::Relaxed);
     while started.elapsed() < time && lives() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -76,7 +76,7 @@ pub(crate) fn run(
         if lived { "the server lives" } else { "THE SERVER HAS FAILED" }
     );
     shared.ends.store(true, Ordering::Relaxed);
-    if let Some(said) = panics::take_last() {
+    if let Some(said) = panics::last() {
         println!("{said}");
     }
     let stats = handle.clone();

@@ -186,7 +186,7 @@ impl Town {
                     session.send(&frame.write(bytes, actor.is_raw));
                 }
             }
-            Action::Farewell => {
+            Action::Farewell if self.plan.hazards.farewells => {
                 let group = actor.own_group(0);
                 actor.join(truth, handle, id, group);
                 actor.send(truth, id, 40, |frame| session.try_send(frame));
@@ -195,8 +195,8 @@ impl Town {
                 actor.close_by(truth, id, Close::Drain, || session.close(Close::Drain));
                 return false;
             }
-            Action::Drain | Action::Stop => {
-                let how = if action == Action::Drain { Close::Drain } else { Close::Stop };
+            Action::Farewell | Action::Drain | Action::Stop => {
+                let how = if action == Action::Stop { Close::Stop } else { Close::Drain };
                 if random.one_in(3) {
                     actor.close(truth, handle, id, how);
                 } else {

@@ -239,8 +239,9 @@ impl Seen {
         for (from, accepted) in self.accepted_by(id) {
             let got = peer.reader.got.get(&from).copied().unwrap_or(0);
             if got < accepted {
-                let what = format!("{got} of {accepted} frames of {from:#x}");
-                found.push(format!("{} closed as {reason}, and {what} came", name(id)));
+                let what = format!("{got} of {accepted} frames of {from:#x} came");
+                let seen = (peer.was_connected_to, &peer.reader.got);
+                found.push(format!("{} closed as {reason}, {what}: {facts:?}, {seen:?}", name(id)));
             }
         }
         let got: HashSet<_> = peer.reader.published.iter().copied().collect();

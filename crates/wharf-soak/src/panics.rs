@@ -72,9 +72,9 @@ pub(crate) fn is_worker(name: &str) -> bool {
     name.strip_prefix("wharf-").is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
-/// Whether a worker has failed.
-pub(crate) fn any() -> bool {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+/// What a worker has said when it failed, if one has.
+pub(crate) fn last() -> Option<String> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What a worker said when it failed, if one has since this was last asked.

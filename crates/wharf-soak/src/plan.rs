@@ -34,6 +34,10 @@ pub(crate) struct Hazards {
     pub(crate) as_ref_changes: bool,
     /// Frames whose destructor panics.
     pub(crate) frame_bombs: bool,
+    /// Publications just before a close that drains.
+    pub(crate) farewells: bool,
+    /// Connects that are asked to drain before they stand.
+    pub(crate) drained_connects: bool,
     /// Peers that announce a frame that is too large.
     pub(crate) announcements: bool,
 }
@@ -144,6 +148,8 @@ fn hazards(random: &mut Random) -> Hazards {
     hazards.as_ref_calls = random.one_in(6);
     hazards.as_ref_changes = random.one_in(6);
     hazards.frame_bombs = random.one_in(6);
+    hazards.farewells = random.one_in(2);
+    hazards.drained_connects = random.one_in(2);
     hazards.announcements = !random.one_in(3);
     hazards
 }

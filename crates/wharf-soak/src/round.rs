@@ -77,7 +77,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
         senders.push(spawn("soak-sender", move || sender.run(&ends))?);
     }
     let started = Instant::now();
-    while started.elapsed() < plan.runs_for && !truth.is_broken() && !panics::any() {
+    while started.elapsed() < plan.runs_for && !truth.is_broken() && panics::last().is_none() {
         std::thread::sleep(Duration::from_millis(5));
     }
 

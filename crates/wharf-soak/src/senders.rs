@@ -105,7 +105,8 @@ impl Sender {
         match random.below(4) {
             0 => actor.close(truth, handle, id, Close::Drain),
             1 => actor.close(truth, handle, id, Close::Stop),
-            _ => self.farewell(id),
+            _ if self.plan.hazards.farewells => self.farewell(id),
+            _ => actor.close(truth, handle, id, Close::Drain),
         }
     }
 
@@ -133,7 +134,7 @@ impl Sender {
     }
 
     fn connect(&mut self) {
-        let Sender { truth, handle, actor, random, targets, .. } = self;
+        let Sender { truth, handle, actor, random, targets, plan, .. } = self;
         let (target, address) = match random.below(8) {
             0 => (Target::Refused, targets.refused),
             1 => (Target::Mute, targets.mute),
@@ -154,7 +155,8 @@ impl Sender {
         // What never stands would hold a place for ever.
         let closes = if target == Target::Mute { !random.one_in(8) } else { random.one_in(3) };
         if closes {
-            let how = if random.one_in(3) { Close::Stop } else { Close::Drain };
+            let drains = plan.hazards.drained_connects && !random.one_in(3);
+            let how = if drains { Close::Drain } else { Close::Stop };
             actor.close(truth, handle, id, how);
         }
     }

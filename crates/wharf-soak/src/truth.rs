@@ -97,8 +97,8 @@ pub(crate) struct Connect {
     pub(crate) failed_at: u64,
 }
 
-/// More violations of one round are not kept.
-const VIOLATIONS_MAX: usize = 40;
+/// More violations of one rule are not kept.
+const VIOLATIONS_MAX: usize = 5;
 const SHARDS: usize = 16;
 /// Ids that calls choose from: so many of the last sessions.
 const RECENT_MAX: usize = 96;
@@ -141,7 +141,8 @@ impl Truth {
 
     pub(crate) fn broken(&self, rule: Rule, what: String) {
         let mut violations = lock(&self.violations);
-        if violations.len() < VIOLATIONS_MAX {
+        let before = violations.iter().filter(|violation| violation.rule == rule).count();
+        if before < VIOLATIONS_MAX {
             violations.push(Violation { rule, what });
         }
     }

@@ -50,7 +50,7 @@ pub(crate) fn start() -> std::io::Result<()> {
                 continue;
             };
             let report = lock(&REPORT).as_ref().map_or(String::new(), |report| report());
-            let said = panics::take_last().unwrap_or_else(|| "no worker has failed".to_owned());
+            let said = panics::last().unwrap_or_else(|| "no worker has failed".to_owned());
             eprintln!("HANG: {} does not end in {:?}; {said}", stage.name, stage.time_max);
             eprintln!("{report}threads:\n{}", process::threads());
             std::process::exit(3);
