@@ -97,7 +97,7 @@ impl Actor {
                 }
                 true
             }
-            Err(SendError::TooLarge { max, .. }) => {
+            Err(SendError::TooLarge { max, .. }) if len <= max => {
                 let what = format!("a frame of {len} bytes was too large, {max} may be");
                 truth.broken(Rule::RefusalsAreTrue, what);
                 false
@@ -188,6 +188,7 @@ impl Actor {
         let Err(error) = result else { return true };
         let is_true = match error {
             PublishError::Full { .. } => true,
+            PublishError::TooLarge { max, .. } => written.len() > max,
             PublishError::Ending(_) => truth.is_ending(),
             _ => false,
         };

@@ -13,7 +13,8 @@ use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::truth::{Rule, Truth, lock};
+use crate::senders::Targets;
+use crate::truth::{Rule, Target, Truth, lock};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(crate) enum Action {
     ComeAndGo,
     SendToAnother,
     SendOdd,
+    Connect,
     /// Publishes to itself and others, then drains.
     Farewell,
     Drain,
@@ -55,7 +57,7 @@ pub(crate) const ACTIONS: [Action; 24] = [
     Action::ComeAndGo,
     Action::SendToAnother,
     Action::SendOdd,
-    Action::Reply,
+    Action::Connect,
     Action::Reply,
     Action::Reply,
     Action::Reply,
@@ -67,6 +69,7 @@ pub(crate) const ACTIONS: [Action; 24] = [
 pub(crate) struct Town {
     pub(crate) plan: Arc<Plan>,
     pub(crate) truth: Arc<Truth>,
+    pub(crate) targets: Targets,
 }
 
 pub(crate) struct State {
@@ -184,6 +187,12 @@ impl Town {
                     let number = truth.next_once();
                     let frame = Frame { kind: Kind::OnceDirect, to: id.to_bits(), from: 0, number };
                     session.send(&frame.write(bytes, actor.is_raw));
+                }
+            }
+            Action::Connect => {
+                if let Ok(id) = handle.connect(self.targets.listener) {
+                    truth.connects(id, Target::Listener);
+                    actor.send(truth, id, bytes, |frame| handle.send(id, frame));
                 }
             }
             Action::Farewell if self.plan.hazards.farewells => {

@@ -347,3 +347,6 @@ fn is_member(id: u64, actor: &Actor, publication: &Publication) -> bool {
             && (membership.joins..membership.leaves).contains(&publication.began)
     })
 }
+
+#[cfg(test)]
+mod tests;

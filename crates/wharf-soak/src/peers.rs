@@ -78,6 +78,9 @@ pub(crate) struct Town {
     pub(crate) ended: AtomicBool,
 }
 
+/// Room for a whole segment of the loopback device: with less, each waits for a timer.
+const SMALL_BUFFER_BYTES: usize = 64 * 1024;
+const LARGE_BUFFER_BYTES: usize = 1024 * 1024;
 /// An end that has not come so long after the server's own will not come.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,6 +116,9 @@ pub(crate) fn crowd(
         }
     }
     drop(listener);
+    for peer in &peers {
+        let _ = SockRef::from(&peer.stream).set_recv_buffer_size(LARGE_BUFFER_BYTES);
+    }
     let until = Instant::now() + END_PATIENCE;
     while !peers.is_empty() && Instant::now() < until {
         for peer in &mut peers {
@@ -154,6 +160,10 @@ impl Peer {
         random: &mut Random,
     ) -> Option<Peer> {
         stream.set_nonblocking(true).ok()?;
+        if random.one_in(3) {
+            // What it does not read soon fills the server's queue.
+            SockRef::from(&stream).set_recv_buffer_size(SMALL_BUFFER_BYTES).ok()?;
+        }
         let facts = PeerFacts {
             number: town.next_number.fetch_add(1, Ordering::Relaxed),
             was_connected_to,

@@ -113,11 +113,14 @@ fn options(backend: Backend, is_raw: bool, has_short_stall: bool, random: &mut R
     };
     let stall = if has_short_stall { random.millis(200..600) } else { Duration::from_secs(60) };
     let pauses = random.one_in(3);
+    let large_queue = random.pick(&[160 * 1024, 1024 * 1024]);
+    let small_queue = random.pick(&[8 * 1024, 32 * 1024, 160 * 1024, 1024 * 1024]);
     Options {
         workers: random.within(1..5) as usize,
         backend,
         sessions_max: random.within(8..65) as u32,
-        send_queue_bytes_max: random.pick(&[160 * 1024, 256 * 1024, 1024 * 1024]),
+        // With pauses it must hold two of the largest frames.
+        send_queue_bytes_max: if pauses { large_queue } else { small_queue },
         backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
         idle_timeout: short(random),
         first_frame_timeout,

@@ -46,7 +46,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     panics::take_last();
     let descriptors = process::descriptors();
     let mut places = targets::open()?;
-    let town = handler::Town { plan: plan.clone(), truth: truth.clone() };
+    let town = handler::Town { plan: plan.clone(), truth: truth.clone(), targets: places.targets };
     let server = Server::bind("127.0.0.1:0")?
         .framing(plan.framing())
         .options(plan.options.clone())

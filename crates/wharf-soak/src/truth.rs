@@ -59,7 +59,7 @@ pub(crate) struct Facts {
     pub(crate) opened_began: u64,
     /// When `opened` had returned; 0: it has panicked.
     pub(crate) opened_ended: u64,
-    in_callback: bool,
+    pub(crate) in_callback: bool,
     pub(crate) panicked: bool,
     /// Who its peer is, as that peer says.
     pub(crate) peer: Option<u32>,
@@ -71,8 +71,8 @@ pub(crate) struct Facts {
     pub(crate) closes: u32,
     pub(crate) stops: u32,
     /// Such a call has returned, and how often `received` ran after that.
-    close_returned: bool,
-    received_after_close: u32,
+    pub(crate) close_returned: bool,
+    pub(crate) received_after_close: u32,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) closed_at: u64,
 }
