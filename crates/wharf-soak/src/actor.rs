@@ -72,7 +72,8 @@ impl Actor {
 
     /// A group that only this actor joins sessions to.
     pub(crate) fn own_group(&self, number: u64) -> u64 {
-        1 + (self.from << 3 | number % GROUPS_OF_A_THREAD | (self.from & THREADS) >> 61)
+        let is_thread = u64::from(self.from >= THREADS);
+        1 + ((self.from << 3) | (is_thread << 2) | (number % GROUPS_OF_A_THREAD))
     }
 
     /// Sends to a session by `push`. True: it was accepted.

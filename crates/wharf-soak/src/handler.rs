@@ -179,7 +179,7 @@ impl Town {
                 actor.send(truth, other, bytes, |frame| handle.send(other, frame));
             }
             Action::SendOdd => {
-                let (hazards, way) = (&self.plan.hazards, Way::ToSession);
+                let (hazards, way) = (&self.plan.hazards, Way::Session);
                 let odd = OddFrame::draw(truth, hazards, actor.is_raw, handle, id, way, random);
                 if let Some(odd) = odd {
                     drop(session.try_send(odd)); // a panic ends the session

@@ -79,9 +79,9 @@ impl Calls {
 /// How an odd frame is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    ToSession,
-    ToTown,
-    ToAll,
+    Session,
+    Town,
+    All,
 }
 
 impl OddFrame {
@@ -104,7 +104,7 @@ impl OddFrame {
         if present.is_empty() {
             return None;
         }
-        let kind = if way == Way::ToSession { Kind::OnceDirect } else { Kind::OncePublished };
+        let kind = if way == Way::Session { Kind::OnceDirect } else { Kind::OncePublished };
         let frame = Frame { kind, to: id.to_bits(), from: 0, number: truth.next_once() };
         let oddity = random.pick(&present);
         let calls = (oddity == Oddity::AsRefCalls).then(|| {
@@ -125,9 +125,9 @@ impl OddFrame {
     pub(crate) fn send(self, handle: &Handle, id: SessionId, way: Way) {
         // What comes back is dropped inside as well.
         let _ = panics::expected(|| match way {
-            Way::ToSession => drop(handle.send(id, self)),
-            Way::ToTown => drop(handle.publish(Group(TOWN), self)),
-            Way::ToAll => drop(handle.broadcast(self)),
+            Way::Session => drop(handle.send(id, self)),
+            Way::Town => drop(handle.publish(Group(TOWN), self)),
+            Way::All => drop(handle.broadcast(self)),
         });
     }
 }

@@ -111,7 +111,7 @@ fn options(backend: Backend, is_raw: bool, has_short_stall: bool, random: &mut R
         Some(limit) => FirstFrameTimeout::After(limit),
         None => FirstFrameTimeout::ByFraming,
     };
-    let stall = if has_short_stall { random.millis(200..600) } else { Duration::from_secs(60) };
+    let stall = if has_short_stall { random.millis(100..400) } else { Duration::from_secs(60) };
     let pauses = random.one_in(3);
     let large_queue = random.pick(&[160 * 1024, 1024 * 1024]);
     let small_queue = random.pick(&[8 * 1024, 32 * 1024, 160 * 1024, 1024 * 1024]);

@@ -173,7 +173,7 @@ impl Sender {
 
     fn send_odd(&mut self, id: SessionId) {
         let Sender { truth, handle, actor, random, plan, .. } = self;
-        let way = random.pick(&[Way::ToSession, Way::ToSession, Way::ToTown, Way::ToAll]);
+        let way = random.pick(&[Way::Session, Way::Session, Way::Town, Way::All]);
         let is_raw = actor.is_raw;
         let drawn = panics::expected(|| {
             OddFrame::draw(truth, &plan.hazards, is_raw, handle, id, way, random)

@@ -165,7 +165,9 @@ fn sessions_that_do_not_end_or_for_no_reason_are_seen() {
 #[test]
 fn a_connect_without_an_answer_or_given_up_with_frames_is_seen() {
     let connect = Connect { target: Some(Target::Listener), ..Connect::default() };
-    let unanswered = |seen: &mut Seen| drop(seen.connects.insert(9, connect.clone()));
+    let unanswered = |seen: &mut Seen| {
+        seen.connects.insert(9, connect.clone());
+    };
     assert_eq!(broken(unanswered), [Rule::ConnectsAreAnswered]);
     let answered_twice = |seen: &mut Seen| {
         seen.connects.insert(ID, Connect { failed: 1, ..connect.clone() });
