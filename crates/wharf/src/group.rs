@@ -243,6 +243,13 @@ impl Groups {
         kept > 0 && requests.add(Request::Publish(publication.clone()))
     }
 
+    /// Whether nobody is in any group, nor will be when all that waits has been worked off.
+    #[cfg(test)]
+    pub(crate) fn has_no_members(&self) -> bool {
+        let (members, requests) = (self.members.lock(), self.requests.lock());
+        members.is_empty() && requests.groups_of.is_empty() && requests.members_of.is_empty()
+    }
+
     /// Works off what waits, in order, about as much as the share. `is_due` does what is due, and says
     /// how many sessions that concerned. True: something is left, and the caller must see to it that it
     /// is told again.
@@ -427,9 +434,7 @@ mod tests {
         assert_eq!(port.all(), [(1, vec![8])]);
         assert!(port.leave(8, 1));
         assert!(port.all().is_empty());
-        let (requests, members) = (port.groups.requests.lock(), port.groups.members.lock());
-        assert!(requests.groups_of.is_empty() && requests.members_of.is_empty());
-        assert!(members.is_empty(), "a group without members is no more");
+        assert!(port.groups.has_no_members(), "a group without members is no more");
     }
 
     #[test]

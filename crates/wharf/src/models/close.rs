@@ -16,7 +16,7 @@ use crate::{Close, CloseReason};
 fn close(engine: &Engine, id: SessionId, reason: CloseReason, how: Close) -> Option<Closing> {
     engine
         .with_session(id, |slot| {
-            let changed = slot.ask_to_close(reason, how);
+            let changed = engine.ask_to_close(id, slot, reason, how);
             (slot.send_queue.lock().closing(), Follows { changed, ..Follows::default() })
         })
         .map(|closing| closing.expect("it was just asked"))
@@ -54,10 +54,7 @@ fn the_first_reason_stays_and_the_session_is_released_once() {
                 };
                 if zero {
                     assert!(!own_count && released.is_none(), "released twice or too soon");
-                    let mut queue = slot.send_queue.lock();
-                    released = queue.closing();
-                    queue.end();
-                    drop(queue);
+                    released = slot.closing();
                     engine.release(id, 0);
                 }
             }

@@ -12,8 +12,8 @@ use loom::thread;
 
 use super::watched::Watched;
 use super::{explore, join_all};
+use crate::CloseReason;
 use crate::session::{SessionId, SessionTable};
-use crate::{Close, CloseReason};
 
 struct Model {
     table: SessionTable,
@@ -76,7 +76,7 @@ fn the_last_completion_a_close_and_look_ups_release_once() {
                 model.look_up_and_use();
             }
         });
-        slot.ask_to_close(CloseReason::Local, Close::Stop);
+        slot.ask_to_stop(CloseReason::Local);
         model.use_and_lower(); // the session's own count
         completion.join().unwrap();
         looker.join().unwrap();

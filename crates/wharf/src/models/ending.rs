@@ -3,7 +3,7 @@
 //! One thread ends the server, a worker of a shared port gets the mail and walks the table, another
 //! worker opens a session meanwhile. Shown: the session is asked to close, by the walk or by who opens
 //! it, so no end of a server ever leaves one behind; and the walk neither misses nor releases one that it
-//! should not.
+//! should not. Who finds a session in the table finds it counted, so no worker ends before it has come.
 
 use loom::thread;
 
@@ -18,7 +18,7 @@ fn arrive(engine: &Engine) -> SessionId {
     let id = engine.admit(None).expect("there is room");
     let slot = engine.table.held(id).expect("it has the session's own count");
     if let Some((reason, how)) = engine.ending() {
-        slot.ask_to_close(reason, how);
+        engine.ask_to_close(id, slot, reason, how);
     }
     id
 }
@@ -44,6 +44,7 @@ fn the_end_and_an_arrival(end: fn(&Engine), ended: (CloseReason, Close), earlier
     assert!(matches!(mails[..], [Mail::Drain | Mail::Stop]), "{mails:?}");
     engine.ask_all_to_close(0, ended.0, ended.1, |_, was_last| {
         assert!(!was_last, "every session has its own count");
+        assert!(share.assigned_sessions() > 0, "it stands in the table, and was not counted");
     });
     ids.push(arriving.join().unwrap());
     ending.join().unwrap();

@@ -14,11 +14,15 @@ mod close;
 #[cfg(loom)]
 mod count;
 #[cfg(loom)]
+mod end_of_members;
+#[cfg(loom)]
 mod ending;
 #[cfg(loom)]
 mod free_slots;
 #[cfg(all(loom, unix))]
 mod gate;
+#[cfg(loom)]
+mod given_up;
 #[cfg(loom)]
 mod half;
 #[cfg(loom)]
@@ -26,14 +30,22 @@ mod mailbox;
 #[cfg(all(shuttle, not(loom)))]
 mod mix;
 #[cfg(loom)]
+mod order;
+#[cfg(loom)]
 mod port;
 #[cfg(loom)]
 mod send_queue;
 #[cfg(loom)]
+mod two_ports;
+#[cfg(loom)]
+mod walk;
+#[cfg(loom)]
 mod watched;
+#[cfg(loom)]
+mod worker;
 
 #[cfg(loom)]
-use self::loom_only::{engine, explore, join_all};
+use self::loom_only::{engine, explore, join_all, ports};
 
 #[cfg(loom)]
 mod loom_only {
@@ -54,6 +66,17 @@ mod loom_only {
     /// Steps of one execution, above which it is taken for endless.
     const STEPS_MAX: usize = 10_000;
 
+    /// How many executions there were. Says so of a model that fails, too.
+    struct Executions(String, Arc<AtomicU64>);
+
+    impl Drop for Executions {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                println!("model {} fails in execution {}", self.0, self.1.load(Ordering::Relaxed));
+            }
+        }
+    }
+
     /// Takes a model through all of its executions, and says how many there were.
     pub(in crate::models) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new(); // reads LOOM_MAX_PREEMPTIONS
@@ -61,15 +84,15 @@ mod loom_only {
         builder.max_branches = STEPS_MAX;
         (builder.max_duration, builder.max_permutations) = (None, None); // all, or none of it
         let bound = builder.preemption_bound.map_or("none".to_owned(), |bound| bound.to_string());
-        let (executions, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
-        let counted = executions.clone();
+        let executions = Executions(name.to_owned(), Arc::default());
+        let (counted, started) = (executions.1.clone(), Instant::now());
         builder.check(move || {
             counted.fetch_add(1, Ordering::Relaxed);
             model();
         });
         println!(
             "model {name:<52} {THREADS} threads, preemption bound {bound:>4}, {:>9} executions, {:>7.1} s",
-            executions.load(Ordering::Relaxed),
+            executions.1.load(Ordering::Relaxed),
             started.elapsed().as_secs_f64(),
         );
     }
@@ -77,6 +100,18 @@ mod loom_only {
     /// What the threads came to. One that failed fails the model.
     pub(in crate::models) fn join_all<T, const N: usize>(threads: [JoinHandle<T>; N]) -> [T; N] {
         threads.map(|thread| thread.join().unwrap())
+    }
+
+    /// An engine with two ports, each of which has listeners and one worker.
+    pub(in crate::models) fn ports(sessions_max: u32) -> (Arc<Engine>, [Arc<ModelPort>; 2]) {
+        let options = Options { workers: 2, sessions_max, ..Options::default() };
+        let mut engine = Engine::new(false, Framing::raw(), options, crate::port::Sockets::Os);
+        engine.accept_at_each_port();
+        let ports = [(); 2].map(|()| Arc::new(ModelPort::new(false)));
+        for (share, port) in engine.ports.iter().zip(&ports) {
+            share.mailbox.set_waker(port.clone());
+        }
+        (Arc::new(engine), ports)
     }
 
     /// An engine with one port, which one worker has to itself or two share.

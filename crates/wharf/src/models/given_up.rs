@@ -1,0 +1,137 @@
+//! A session that is given up on its way, because the worker that it was for has ended.
+//!
+//! One worker accepts a session for another, which asks all its sessions to end and ends itself, at any
+//! moment between the slot's taking and the mail; a third thread, that knows the session's name, closes it
+//! and joins it to a group. Shown: whoever holds the last count releases it, once; the worker waits for what
+//! it has found; and the next session in the slot, which may be there as soon as it is free, is new: it
+//! takes a frame, and can be closed. The same where the program's own thread begins a connect.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::{explore, ports};
+use crate::engine::Engine;
+use crate::group::Group;
+use crate::handle::Handle;
+use crate::session::SessionId;
+use crate::sync::yield_now;
+use crate::worker::mailbox::Mail;
+use crate::{Close, CloseReason};
+
+const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+
+/// The end of port 0's only worker: its walk, and what `Floor::take_last_mail` does.
+fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
+    let share = &engine.ports[0];
+    let mut to_release = Vec::new();
+    engine.ask_all_to_close(0, reason, how, |id, was_last| {
+        if was_last {
+            to_release.push(id);
+        }
+    });
+    let mut answer = |mails: &mut Vec<Mail>| {
+        for mail in mails.drain(..) {
+            match mail {
+                Mail::Arrival(id, ..) | Mail::Connect(id, ..) => engine.abandon(id),
+                Mail::Release(id) => to_release.push(id),
+                Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}
+            }
+        }
+        to_release.drain(..).for_each(|id| engine.release(id, 0));
+    };
+    let mut mails = Vec::new();
+    loop {
+        share.mailbox.take(&mut mails);
+        answer(&mut mails);
+        if share.assigned_sessions() == 0 {
+            break;
+        }
+        yield_now();
+    }
+    answer(&mut share.mailbox.close());
+}
+
+/// As `Worker::admit` for another port. False: it was given up.
+fn accept_for_port_0(engine: &Engine) {
+    let id = engine.admit(None).expect("there is room");
+    assert_eq!(engine.table.held(id).expect("the hold is there").port(), 0);
+    let socket = engine.sockets.to_connect(SocketAddr::from(PEER)).expect("a socket");
+    if engine.ports[0].mailbox.post(Mail::Arrival(id, socket, None)).is_err() {
+        engine.abandon(id);
+    }
+}
+
+fn use_next(engine: &Engine, id: SessionId) {
+    let pushed = engine.with_session(id, |slot| engine.push_from_outside(slot, b"frame"));
+    assert_eq!(pushed, Some(Ok(())));
+    let slot = engine.table.held(id).unwrap();
+    assert!(!slot.is_opened() && !slot.is_in_groups() && !slot.count.is_closing());
+    let mut queue = slot.send_queue.lock();
+    assert_eq!(queue.queued_bytes(), 5, "something of another session's is queued");
+    assert_eq!(queue.take(|| 0).map(|batch| batch.bytes()), Some(5));
+    drop(queue);
+    assert!(engine.ask_to_close(id, slot, CloseReason::Local, Close::Stop));
+    assert!(slot.count.is_closing());
+}
+
+/// The slot's next session, of port 1, as soon as the slot is free; by the end at the latest.
+fn a_session_is_given_up(begin: fn(&Arc<Engine>), how: Close, others: fn(&Handle, SessionId)) {
+    let (engine, _) = ports(1);
+    let reason = if how == Close::Drain { CloseReason::Drained } else { CloseReason::Stopped };
+    let ending = thread::spawn({
+        let engine = engine.clone();
+        move || end_port_0(&engine, reason, how)
+    });
+    let other = thread::spawn({
+        let handle = Handle::new(engine.clone());
+        move || others(&handle, SessionId::new(0, 0))
+    });
+    begin(&engine);
+    let next = engine.admit(Some(1)).inspect(|next| use_next(&engine, *next));
+    ending.join().unwrap();
+    other.join().unwrap();
+    assert_eq!(engine.ports[0].assigned_sessions(), 0);
+    let next = next.unwrap_or_else(|| {
+        let next = engine.admit(Some(1)).expect("the slot was given back");
+        use_next(&engine, next);
+        next
+    });
+    assert!(engine.ports[0].groups.has_no_members());
+    assert!(engine.table.held(next).unwrap().count.lower());
+    engine.release(next, 1);
+}
+
+#[test]
+fn a_session_accepted_for_a_worker_that_drains_and_ends_leaves_the_slot_new() {
+    explore("given up: an arrival, a drain, a close", || {
+        let close = |handle: &Handle, id| {
+            handle.close(id, Close::Drain);
+        };
+        a_session_is_given_up(|engine| accept_for_port_0(engine), Close::Drain, close);
+    });
+}
+
+#[test]
+fn a_session_accepted_for_a_worker_that_stops_and_ends_is_no_member_of_anything() {
+    explore("given up: an arrival, a stop, a join", || {
+        let join = |handle: &Handle, id| {
+            let _ = handle.join(id, Group(1));
+        };
+        a_session_is_given_up(|engine| accept_for_port_0(engine), Close::Stop, join);
+    });
+}
+
+#[test]
+fn a_connect_that_its_worker_has_no_time_for_leaves_the_slot_new() {
+    explore("given up: a connect, a drain, a send", || {
+        let connect = |engine: &Arc<Engine>| {
+            let _ = Handle::new(engine.clone()).connect(SocketAddr::from(PEER));
+        };
+        let send = |handle: &Handle, id| {
+            let _ = handle.send(id, b"early");
+        };
+        a_session_is_given_up(connect, Close::Drain, send);
+    });
+}
