@@ -1,14 +1,18 @@
 //! Whole workers under schedules drawn at random: everything at once.
 //!
-//! Two workers serve a shared port, or each its own; one thread connects, two push, one closes, another
-//! counts, and at last somebody drains or stops. The port is a lock with a list: what is posted
-//! completes when chance says so, sends in part, receives with bytes, at the peer's end, or not before
-//! they are cancelled. Shown, on the workers' own code from end to end: every session that was opened is
-//! closed once, and every one that was begun has an end; frames leave in the order in which they were
-//! queued, and whole if nothing cut the session; nothing is outstanding twice; the workers end; and no
-//! slot and no byte is left behind.
+//! Two workers serve a shared port, or each its own; one thread connects, one pushes, two join, publish,
+//! push, leave and close, one closes, another counts, and at last somebody drains or stops. The port is a
+//! lock with a list: what is posted completes when chance says so, sends in part, receives with bytes, at
+//! the peer's end, or not before they are cancelled. Shown, on the workers' own code from end to end: every
+//! session that was opened is closed once, and every one that was begun has an end; frames leave in the
+//! order in which they were queued, and whole if nothing cut the session; what was published leaves once, in
+//! one order for all, for who was to have it and nobody else, and before a close that the same thread
+//! asked for later; a connect with something to send is not given up for a drain; nothing is outstanding
+//! twice; the workers end; and no slot, no member and no byte is left behind.
 
+mod judge;
 mod port;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,7 +25,9 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 
+use self::judge::judge;
 use self::port::{Drawing, DrawingPort, FRAME_BYTES, PEER};
+use self::users::{Begun, Publishing, close, dawdle, look, publish, push};
 use crate::clock::{Clock, Moment};
 use crate::config::{Backpressure, IdleReceive, Options};
 use crate::engine::Engine;
@@ -29,7 +35,7 @@ use crate::framing::Framing;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::port::Sockets;
-use crate::session::{HalfTable, SessionId};
+use crate::session::{Closing, HalfTable, SessionId};
 use crate::worker::{Halves, Session, Worker};
 use crate::{Close, CloseReason};
 
@@ -37,6 +43,12 @@ const CONNECTS: usize = 5;
 /// Few, so that slots are used again while the ids of before are still around.
 const SESSIONS_MAX: u32 = 2;
 const PUSHES: u8 = 5;
+const PUBLISHERS_STEPS: u8 = 7;
+/// Who pushes, and who does all else; each has a group of its own, of the same number.
+const PUSHER: u8 = 1;
+const PUBLISHERS: [u8; 2] = [2, 3];
+/// In a frame that a publisher has published, beside its number; else it was pushed.
+const PUBLISHED: u8 = 100;
 
 /// Nothing here waits for time to pass.
 #[derive(Clone)]
@@ -53,6 +65,8 @@ impl Clock for StillClock {
 struct Totals {
     opened: AtomicUsize,
     drained: AtomicUsize,
+    /// Of them, or of those that were closed with a drain.
+    publications_awaited: AtomicUsize,
     frames_left: AtomicUsize,
 }
 
@@ -65,14 +79,31 @@ struct Notes {
     connects_failed: HashSet<SessionId>,
     /// Frames that were queued, of each sender.
     queued: HashMap<(SessionId, u8), u8>,
+    /// What each publisher has published, in its order.
+    published: HashMap<u8, Vec<Published>>,
+    /// Who has asked to close it, how, and after so many publications of its own.
+    closes: HashMap<SessionId, Vec<(u8, Close, usize)>>,
 }
 
-#[derive(Clone, Default)]
-struct Recorder(Arc<std::sync::Mutex<Notes>>);
+/// A publication, and whom it concerns.
+#[derive(Debug, Default)]
+struct Published {
+    /// It was for all. Else it was for these.
+    is_for_all: bool,
+    /// Who is sure to have it, if nothing cuts the session, and it was open or a member.
+    awaited_by: HashSet<SessionId>,
+    except: Option<SessionId>,
+}
+
+#[derive(Clone)]
+struct Recorder {
+    notes: Arc<std::sync::Mutex<Notes>>,
+    engine: Arc<Engine>,
+}
 
 impl Recorder {
     fn note<R>(&self, what: impl FnOnce(&mut Notes) -> R) -> R {
-        what(&mut self.0.lock().expect("no thread has failed"))
+        what(&mut self.notes.lock().expect("no thread has failed"))
     }
 
     fn enter(&self, id: SessionId) {
@@ -85,6 +116,10 @@ impl Recorder {
 
     fn leave(&self, id: SessionId) {
         self.note(|notes| notes.inside.remove(&id));
+    }
+
+    fn closes(&self, id: SessionId, closer: u8, how: Close, published: usize) {
+        self.note(|notes| notes.closes.entry(id).or_default().push((closer, how, published)));
     }
 
     fn queued(&self, id: SessionId, sender: u8) {
@@ -124,68 +159,13 @@ impl Handler for Recorder {
         self.leave(session.id());
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
         self.note(|notes| assert!(notes.connects_failed.insert(id), "failed twice"));
-    }
-}
-
-/// The sessions that were begun, for the others to pick from.
-#[derive(Clone, Default)]
-struct Begun(Arc<std::sync::Mutex<Vec<SessionId>>>);
-
-impl Begun {
-    fn all(&self) -> Vec<SessionId> {
-        self.0.lock().expect("no thread has failed").clone()
-    }
-
-    /// One of them, after some time; `None` if even then none was begun.
-    fn pick(&self) -> Option<SessionId> {
-        dawdle(100);
-        let all = self.all();
-        all.get(thread_rng().gen_range(0..all.len().max(1))).copied()
-    }
-
-    fn connect(&self, handle: &Handle) {
-        for _ in 0..CONNECTS {
-            dawdle(50);
-            if let Ok(id) = handle.connect(SocketAddr::from(([127, 0, 0, 1], 9))) {
-                self.0.lock().expect("no thread has failed").push(id);
-            }
-        }
-    }
-}
-
-/// Lets others go first, for as long as chance says.
-fn dawdle(turns_max: usize) {
-    for _ in 0..thread_rng().gen_range(0..turns_max) {
-        thread::yield_now();
-    }
-}
-
-fn push(sender: u8, handle: &Handle, begun: &Begun, recorder: &Recorder) {
-    let mut queued: HashMap<SessionId, u8> = HashMap::new();
-    for _ in 0..PUSHES {
-        let Some(id) = begun.pick() else { continue };
-        let next = queued.entry(id).or_default();
-        if handle.send(id, [sender, *next]).is_ok() {
-            *next += 1;
-            recorder.queued(id, sender);
-        }
-    }
-}
-
-fn close(handle: &Handle, begun: &Begun) {
-    if let Some(id) = begun.pick() {
-        let how = if thread_rng().gen_bool(0.5) { Close::Drain } else { Close::Stop };
-        handle.close(id, how);
-    }
-}
-
-fn look(handle: &Handle) {
-    for _ in 0..2 {
-        dawdle(100);
-        let stats = handle.stats();
-        assert_eq!(stats.opened.wrapping_sub(stats.closed), stats.live, "{stats:?}");
+        let slot = self.engine.table.held(id).expect("it has its end before its slot");
+        let queue = slot.send_queue.lock();
+        let is_cut = queue.closing().is_none_or(Closing::is_stop) || self.engine.is_ending();
+        let is_given_up = error.kind() == io::ErrorKind::ConnectionAborted;
+        assert!(!is_given_up || is_cut || queue.has_drained(), "{id}: given up for a drain");
     }
 }
 
@@ -195,7 +175,7 @@ fn draw_options(workers: usize) -> Options {
     Options {
         workers,
         sessions_max: SESSIONS_MAX,
-        send_queue_bytes_max: 4 * FRAME_BYTES,
+        send_queue_bytes_max: thread_rng().gen_range(4..=10) * FRAME_BYTES,
         backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
         idle_receive: if buffered { IdleReceive::Buffered } else { IdleReceive::default() },
         send_stall_timeout: None,
@@ -206,11 +186,12 @@ fn draw_options(workers: usize) -> Options {
 /// What a thread of the user's does.
 type UserThread = Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>;
 
-/// One schedule: five threads of the user's and two workers.
+/// One schedule: six threads of the user's and two workers.
 fn mix<const SHARED: bool>(totals: &Totals) {
     let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2), Sockets::Os));
     let halves: Arc<Halves<Recorder>> = Arc::new(HalfTable::new(SESSIONS_MAX));
-    let (recorder, begun) = (Recorder::default(), Begun::default());
+    let (notes, begun) = (Arc::default(), Begun::default());
+    let recorder = Recorder { notes, engine: engine.clone() };
     let drawings: Vec<_> =
         if SHARED { vec![Drawing::new(2); 2] } else { (0..2).map(|_| Drawing::new(1)).collect() };
     let mut workers = Vec::new();
@@ -228,9 +209,14 @@ fn mix<const SHARED: bool>(totals: &Totals) {
     };
     let users = [
         user(Box::new(|handle, begun, _| begun.connect(handle))),
-        user(Box::new(|handle, begun, recorder| push(1, handle, begun, recorder))),
-        user(Box::new(|handle, begun, recorder| push(2, handle, begun, recorder))),
-        user(Box::new(|handle, begun, _| close(handle, begun))),
+        user(Box::new(|handle, begun, recorder| push(handle, begun, recorder))),
+        user(Box::new(|handle, begun, recorder| {
+            publish(Publishing::new(PUBLISHERS[0], handle, recorder), begun);
+        })),
+        user(Box::new(|handle, begun, recorder| {
+            publish(Publishing::new(PUBLISHERS[1], handle, recorder), begun);
+        })),
+        user(Box::new(|handle, begun, recorder| close(handle, begun, recorder))),
         user(Box::new(|handle, _, _| look(handle))),
     ];
     let ends_amid = thread_rng().gen_bool(0.5);
@@ -247,7 +233,7 @@ fn mix<const SHARED: bool>(totals: &Totals) {
     for worker in workers {
         worker.join().expect("it has not failed");
     }
-    judge(&engine, &begun.all(), &recorder, &drawings, totals);
+    judge(&engine, &begun.all(), &recorder, &drawings, ends_amid, totals);
 }
 
 fn end(handle: &Handle) {
@@ -256,47 +242,6 @@ fn end(handle: &Handle) {
     } else {
         handle.stop();
     }
-}
-
-fn judge(
-    engine: &Engine,
-    begun: &[SessionId],
-    recorder: &Recorder,
-    drawings: &[Arc<Drawing>],
-    totals: &Totals,
-) {
-    let stats = engine.stats();
-    assert_eq!((stats.live, stats.queued_bytes, stats.stale_completions), (0, 0, 0));
-    assert!(engine.ports.iter().all(|port| port.assigned_sessions() == 0), "a slot is left");
-    assert!(engine.take_error().is_none());
-    let wire: HashMap<_, _> = drawings.iter().flat_map(|port| port.take_wire()).collect();
-    recorder.note(|notes| {
-        assert_eq!(begun.iter().collect::<HashSet<_>>().len(), begun.len(), "an id came twice");
-        for id in begun {
-            let opened = notes.opened.contains(id);
-            assert_eq!(notes.closed.contains_key(id), opened, "{id}");
-            assert!(opened != notes.connects_failed.contains(id), "{id} has not one end");
-        }
-        totals.opened.fetch_add(notes.opened.len(), Ordering::Relaxed);
-        for (id, reason) in &notes.closed {
-            let left = wire.get(&id.to_bits()).map_or(&[][..], Vec::as_slice);
-            let mut next: HashMap<u8, u8> = HashMap::new();
-            for frame in left.chunks_exact(FRAME_BYTES) {
-                let next = next.entry(frame[0]).or_default();
-                assert_eq!(frame[1], *next, "{id}: out of order: {left:?}");
-                *next += 1;
-                totals.frames_left.fetch_add(1, Ordering::Relaxed);
-            }
-            let of_session = |((of, sender), frames): (&(SessionId, u8), &u8)| {
-                (of == id).then_some((*sender, *frames))
-            };
-            let queued: HashMap<_, _> = notes.queued.iter().filter_map(of_session).collect();
-            if *reason == CloseReason::Drained {
-                totals.drained.fetch_add(1, Ordering::Relaxed);
-                assert_eq!(next, queued, "{id}: it was drained, and not all has left");
-            }
-        }
-    });
 }
 
 /// Schedules for each of the tests.
@@ -310,14 +255,17 @@ fn run(name: &str, scheduler: impl Scheduler + 'static, schedule: fn(&Totals)) {
     let (totals, started) = (Arc::new(Totals::default()), Instant::now());
     let counted = totals.clone();
     let schedules = shuttle::Runner::new(scheduler, config).run(move || schedule(&counted));
-    let [opened, drained, frames_left] =
-        [&totals.opened, &totals.drained, &totals.frames_left].map(|n| n.load(Ordering::Relaxed));
+    let Totals { opened, drained, publications_awaited, frames_left } = &*totals;
+    let [opened, drained, publications_awaited, frames_left] =
+        [opened, drained, publications_awaited, frames_left].map(|n| n.load(Ordering::Relaxed));
     println!(
-        "mix {name:<36} 8 threads, {schedules:>7} schedules, {:>6.1} s: {opened} sessions opened, \
-         {drained} of them drained, {frames_left} frames left",
+        "mix {name:<36} 9 threads, {schedules:>7} schedules, {:>6.1} s: {opened} sessions opened, \
+         {drained} of them drained, {frames_left} frames left, {publications_awaited} publications \
+         that had to",
         started.elapsed().as_secs_f64()
     );
-    assert!(opened > schedules && drained > 0 && frames_left > 0, "little was tried");
+    let tried = [drained, publications_awaited, frames_left];
+    assert!(opened > schedules && tried.iter().all(|count| *count > 0), "little was tried");
 }
 
 #[test]
