@@ -53,7 +53,7 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
     answer(&mut share.mailbox.close());
 }
 
-/// As `Worker::admit` for another port. False: it was given up.
+/// As `Worker::admit`, for another port.
 fn accept_for_port_0(engine: &Engine) {
     let id = engine.admit(None).expect("there is room");
     assert_eq!(engine.table.held(id).expect("the hold is there").port(), 0);
@@ -76,7 +76,6 @@ fn use_next(engine: &Engine, id: SessionId) {
     assert!(slot.count.is_closing());
 }
 
-/// The slot's next session, of port 1, as soon as the slot is free; by the end at the latest.
 fn a_session_is_given_up(begin: fn(&Arc<Engine>), how: Close, others: fn(&Handle, SessionId)) {
     let (engine, _) = ports(1);
     let reason = if how == Close::Drain { CloseReason::Drained } else { CloseReason::Stopped };
@@ -89,6 +88,7 @@ fn a_session_is_given_up(begin: fn(&Arc<Engine>), how: Close, others: fn(&Handle
         move || others(&handle, SessionId::new(0, 0))
     });
     begin(&engine);
+    // Its next session takes the slot as soon as it is free; by the end at the latest.
     let next = engine.admit(Some(1)).inspect(|next| use_next(&engine, *next));
     ending.join().unwrap();
     other.join().unwrap();

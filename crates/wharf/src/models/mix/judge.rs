@@ -24,6 +24,7 @@ pub(super) fn judge(
 ) {
     let stats = engine.stats();
     assert_eq!((stats.live, stats.queued_bytes, stats.stale_completions), (0, 0, 0));
+    assert_eq!(stats.handler_panics, 0, "a callback has found a fault");
     assert!(engine.ports.iter().all(|port| port.assigned_sessions() == 0), "a slot is left");
     assert!(engine.take_error().is_none());
     for port in &engine.ports {
