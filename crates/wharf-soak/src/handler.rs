@@ -24,6 +24,8 @@ pub(crate) enum Action {
     Reply,
     ReplyOften,
     ReplyMuch,
+    /// More than a socket takes, asked for some times by one who reads none of it.
+    Flood,
     TellTown,
     TellOthers,
     TellAll,
@@ -38,8 +40,14 @@ pub(crate) enum Action {
     Stop,
 }
 
+impl Action {
+    pub(crate) fn number(self) -> u8 {
+        ACTIONS.iter().position(|action| *action == self).unwrap_or(0) as u8
+    }
+}
+
 /// Mostly what goes on.
-pub(crate) const ACTIONS: [Action; 24] = [
+pub(crate) const ACTIONS: [Action; 25] = [
     Action::Nothing,
     Action::Nothing,
     Action::Reply,
@@ -57,6 +65,7 @@ pub(crate) const ACTIONS: [Action; 24] = [
     Action::ComeAndGo,
     Action::SendToAnother,
     Action::SendOdd,
+    Action::Flood,
     Action::Connect,
     Action::Reply,
     Action::Reply,
@@ -162,6 +171,7 @@ impl Town {
             Action::Reply => reply(bytes),
             Action::ReplyOften => (0..random.within(2..20)).for_each(|_| reply(40)),
             Action::ReplyMuch => reply(4_096 + bytes),
+            Action::Flood => (0..8).for_each(|_| reply(50_000)),
             Action::TellTown => drop(actor.publish(truth, handle, To::Members(TOWN), bytes)),
             Action::TellOthers => drop(actor.publish(truth, handle, To::MembersBut(TOWN, id), 50)),
             Action::TellAll => drop(actor.publish(truth, handle, To::All, 50)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::frames::Request;
-use crate::handler::ACTIONS;
+use crate::handler::{ACTIONS, Action};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::reader::Reader;
@@ -209,12 +209,16 @@ impl Peer {
     }
 
     fn ask(&mut self, random: &mut Random) {
-        let number = self.facts.sent + self.waiting;
         let action = random.below(ACTIONS.len() as u64) as u8;
-        let request = Request { peer: self.facts.number, number, action };
-        request.write(random.frame_bytes(), &mut self.out);
-        self.waiting += 1;
+        self.ask_for(action, random.frame_bytes());
         self.requests = self.requests.saturating_sub(1);
+    }
+
+    fn ask_for(&mut self, action: u8, bytes: usize) {
+        let number = self.facts.sent + self.waiting;
+        let request = Request { peer: self.facts.number, number, action };
+        request.write(bytes, &mut self.out);
+        self.waiting += 1;
     }
 
     fn write(&mut self) -> bool {
@@ -282,6 +286,8 @@ impl Peer {
             5 => self.cut(false),
             6 => {
                 self.facts.always_read = false;
+                (0..10).for_each(|_| self.ask_for(Action::Flood.number(), 0));
+                self.write();
                 self.mode = Mode::Vanished;
             }
             7 => {
