@@ -600,8 +600,16 @@ impl<'a> Driver<'a> {
 
     /// Whether a fault has ended the server.
     fn has_failed(&self) -> bool {
-        let fired = self.simulation.fired();
-        fired.iter().any(|(fault, times)| *fault == Fault::PortFails && *times > 0)
+        self.has_fired(Fault::PortFails) || self.has_faulted()
+    }
+
+    /// Whether that was a worker's own. What it had in hand has no end.
+    fn has_faulted(&self) -> bool {
+        self.has_fired(Fault::WorkerFaults)
+    }
+
+    fn has_fired(&self, fault: Fault) -> bool {
+        self.simulation.fired().iter().any(|(of, times)| *of == fault && *times > 0)
     }
 
     /// The server ends, in one of three ways, and nothing is left.
@@ -694,7 +702,14 @@ impl<'a> Driver<'a> {
     }
 
     fn judge_error(&self, error: &Error) {
-        let expected = matches!(error, Error::Port { .. }) && self.has_failed();
+        let expected = match error {
+            Error::Port { .. } => self.has_fired(Fault::PortFails),
+            Error::WorkerFault { .. } => {
+                panics::take_last().is_none_or(|said| said.contains("on purpose"))
+                    && self.has_faulted()
+            }
+            _ => false,
+        };
         if !expected {
             let said = panics::take_last().unwrap_or_default();
             let what = format!("{error}: {said}");
@@ -708,7 +723,7 @@ impl<'a> Driver<'a> {
         let accepted = last.filter(|id| self.handle.send(*id, b"late").is_ok());
         let mut truth = self.truth.lock();
         let left = (truth.open, truth.senders, truth.connecting.len(), truth.answered_early.len());
-        if left != (0, 0, 0, 0) {
+        if left != (0, 0, 0, 0) && !(self.has_faulted() && truth.senders == 0) {
             let first = truth.sessions.iter().find(|(_, session)| session.closed.is_none());
             let about: Vec<_> = first.iter().map(|(id, _)| id.to_bits()).collect();
             let what = format!("sessions, calls, connects without an end: {left:?}");
@@ -718,7 +733,8 @@ impl<'a> Driver<'a> {
             let what = format!("{} states, {} dropped", truth.states_made, truth.states_dropped);
             truth.broken(Rule::NothingIsLeft, Vec::new(), what);
         }
-        if (stats.opened, stats.live, stats.queued_bytes) != (stats.closed, 0, 0) {
+        let counts = (stats.opened, stats.live, stats.queued_bytes);
+        if counts != (stats.closed, 0, 0) && !self.has_faulted() {
             let what = format!(
                 "{} opened, {} closed, {} live, {} bytes queued",
                 stats.opened, stats.closed, stats.live, stats.queued_bytes
@@ -774,7 +790,7 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
     let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
     Excuses {
         receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
-        port_may_fail: has(&[Fault::PortFails]),
+        port_may_fail: has(&[Fault::PortFails, Fault::WorkerFaults]),
         posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
         idle_timeout: plan.options.idle_timeout,
         first_frame_timeout: match plan.options.first_frame_timeout {

@@ -113,6 +113,8 @@ faults! {
     ClockJumps "clock-jumps" 1/20000 Sessions,
     /// Waiting fails (ENOMEM): the worker, and with it the server, ends.
     PortFails "port-fails" 1/2000000 Sessions,
+    /// A worker meets a fault of wharf's own, and ends by it: the server ends.
+    WorkerFaults "worker-faults" 1/2000000 Sessions,
     /// A peer stops reading, for long or for ever.
     PeerStalls "peer-stalls" 1/64 Scenario,
     /// A peer vanishes: neither bytes nor an end come from it any more.

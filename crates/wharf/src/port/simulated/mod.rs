@@ -47,6 +47,9 @@ use super::{
 use crate::buffer::SendBatch;
 use crate::error::CloseReason;
 
+/// What a worker says that meets [`Fault::WorkerFaults`].
+const FAULT_ON_PURPOSE: &str = "a fault of wharf's own, on purpose";
+
 /// A socket of the simulated network. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct SimulatedSocket {
@@ -383,6 +386,7 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let At { world, port } = self.at.clone();
         world.may_switch();
+        assert!(!world.fires(Fault::WorkerFaults), "{FAULT_ON_PURPOSE}");
         let until = world.with(|state| {
             state.note(What::Waits { port });
             state.figures.batches += 1;

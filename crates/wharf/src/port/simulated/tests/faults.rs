@@ -65,6 +65,10 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
             let error = bench.wait(AT_ONCE).err();
             error.is_some_and(|error| error.kind() == ErrorKind::OutOfMemory)
         }
+        WorkerFaults => {
+            let wait = std::panic::AssertUnwindSafe(|| drop(bench.wait(AT_ONCE)));
+            std::panic::catch_unwind(wait).is_err()
+        }
         // What threads alone meet (see `runs` and `steps`), what a port of this kind has not, and what peers and
         // handlers play.
         ThreadStalls | SubmissionQueueFull | BuffersExhausted | PeerStalls | PeerVanishes
@@ -234,7 +238,7 @@ fn judge_each<const SHARED: bool>() {
         assert!(fired > 0, "{fault} is not counted");
         judged += 1;
     }
-    assert_eq!(judged, if SHARED { 28 } else { 30 });
+    assert_eq!(judged, if SHARED { 29 } else { 31 });
 }
 
 #[test]
