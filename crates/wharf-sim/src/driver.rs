@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oorandom::Rand64;
-use wharf::simulation::{Fault, Figures, Peer, PeerListener, Simulation};
+use wharf::simulation::{Fault, Figures, Peer, PeerListener, Ports, Simulation};
 use wharf::{
     Close, CloseReason, DrainReport, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix,
     Server, SessionId,
@@ -72,6 +72,9 @@ pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
     panics::keep();
     let plan = case.plan();
     let mut simulation = Simulation::with_faults(case.seed, case.faults());
+    if plan.has_own_ports {
+        simulation = simulation.ports(Ports::OneEach);
+    }
     if plan.switches_in_calls {
         simulation = simulation.switch_in_calls();
     }

@@ -249,6 +249,8 @@ pub(crate) struct Plan {
     pub(crate) lifetime_frames: u32,
     /// Peers also leave and come many at once.
     pub(crate) comes_in_crowds: bool,
+    /// Each worker has a port of its own, whatever the seed says.
+    pub(crate) has_own_ports: bool,
     /// How often threads publish to all, compared to each group.
     pub(crate) broadcasts: u64,
     /// The server connects sessions.
@@ -353,6 +355,7 @@ impl Plan {
                 _ => among(&[0, 10, 100]) as u32,
             },
             comes_in_crowds,
+            has_own_ports: comes_in_crowds && among(&[0, 1]) == 1,
             broadcasts: if comes_in_crowds { 2 * GROUPS } else { 1 },
             connects: scenario == Scenario::Connect
                 || (scenario == Scenario::Mixed && among(&[0, 1]) == 1),

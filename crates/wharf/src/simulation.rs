@@ -53,6 +53,15 @@
 //! `tests/chat_simulated.rs` in this crate's sources is such a test: a small chat, and what must hold
 //! whatever its thousand networks do.
 //!
+//! # Steps
+//!
+//! In a build with debug assertions each access of the library's to an atomic or a lock is a *step*, at
+//! which [`Fault::ThreadPreempted`] may let other threads go on. So a test meets orders that no call and no
+//! completion decides. Workers have steps, but not in callbacks; with [`Simulation::switch_in_calls`] all
+//! threads have them everywhere. A build without debug assertions has none, and is as fast as ever.
+//!
+//! Threads on real ports have steps too: [`pause_at_steps`] makes them stop there.
+//!
 //! # Faults
 //!
 //! [`Faults`] says what goes wrong. [`Simulation::new`] lets happen what neither peers nor handlers notice
@@ -177,7 +186,8 @@ impl Simulation {
         self
     }
 
-    /// Lets threads change also where the test, or a callback, calls a [`Handle`](crate::Handle). Only
+    /// Lets threads change also where the test, or a callback, calls a [`Handle`](crate::Handle), and at
+    /// every step of theirs. Only
     /// for tests and handlers that hold no lock of theirs meanwhile.
     pub fn switch_in_calls(self) -> Self {
         self.world.switch_in_calls();

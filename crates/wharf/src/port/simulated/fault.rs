@@ -137,7 +137,8 @@ faults! {
     CallbackBlocks "callback-blocks" 1/512 Scenario,
     /// The program closes a session.
     LocalClose "local-close" 1/64 Scenario,
-    /// A thread is kept from going on between two steps, while others go on some hundred times perhaps.
+    /// A thread is kept from going on between two steps, while others go on some hundred times perhaps. An
+    /// opportunity comes about every 30, 100 or 1,000 steps, as the seed says.
     ThreadPreempted "thread-preempted" 1/1 Library,
 }
 

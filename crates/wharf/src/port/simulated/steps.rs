@@ -9,11 +9,11 @@ use crate::sync::steps::{Scheduler, set_scheduler};
 
 /// Other threads are handed on to so many times before one that was preempted goes on.
 const HAND_ONS: [u64; 4] = [1, 8, 64, 512];
-/// While one in so many is out time passes, at most so much: what others have begun comes about. So many
-/// times in a run: an engine remembers no more than 1,024 turns that took long.
+/// While one in so many is out time passes, at most so much: what others have begun comes about.
 const TIME_PASSES_ONE_IN: u64 = 8;
-const TIME_PASSES_MAX: u64 = 700;
-const TIME_MAX: Duration = Duration::from_millis(20);
+const TIME_MAX: Duration = Duration::from_secs(1);
+/// So much in all, in a run: it makes fewer turns long than an engine remembers.
+const TIME_SUM_MAX: Duration = Duration::from_secs(7);
 /// What a thread that looks again and again lets pass between two looks.
 const YIELD: Duration = Duration::from_micros(1);
 
@@ -68,10 +68,11 @@ impl World {
         if state.fires(Fault::ThreadPreempted) {
             state.figures.preemptions += 1;
             let hand_on = state.threads.hand_ons + hand_ons;
-            let time_passes = time_passes && state.threads.out_for_a_time < TIME_PASSES_MAX;
-            state.threads.out_for_a_time += u64::from(time_passes);
-            let until = time_passes.then(|| state.now.saturating_add(ns_of(TIME_MAX)));
-            drop(self.hand_on(state, me, Waits::HandOn { hand_on, until }));
+            let time_passes = time_passes && state.threads.out_ns < ns_of(TIME_SUM_MAX);
+            let began = state.now;
+            let until = time_passes.then(|| began.saturating_add(ns_of(TIME_MAX)));
+            state = self.hand_on(state, me, Waits::HandOn { hand_on, until });
+            state.threads.out_ns += if time_passes { state.now - began } else { 0 };
         }
         next
     }

@@ -40,8 +40,8 @@ pub(super) struct Threads {
     pub(super) switches_in_calls: bool,
     /// Times that it was chosen who goes on.
     pub(super) hand_ons: u64,
-    /// Times that time passed while a thread was preempted.
-    pub(super) out_for_a_time: u64,
+    /// The time that passed while threads were preempted.
+    pub(super) out_ns: u64,
     /// Kept for its memory.
     able: Vec<usize>,
 }
