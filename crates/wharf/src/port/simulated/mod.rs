@@ -9,6 +9,7 @@
 //! There are two, as there are two kinds of port: one that a worker has to itself (as io_uring), and one
 //! that workers share (as IOCP). `crate::simulation` is the face that tests see.
 
+#[cfg_attr(not(debug_assertions), allow(dead_code, reason = "without steps nobody is preempted"))]
 mod fault;
 #[cfg(test)]
 mod free;
@@ -19,8 +20,10 @@ mod peer;
 mod steps;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(not(debug_assertions), allow(dead_code, reason = "without steps nobody is preempted"))]
 mod threads;
 mod trace;
+#[cfg_attr(not(debug_assertions), allow(dead_code, reason = "without steps nobody is preempted"))]
 mod world;
 
 use std::io;
