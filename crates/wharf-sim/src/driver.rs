@@ -63,9 +63,8 @@ enum HowToEnd {
     Wait,
 }
 
-/// What the end of a server gives: if it was drained, how many sessions were open and the report; and how
-/// its workers ended.
-type End = (Option<(usize, DrainReport)>, Result<(), Error>);
+/// What the end of a server gives: if it was drained, the report; and how its workers ended.
+type End = (Option<DrainReport>, Result<(), Error>);
 
 /// Runs a case, on this thread and those of its server.
 pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
@@ -641,11 +640,12 @@ impl<'a> Driver<'a> {
             _ => HowToEnd::Stop,
         };
         let Some((report, result)) = self.await_end(how) else { return };
-        if let Some((open, report)) = report {
+        if let Some(report) = report {
             let parts = report.flushed + report.cut_off + report.ended;
-            let adds_up = report.live == parts && report.live >= open as u64;
+            let drained = self.truth.lock().drained();
+            let adds_up = report.live == parts && report.flushed >= drained;
             if !adds_up && !self.has_failed() {
-                let what = format!("{open} sessions were open: {report:?}");
+                let what = format!("{drained} sessions were drained: {report:?}");
                 self.truth.lock().broken(Rule::ReportsAddUp, Vec::new(), what);
             }
         }
@@ -664,14 +664,11 @@ impl<'a> Driver<'a> {
     fn await_end(&mut self, how: HowToEnd) -> Option<End> {
         let (server, handle) = (self.server.take()?, self.handle.clone());
         let end = Arc::new(Mutex::new(None));
-        let (ended, truth) = (end.clone(), self.truth.clone());
+        let ended = end.clone();
         let body = move || {
             // Asked for once: what one request misses a second would make good.
             let report = match how {
-                HowToEnd::Drain(deadline) => {
-                    let open = truth.lock().live();
-                    Some((open, handle.drain(deadline)))
-                }
+                HowToEnd::Drain(deadline) => Some(handle.drain(deadline)),
                 HowToEnd::Stop => {
                     handle.stop();
                     None

@@ -138,8 +138,6 @@ pub(crate) struct Truth {
     /// In the order in which they were opened: whom to send to.
     pub(crate) ids: Vec<SessionId>,
     pub(crate) open: usize,
-    /// Those of them whose `closed` runs: their places are taken, but the server has counted them out.
-    ending_sessions: usize,
     pub(crate) sessions_max: usize,
     /// Connects that were begun, and not answered.
     pub(crate) connecting: BTreeSet<SessionId>,
@@ -307,17 +305,14 @@ impl Truth {
         }
         if closed.is_some() {
             let what = format!("{callback} of {id} after closed");
-            return self.broken(Rule::CallbacksInOrder, self.about(id), what);
-        }
-        if callback == "closed" {
-            self.ending_sessions += 1;
+            self.broken(Rule::CallbacksInOrder, self.about(id), what);
         }
     }
 
-    /// Sessions that a drain which begins now must report: all that are open but for those whose end has
-    /// come already.
-    pub(crate) fn live(&self) -> usize {
-        self.open.saturating_sub(self.ending_sessions)
+    /// Sessions that were drained with the server.
+    pub(crate) fn drained(&self) -> u64 {
+        let is_drained = |session: &&SessionFacts| session.closed == Some(CloseReason::Drained);
+        self.sessions.values().filter(is_drained).count() as u64
     }
 
     pub(crate) fn leaves(&mut self, id: SessionId) {
@@ -379,7 +374,6 @@ impl Truth {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.closed = Some(reason);
         self.open = self.open.saturating_sub(1);
-        self.ending_sessions = self.ending_sessions.saturating_sub(1);
         let session = &self.sessions[&id];
         let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
         // Its end came after all that it had sent.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use crate::Close;
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, BackendChoice, Options};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{CloseReason, Error, Result};
 use crate::events::DrainReport;
 use crate::framing::Framing;
 use crate::guarded::{self, caught};
@@ -404,10 +405,21 @@ where
 fn report_fault(engine: &Engine, worker: usize) {
     engine.set_faulted();
     let is_shared = engine.ports.len() < engine.published.len();
-    let port = &engine.ports[if is_shared { 0 } else { worker }];
+    let port_index = if is_shared { 0 } else { worker };
+    let port = &engine.ports[port_index];
     port.wake_all_others();
     if port.worker_left() {
         drop(port.mailbox.close());
+        // Nobody attends to its sessions any more, so nothing must be accepted for them. What the fault has
+        // left may be a fault itself.
+        let (reason, how) = (CloseReason::Stopped, Close::Stop);
+        caught(|| {
+            engine.ask_all_to_close(port_index, reason, how, |id, was_last| {
+                if was_last {
+                    engine.release(id, port_index);
+                }
+            });
+        });
     }
     engine.worker_ended(DrainReport::default(), Some(Error::WorkerFault { worker }));
 }

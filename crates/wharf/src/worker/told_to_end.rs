@@ -183,6 +183,10 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId), without_closed: usize
     assert!(engine.wait_ended(Some(BOUND)).is_some(), "the other workers did not end");
     let error = engine.take_error();
     assert!(matches!(error, Some(crate::Error::WorkerFault { worker: 0 })), "{error:?}");
+    for (id, _) in handler.opened.lock().unwrap().iter() {
+        let sent = engine.with_session(*id, |slot| engine.push_from_outside(slot, b"late"));
+        assert!(!matches!(sent, Some(Ok(()))), "a frame was accepted for {id}");
+    }
     drop(running);
     for peer in &mut peers {
         peer.set_read_timeout(Some(BOUND)).unwrap();
