@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whole workers, and five threads of the user's around them, on schedules that shuttle draws at random
+# Whole workers, and six threads of the user's around them, on schedules that shuttle draws at random
 # (crates/wharf/src/models/mix): a shared port and a port each, with every switch as likely as another
 # and with few at chosen places (PCT).
 #
