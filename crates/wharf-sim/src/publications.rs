@@ -253,7 +253,7 @@ pub(crate) fn publish(truth: &SharedTruth, handle: &Handle, publisher: u32, to: 
     of[number as usize].returned = Some((now, result.is_ok()));
     let Err(error) = result else { return };
     let is_explained = match error {
-        PublishError::Full { waiting, max, .. } => waiting <= max + 16 * 1024,
+        PublishError::Full { waiting, max, .. } => waiting <= max,
         PublishError::Ending(_) => truth.ending || truth.excuses.port_may_fail,
         _ => false,
     };

@@ -6,7 +6,7 @@ use wharf_sim::{Case, Scenario, run};
 fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
     let mut direct_sends = 0;
     for scenario in Scenario::ALL {
-        for seed in 0..10 {
+        for seed in 0..4 {
             let case = Case::new(scenario, seed);
             let outcome = run(&case, false);
             if let Some(violation) = outcome.violation {
@@ -17,7 +17,7 @@ fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
             direct_sends += outcome.figures.direct_sends;
         }
     }
-    assert!(direct_sends > 100, "large answers leave at once: {direct_sends} did");
+    assert!(direct_sends > 40, "large answers leave at once: {direct_sends} did");
 }
 
 #[test]

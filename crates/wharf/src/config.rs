@@ -203,7 +203,7 @@ pub struct Options {
     /// that a person follows, and less memory than a send queue even if every one is of its own.
     pub groups_per_session_max: u32,
     /// The most bytes of publications that wait at one port to be handed to its sessions, with 192
-    /// bytes for each, and for each join and leave that waits; 4 KiB to 1 TiB. What finds no room is
+    /// bytes for each, and for each join that waits; 4 KiB to 1 TiB. What finds no room is
     /// refused, with [`PublishError::Full`](crate::PublishError::Full) or
     /// [`JoinError::Full`](crate::JoinError::Full); a leave never is. Default 16 MiB: tens of
     /// thousands of chat lines, so that who publishes in bursts need not wait for who hands over.
@@ -294,7 +294,8 @@ impl Options {
             + self.send_queue_bytes_max / 16
             + 2 * crate::buffer::BATCH_SLACK_BYTES;
         let groups = self.groups_per_session_max as usize * crate::group::MEMBERSHIP_BYTES;
-        let groups = groups + crate::group::REQUEST_BYTES; // the place of its close
+        // The places of its close and of its end, and as many of those before it.
+        let groups = groups + 3 * crate::group::REQUEST_BYTES;
         let session = crate::session::SESSION_BYTES + send_queue + groups + own_buffer;
         let worker = crate::worker::WORKER_BYTES
             + self.lent_bytes_max()

@@ -129,10 +129,12 @@ impl PortShare {
         self.assigned.load(Ordering::SeqCst)
     }
 
-    /// Says that one of its workers has ended. True: it was the last.
+    /// Says that one of its workers has ended. True: none is left. (Of one that meets a fault at its very
+    /// end it is said twice.)
     pub(crate) fn worker_left(&self) -> bool {
         let less = |workers: u32| workers.checked_sub(1);
-        self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) == Ok(1)
+        let before = self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.unwrap_or_else(|none| none) <= 1
     }
 
     /// Wakes every other worker that shares it: as many waits as there are workers, for the caller may
@@ -290,7 +292,12 @@ impl Engine {
         self.ports[port].assigned.fetch_add(1, Ordering::SeqCst);
         let id = self.table.insert(port);
         if id.is_none() {
-            self.one_less(&self.ports[port]);
+            let port = &self.ports[port];
+            self.one_less(port);
+            if self.is_ending() {
+                // Its worker may have seen one session too many, and sleeps for the last.
+                let _ = port.mailbox.post(Mail::Groups);
+            }
         }
         id
     }
@@ -625,6 +632,21 @@ mod tests {
             assert!(slot.count.is_closing());
             engine.abandon(next);
         }
+    }
+
+    /// The worker looks at how many there are, and then whether there is mail, before it sleeps.
+    #[test]
+    fn an_admission_that_is_refused_while_all_ends_keeps_no_worker_asleep() {
+        let options = Options { workers: 1, sessions_max: 1, ..Options::default() };
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let id = engine.admit(None).unwrap();
+        engine.stop();
+        let (mailbox, mut mails) = (&engine.ports[0].mailbox, Vec::new());
+        mailbox.take(&mut mails);
+        assert!(mailbox.may_sleep());
+        assert!(engine.admit(None).is_none());
+        assert!(!mailbox.may_sleep(), "it sleeps for a session that there is not");
+        engine.abandon(id);
     }
 
     #[test]

@@ -321,8 +321,8 @@ pub enum CloseReason {
     FirstFrameTimeout,
     /// Bytes waited to be sent, and none left for `send_stall_timeout`.
     SendStallTimeout,
-    /// The program closed it. After [`Close::Drain`](crate::Close::Drain): and what was accepted before has
-    /// left.
+    /// The program closed it. After [`Close::Drain`](crate::Close::Drain), unless a
+    /// [`Close::Stop`](crate::Close::Stop) followed: and what was accepted before has left.
     Local,
     /// The server drained, and what was queued for the peer has left.
     Drained,

@@ -78,9 +78,11 @@ enum Request {
 #[derive(Debug, Default)]
 struct Requests {
     waiting: VecDeque<Request>,
-    /// What waits, each with [`REQUEST_BYTES`].
+    /// Joins and publications that wait, each with [`REQUEST_BYTES`].
     waiting_bytes: usize,
-    /// Of these, the room that is kept for a publication while the other ports are asked for theirs.
+    /// Leaves, closes and ends that wait: what is taken without heed of the bound.
+    ends_waiting: usize,
+    /// Of these bytes, the room that is kept for a publication while the other ports are asked for theirs.
     kept_bytes: usize,
     /// Who is a member when all that waits has been worked off.
     groups_of: HashMap<SessionId, HashSet<Group>>,
@@ -113,16 +115,20 @@ pub(crate) struct Taken {
 pub(crate) struct Share {
     bytes: usize,
     handed: usize,
+    /// More ends than these (leaves, closes, sessions that have ended) do not wait: no bound keeps them out,
+    /// so they are worked off however much stands before them.
+    ends_max: usize,
 }
 
 impl Share {
     /// Of one turn: what a session that has nothing queued takes without being held back.
-    pub(crate) fn of_a_turn(send_queue_bytes_max: usize) -> Self {
-        Share { bytes: send_queue_bytes_max / 4, handed: HANDED_MAX }
+    pub(crate) fn of_a_turn(send_queue_bytes_max: usize, sessions_max: u32) -> Self {
+        let ends_max = sessions_max as usize;
+        Share { bytes: send_queue_bytes_max / 4, handed: HANDED_MAX, ends_max }
     }
 
     pub(crate) fn everything() -> Self {
-        Share { bytes: usize::MAX, handed: usize::MAX }
+        Share { bytes: usize::MAX, handed: usize::MAX, ends_max: 0 }
     }
 }
 
@@ -193,7 +199,7 @@ impl Groups {
     }
 
     /// Puts the close of a session behind all that was asked before, if any of that may still wait. Takes
-    /// no heed of the bound: a session closes once.
+    /// no heed of the bound: a session closes once, and of too many ends none waits ([`Share`]).
     pub(crate) fn place_close(&self, id: SessionId) -> bool {
         let mut requests = self.requests.lock();
         let waits = requests.told;
@@ -264,7 +270,8 @@ impl Groups {
                     requests.told = false;
                     return false;
                 }
-                if bytes >= share.bytes || handed >= share.handed {
+                let is_enough = bytes >= share.bytes || handed >= share.handed;
+                if is_enough && requests.ends_waiting <= share.ends_max {
                     return true;
                 }
                 requests.take()
@@ -295,6 +302,7 @@ impl Requests {
     /// True: no worker knows of it yet.
     fn add(&mut self, request: Request) -> bool {
         self.waiting_bytes += request.waiting_bytes();
+        self.ends_waiting += usize::from(request.is_end());
         self.waiting.push_back(request);
         !std::mem::replace(&mut self.told, true)
     }
@@ -302,6 +310,7 @@ impl Requests {
     fn take(&mut self) -> Option<Request> {
         let request = self.waiting.pop_front()?;
         self.waiting_bytes -= request.waiting_bytes();
+        self.ends_waiting -= usize::from(request.is_end());
         Some(request)
     }
 
@@ -317,12 +326,16 @@ impl Requests {
 }
 
 impl Request {
+    fn is_end(&self) -> bool {
+        matches!(self, Request::Leave(..) | Request::Close(_) | Request::Ended(..))
+    }
+
     fn waiting_bytes(&self) -> usize {
         match self {
             Request::Publish(publication) => publication.waiting_bytes(),
-            Request::Join(..) | Request::Leave(..) | Request::Close(_) | Request::Ended(..) => {
-                REQUEST_BYTES
-            }
+            Request::Join(..) => REQUEST_BYTES,
+            // Bounded by what there is to end: they take no room from who asks for more.
+            Request::Leave(..) | Request::Close(_) | Request::Ended(..) => 0,
         }
     }
 }
@@ -413,7 +426,10 @@ mod tests {
         port.publish(1, b"a").unwrap();
         assert!(!port.groups.is_idle() && port.groups.place_close(id(7)));
         port.publish(1, b"ab").unwrap();
-        assert_eq!(port.work_off(Share { bytes: 9, handed: 2 }), (vec![(1, vec![7])], true));
+        assert_eq!(
+            port.work_off(Share { bytes: 9, handed: 2, ends_max: 9 }),
+            (vec![(1, vec![7])], true)
+        );
         assert!(!port.groups.is_idle(), "something is left");
         assert_eq!(port.all(), [(0, vec![]), (2, vec![7])]);
         assert!(port.groups.is_idle() && !port.groups.place_close(id(7)));
@@ -474,12 +490,28 @@ mod tests {
         for len in 1..=4 {
             port.publish(1, &vec![0; len]).unwrap();
         }
-        let share = Share::of_a_turn(12); // 3 bytes
+        let share = Share::of_a_turn(12, 9); // 3 bytes
         assert_eq!(port.work_off(share), (vec![(1, vec![7]), (2, vec![7])], true));
         assert_eq!(port.publish(1, &[0; 5]), Ok(false), "it is told again anyway");
         assert_eq!(port.work_off(share), (vec![(3, vec![7])], true));
         assert_eq!(port.work_off(share), (vec![(4, vec![7])], true));
         assert_eq!(port.work_off(share), (vec![(5, vec![7])], false));
+    }
+
+    #[test]
+    fn more_ends_than_there_are_sessions_do_not_wait_for_their_turn() {
+        let port = Port::default();
+        for index in 0..3 {
+            port.join(index, 1).unwrap();
+        }
+        for index in 0..3 {
+            port.publish(1, b"abc").unwrap();
+            assert!(port.groups.place_close(id(index)));
+        }
+        let (handed, left) = port.work_off(Share { bytes: 1, handed: 9, ends_max: 2 });
+        assert_eq!((handed.len(), left), (2, true), "a publication, and one close");
+        let (handed, left) = port.work_off(Share { bytes: 1, handed: 9, ends_max: 2 });
+        assert_eq!((handed.len(), left), (1, true), "the others may wait");
     }
 
     #[test]
@@ -495,7 +527,7 @@ mod tests {
         std::thread::scope(|scope| {
             let groups = &port.groups;
             scope.spawn(move || {
-                groups.work_off(Share { bytes: 1, handed: 9 }, |_| {
+                groups.work_off(Share { bytes: 1, handed: 9, ends_max: 9 }, |_| {
                     begun.send(()).unwrap();
                     let overtaken = has_come.recv_timeout(Duration::from_millis(50));
                     assert!(overtaken.is_err(), "the second publication went before the first");

@@ -47,7 +47,8 @@ impl Handle {
 
     /// Asks a session to end, with [`CloseReason::Local`]. False: it is gone already.
     ///
-    /// When this has returned nothing more is accepted for the session, and `received` does not run again.
+    /// When this has returned nothing more is accepted for the session, and no `received` begins but one that
+    /// its worker was just about to call; in a callback of the session's own, none.
     /// With [`Close::Drain`] what was accepted before leaves first: what was sent to it, what this thread
     /// has published to it or to its groups, also if its connection does not stand yet: then it is
     /// opened, if it can be.
@@ -107,8 +108,8 @@ impl Handle {
     /// may be paused before), and the others take no notice.
     ///
     /// All publications, of all threads and to all groups, come about in one order, in which those of
-    /// one thread stand in the order of its calls, with the joins and leaves that it has asked for
-    /// between them. Each member gets those meant for it in that order, each once and whole. A
+    /// one thread stand in the order of its calls, with the joins, leaves and closes that drain that it has
+    /// asked for between them. Each member gets those meant for it in that order, each once and whole. A
     /// [`send`](Self::send) is not part of that order: it may overtake what the same thread has
     /// published just before. What a thread has published before it drains the server still leaves.
     ///

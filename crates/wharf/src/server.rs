@@ -212,7 +212,7 @@ impl Server {
     /// Waits until the server was drained or stopped through its [`Handle`].
     ///
     /// # Errors
-    /// If a worker's port failed, which stops the other workers too.
+    /// If a worker's port failed, or it met a fault of wharf's own, which stops the other workers too.
     pub fn wait(mut self) -> Result<()> {
         self.running.join();
         match self.running.engine.take_error() {
@@ -404,22 +404,17 @@ where
 /// panics are caught), so that nobody waits for it in vain.
 fn report_fault(engine: &Engine, worker: usize) {
     engine.set_faulted();
+    engine.stop(); // nothing is admitted any more, also not into slots of the faulted one's
     let is_shared = engine.ports.len() < engine.published.len();
     let port_index = if is_shared { 0 } else { worker };
     let port = &engine.ports[port_index];
     port.wake_all_others();
     if port.worker_left() {
         drop(port.mailbox.close());
-        // Nobody attends to its sessions any more, so nothing must be accepted for them. What the fault has
-        // left may be a fault itself.
+        // Nobody attends to its sessions any more, so nothing must be accepted for them. Their slots stay
+        // taken: what else is theirs was in the faulted one's hand.
         let (reason, how) = (CloseReason::Stopped, Close::Stop);
-        caught(|| {
-            engine.ask_all_to_close(port_index, reason, how, |id, was_last| {
-                if was_last {
-                    engine.release(id, port_index);
-                }
-            });
-        });
+        caught(|| engine.ask_all_to_close(port_index, reason, how, |_, _| {}));
     }
     engine.worker_ended(DrainReport::default(), Some(Error::WorkerFault { worker }));
 }

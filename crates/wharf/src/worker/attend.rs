@@ -68,6 +68,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     ) {
         self.with_hold(id, |floor, slot| {
             let mut half = floor.own_half(id);
+            assert!(half.is_new(), "invariant 4: something is left of the slot's last session");
             half.peer_address = peer_address.or_else(|| socket.peer_address());
             let registered = port.register(socket, Token(id.to_bits()));
             if let Ok(registration) = registered {
@@ -114,7 +115,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         to: SocketAddr,
     ) -> Result<(), (InHand<'e, H>, io::Error)> {
         let mut half = self.own_half(id);
-        (half.phase, half.phase_since) = (Phase::Connecting, self.now());
+        assert!(half.is_new(), "invariant 4: something is left of the slot's last session");
+        // Not the turn's moment, which may be long ago: on a shared port nobody can ask how long.
+        (half.phase, half.phase_since) = (Phase::Connecting, self.clock.now());
         half.peer_address = Some(to);
         socket.prepare(&self.engine.options, false);
         let registration = match port.register(socket, Token(id.to_bits())) {

@@ -209,7 +209,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             Err(Failure::Os(error)) => error,
             Ok(()) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
-                let now = self.now();
+                let now = self.clock.now(); // the turn may have begun before its time came
                 let limit = self.engine.options.connect_timeout;
                 let is_late = limit.is_some_and(|limit| half.phase_since.after(limit) <= now);
                 if is_late { CONNECT_TIMED_OUT } else { io::ErrorKind::ConnectionAborted }.into()

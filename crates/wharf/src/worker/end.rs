@@ -19,13 +19,12 @@ use crate::sync::yield_now;
 
 use super::half::ReceiveHalf;
 
-/// How long the end of a worker waits for other threads to let go of its last sessions when a worker has met
-/// a fault of our own: what that one held is never let go.
+/// How long the end of a worker waits for other threads to let go of its last sessions.
 const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
     /// Ends the port: what is still outstanding completes by being cancelled, and every session
-    /// that is left (only after an error of the port) is released. Of a shared port all but the last
+    /// that is left (only after an error of the port or a fault) is released. Of a shared port all but the last
     /// worker merely let go.
     pub(super) fn end(mut self, error: Option<Error>) {
         if error.is_some() || self.floor.engine.is_faulted() {
@@ -63,7 +62,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
     /// socket, the slot.
     pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
-        if let Some(registration) = self.finish(id) {
+        if let Some(registration) = self.finish(id, self.last_half(id)) {
             // Dropping the socket closes it: here and nowhere else (invariant 5).
             drop(port.deregister(registration));
         }
@@ -73,16 +72,21 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// The same when the port has ended, and closed the sockets with it.
     fn release_without_port(&mut self) {
         while let Some(id) = self.to_release.pop() {
-            self.finish(id);
+            self.finish(id, self.last_half(id));
             self.engine.release(id, self.port_index);
         }
     }
 
     /// The end of a session but for its socket and slot: what belongs to its worker, and `closed`.
-    fn finish(&mut self, id: SessionId) -> Option<Registration> {
+    fn finish(
+        &mut self,
+        id: SessionId,
+        mut half: HalfInHand<'e, ReceiveHalf<H::State>>,
+    ) -> Option<Registration> {
         let engine = self.engine;
         let slot = engine.table.held(id)?;
-        let mut ended = std::mem::take(&mut *self.last_half(id));
+        let mut ended = std::mem::take(&mut *half);
+        drop(half);
         if let Some(timer) = ended.timer.take() {
             self.share().timers.lock().cancel(timer);
         }
@@ -175,6 +179,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
+    /// Somebody holds a session whom the system keeps from running, or who has met a fault of our own and
+    /// will never let go. Its `closed` runs all the same; its slot is released by who lets go at last.
+    fn finish_what_is_held(&mut self) {
+        let engine = self.engine;
+        for id in engine.table.sessions_of(self.port_index) {
+            // A half that a faulted worker had in hand stays there.
+            if let Some(half) = self.halves.take(id.index()) {
+                self.finish(id, half);
+            }
+        }
+    }
+
     /// Answers what was on its way to this port's workers when they ended: nothing that was begun is
     /// left without its end.
     fn take_last_mail(&mut self) {
@@ -184,14 +200,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         loop {
             share.mailbox.take(&mut mails);
             self.answer_last(&mut mails);
-            // Other threads hold a session for as long as queueing a frame takes, or for as long as the
-            // system keeps them from running: `closed` waits for that.
-            let waits_in_vain = self.engine.is_faulted() && self.clock.now() > until;
-            if share.assigned_sessions() == 0 || waits_in_vain {
+            // Other threads hold a session for as long as queueing a frame takes.
+            if share.assigned_sessions() == 0 || self.clock.now() > until {
                 break;
             }
             yield_now();
         }
+        self.finish_what_is_held();
         mails = share.mailbox.close();
         self.answer_last(&mut mails);
     }

@@ -16,7 +16,9 @@ use crate::session::SessionId;
 impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// Works off a turn's share of what was asked of this port's groups.
     pub(super) fn work_off_groups(&mut self) {
-        if self.work_off(Share::of_a_turn(self.engine.options.send_queue_bytes_max)) {
+        let options = &self.engine.options;
+        let share = Share::of_a_turn(options.send_queue_bytes_max, options.sessions_max);
+        if self.work_off(share) {
             // For the next turn, or the worker that shares the port and comes first. That has not ended.
             let _ = self.share().mailbox.post(Mail::Groups);
         }

@@ -49,7 +49,8 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) queue: ReceiveQueue,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
-    /// When the phase that it is in began: of `Open` and `Lingering`, whose time is limited.
+    /// When the phase that it is in began: of `Connecting`, `Open` and
+    /// `Lingering`, whose time is limited.
     pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
     pub(super) phase: Phase,
@@ -84,6 +85,12 @@ impl<S> Default for ReceiveHalf<S> {
 }
 
 impl<S> ReceiveHalf<S> {
+    /// Whether nothing is left in it of its slot's last session.
+    pub(super) fn is_new(&self) -> bool {
+        let ReceiveHalf { queue, timer, phase, stream_end, .. } = self;
+        *phase == Phase::Absent && queue.is_empty() && timer.is_none() && stream_end.is_none()
+    }
+
     /// Whether the receive that is posted now takes one buffer and no more.
     pub(super) fn takes_single_receive(&mut self) -> bool {
         let single = self.single_receives > 0;

@@ -24,11 +24,17 @@ use crate::worker::mailbox::Mail;
 const BOUND: Duration = Duration::from_secs(10);
 
 /// A port that waits for nothing while it is restless: its worker makes one turn after another. One that
-/// is broken meets a fault of our own at its next wait.
+/// is broken meets a fault of our own at its next wait; one that fails is refused it by the system.
+#[derive(Default)]
+struct Mood {
+    restless: AtomicBool,
+    broken: AtomicBool,
+    fails: AtomicBool,
+}
+
 struct RestlessPort {
     port: ReadinessPort,
-    restless: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
+    mood: Arc<Mood>,
 }
 
 impl CompletionPort for RestlessPort {
@@ -57,13 +63,15 @@ impl CompletionPort for RestlessPort {
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        assert!(!self.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
-        if self.restless.load(Ordering::SeqCst) {
+        if self.mood.restless.load(Ordering::SeqCst) {
             return Ok(());
         }
         self.port.wait(timeout, sink)?;
-        assert!(!self.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
-        Ok(())
+        assert!(!self.mood.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
+        match self.mood.fails.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::OutOfMemory.into()),
+            false => Ok(()),
+        }
     }
 
     fn waker(&self) -> Waker {
@@ -89,19 +97,17 @@ impl Handler for Silent {
 fn ends_when_told(tell: fn(&Engine)) {
     let options = Options { workers: 1, sessions_max: 1, ..Options::default() };
     for round in 0..200 {
-        let restless = Arc::new(AtomicBool::new(true));
-        let for_port = restless.clone();
-        let make_port = move |_| {
-            let (port, restless) = (ReadinessPort::new()?, for_port.clone());
-            Ok(RestlessPort { port, restless, broken: Arc::default() })
-        };
+        let mood = Arc::new(Mood { restless: true.into(), ..Mood::default() });
+        let for_port = mood.clone();
+        let make_port =
+            move |_| Ok(RestlessPort { port: ReadinessPort::new()?, mood: for_port.clone() });
         let plan = Plan::new(Framing::raw(), &options);
         let running = start_on(make_port, plan, Vec::new(), &Arc::new(Silent)).unwrap();
         for _ in 0..round % 8 {
             std::thread::yield_now(); // the worker is somewhere in its turns
         }
         tell(running.engine());
-        restless.store(false, Ordering::SeqCst);
+        mood.restless.store(false, Ordering::SeqCst);
         // If it sleeps, the end of `running` wakes it.
         let ended = running.engine().wait_ended(Some(BOUND));
         assert!(ended.is_some(), "in round {round} the worker went to sleep instead");
@@ -155,13 +161,13 @@ const WORKERS: usize = 3;
 const PEERS: usize = 41;
 
 /// Worker 0 of three meets a fault while there are sessions on all; `before` is done with one of another
-/// worker's. So many of the other workers' sessions have no `closed`.
-fn a_fault_ends_the_server(before: fn(&Engine, SessionId), without_closed: usize) {
-    let broken = Arc::new(AtomicBool::new(false));
-    let for_port = broken.clone();
+/// worker's.
+fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
+    let mood = Arc::new(Mood::default());
+    let for_port = mood.clone();
     let make_port = move |index| {
-        let broken = if index == 0 { for_port.clone() } else { Arc::default() };
-        Ok(RestlessPort { port: ReadinessPort::new()?, restless: Arc::default(), broken })
+        let mood = if index == 0 { for_port.clone() } else { Arc::default() };
+        Ok(RestlessPort { port: ReadinessPort::new()?, mood })
     };
     let plan = Plan::new(Framing::raw(), &Options { workers: WORKERS, ..Options::default() });
     let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], WORKERS).unwrap();
@@ -178,7 +184,7 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId), without_closed: usize
     let others = engine.table.sessions_of(1).chain(engine.table.sessions_of(2));
     before(&engine, others.last().expect("newcomers are shared out"));
 
-    broken.store(true, Ordering::SeqCst);
+    mood.broken.store(true, Ordering::SeqCst);
     engine.ports[0].mailbox.post(Mail::Attend(of_worker_0[0])).unwrap(); // which wakes it
     assert!(engine.wait_ended(Some(BOUND)).is_some(), "the other workers did not end");
     let error = engine.take_error();
@@ -195,17 +201,49 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId), without_closed: usize
     let closed = handler.closed.lock().unwrap();
     let is_of_0 = |id: &SessionId| of_worker_0.contains(id);
     let of_others = closed.iter().filter(|(id, _)| !is_of_0(id)).count();
-    assert_eq!(of_others + of_worker_0.len() + without_closed, PEERS, "{closed:?}");
+    assert_eq!(of_others + of_worker_0.len(), PEERS, "{closed:?}");
     assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::Stopped), "{closed:?}");
     assert_eq!(dropped.load(Ordering::SeqCst), PEERS, "every state was dropped");
 }
 
 #[test]
 fn a_worker_that_meets_a_fault_of_our_own_ends_the_others_in_order() {
-    a_fault_ends_the_server(|_, _| {}, 0);
+    a_fault_ends_the_server(|_, _| {});
 }
 
 #[test]
 fn what_the_faulted_worker_held_of_another_workers_keeps_nobody_waiting() {
-    a_fault_ends_the_server(|engine, id| std::mem::forget(engine.table.look_up(id)), 1);
+    a_fault_ends_the_server(|engine, id| std::mem::forget(engine.table.look_up(id)));
+}
+
+/// By a thread that the system keeps from running, while the worker's port fails.
+#[test]
+fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_same() {
+    let options = Options { workers: 1, sessions_max: 1, ..Options::default() };
+    let mood = Arc::new(Mood::default());
+    let for_port = mood.clone();
+    let make_port =
+        move |_| Ok(RestlessPort { port: ReadinessPort::new()?, mood: for_port.clone() });
+    let plan = Plan::new(Framing::raw(), &options);
+    let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], 1).unwrap();
+    let handler = Arc::new(Noting::default());
+    let running = start_on(make_port, plan, listeners, &handler).unwrap();
+    let engine = running.engine().clone();
+    let _peer = TcpStream::connect_timeout(&addresses[0], BOUND).unwrap();
+    while handler.opened.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    let (id, _) = handler.opened.lock().unwrap()[0];
+    let held = engine.table.look_up(id).unwrap();
+    mood.fails.store(true, Ordering::SeqCst);
+    engine.ports[0].mailbox.post(Mail::Attend(id)).unwrap(); // which wakes it
+    assert!(
+        engine.wait_ended(Some(BOUND)).is_some(),
+        "the server waits for a thread of the user's"
+    );
+    assert_eq!(*handler.closed.lock().unwrap(), [(id, CloseReason::Stopped)]);
+    assert_eq!((engine.stats().live, engine.ports[0].assigned_sessions()), (0, 1));
+    assert!(held.end(), "the slot is released by who held it");
+    engine.release(id, 0);
+    assert_eq!(engine.ports[0].assigned_sessions(), 0);
 }
