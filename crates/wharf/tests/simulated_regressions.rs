@@ -2,12 +2,16 @@
 #![cfg(feature = "simulation")]
 #![forbid(unsafe_code)]
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use wharf::simulation::{Faults, Ports, Simulation, for_seeds, sleep};
-use wharf::{CloseReason, FirstFrameTimeout, Framing, Handler, Options, Server, Session};
+use wharf::simulation::{Fault, Faults, Ports, Simulation, for_seeds, now, sleep};
+use wharf::{
+    CloseReason, FirstFrameTimeout, Framing, Handler, Options, Server, Session, SessionId,
+};
 
 /// Blocks for so long when it gets a `b`; notes how sessions end.
 struct Blocks(Duration, Arc<Mutex<Vec<CloseReason>>>);
@@ -101,4 +105,51 @@ fn a_drain_reports_every_session_that_was_there() {
         assert_eq!(report.live, 8, "{report:?}");
         assert_eq!(report.flushed + report.cut_off + report.ended, 8, "{report:?}");
     });
+}
+
+/// Blocks for so long when it gets something; notes when that was over, and when a connect has failed.
+struct Connects(Duration, Arc<Mutex<Vec<Duration>>>);
+
+impl Handler for Connects {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {
+        sleep(self.0);
+        self.1.lock().unwrap().push(now().unwrap());
+    }
+
+    fn connect_failed(&self, _: SessionId, _: SocketAddr, error: &io::Error) {
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        self.1.lock().unwrap().push(now().unwrap());
+    }
+}
+
+/// A connect's time began with the turn that posted it. After a callback that had blocked for longer, a
+/// connect on a shared port was given up at once. (Found by reading.)
+#[test]
+fn a_connect_has_its_whole_time_whatever_its_worker_did_before() {
+    for ports in [Ports::OneEach, Ports::OneShared] {
+        for_seeds(50, |seed| {
+            let faults = Faults::none().with(Fault::ConnectUnanswered, 1);
+            let simulation = Simulation::with_faults(seed, faults).ports(ports).roomy_ports();
+            let limit = Duration::from_secs(2);
+            let options =
+                Options { workers: 1, connect_timeout: Some(limit), ..Options::default() };
+            let times = Arc::new(Mutex::new(Vec::new()));
+            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw());
+            let handler = Connects(limit * 3, times.clone());
+            let server = simulation.start(builder.options(options), handler).unwrap();
+            let listener = simulation.listen("10.0.0.2:1".parse().unwrap()).unwrap();
+            let peer = simulation.connect(server.addresses()[0]).unwrap();
+            assert!(simulation.run_until(limit / 2, || server.handle().stats().live == 1));
+            peer.send(b"b");
+            simulation.sleep(limit); // it stands still
+            server.handle().connect(listener.address()).unwrap();
+            assert!(simulation.run_until(limit * 20, || times.lock().unwrap().len() == 2));
+            let times = times.lock().unwrap();
+            assert!(times[1] >= times[0] + limit, "it had {:?}", times[1] - times[0]);
+        });
+    }
 }
