@@ -44,7 +44,7 @@ impl Port {
         loop {
             for mail in self.worker.mail() {
                 match mail {
-                    Mail::Groups => self.worker.work_off(Share::of_a_turn(4)),
+                    Mail::Groups => self.worker.work_off(Share::of_a_turn(4, 1)),
                     Mail::Drain => {
                         self.worker.work_off(Share::everything());
                         return self.end(CloseReason::Drained, Close::Drain);
@@ -94,7 +94,7 @@ fn two_publishers_have_one_order_at_both_ports() {
             thread::spawn(move || publish(&handle))
         });
         // This port's worker takes what comes as it comes, the other's only all of it.
-        first.worker.work_off(Share::of_a_turn(4));
+        first.worker.work_off(Share::of_a_turn(4, 1));
         join_all(publishers);
         for port in [&mut first, &mut second] {
             port.worker.work_off(Share::everything());

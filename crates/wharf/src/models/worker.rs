@@ -59,7 +59,7 @@ impl OwnWorker {
             for mail in self.mail() {
                 match mail {
                     // As little at once as can be.
-                    Mail::Groups => self.work_off(Share::of_a_turn(4)),
+                    Mail::Groups => self.work_off(Share::of_a_turn(4, 1)),
                     Mail::Attend(id) => self.to_attend.push(id),
                     Mail::Release(id) => self.to_release.push(id),
                     other => panic!("{other:?}"),
