@@ -607,7 +607,7 @@ impl<'a> Driver<'a> {
 
     /// Whether that was a worker's own. What it had in hand has no end.
     fn has_faulted(&self) -> bool {
-        self.has_fired(Fault::WorkerFaults)
+        self.has_fired(Fault::WorkerFaults) || self.has_fired(Fault::AdmissionFaults)
     }
 
     fn has_fired(&self, fault: Fault) -> bool {
@@ -790,7 +790,7 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
     let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
     Excuses {
         receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
-        port_may_fail: has(&[Fault::PortFails, Fault::WorkerFaults]),
+        port_may_fail: has(&[Fault::PortFails, Fault::WorkerFaults, Fault::AdmissionFaults]),
         posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
         idle_timeout: plan.options.idle_timeout,
         first_frame_timeout: match plan.options.first_frame_timeout {

@@ -208,11 +208,13 @@ impl Case {
             // Waiting for what happens every half minute would make each of these happen at once.
             Scenario::Idle => {
                 let faults = Faults::all().without(Fault::PortFails);
+                let faults = faults.without(Fault::AdmissionFaults);
                 faults.without(Fault::WorkerFaults).swarm(self.seed)
             }
             Scenario::Ends => {
                 let faults = Faults::all().with(Fault::PortFails, 200_000);
                 let faults = faults.with(Fault::WorkerFaults, 50_000);
+                let faults = faults.with(Fault::AdmissionFaults, 300);
                 faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
             }
             // Closes by other threads, while workers stand still in the midst of what they do.

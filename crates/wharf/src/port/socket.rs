@@ -77,7 +77,7 @@ impl Socket {
         match self {
             Socket::Os(socket) => prepare(socket, options, accepted),
             #[cfg(feature = "simulation")]
-            Socket::Simulated(_) => {}
+            Socket::Simulated(socket) => socket.prepare(),
         }
     }
 }

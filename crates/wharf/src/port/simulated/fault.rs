@@ -140,6 +140,8 @@ faults! {
     /// A thread is kept from going on between two steps, while others go on some hundred times perhaps. An
     /// opportunity comes about every 30, 100 or 1,000 steps, as the seed says.
     ThreadPreempted "thread-preempted" 1/1 Library,
+    /// A worker meets a fault of wharf's own while it has a session in hand that is to go to another.
+    AdmissionFaults "admission-faults" 1/100000 Sessions,
 }
 
 impl fmt::Display for Fault {

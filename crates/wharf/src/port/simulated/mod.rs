@@ -66,6 +66,11 @@ impl SimulatedSocket {
         SimulatedSocket { world: world.clone(), index: Some(index) }
     }
 
+    /// There is nothing to set; but what is done with a new socket may meet a fault.
+    pub(crate) fn prepare(&self) {
+        assert!(!self.world.fires(Fault::AdmissionFaults), "{FAULT_ON_PURPOSE}");
+    }
+
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.world.with(|state| state.network.addresses(self.index?).0)
     }

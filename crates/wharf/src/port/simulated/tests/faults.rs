@@ -69,6 +69,13 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
             let wait = std::panic::AssertUnwindSafe(|| drop(bench.wait(AT_ONCE)));
             std::panic::catch_unwind(wait).is_err()
         }
+        AdmissionFaults => {
+            let socket = bench.world.socket();
+            let prepare = std::panic::AssertUnwindSafe(|| {
+                socket.prepare(&crate::Options::default(), true);
+            });
+            std::panic::catch_unwind(prepare).is_err()
+        }
         // What threads alone meet (see `runs` and `steps`), what a port of this kind has not, and what peers and
         // handlers play.
         ThreadStalls | SubmissionQueueFull | BuffersExhausted | PeerStalls | PeerVanishes
@@ -238,7 +245,7 @@ fn judge_each<const SHARED: bool>() {
         assert!(fired > 0, "{fault} is not counted");
         judged += 1;
     }
-    assert_eq!(judged, if SHARED { 29 } else { 31 });
+    assert_eq!(judged, if SHARED { 30 } else { 32 });
 }
 
 #[test]
