@@ -65,7 +65,8 @@ impl Turns {
     pub(super) fn latest(&self, stamp: Moment, now: Moment) -> Moment {
         let is_of = |turn: &Turn| turn.0.load(Ordering::Acquire) == stamp.nanos();
         if self.open.iter().any(is_of) {
-            return now; // that turn is not over
+            // That turn is not over. (Who asks may have looked at the clock before it began.)
+            return now.max(stamp.after(TICK));
         }
         if !self.has_long.load(Ordering::Acquire) {
             return stamp.after(TICK);
@@ -90,6 +91,7 @@ mod tests {
         turns.begin(0, at(100));
         turns.begin(1, at(200));
         assert_eq!(turns.latest(at(100), at(250)), at(250), "the turn goes on");
+        assert_eq!(turns.latest(at(200), at(150)), at(210), "it began after `now`");
         turns.end(0, at(100), at(5_100));
         turns.end(1, at(200), at(209));
         assert_eq!(turns.latest(at(100), at(9_000)), at(5_100));
