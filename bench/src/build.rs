@@ -20,7 +20,6 @@ pub(crate) struct Built {
 
 impl Built {
     pub(crate) fn all(home: &Path, peers: &[&'static Peer]) -> Result<Built, Failure> {
-        let binaries = env::current_exe()?.parent().ok_or("no folder of binaries")?.to_owned();
         // Always the same packages together, whoever is asked for, since what they share is built
         // with the features that all of them want. If it fails, one by one, to see whose fault it is.
         let mut packages: Vec<&str> = peers::ALL.iter().filter_map(package).collect();
@@ -31,7 +30,7 @@ impl Built {
         if !together {
             cargo(home, &[LOAD])?;
         }
-        let mut built = Built { peers: Vec::new(), left_out: Vec::new(), binaries };
+        let mut built = Built { peers: Vec::new(), left_out: Vec::new(), binaries: binaries()? };
         for peer in peers {
             let result = match &peer.build {
                 Build::Cargo(_) if together => Ok(()),
@@ -47,6 +46,16 @@ impl Built {
             return Err("no peer could be built".into());
         }
         Ok(built)
+    }
+
+    /// wharf and the load alone, as `build_before.sh` builds them of another commit.
+    pub(crate) fn wharf(home: &Path) -> Result<Built, Failure> {
+        let peers: Vec<&'static Peer> = peers::wharf().collect();
+        let mut packages: Vec<&str> = peers.iter().filter_map(|peer| package(peer)).collect();
+        packages.push(LOAD);
+        packages.dedup();
+        cargo(home, &packages)?;
+        Ok(Built { peers, left_out: Vec::new(), binaries: binaries()? })
     }
 
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
@@ -78,6 +87,11 @@ impl Built {
             .map_err(|error| format!("{program}: {error} (apt-get install {package})"))?;
         if status.success() { Ok(()) } else { Err(format!("{program}: {status}").into()) }
     }
+}
+
+/// Where Cargo puts binaries: this one is there too.
+fn binaries() -> Result<PathBuf, Failure> {
+    Ok(env::current_exe()?.parent().ok_or("no folder of binaries")?.to_owned())
 }
 
 fn package(peer: &Peer) -> Option<&'static str> {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod asked;
+mod before;
 mod build;
 mod chart;
 mod figures;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 
 use build::Built;
 use peers::Peer;
@@ -29,8 +31,8 @@ use workloads::Workload;
 /// Compares wharf with others, byte for byte and microsecond for microsecond.
 ///
 /// Exit code 0: every peer that was asked for has its figures (and with --floor the floors are met,
-/// with --table what is asked); 1: a peer failed or could not be built, or a floor or what is asked is not
-/// met; 2: the comparison could not be made.
+/// with --table what is asked, with --before all is as fast); 1: a peer failed or could not be built, or a
+/// floor or what is asked is not met, or something is slower; 2: the comparison could not be made.
 #[derive(Debug, Parser)]
 #[command(name = "wharf-bench", bin_name = "cargo run --release --")]
 struct Arguments {
@@ -40,7 +42,7 @@ struct Arguments {
     /// How many rounds [default: 5, quick 2; of the floor 11, quick 5].
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Seconds that each measurement counts [default: 4, quick 1; of the floor 4, quick 2].
+    /// Seconds that each measurement counts [default: 4, quick 1; of the floor 4, quick 2; --before 0.7].
     #[arg(long, value_name = "S")]
     secs: Option<f64>,
     /// Only these peers [default: all].
@@ -53,14 +55,27 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// Measure nothing: print what is asked of wharf beside what the results show, as a table.
-    #[arg(long, conflicts_with_all = ["peers", "workloads", "floor", "quick", "rounds", "secs"])]
+    #[arg(long, conflicts_with_all = ["peers", "workloads", "floor", "quick", "rounds", "secs", "before"])]
     table: bool,
     /// The speed floor alone: wharf's CPU time for each message against tokio's.
     #[arg(long, conflicts_with_all = ["peers", "workloads"])]
     floor: bool,
+    /// Is wharf as fast as before? BINARY is `peer-wharf` of an earlier commit: `before.sh` builds it.
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["peers", "floor", "quick", "rounds"])]
+    before: Option<PathBuf>,
+    /// With --before: how many rounds for each workload and port, if the figures stay vague.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "before", value_parser = rounds_max())]
+    rounds_max: usize,
+    /// With --before: where the figures go.
+    #[arg(long, value_name = "FILE", requires = "before")]
+    json: Option<PathBuf>,
     /// Where the figures go.
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
+}
+
+fn rounds_max() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(before::ROUNDS_MIN as u64..=before::ROUNDS_MAX as u64)
 }
 
 /// Why there is no comparison.
@@ -68,6 +83,9 @@ type Failure = Box<dyn std::error::Error>;
 
 impl Arguments {
     fn plan(&self) -> Plan {
+        if self.before.is_some() {
+            return Plan { rounds: self.rounds_max, secs: self.secs.unwrap_or(0.7) };
+        }
         let (rounds, secs) = match (self.floor, self.quick) {
             (true, true) => (5, 2.0),
             (true, false) => (11, 4.0),
@@ -94,8 +112,15 @@ impl Arguments {
         if self.floor {
             return Ok(vec![floor::workload()]);
         }
+        let mut asked: Vec<&str> = self.workloads.iter().map(String::as_str).collect();
+        if asked.is_empty() {
+            if self.before.is_none() {
+                return Ok(workloads::ALL.iter().collect());
+            }
+            asked.extend(before::WORKLOADS);
+        }
         let mut found = Vec::new();
-        for name in &self.workloads {
+        for name in asked {
             let before = found.len();
             found.extend(workloads::ALL.iter().filter(|it| it.name == name || it.group() == name));
             if found.len() == before {
@@ -103,7 +128,7 @@ impl Arguments {
                 return Err(message.into());
             }
         }
-        Ok(if self.workloads.is_empty() { workloads::ALL.iter().collect() } else { found })
+        Ok(found)
     }
 }
 
@@ -119,6 +144,10 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let (peers, workloads) = (arguments.peers()?, arguments.workloads()?);
     if plan.rounds == 0 || plan.secs.is_nan() || plan.secs <= 0.0 {
         return Err("there must be a round, and it must take some time".into());
+    }
+    if let Some(before) = &arguments.before {
+        measure::raise_descriptor_limit();
+        return before::run(before, plan, &workloads, arguments.json.as_deref());
     }
     let provenance = Provenance::of_this_run()?;
     std::fs::create_dir_all(&arguments.results)?;
@@ -137,10 +166,11 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         progress.say(|| println!("{report}"));
         good &= report.all_have_figures();
         if arguments.floor {
-            report.write_json(&arguments.results.join("floor.json"))?;
+            report::write_json(&report, &arguments.results.join("floor.json"))?;
             good &= floor::judge(&report);
         } else {
-            report.write_json(&arguments.results.join(format!("{}.json", workload.name)))?;
+            let file = format!("{}.json", workload.name);
+            report::write_json(&report, &arguments.results.join(file))?;
             chart::draw(&report, &arguments.results.join(format!("{}.svg", workload.name)))?;
         }
     }

@@ -145,14 +145,25 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// Starts a server, loads it, and ends it.
+/// Starts a peer's server as it was built now, loads it, and ends it.
 pub(crate) fn measure(
     built: &Built,
     peer: &Peer,
     workload: &Workload,
     secs: f64,
 ) -> Result<Found, Failure> {
-    let mut server = Server::start(&built.binary(peer.binary()), peer, workload)?;
+    measure_binary(&built.binary(peer.binary()), built, peer, workload, secs)
+}
+
+/// The same for another binary of that server.
+pub(crate) fn measure_binary(
+    binary: &Path,
+    built: &Built,
+    peer: &Peer,
+    workload: &Workload,
+    secs: f64,
+) -> Result<Found, Failure> {
+    let mut server = Server::start(binary, peer, workload)?;
     let found = load(built, &server, workload, secs);
     let alive = matches!(server.child.try_wait(), Ok(None));
     let said = server.end();

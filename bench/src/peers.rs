@@ -38,6 +38,11 @@ impl Peer {
     }
 }
 
+/// wharf, once for each port.
+pub(crate) fn wharf() -> impl Iterator<Item = &'static Peer> {
+    ALL.iter().filter(|peer| peer.name.starts_with("wharf-"))
+}
+
 const ECHO: &[Face] = &[Face::Echo];
 const ON_TWO_CORES: &[Face] = &[Face::Echo, Face::EchoOnTwoCores];
 const ALL_FACES: &[Face] = &[Face::Echo, Face::Broadcast, Face::SendById];

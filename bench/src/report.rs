@@ -106,12 +106,12 @@ impl Report<'_> {
         let row = self.peers.iter().find(|row| row.peer == peer)?;
         row.outcome.good()?.ratio_to_tokio
     }
+}
 
-    pub(crate) fn write_json(&self, path: &Path) -> Result<(), Failure> {
-        let mut json = serde_json::to_string_pretty(self)?;
-        json.push('\n');
-        fs::write(path, json).map_err(|error| format!("{}: {error}", path.display()).into())
-    }
+pub(crate) fn write_json(report: &impl Serialize, path: &Path) -> Result<(), Failure> {
+    let mut json = serde_json::to_string_pretty(report)?;
+    json.push('\n');
+    fs::write(path, json).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 fn outcome(peer: &str, workload: &Workload, rounds: &[Round]) -> Outcome<Summary> {
@@ -199,16 +199,24 @@ impl fmt::Display for Report<'_> {
             }
         }
         let good = self.peers.iter().filter_map(|row| row.outcome.good());
-        let others = good.map(|it| it.others_share).fold(0.0, f64::max);
-        if others > OTHERS_SHARE_MAX {
-            writeln!(
-                f,
-                "WARNING: others took {:.0} % of a core meanwhile: these figures mean little",
-                others * 100.0,
-            )?;
-        }
-        Ok(())
+        warn_of_others(f, good.map(|it| it.others_share))
     }
+}
+
+/// If others took more of the machine than may be, in one of these parts of a core.
+pub(crate) fn warn_of_others(
+    f: &mut fmt::Formatter<'_>,
+    shares: impl Iterator<Item = f64>,
+) -> fmt::Result {
+    let others = shares.fold(0.0, f64::max);
+    if others > OTHERS_SHARE_MAX {
+        writeln!(
+            f,
+            "WARNING: others took {:.0} % of a core meanwhile: these figures mean little",
+            others * 100.0,
+        )?;
+    }
+    Ok(())
 }
 
 fn shown(ratio: Option<Spread>) -> String {

@@ -27,10 +27,25 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(plan: Plan, built: &Built, workloads: &[&Workload]) -> Progress {
         let cells = workloads.iter().map(|workload| able(built, workload).len()).sum::<usize>();
+        Progress::over(cells * plan.rounds)
+    }
+
+    /// Of so many steps.
+    pub(crate) fn over(steps: usize) -> Progress {
         let style = ProgressStyle::with_template("[{bar:32}] {pos}/{len}  {msg}  ({eta} left)");
-        let bar = ProgressBar::new((cells * plan.rounds) as u64)
+        let bar = ProgressBar::new(steps as u64)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Progress { bar }
+    }
+
+    /// So many steps are done, or will not be needed.
+    pub(crate) fn skip(&self, steps: usize) {
+        self.bar.inc(steps as u64);
+    }
+
+    /// Shows what is done next.
+    pub(crate) fn say_next(&self, next: String) {
+        self.bar.set_message(next);
     }
 
     /// Prints something that stays.

@@ -62,6 +62,9 @@ struct Arguments {
     stalled: usize,
     #[arg(long, default_value_t = 4.0)]
     secs: f64,
+    /// Counts until so many operations are done, and not for --secs, within which they must be.
+    #[arg(long, value_name = "N")]
+    operations: Option<u64>,
     /// Seconds before it counts.
     #[arg(long, default_value_t = 1.0)]
     warm_secs: f64,

@@ -44,26 +44,27 @@ pub(crate) fn measure_over<C: Measured>(
     client: &mut C,
     mut after_turn: impl FnMut(&mut Fleet, &mut C) -> Result<(), Failure>,
 ) -> Result<Figures, Failure> {
-    let mut until = |fleet: &mut Fleet, client: &mut C, end_ns: u64| -> Result<(), Failure> {
-        while fleet.out.now_ns < end_ns {
+    let mut until = |fleet: &mut Fleet, client: &mut C, end_ns: u64, operations: u64| {
+        while fleet.out.now_ns < end_ns && client.tally().operations < operations {
             let due_ns = client.act(&mut fleet.out).map_or(end_ns, |due_ns| due_ns.min(end_ns));
             let patience = due_ns.saturating_sub(now_ns());
             fleet.turn(Some(Duration::from_nanos(patience)), client)?;
             after_turn(fleet, client)?;
         }
-        Ok(())
+        Ok::<(), Failure>(())
     };
     // Before the warm-up: to look for them takes longer than a batch.
     let own_pid = std::process::id();
     let server_softirq = Softirq::of(arguments.server, Some(own_pid))?;
     let load_softirq = Softirq::of(own_pid, None)?;
-    until(fleet, client, now_ns() + arguments.warm_up().as_nanos() as u64)?;
+    until(fleet, client, now_ns() + arguments.warm_up().as_nanos() as u64, u64::MAX)?;
 
     client.tally().clear();
     let machine = machine_cpu_secs()?;
     let softirq = (server_softirq.cpu_secs()?, load_softirq.cpu_secs()?);
     let (start_ns, server, load) = (now_ns(), cpu_secs(arguments.server)?, own_cpu_secs()?);
-    until(fleet, client, start_ns + arguments.duration().as_nanos() as u64)?;
+    let operations = arguments.operations.unwrap_or(u64::MAX);
+    until(fleet, client, start_ns + arguments.duration().as_nanos() as u64, operations)?;
     let (server, load) = (cpu_secs(arguments.server)? - server, own_cpu_secs()? - load);
     let (server_softirq, load_softirq) =
         (server_softirq.cpu_secs()? - softirq.0, load_softirq.cpu_secs()? - softirq.1);
@@ -83,8 +84,8 @@ pub(crate) fn measure_over<C: Measured>(
 
     client.finish();
     wait_for(fleet, client, "answers", |client| client.is_finished())?;
-    if figures.operations == 0 {
-        return Err("nothing was answered".into());
+    if figures.operations < arguments.operations.unwrap_or(1) {
+        return Err(format!("only {} operations in {} s", figures.operations, figures.secs).into());
     }
     Ok(figures)
 }

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Instructions of the server's user-space code for each operation, counted by callgrind. Two runs of each, a short
+# one and a long one: the difference of their instructions, divided by that of their operations, so that neither
+# start-up nor the coming and going of sessions counts. On io_uring with `ring_wait.c` under it.
+#
+#   bench/instructions.sh [BINARY]            of this tree's server, or of this one
+#   bench/instructions.sh --before COMMIT     of that commit's and this tree's, and the ratio
+#
+# Exit codes: 0; 1, a ratio is above 1.01; 2, it could not be counted.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+RATIO_MAX=1.01
+for needed in valgrind cc; do
+    if ! command -v "$needed" >/dev/null; then
+        echo "$needed is missing (apt-get install valgrind gcc libc6-dev)" >&2
+        exit 2
+    fi
+done
+BEFORE=
+if [ "${1-}" = --before ]; then
+    BEFORE=$(./build_before.sh "${2-}") || exit 2
+    shift 2
+fi
+TARGET=${CARGO_TARGET_DIR:-target}/release
+cargo build --release --quiet --locked -p peer-wharf -p load || exit 2
+NOW=${1-$TARGET/peer-wharf}
+ulimit -S -n "$(ulimit -H -n)"
+SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/wharf-instructions.XXXXXX")
+SERVER=
+clean_up() {
+    [ -z "$SERVER" ] || kill -KILL "$SERVER" 2>/dev/null || true
+    rm -rf "$SCRATCH"
+}
+trap clean_up EXIT
+trap 'exit 2' INT TERM
+cc -std=gnu11 -O2 -shared -fPIC -o "$SCRATCH/ring_wait.so" ring_wait.c -ldl || exit 2
+
+# give_up FILE: says what went wrong.
+give_up() {
+    cat "$1" >&2
+    exit 2
+}
+
+# count BINARY BACKEND SERVER LOAD OPERATIONS: sets COUNTED, "instructions operations", of one run.
+count() {
+    local address='' deadline=$((SECONDS + 30)) instructions operations
+    rm -f "$SCRATCH/address" # it is the last server's until this one is started
+    # shellcheck disable=SC2086 # several words
+    LD_PRELOAD=$SCRATCH/ring_wait.so valgrind --tool=callgrind --fair-sched=try \
+        --callgrind-out-file=/dev/null "$1" --listen 127.0.0.1:0 --backend "$2" $3 \
+        >"$SCRATCH/address" 2>"$SCRATCH/server" &
+    SERVER=$!
+    until address=$(grep -soE '127\.0\.0\.1:[0-9]+' "$SCRATCH/address"); do
+        [ "$SECONDS" -lt "$deadline" ] || give_up "$SCRATCH/server"
+        sleep 0.05
+    done
+    # shellcheck disable=SC2086
+    timeout 180 "$TARGET/load" --target "$address" --server "$SERVER" --warm-secs 0 --secs 120 \
+        --operations "$5" $4 >"$SCRATCH/load" || give_up "$SCRATCH/load"
+    kill -TERM "$SERVER"
+    wait "$SERVER" 2>/dev/null || true
+    SERVER=
+    instructions=$(sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$SCRATCH/server")
+    operations=$(sed -n 's/.*"operations":\([0-9]*\).*/\1/p' "$SCRATCH/load")
+    [ -n "$instructions" ] && [ -n "$operations" ] || give_up "$SCRATCH/server"
+    COUNTED="$instructions $operations"
+}
+
+# per_operation BINARY BACKEND SERVER LOAD SHORT LONG: sets EACH.
+per_operation() {
+    local short
+    count "$1" "$2" "$3" "$4" "$5"
+    short=$COUNTED
+    count "$1" "$2" "$3" "$4" "$6"
+    EACH=$(awk '{ printf "%.1f", ($3 - $1) / ($4 - $2) }' <<<"$short $COUNTED")
+}
+
+verdict=0
+row() { printf '%-14s %-10s %12s %12s %8s  %s\n' "$@"; }
+row workload port "${BEFORE:+before}" now "${BEFORE:+ratio}" ''
+while IFS='|' read -r name server load short long; do
+    for backend in uring readiness; do
+        before='' ratio='' word=''
+        if [ -n "$BEFORE" ]; then
+            per_operation "$BEFORE" "$backend" "$server" "$load" "$short" "$long"
+            before=$EACH
+        fi
+        per_operation "$NOW" "$backend" "$server" "$load" "$short" "$long"
+        if [ -n "$BEFORE" ]; then
+            ratio=$(awk "BEGIN { printf \"%.4f\", $EACH / $before }")
+            word=kept
+            awk "BEGIN { exit !($ratio <= $RATIO_MAX) }" || { word=more verdict=1; }
+        fi
+        row "$name" "$backend" "$before" "$EACH" "$ratio" "$word"
+    done
+done <<'WORKLOADS'
+echo-64x50|--workload echo|--sessions 50|5000|25000
+echo-64x1000|--workload echo|--sessions 1000|5000|25000
+broadcast-500|--workload broadcast|--workload broadcast --sessions 500 --depth 8|50000|250000
+send-2|--workload send-by-id --sessions 1000 --senders 2|--workload send-by-id --sessions 1000|20000|80000
+WORKLOADS
+exit "$verdict"
