@@ -44,7 +44,7 @@ give_up() {
 
 # count BINARY BACKEND SERVER LOAD OPERATIONS: sets COUNTED, "instructions operations", of one run.
 count() {
-    local address='' deadline=$((SECONDS + 30)) instructions operations
+    local address='' deadline=$((SECONDS + 120)) instructions operations
     rm -f "$SCRATCH/address" # it is the last server's until this one is started
     # shellcheck disable=SC2086 # several words
     LD_PRELOAD=$SCRATCH/ring_wait.so valgrind --tool=callgrind --fair-sched=try \
@@ -95,9 +95,9 @@ while IFS='|' read -r name server load short long; do
         row "$name" "$backend" "$before" "$EACH" "$ratio" "$word"
     done
 done <<'WORKLOADS'
-echo-64x50|--workload echo|--sessions 50|5000|25000
-echo-64x1000|--workload echo|--sessions 1000|5000|25000
-broadcast-500|--workload broadcast|--workload broadcast --sessions 500 --depth 8|50000|250000
-send-2|--workload send-by-id --sessions 1000 --senders 2|--workload send-by-id --sessions 1000|20000|80000
+echo-64x50|--workload echo|--sessions 50|2000|12000
+echo-64x1000|--workload echo|--sessions 1000|4000|14000
+broadcast-500|--workload broadcast|--workload broadcast --sessions 500 --depth 8|25000|125000
+send-2|--workload send-by-id --sessions 1000 --senders 2|--workload send-by-id --sessions 1000|20000|60000
 WORKLOADS
 exit "$verdict"
