@@ -282,9 +282,9 @@ fn pairs(
         |round, ratio, interval| {
             done = round;
             progress.skip(1);
-            let interval = interval.map_or_else(String::new, |it| it.to_string());
+            let interval = interval.map_or_else(String::new, |it| format!("median {it}"));
             let place = format!("{} {} {round}/{}", workload.name, peer.name, plan.rounds);
-            progress.say(|| println!("{place:<42} {ratio:>6.3}   median {interval}"));
+            progress.say(|| println!("{place:<42} {ratio:>6.3}  {interval}"));
         },
     );
     progress.skip(plan.rounds - done);
