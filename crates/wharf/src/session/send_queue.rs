@@ -133,8 +133,9 @@ impl SendQueue {
         pool: &BatchPool,
         direct: Option<&dyn Direct>,
     ) -> Result<Pushed, Refusal> {
-        let is_published = matches!(frame, Frame::Shared(_));
-        if self.closing().is_some_and(|closing| !(is_published && closing.takes_published)) {
+        if let Some(closing) = self.closing.as_deref()
+            && !(closing.takes_published && matches!(frame, Frame::Shared(_)))
+        {
             return Err(Refusal::Closing);
         }
         let mut bytes = frame.bytes();
