@@ -361,6 +361,7 @@ impl Engine {
     /// Queues a frame for a session on which the caller holds a count, and says what follows (the
     /// queue was armed, the pause mark was passed, the session closes now). The frame is plain bytes: no
     /// code of the user's runs under a hold.
+    #[inline] // into `Session::send`, which is compiled in the user's crate
     pub(crate) fn push(
         &self,
         slot: &Slot,

@@ -71,6 +71,13 @@ struct Place {
     bytes_of_shared: usize,
 }
 
+impl Place {
+    /// Whether anything lies before it.
+    fn is_begun(&self) -> bool {
+        self.own_bytes | self.shared | self.bytes_of_shared != 0
+    }
+}
+
 impl SendBatch {
     /// Bytes that have not left yet.
     pub(crate) fn bytes(&self) -> usize {
@@ -109,8 +116,7 @@ impl SendBatch {
     }
 
     fn begin_frame(&mut self) {
-        let untouched = self.left == Place::default();
-        assert!(untouched, "a batch that has begun to leave takes no more frames");
+        assert!(!self.left.is_begun(), "a batch that has begun to leave takes no more frames");
         self.frames += 1;
     }
 

@@ -23,7 +23,9 @@ pub(crate) use receive_queue::ReceiveQueue;
 pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};
 pub(crate) use slot::Slot;
-pub(crate) use table::{Reference, SessionTable};
+#[cfg(any(test, fuzzing))]
+pub(crate) use table::Reference;
+pub(crate) use table::SessionTable;
 
 /// What one session holds in memory while nothing waits in its queues: its slot, its receive
 /// half, a port's record and a timer. The handler's own state is not counted.

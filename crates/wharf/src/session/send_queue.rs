@@ -133,9 +133,7 @@ impl SendQueue {
         pool: &BatchPool,
         direct: Option<&dyn Direct>,
     ) -> Result<Pushed, Refusal> {
-        if let Some(closing) = self.closing.as_deref()
-            && !(closing.takes_published && matches!(frame, Frame::Shared(_)))
-        {
+        if self.closing.is_some() && !self.still_takes(&frame) {
             return Err(Refusal::Closing);
         }
         let mut bytes = frame.bytes();
@@ -163,6 +161,14 @@ impl SendQueue {
             self.progress_at = NO_PROGRESS;
         }
         Ok(Pushed { armed, queued_bytes: self.queued_bytes() })
+    }
+
+    /// Whether a queue that closes takes this frame.
+    #[cold] // that of a queue that does not close is not asked
+    fn still_takes(&self, frame: &Frame<'_>) -> bool {
+        let takes_published =
+            self.closing.as_deref().is_some_and(|closing| closing.takes_published);
+        takes_published && matches!(frame, Frame::Shared(_))
     }
 
     /// A socket that has failed says so once. The session's end is asked for under the same lock: else its

@@ -67,8 +67,13 @@ impl SessionTable {
     /// The session's slot, with a count on it for as long as the reference lives. `None`: it is
     /// gone. On the slot's own worker a reference is not needed, see [`SessionTable::held`].
     pub(crate) fn look_up(&self, id: SessionId) -> Option<Reference<'_>> {
+        self.hold(id).map(|slot| Reference { slot, id })
+    }
+
+    /// The session's slot, with a count on it that the caller lowers. `None`: it is gone.
+    pub(crate) fn hold(&self, id: SessionId) -> Option<&Slot> {
         let slot = self.slots.get(id.index())?;
-        slot.count.refer(id.generation()).then(|| Reference { slot, id })
+        slot.count.refer(id.generation()).then_some(slot)
     }
 
     /// The slot of a session on which the caller knows that a count is held; `None` if the id is

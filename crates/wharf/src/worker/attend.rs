@@ -24,7 +24,7 @@ use crate::config::IdleReceive;
 use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
-use crate::session::{Asked, Closing, HalfInHand, Reference, SessionId, Slot};
+use crate::session::{Asked, Closing, HalfInHand, SessionId, Slot};
 
 /// How a connect fails that was not answered in its time.
 pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
@@ -38,15 +38,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Does something to a session that cannot be released meanwhile, if it is not gone. On a shared
     /// port this takes a hold, since another worker may bring the count to zero. On a port of its own a
     /// worker needs none: nobody else releases its sessions.
+    #[inline]
     pub(super) fn with_hold(&mut self, id: SessionId, act: impl FnOnce(&mut Self, &'e Slot)) {
         let table = &self.engine.table;
-        let hold = if self.is_shared { table.look_up(id) } else { None };
-        if self.is_shared && hold.is_none() {
-            return; // its release has begun
-        }
-        let Some(slot) = table.held(id) else { return };
+        let found = if self.is_shared { table.hold(id) } else { table.held(id) };
+        let Some(slot) = found else { return };
         act(self, slot);
-        if hold.is_some_and(Reference::end) {
+        if self.is_shared && slot.count.lower() {
             self.to_release.push(id);
         }
     }
