@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Readers that never read, and what the others on the same worker notice of it.
+# Readers that never read, and one that floods; and what the others on the same worker notice of it.
 #
 # 1. Clients flood `wharf echo` and never read. They are held back; the server's memory stays within
 #    what it announced, and grows by no more than the clients' queues may hold; when they read at
@@ -7,9 +7,12 @@
 # 2. Clients ask the `ticker` example for what it pushes, and never read it: they end as slow
 #    consumers.
 #
-# In both, on each port: p99 of 1,000 other sessions on the same worker with those clients and
+# 3. A client floods `wharf echo` with frames of one byte, and reads what comes back.
+#
+# In each, on each port: p99 of 1,000 other sessions on the same worker with those clients and
 # without, in turns (A B A B). The server is on core 0, load and clients on core 1. At most 2 times
-# in the full version; --quick only says what it saw, for no test asserts a time.
+# in the full version, 1.5 times beside the flood; --quick only says what it saw, for no test asserts a
+# time.
 #
 # usage: ci/show/stalled_reader.sh [--quick]
 set -euo pipefail
@@ -22,6 +25,7 @@ ROUNDS=$(quick_or 3 5)
 SECS=$(quick_or 1 3)
 STALLED=8
 RATIO_MAX=2
+FRAMING=raw
 SERVER_PREFIX=(taskset -c 0)
 LOAD_PREFIX=(taskset -c 1)
 
@@ -29,14 +33,15 @@ median() { printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print v[int(
 
 # p99 LABEL: of 1,000 sessions on ADDRESS, in microseconds, into P99.
 p99() {
-    run_load "$1" 60 echo --target "$ADDRESS" --sessions 1000 --bytes 64 --secs "$SECS" >"$SCRATCH/p99.text"
+    run_load "$1" 60 echo --target "$ADDRESS" --sessions 1000 --bytes 64 --secs "$SECS" \
+        --framing "$FRAMING" >"$SCRATCH/p99.text"
     if grep -q FAILED "$SCRATCH/p99.text"; then cat "$SCRATCH/p99.text"; fi
     P99=$(load_figure latency_us.p99)
 }
 
-# start_clients MODE: into CLIENTS_PID.
+# start_clients MODE COUNT [NICE]: into CLIENTS_PID. What they need of the core is not to be the load's loss.
 start_clients() {
-    taskset -c 1 python3 "$SHOW/stream.py" "$1" "$ADDRESS" "$STALLED" >"$SCRATCH/clients" 2>&1 &
+    taskset -c 1 nice -n "${3:-0}" python3 "$SHOW/stream.py" "$1" "$ADDRESS" "$2" >"$SCRATCH/clients" 2>&1 &
     CLIENTS_PID=$!
     STARTED+=("$CLIENTS_PID")
 }
@@ -68,7 +73,7 @@ for backend in uring readiness; do
     for ((round = 1; round <= ROUNDS; round++)); do
         p99 "$label, round $round without"
         WITHOUT+=("$P99")
-        start_clients stalled
+        start_clients stalled "$STALLED"
         wait_until 20 held_back || fail "$label: the clients were not held back"
         p99 "$label, round $round with"
         WITH+=("$P99")
@@ -104,7 +109,7 @@ for backend in uring readiness; do
     for ((round = 1; round <= ROUNDS; round++)); do
         p99 "$label, round $round without"
         WITHOUT+=("$P99")
-        start_clients deaf
+        start_clients deaf "$STALLED"
         p99 "$label, round $round with"
         WITH+=("$P99")
         wait_until 20 have_ended $((round * STALLED)) || true
@@ -120,5 +125,29 @@ for backend in uring readiness; do
     kill -TERM "$ticker"
     wait "$ticker" 2>/dev/null || true
     forget "$ticker"
+done
+# A handler that is given all that has come of the flood at once would let the others wait for thousands
+# of frames.
+FRAMING=length RATIO_MAX=1.5
+for backend in uring readiness; do
+    label="$backend, flood"
+    start_server "$backend" --workers 1 --framing length
+    p99 "$label, warm-up"
+    WITHOUT=() WITH=()
+    for ((round = 1; round <= ROUNDS; round++)); do
+        p99 "$label, round $round without"
+        WITHOUT+=("$P99")
+        start_clients flooding 1 19
+        p99 "$label, round $round with"
+        WITH+=("$P99")
+        kill -TERM "$CLIENTS_PID"
+        code=0
+        wait "$CLIENTS_PID" || code=$?
+        forget "$CLIENTS_PID"
+        [ "$code" -eq 0 ] || fail "$label, round $round: $(cat "$SCRATCH/clients")"
+    done
+    note "$label: $(tail -n 1 "$SCRATCH/clients")"
+    compare "$label"
+    stop_server "$label"
 done
 finish

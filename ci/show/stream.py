@@ -9,6 +9,8 @@
         every byte. Prints a line when all clients are held back, and one at the end
     stream.py deaf HOST:PORT CLIENTS
         asks the `ticker` example for its ticks and never reads any, until SIGTERM
+    stream.py flooding HOST:PORT CLIENTS
+        sends frames of one byte as fast as they are taken, and reads what comes back, until SIGTERM
 """
 
 import hashlib
@@ -161,8 +163,30 @@ def deaf(address, clients):
     stop.wait()
 
 
+def flooding(address, clients):
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    block = b"\0\0\0\1f" * 13_000
+    came = 0
+    with selectors.DefaultSelector() as selector:
+        for _ in range(int(clients)):
+            peer = socket.create_connection(address_of(address))
+            peer.setblocking(False)
+            both = selectors.EVENT_READ | selectors.EVENT_WRITE
+            selector.register(peer, both, {"at": 0})
+        while not stop.is_set():
+            for key, events in selector.select(timeout=0.05):
+                if events & selectors.EVENT_READ:
+                    came += len(key.fileobj.recv(1 << 20))
+                if events & selectors.EVENT_WRITE:
+                    at = key.data["at"]
+                    key.data["at"] = (at + key.fileobj.send(block[at:])) % len(block)
+    print(f"{came // 5} frames came back")
+    return came > 0
+
+
 if __name__ == "__main__":
-    commands = {"generate": generate, "slow": slow, "stalled": stalled, "deaf": deaf}
+    commands = {"generate": generate, "slow": slow, "stalled": stalled, "deaf": deaf, "flooding": flooding}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     if commands[sys.argv[1]](*sys.argv[2:]) is False:

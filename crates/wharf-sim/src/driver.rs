@@ -336,19 +336,27 @@ impl<'a> Driver<'a> {
         if self.plan.is_rough && self.one_in(3) {
             // In two parts, with time between them.
             let cut = self.below(bytes.len() as u64) as usize;
-            self.peers[index].peer.send(&bytes[..cut]);
+            self.say(index, &bytes[..cut]);
             let key = self.peers[index].peer.key();
             let gap = self.below(self.plan.gap.as_nanos() as u64 * 2);
             self.let_pass(Duration::from_nanos(gap));
             if let Some(index) = self.by_key.get(&key) {
-                self.peers[*index].peer.send(&bytes[cut..]);
+                self.say(*index, &bytes[cut..]);
             }
         } else {
-            self.peers[index].peer.send(&bytes);
+            self.say(index, &bytes);
         }
         if leaves && let Some(index) = self.index_of(number) {
             self.end_stream(index);
         }
+    }
+
+    fn say(&mut self, index: usize, bytes: &[u8]) {
+        let Played { peer, number, .. } = &self.peers[index];
+        if !bytes.is_empty() {
+            self.truth.lock().peers[*number as usize].speech.goes_on();
+        }
+        peer.send(bytes);
     }
 
     fn index_of(&self, number: u32) -> Option<usize> {
@@ -799,5 +807,6 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
             _ => None,
         },
         send_stall_timeout: plan.options.send_stall_timeout,
+        drain_timeout: plan.options.drain_timeout,
     }
 }

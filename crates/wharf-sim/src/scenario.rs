@@ -339,6 +339,10 @@ impl Plan {
             },
             _ => options,
         };
+        // A sequence of its own too: the plans of before stay what they were.
+        let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0002);
+        let drain_seconds = [0, 2, 30][random.rand_range(0..3) as usize];
+        let options = Options { drain_timeout: seconds(drain_seconds), ..options };
         Plan {
             options,
             gap: match scenario {

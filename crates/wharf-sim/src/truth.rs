@@ -87,10 +87,36 @@ pub(crate) struct PeerFacts {
     pub(crate) stalled: bool,
     /// Whole requests that it has sent.
     pub(crate) sent: u32,
+    pub(crate) speech: Speech,
     /// Publications that came before it was known whose session it is.
     early: Vec<Message>,
     /// Messages that it has got, by sender.
     pub(crate) got: BTreeMap<u32, u32>,
+}
+
+/// When a peer said something.
+#[derive(Debug, Default)]
+pub(crate) struct Speech {
+    /// The first time and the last.
+    times: Option<(Duration, Duration)>,
+    /// The longest that it was silent between two times.
+    longest: Duration,
+}
+
+impl Speech {
+    /// It says something now.
+    pub(crate) fn goes_on(&mut self) {
+        let (first, last) = self.times.unwrap_or((now(), now()));
+        self.longest = self.longest.max(now() - last);
+        self.times = Some((first, now()));
+    }
+
+    /// The longest that its session has heard nothing, from when it was opened until now.
+    fn longest_silence(&self, opened_at: Duration) -> Duration {
+        let (first, last) = self.times.unwrap_or((now(), now()));
+        let before = first.saturating_sub(opened_at);
+        before.max(self.longest).max(now() - last)
+    }
 }
 
 /// What is known of a session.
@@ -169,6 +195,7 @@ pub(crate) struct Excuses {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) first_frame_timeout: Option<Duration>,
     pub(crate) send_stall_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -420,12 +447,19 @@ impl Truth {
                 session.full || session.under_way > 0 || self.publications.may_have_filled(id),
                 "no frame found its queue full",
             ),
-            CloseReason::IdleTimeout => too_soon(excuses.idle_timeout),
+            CloseReason::IdleTimeout => too_soon(excuses.idle_timeout).or_else(|| {
+                // What it has said lay in the server's socket at once, or behind what lay there.
+                let silence = peer?.speech.longest_silence(session.opened_at);
+                let limit = excuses.idle_timeout?;
+                (silence < limit - limit / 1_000)
+                    .then(|| format!("its peer was never silent for longer than {silence:?}"))
+            }),
             CloseReason::FirstFrameTimeout if session.received > 0 => {
                 Some("it had received a frame".to_owned())
             }
             CloseReason::FirstFrameTimeout => too_soon(excuses.first_frame_timeout),
             CloseReason::SendStallTimeout => too_soon(excuses.send_stall_timeout),
+            CloseReason::DrainTimeout => too_soon(excuses.drain_timeout),
             CloseReason::Local => unless(session.asked.is_some(), "nobody asked for it"),
             CloseReason::Drained | CloseReason::Stopped => {
                 unless(self.ending || excuses.port_may_fail, "the server was not asked to end")

@@ -121,6 +121,9 @@ impl Town {
     /// Blocks or panics, if the seed says so.
     fn hazard(&self, random: &mut Random) {
         let hazards = &self.plan.hazards;
+        if random.one_in(hazards.long_blocks) {
+            std::thread::sleep(random.millis(200..700));
+        }
         if random.one_in(hazards.blocks) {
             std::thread::sleep(random.millis(1..12));
         }

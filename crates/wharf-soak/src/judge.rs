@@ -89,10 +89,19 @@ impl Seen {
                 (of_peer(|peer| peer.is_rude), "its peer has announced nothing too large")
             }
             CloseReason::SlowConsumer { .. } => (true, ""),
-            CloseReason::IdleTimeout => (options.idle_timeout.is_some(), "there is no such limit"),
+            CloseReason::IdleTimeout => match options.idle_timeout {
+                None => (false, "there is no such limit"),
+                Some(limit) => (
+                    peer.is_none_or(|peer| peer.silence_max >= limit),
+                    "its peer was never silent for so long",
+                ),
+            },
             CloseReason::FirstFrameTimeout => (has_first_frame, "there is no such limit"),
             CloseReason::SendStallTimeout => {
                 (self.plan.has_short_stall, "the limit has not passed")
+            }
+            CloseReason::DrainTimeout => {
+                (self.plan.has_short_drain() && facts.closes > 0, "the limit has not passed")
             }
             CloseReason::Local => (facts.closes > 0, "nobody has asked for it"),
             CloseReason::Drained | CloseReason::Stopped => {

@@ -43,6 +43,8 @@ pub(crate) struct PeerFacts {
     pub(crate) is_rude: bool,
     /// It has read all the time.
     pub(crate) always_read: bool,
+    /// It was silent for no longer than this between two writes, or until it saw the end.
+    pub(crate) silence_max: Duration,
     pub(crate) end: End,
 }
 
@@ -64,6 +66,12 @@ struct Peer {
     waiting: u32,
     /// Requests until it does something else.
     requests: u64,
+    /// When it last began to write something that was taken, or came.
+    wrote_at: Instant,
+    /// It reads little at a time, and again at this time.
+    reads_slowly_at: Option<Instant>,
+    /// It may still send a byte of urgent data. (A second one would make the first a part of the stream.)
+    may_be_urgent: bool,
     /// A write has told of a reset: what the next read says of it is an end of stream.
     was_reset: bool,
 }
@@ -81,6 +89,10 @@ pub(crate) struct Town {
 /// Room for a whole segment of the loopback device: with less, each waits for a timer.
 const SMALL_BUFFER_BYTES: usize = 64 * 1024;
 const LARGE_BUFFER_BYTES: usize = 1024 * 1024;
+const SLOW_READ_EVERY: Duration = Duration::from_millis(20);
+const SLOW_READ_BYTES: usize = 4 * 1024;
+/// Requests that a flooder sends at once.
+const FLOOD: usize = 3_000;
 /// An end that has not come so long after the server's own will not come.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -172,8 +184,21 @@ impl Peer {
         };
         let mode = if random.one_in(5) { Mode::Listens } else { Mode::Talks };
         let requests = random.within(1..40);
-        let (out, written, waiting) = (Vec::new(), 0, 0);
-        Some(Peer { stream, facts, mode, out, written, waiting, requests, was_reset: false })
+        let hazards = &town.plan.hazards;
+        let is_slow = hazards.slow_readers && random.one_in(6);
+        Some(Peer {
+            stream,
+            facts: PeerFacts { always_read: !is_slow, ..facts },
+            mode,
+            out: Vec::new(),
+            written: 0,
+            waiting: 0,
+            requests,
+            wrote_at: Instant::now(),
+            reads_slowly_at: is_slow.then(Instant::now),
+            may_be_urgent: hazards.urgent_data && random.one_in(4),
+            was_reset: false,
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -203,8 +228,15 @@ impl Peer {
             for _ in 0..random.within(1..4) {
                 self.ask(random);
             }
+            if town.plan.hazards.flooders && random.one_in(200) {
+                (0..FLOOD).for_each(|_| self.ask_for(Action::Nothing.number(), 0));
+            }
         }
         moved |= self.write();
+        if self.may_be_urgent && random.one_in(20) {
+            self.may_be_urgent = false;
+            let _ = SockRef::from(&self.stream).send_out_of_band(&[0xFF]);
+        }
         moved
     }
 
@@ -225,8 +257,11 @@ impl Peer {
         if self.out.is_empty() {
             return false;
         }
+        let began = Instant::now();
         match self.stream.write(&self.out[self.written..]) {
             Ok(count) => {
+                self.facts.silence_max = self.silence_max();
+                self.wrote_at = began;
                 self.written += count;
                 if self.written == self.out.len() {
                     self.facts.sent += std::mem::take(&mut self.waiting);
@@ -246,7 +281,30 @@ impl Peer {
         }
     }
 
-    fn read(&mut self, town: &Town, buffer: &mut [u8]) -> bool {
+    /// The longest that it was silent, until now.
+    fn silence_max(&self) -> Duration {
+        self.facts.silence_max.max(self.wrote_at.elapsed())
+    }
+
+    fn read(&mut self, town: &Town, mut buffer: &mut [u8]) -> bool {
+        if let Some(at) = &mut self.reads_slowly_at
+            && !town.ended.load(Ordering::SeqCst)
+        {
+            let now = Instant::now();
+            if *at > now {
+                return false;
+            }
+            *at = now + SLOW_READ_EVERY;
+            buffer = &mut buffer[..SLOW_READ_BYTES];
+        }
+        let moved = self.read_now(town, buffer);
+        if self.is_over() {
+            self.facts.silence_max = self.silence_max();
+        }
+        moved
+    }
+
+    fn read_now(&mut self, town: &Town, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => {
                 self.facts.end = if self.was_reset { End::Reset } else { End::Stream };
@@ -307,6 +365,7 @@ impl Peer {
     fn cut(&mut self, by_reset: bool) {
         (self.facts.ended_first, self.facts.is_rude) = (true, true);
         self.facts.end = End::Own;
+        self.facts.silence_max = self.silence_max();
         if by_reset {
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }

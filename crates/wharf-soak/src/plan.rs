@@ -26,6 +26,16 @@ pub(crate) struct Hazards {
     pub(crate) state_bombs: u64,
     /// Callbacks that block for some milliseconds.
     pub(crate) blocks: u64,
+    /// Callbacks that block for longer than time-outs take.
+    pub(crate) long_blocks: u64,
+    /// The whole process is stopped once, and continued.
+    pub(crate) stop: Option<Duration>,
+    /// Peers that send a byte of urgent data.
+    pub(crate) urgent_data: bool,
+    /// Peers that read little at a time.
+    pub(crate) slow_readers: bool,
+    /// Peers that send thousands of requests at once.
+    pub(crate) flooders: bool,
     /// Frames whose `as_ref` panics.
     pub(crate) as_ref_panics: bool,
     /// Frames whose `as_ref` calls the handle.
@@ -72,7 +82,15 @@ pub(crate) struct Plan {
 /// A peer that reads to the end closes at once; this is only met if it does not.
 const CLOSE_LINGER: Duration = Duration::from_secs(10);
 
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const SHORT_DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+
 impl Plan {
+    /// Whether a session that drains may be cut by its time.
+    pub(crate) fn has_short_drain(&self) -> bool {
+        self.options.drain_timeout == Some(SHORT_DRAIN_TIMEOUT)
+    }
+
     pub(crate) fn draw(backend: Backend, seed: u64) -> Plan {
         let random = &mut Random::new(seed, u64::MAX);
         let is_raw = random.one_in(3);
@@ -125,6 +143,7 @@ fn options(backend: Backend, is_raw: bool, has_short_stall: bool, random: &mut R
         idle_timeout: short(random),
         first_frame_timeout,
         send_stall_timeout: Some(stall),
+        drain_timeout: Some(random.pick(&[DRAIN_TIMEOUT, DRAIN_TIMEOUT, SHORT_DRAIN_TIMEOUT])),
         close_linger: CLOSE_LINGER,
         groups_per_session_max: random.pick(&[3, 64]),
         publications_bytes_max: random.pick(&[64 * 1024, 16 * 1024 * 1024]),
@@ -147,6 +166,13 @@ fn hazards(random: &mut Random) -> Hazards {
     if random.one_in(3) {
         hazards.blocks = random.pick(&[50, 500]);
     }
+    if random.one_in(5) {
+        hazards.long_blocks = 5_000;
+    }
+    hazards.stop = random.one_in(6).then(|| random.millis(100..900));
+    hazards.urgent_data = random.one_in(2);
+    hazards.slow_readers = random.one_in(3);
+    hazards.flooders = random.one_in(3);
     hazards.as_ref_panics = random.one_in(6);
     hazards.as_ref_calls = random.one_in(6);
     hazards.as_ref_changes = random.one_in(6);

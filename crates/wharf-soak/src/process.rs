@@ -1,6 +1,7 @@
 //! What this process has: threads of a server, descriptors.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What the system takes back behind an end is given so long.
@@ -47,4 +48,11 @@ pub(crate) fn threads() -> String {
         format!("  {} in {}\n", name.trim(), place.trim())
     });
     lines.collect()
+}
+
+/// Stops the whole process for so long, if the system can.
+pub(crate) fn stop_for(time: Duration) -> std::io::Result<()> {
+    let stops = "kill -STOP $0; sleep $1; kill -CONT $0";
+    let (process, seconds) = (std::process::id().to_string(), time.as_secs_f64().to_string());
+    Command::new("sh").args(["-c", stops, &process, &seconds]).status().map(drop)
 }

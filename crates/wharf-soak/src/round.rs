@@ -77,8 +77,14 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
         senders.push(spawn("soak-sender", move || sender.run(&ends))?);
     }
     let started = Instant::now();
+    let mut stop = plan.hazards.stop;
     while started.elapsed() < plan.runs_for && !truth.is_broken() && panics::last().is_none() {
         std::thread::sleep(Duration::from_millis(5));
+        if started.elapsed() > plan.runs_for / 2
+            && let Some(time) = stop.take()
+        {
+            process::stop_for(time)?;
+        }
     }
 
     truth.begin_end();

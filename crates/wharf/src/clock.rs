@@ -30,6 +30,10 @@ impl Moment {
         Moment(self.0.saturating_add(Moment::at(duration).0))
     }
 
+    pub(crate) fn before(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_sub(Moment::at(duration).0))
+    }
+
     /// How long until `later`; zero when that has passed.
     pub(crate) fn until(self, later: Moment) -> Duration {
         Duration::from_nanos(later.0.saturating_sub(self.0))

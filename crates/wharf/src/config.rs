@@ -1,11 +1,13 @@
 //! The options of a server, each with its default, the reason for it, and what happens at its limit.
 
+mod check;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{BackendRefusal, Error, Result};
-use crate::framing::{Framing, RAW_FRAME_BYTES_MAX};
+use crate::framing::Framing;
 
 /// Which completion port to use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -139,6 +141,27 @@ pub enum FirstFrameTimeout {
     After(Duration),
 }
 
+/// How the kernel probes a peer from which nothing comes. What a probe finds ends the session as
+/// [`CloseReason::Reset`](crate::CloseReason::Reset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe, in whole seconds, 1 s to 32,767 s. Default 60 s: below the times
+    /// after which routers forget a connection.
+    pub idle: Duration,
+    /// Between two probes, in whole seconds, 1 s to 32,767 s. Default 10 s.
+    pub interval: Duration,
+    /// Probes without an answer that end the session, 1 to 127. Default 6: with the other defaults a peer
+    /// that has vanished is noticed after two minutes.
+    pub count: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        let (idle, interval) = (Duration::from_secs(60), Duration::from_secs(10));
+        Keepalive { idle, interval, count: 6 }
+    }
+}
+
 /// How to end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -171,22 +194,41 @@ pub struct Options {
     /// [`Handler::connect_failed`](crate::Handler::connect_failed) then says `TimedOut`. Default 10 s:
     /// three attempts of TCP's, which itself goes on for two minutes. `None` leaves it to TCP.
     pub connect_timeout: Option<Duration>,
-    /// End a session from which nothing was received for so long. Default `None`: long-lived
-    /// sessions are what this is for, and some of them only listen.
+    /// End a session from which nothing has come for so long. Bytes that wait in its socket have come. So
+    /// the time may pass by as much as a worker is behind, but ends nobody who has spoken. Default
+    /// `None`: long-lived sessions are what this is for, and some of them only listen.
     pub idle_timeout: Option<Duration>,
-    /// End a session whose first whole frame takes longer than this (a "slow loris").
-    /// Default [`FirstFrameTimeout::ByFraming`].
+    /// End a session whose first whole frame takes longer than this (a "slow loris"). If bytes wait in its
+    /// socket when the time comes, it has the time once more. Default
+    /// [`FirstFrameTimeout::ByFraming`].
     pub first_frame_timeout: FirstFrameTimeout,
-    /// End a session to which bytes wait to be sent of which none left for so long. Default 60 s:
-    /// longer than any live path stalls, shorter than TCP's own patience of 15 minutes.
+    /// End a session to which bytes wait to be sent of which its peer took none for so long. What a
+    /// peer has taken shows in steps: over loopback of up to 130 kB, over a network of up to half of
+    /// its receive buffer. So a peer that takes less than that within the time may be ended. Linux says
+    /// when a peer took something. On other systems only what the kernel takes from the
+    /// session counts, and it takes nothing until about a third of its send buffer is free. Default
+    /// 60 s: longer than any live path stalls, shorter than TCP's own patience of 15 minutes.
     pub send_stall_timeout: Option<Duration>,
-    /// After a local close with [`Close::Drain`], how long to wait for the peer's own end of
+    /// Let the kernel end a connection whose peer has not acknowledged what was sent, or has taken
+    /// nothing of what waits for it, for so long; 1 s to 24 days. The session ends as
+    /// [`CloseReason::Reset`](crate::CloseReason::Reset). It finds a peer that has vanished
+    /// while it is sent to, which no other time does before the kernel's buffer is full. But it also
+    /// ends a live peer that reads nothing for so long, and so may not be below
+    /// `send_stall_timeout`. TCP_USER_TIMEOUT on Linux, TCP_MAXRT (whole seconds) on Windows; elsewhere it
+    /// is refused. Default `None`.
+    pub peer_timeout: Option<Duration>,
+    /// After a close with [`Close::Drain`], end a session of which not all has left after so long, with
+    /// [`CloseReason::DrainTimeout`](crate::CloseReason::DrainTimeout). Default 30 s. `None`: as
+    /// long as the peer takes something within `send_stall_timeout`. The deadline of a server's
+    /// drain ends it in any case.
+    pub drain_timeout: Option<Duration>,
+    /// When all has left after a close with [`Close::Drain`], how long to wait for the peer's own end of
     /// stream, so that a reset does not take away what was just sent. Default 1 s.
     pub close_linger: Duration,
     /// TCP_NODELAY. Default `true`: wharf coalesces frames itself, Nagle would only delay them.
     pub no_delay: bool,
-    /// Let the kernel probe a silent peer after so long. Default `None`.
-    pub keepalive: Option<Duration>,
+    /// Let the kernel probe a silent peer. Default `None`.
+    pub keepalive: Option<Keepalive>,
     /// How many connections the kernel may hold for us before they are accepted. Default 4,096
     /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers. On Linux each worker
     /// has a listener of its own for each address, and each of them so many.
@@ -238,6 +280,8 @@ impl Default for Options {
             idle_timeout: None,
             first_frame_timeout: FirstFrameTimeout::ByFraming,
             send_stall_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: Some(Duration::from_secs(30)),
+            peer_timeout: None,
             close_linger: Duration::from_secs(1),
             no_delay: true,
             keepalive: None,
@@ -302,101 +346,5 @@ impl Options {
             + 2 * self.receive_queues_bytes_max // a ring grows by doubling
             + self.publications_bytes_max;
         u64::from(self.sessions_max) * session as u64 + (self.worker_count() * worker) as u64
-    }
-
-    pub(crate) fn check(&self, framing: &Framing) -> Result<()> {
-        let rule = |name, value: u64, holds: bool, rule| {
-            if holds { Ok(()) } else { Err(Error::Option { name, value, rule }) }
-        };
-        let queue = self.send_queue_bytes_max;
-        rule("workers", self.workers as u64, self.workers <= 1024, "it may be at most 1,024")?;
-        rule(
-            "sessions_max",
-            self.sessions_max.into(),
-            (1..=1 << 24).contains(&self.sessions_max),
-            "it must be 1 to 16,777,216",
-        )?;
-        rule(
-            "send_queue_bytes_max",
-            queue as u64,
-            (1..=1 << 30).contains(&queue),
-            "it must be 1 byte to 1 GiB",
-        )?;
-        let frame_max = framing.wire_frame_bytes_max().unwrap_or(0);
-        rule("frame_bytes_max", frame_max as u64, frame_max <= 1 << 30, "it may be at most 1 GiB")?;
-        let queues = self.receive_queues_bytes_max;
-        rule(
-            "receive_queues_bytes_max",
-            queues as u64,
-            queues >= frame_max && queues <= 1 << 40,
-            "it must hold a frame, and may be at most 1 TiB",
-        )?;
-        rule(
-            "groups_per_session_max",
-            self.groups_per_session_max.into(),
-            self.groups_per_session_max <= 65_536,
-            "it may be at most 65,536",
-        )?;
-        rule(
-            "publications_bytes_max",
-            self.publications_bytes_max as u64,
-            (4 * 1024..=1 << 40).contains(&self.publications_bytes_max),
-            "it must be 4 KiB to 1 TiB",
-        )?;
-        rule(
-            "receive_buffers",
-            self.receive_buffers.into(),
-            self.receive_buffers.is_power_of_two() && self.receive_buffers <= 32_768,
-            "it must be a power of two up to 32,768",
-        )?;
-        rule(
-            "receive_buffer_bytes",
-            self.receive_buffer_bytes as u64,
-            (1024..=1 << 20).contains(&self.receive_buffer_bytes),
-            "it must be 1 KiB to 1 MiB",
-        )?;
-        rule(
-            "accepts_outstanding",
-            self.accepts_outstanding.into(),
-            (1..=1024).contains(&self.accepts_outstanding),
-            "it must be 1 to 1,024",
-        )?;
-        if self.backpressure == Backpressure::PauseReceive {
-            let largest = framing.wire_frame_bytes_max().unwrap_or(RAW_FRAME_BYTES_MAX);
-            rule(
-                "send_queue_bytes_max",
-                queue as u64,
-                queue / 2 >= largest,
-                "with PauseReceive it must hold two of the largest frames that can be received",
-            )?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid_with_every_framing_and_both_policies() {
-        for framing in [Framing::raw(), Framing::length_prefixed(Default::default())] {
-            for backpressure in [Backpressure::CloseSlowConsumer, Backpressure::PauseReceive] {
-                Options { backpressure, ..Options::default() }.check(&framing).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn an_option_outside_its_range_is_named_in_the_error() {
-        let options = Options { sessions_max: 0, ..Options::default() };
-        let error = options.check(&Framing::raw()).unwrap_err().to_string();
-        assert_eq!(error, "option sessions_max is 0, but it must be 1 to 16,777,216");
-        let options = Options {
-            send_queue_bytes_max: 1000,
-            backpressure: Backpressure::PauseReceive,
-            ..Options::default()
-        };
-        assert!(options.check(&Framing::raw()).is_err(), "an echo could lose a frame");
     }
 }

@@ -17,7 +17,7 @@ use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
 use crate::group::Groups;
 use crate::port::{Direct, Poster, Registration, Sockets};
-use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
+use crate::session::{Pushed, Refusal, Room, SessionId, SessionTable, Slot};
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence};
 use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
@@ -153,21 +153,26 @@ impl PortShare {
         // The workers of a shared port all bring the same.
         let _ = self.posting.set(Posting { poster, now: Box::new(now) });
     }
+}
 
-    /// Counts bytes that begin to wait in a receive queue. False: they would pass the bound.
-    pub(crate) fn take_receive_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        let with = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= bytes_max);
-        bytes == 0
-            || self
-                .receive_queues_bytes
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with)
-                .is_ok()
+/// The memory that the receive queues of a port may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReceiveRoom<'e> {
+    pub(crate) share: &'e PortShare,
+    pub(crate) bytes_max: usize,
+}
+
+impl Room for ReceiveRoom<'_> {
+    fn take(&self, bytes: usize) -> bool {
+        let taken = &self.share.receive_queues_bytes;
+        let with = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        bytes == 0 || taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
     }
 
-    pub(crate) fn give_receive_room(&self, bytes: usize) {
+    fn give(&self, bytes: usize) {
         if bytes > 0 {
-            let before = self.receive_queues_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            debug_assert!(before >= bytes, "more bytes were taken out than were put in");
+            let before = self.share.receive_queues_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more room was given back than was taken");
         }
     }
 }

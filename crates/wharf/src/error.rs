@@ -40,6 +40,16 @@ pub enum Error {
         /// What it must be.
         rule: &'static str,
     },
+    /// A time among the options is outside what it may be.
+    #[error("option {name} is {value:?}, but {rule}")]
+    OptionDuration {
+        /// The field of [`Options`](crate::Options).
+        name: &'static str,
+        /// What it was.
+        value: std::time::Duration,
+        /// What it must be.
+        rule: &'static str,
+    },
     /// A worker thread could not be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
@@ -319,8 +329,10 @@ pub enum CloseReason {
     IdleTimeout,
     /// No whole frame came within `first_frame_timeout`.
     FirstFrameTimeout,
-    /// Bytes waited to be sent, and none left for `send_stall_timeout`.
+    /// Bytes waited to be sent, and the peer took none for `send_stall_timeout`.
     SendStallTimeout,
+    /// It was to end when all had left, and after `drain_timeout` not all had.
+    DrainTimeout,
     /// The program closed it. After [`Close::Drain`](crate::Close::Drain), unless a
     /// [`Close::Stop`](crate::Close::Stop) followed: and what was accepted before has left.
     Local,
@@ -341,7 +353,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 15;
+    pub(crate) const KINDS: usize = 16;
 
     /// The kinds' names, by [`CloseReason::kind_index`].
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -360,6 +372,7 @@ impl CloseReason {
         "stopped",
         "handler panicked",
         "io",
+        "drain timeout",
     ];
 
     pub(crate) fn kind_index(self) -> usize {
@@ -379,6 +392,7 @@ impl CloseReason {
             CloseReason::Stopped => 12,
             CloseReason::HandlerPanicked => 13,
             CloseReason::Io { .. } => 14,
+            CloseReason::DrainTimeout => 15,
         }
     }
 

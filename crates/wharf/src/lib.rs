@@ -68,7 +68,7 @@ mod timer;
 mod worker;
 
 pub use config::{
-    Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Options,
+    Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Keepalive, Options,
 };
 pub use error::{
     BackendRefusal, CloseReason, ConnectError, Error, JoinError, PublishError, Result, SendError,

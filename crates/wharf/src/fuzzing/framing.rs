@@ -7,7 +7,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 
 use crate::framing::{Cut, Endianness, Framing, FramingError, LengthPrefix, LengthWidth};
-use crate::session::ReceiveQueue;
+use crate::session::{Left, ReceiveQueue};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
@@ -195,6 +195,7 @@ struct Feed<'a> {
     framing: Framing,
     reference: &'a Reference,
     queue: ReceiveQueue,
+    room: Left,
     frames: Vec<Vec<u8>>,
     refused: Option<FramingError>,
 }
@@ -202,7 +203,7 @@ struct Feed<'a> {
 impl<'a> Feed<'a> {
     fn new(framing: Framing, reference: &'a Reference) -> Self {
         let (queue, frames) = (ReceiveQueue::default(), Vec::new());
-        Feed { framing, reference, queue, frames, refused: None }
+        Feed { framing, reference, queue, room: Left::default(), frames, refused: None }
     }
 
     fn receive(&mut self, mut bytes: &[u8]) {
@@ -212,15 +213,15 @@ impl<'a> Feed<'a> {
                 unreachable!("what waits is no whole frame");
             };
             let taken = (bytes_min - waiting.len()).min(bytes.len());
-            self.queue.append(&bytes[..taken]);
+            assert!(self.queue.append(&bytes[..taken], &self.room));
             bytes = &bytes[taken..];
             let waiting = self.queue.contents().to_vec();
             let delivered = self.deliver(&waiting);
-            self.queue.consume(delivered);
+            self.queue.consume(delivered, &self.room);
         }
         if self.queue.is_empty() {
             let delivered = self.deliver(bytes);
-            self.queue.append(&bytes[delivered..]);
+            assert!(self.queue.append(&bytes[delivered..], &self.room));
         }
         let bound = self.framing.wire_frame_bytes_max();
         let unfinished = self.queue.len();

@@ -254,6 +254,14 @@ pub(crate) trait CompletionPort {
     /// Ends one or both directions; outstanding operations complete by it.
     fn shutdown(&mut self, registration: Registration, how: Shutdown);
 
+    /// Whether something waits in the socket that no receive has taken: bytes, the stream's end, an error.
+    /// It says nothing of what a receive has taken and `wait` has not told yet.
+    fn has_unread(&self, registration: Registration) -> bool;
+
+    /// For how long the peer has taken nothing of what was sent, though something waits for it; zero if it
+    /// has taken all. `None`: the system does not say.
+    fn stalled_for(&self, registration: Registration) -> Option<Duration>;
+
     /// Takes completions, waiting for the first at most `timeout` (`None`: as long as it takes).
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()>;
 

@@ -18,7 +18,9 @@ mod table;
 pub(crate) use half::Cell as HalfCell;
 pub(crate) use half::{Asked, HalfInHand, HalfTable};
 pub use id::{ParseSessionIdError, SessionId};
-pub(crate) use receive_queue::ReceiveQueue;
+#[cfg(any(test, fuzzing))]
+pub(crate) use receive_queue::Left;
+pub(crate) use receive_queue::{ReceiveQueue, Room};
 #[cfg(any(test, fuzzing))]
 pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};

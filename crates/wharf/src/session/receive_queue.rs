@@ -7,9 +7,22 @@ use crate::buffer::RingBuffer;
 
 const CAPACITY_MIN: usize = 256;
 
+/// A ring that is filled to less than one part in so many is replaced by a smaller one.
+const ROOMY_PARTS: usize = 4;
+
+/// The memory that receive queues may have together.
+pub(crate) trait Room {
+    /// False: it would be more than there may be.
+    fn take(&self, bytes: usize) -> bool;
+    fn give(&self, bytes: usize);
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveQueue {
     ring: Option<Box<RingBuffer>>,
+    /// What was taken of the room: the ring's memory, however little waits in it. Less of one that is
+    /// lent and was enlarged for that.
+    room_bytes: usize,
 }
 
 impl ReceiveQueue {
@@ -21,21 +34,19 @@ impl ReceiveQueue {
         self.ring.is_none()
     }
 
-    /// Puts `bytes` behind what waits. Memory grows by doubling with what has really come, not
-    /// with what a peer announced. Whoever calls this keeps the bound (invariant 9).
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
+    /// Puts `bytes` behind what waits. False: there is no room, and nothing was changed. Memory grows by
+    /// doubling with what has really come, not with what a peer announced.
+    pub(crate) fn append(&mut self, bytes: &[u8], room: &impl Room) -> bool {
         let needed = self.len() + bytes.len();
-        let roomy = self.ring.as_ref().is_some_and(|ring| ring.capacity() >= needed);
-        if !roomy {
-            self.ring = Some(larger_ring(self.ring.as_deref(), needed));
+        let is_roomy = self.ring.as_ref().is_some_and(|ring| ring.capacity() >= needed);
+        if !bytes.is_empty() && !is_roomy && !self.resize(needed, room) {
+            return false;
         }
         if let Some(ring) = &mut self.ring {
             let written = ring.write(bytes);
             debug_assert_eq!(written, bytes.len());
         }
+        true
     }
 
     /// All that waits, in one piece.
@@ -43,14 +54,11 @@ impl ReceiveQueue {
         self.ring.as_mut().map_or(&[], |ring| ring.make_contiguous())
     }
 
-    /// Forgets the oldest `count` bytes, and the memory when none are left.
-    pub(crate) fn consume(&mut self, count: usize) {
-        if let Some(ring) = &mut self.ring {
-            ring.consume(count);
-            if ring.len() == 0 {
-                self.ring = None;
-            }
-        }
+    /// Forgets the oldest `count` bytes, and memory that what is left does not need.
+    pub(crate) fn consume(&mut self, count: usize, room: &impl Room) {
+        let Some(ring) = &mut self.ring else { return };
+        ring.consume(count);
+        self.shrink(room);
     }
 
     /// Lends out the ring with what waits in it, and with room for `free_min` bytes or more: what
@@ -60,60 +68,147 @@ impl ReceiveQueue {
             Some(ring) if ring.free() >= free_min => ring,
             waiting => {
                 let len = waiting.as_ref().map_or(0, |ring| ring.len());
-                larger_ring(waiting.as_deref(), len + free_min)
+                ring_of(roomy(len + free_min), waiting.as_deref())
             }
         }
     }
 
-    /// Takes a ring back, and with it what was received. An empty one is given up.
-    pub(crate) fn take_back(&mut self, ring: Box<RingBuffer>) {
+    /// Takes a ring back, and with it what was received. An empty one is given up. False: there is no
+    /// room for what waits in it now; it is the queue's all the same, and is to be cleared.
+    pub(crate) fn take_back(&mut self, ring: Box<RingBuffer>, room: &impl Room) -> bool {
         debug_assert!(self.ring.is_none(), "there is one ring");
-        self.ring = (ring.len() > 0).then_some(ring);
+        self.ring = Some(ring);
+        self.shrink(room);
+        let Some(ring) = &self.ring else { return true };
+        let (len, capacity) = (ring.len(), ring.capacity());
+        if capacity <= self.room_bytes {
+            return true;
+        }
+        if room.take(capacity - self.room_bytes) {
+            self.room_bytes = capacity;
+            return true;
+        }
+        self.resize(len, room)
     }
 
     /// Drops all that waits.
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self, room: &impl Room) {
         self.ring = None;
+        room.give(std::mem::take(&mut self.room_bytes));
+    }
+
+    fn shrink(&mut self, room: &impl Room) {
+        let Some(ring) = &self.ring else { return };
+        let (len, capacity) = (ring.len(), ring.capacity());
+        if len == 0 {
+            self.clear(room);
+        } else if capacity > CAPACITY_MIN && len < capacity / ROOMY_PARTS {
+            let smaller = roomy(len);
+            self.ring = Some(ring_of(smaller, Some(ring)));
+            room.give(self.room_bytes.saturating_sub(smaller));
+            self.room_bytes = self.room_bytes.min(smaller);
+        }
+    }
+
+    /// Moves what waits into another ring, which holds `needed` bytes: more if there is room for more.
+    fn resize(&mut self, needed: usize, room: &impl Room) -> bool {
+        let fits = |capacity: &usize| match capacity.checked_sub(self.room_bytes) {
+            Some(more) => room.take(more),
+            None => {
+                room.give(self.room_bytes - capacity);
+                true
+            }
+        };
+        let Some(capacity) = [roomy(needed), needed].into_iter().find(fits) else { return false };
+        self.ring = Some(ring_of(capacity, self.ring.as_deref()));
+        self.room_bytes = capacity;
+        true
     }
 }
 
-/// A ring with room for `needed` bytes, what waits among them.
-fn larger_ring(waiting: Option<&RingBuffer>, needed: usize) -> Box<RingBuffer> {
-    let capacity = needed.next_power_of_two().max(CAPACITY_MIN);
-    let mut larger = Box::new(RingBuffer::with_capacity(capacity));
+/// The memory of a ring that holds so many bytes and may get more.
+fn roomy(needed: usize) -> usize {
+    needed.next_power_of_two().max(CAPACITY_MIN)
+}
+
+/// A ring with what waits in another.
+fn ring_of(capacity: usize, waiting: Option<&RingBuffer>) -> Box<RingBuffer> {
+    let mut ring = Box::new(RingBuffer::with_capacity(capacity));
     for segment in waiting.map_or([&[][..]; 2], RingBuffer::filled_segments) {
-        larger.write(segment);
+        ring.write(segment);
     }
-    larger
+    ring
+}
+
+/// A room of which so much is left.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+pub(crate) struct Left(std::cell::Cell<usize>);
+
+#[cfg(any(test, fuzzing))]
+impl Default for Left {
+    fn default() -> Self {
+        Left::of(usize::MAX)
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Left {
+    pub(crate) fn of(bytes: usize) -> Self {
+        Left(std::cell::Cell::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Room for Left {
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes);
+        left.inspect(|left| self.0.set(*left)).is_some()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    const ALL: usize = 1 << 20;
+
+    fn room() -> Left {
+        Left::of(ALL)
+    }
 
     #[test]
     fn what_is_received_into_the_lent_ring_follows_what_waits() {
         let mut queue = ReceiveQueue::default();
-        queue.append(&[1; 200]);
-        queue.consume(150);
-        queue.append(&[2; 100]);
+        let room = room();
+        assert!(queue.append(&[1; 200], &room));
+        queue.consume(150, &room);
+        assert!(queue.append(&[2; 100], &room));
         let mut ring = queue.lend(100);
         assert_eq!(ring.write(&[3; 100]), 100);
-        queue.take_back(ring);
+        assert!(queue.take_back(ring, &room));
         assert_eq!(queue.contents(), [&[1; 50][..], &[2; 100], &[3; 100]].concat());
         let ring = queue.lend(5_000);
         assert!(ring.free() >= 5_000 && ring.len() == 250);
-        queue.take_back(ring);
-        queue.consume(250);
+        assert!(queue.take_back(ring, &room));
+        queue.consume(250, &room);
         let empty = queue.lend(64);
-        queue.take_back(empty);
+        assert!(queue.take_back(empty, &room));
         assert!(queue.ring.is_none(), "an empty ring is given up");
     }
 
     #[test]
     fn a_ring_with_room_is_lent_as_it_is_without_a_copy() {
         let mut queue = ReceiveQueue::default();
-        queue.append(b"abc");
+        let room = room();
+        assert!(queue.append(b"abc", &room));
         let waits_at = queue.contents().as_ptr();
         let ring = queue.lend(CAPACITY_MIN - 3);
         assert_eq!(ring.filled_segments()[0].as_ptr(), waits_at);
@@ -123,25 +218,72 @@ mod tests {
     #[test]
     fn it_holds_memory_only_while_bytes_wait() {
         let mut queue = ReceiveQueue::default();
+        let room = room();
         assert!(queue.is_empty());
-        queue.append(b"");
+        assert!(queue.append(b"", &room));
         assert!(queue.ring.is_none());
-        queue.append(b"abc");
-        queue.consume(1);
+        assert!(queue.append(b"abc", &room));
+        queue.consume(1, &room);
         assert_eq!(queue.contents(), b"bc");
-        queue.consume(2);
+        queue.consume(2, &room);
         assert!(queue.ring.is_none());
     }
 
     #[test]
     fn it_grows_with_wrapped_contents_in_order() {
         let mut queue = ReceiveQueue::default();
-        queue.append(&[0; 250]);
-        queue.consume(249);
+        let room = room();
+        assert!(queue.append(&[0; 250], &room));
+        queue.consume(249, &room);
         let tail: Vec<u8> = (1..=100).collect();
-        queue.append(&tail);
+        assert!(queue.append(&tail, &room));
         let more: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
-        queue.append(&more);
+        assert!(queue.append(&more, &room));
         assert_eq!(queue.contents(), [&[0][..], &tail, &more].concat());
+    }
+
+    /// A peer that leaves one byte of its next frame unsent, after much, holds what one byte needs.
+    #[test]
+    fn what_is_bounded_is_the_memory_and_not_what_waits_in_it() {
+        let (mut queue, room) = (ReceiveQueue::default(), room());
+        assert!(queue.append(&[1; 100_000], &room));
+        assert_eq!(ALL - room.bytes(), 1 << 17);
+        queue.consume(99_999, &room);
+        assert_eq!(queue.contents(), [1]);
+        assert_eq!(ALL - room.bytes(), CAPACITY_MIN);
+        assert_eq!(queue.ring.as_ref().unwrap().capacity(), CAPACITY_MIN);
+        queue.consume(1, &room);
+        assert_eq!(room.bytes(), ALL);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_not_kept_and_the_last_of_it_is_used_to_the_byte() {
+        let (mut queue, room) = (ReceiveQueue::default(), Left::of(1_000));
+        assert!(queue.append(&[1; 500], &room));
+        assert!(!queue.append(&[2; 501], &room));
+        assert_eq!((queue.len(), room.bytes()), (500, 1_000 - 512));
+        assert!(queue.append(&[3; 500], &room), "a thousand bytes exactly");
+        assert_eq!(room.bytes(), 0);
+        queue.clear(&room);
+        assert_eq!(room.bytes(), 1_000);
+    }
+
+    #[test]
+    fn a_lent_ring_has_room_from_when_something_waits_in_it() {
+        let (mut queue, room) = (ReceiveQueue::default(), Left::of(5_000));
+        let mut ring = queue.lend(4_096);
+        assert_eq!(room.bytes(), 5_000, "an idle session's receive is counted elsewhere");
+        ring.write(&[1; 3_000]);
+        assert!(queue.take_back(ring, &room));
+        assert_eq!(room.bytes(), 5_000 - 4_096);
+        let mut ring = queue.lend(4_096);
+        ring.write(&[2; 2_000]);
+        assert!(queue.take_back(ring, &room), "in memory that holds just that");
+        assert_eq!((queue.len(), room.bytes()), (5_000, 0));
+        let mut ring = queue.lend(4_096);
+        ring.write(&[3; 1]);
+        assert!(!queue.take_back(ring, &room));
+        queue.clear(&room);
+        assert_eq!(room.bytes(), 5_000);
     }
 }

@@ -233,6 +233,13 @@ impl SendQueue {
         (self.queued_bytes > 0 && self.progress_at != NO_PROGRESS).then_some(self.progress_at)
     }
 
+    /// The peer has taken some of what left earlier, at this time.
+    pub(crate) fn note_progress(&mut self, at: u64) {
+        if self.progress_at != NO_PROGRESS {
+            self.progress_at = self.progress_at.max(at);
+        }
+    }
+
     /// Whether receiving is to pause: from more than `pause_mark` bytes on, until there are no more
     /// than `resume_mark`. Decided here, under the lock, so that the send that would end a pause
     /// cannot slip by while it is decided upon.

@@ -12,10 +12,11 @@ use super::send_queue::{Closing, SendQueue};
 const NO_REGISTRATION: u32 = u32::MAX;
 
 /// What is noted of a session, each a bit of its slot's `notes`: its timer has fired, and its times must be
-/// looked at; its `opened` has begun; it is a member of groups.
+/// looked at; its `opened` has begun; it is a member of groups; it was behind, and a turn has begun since.
 const TIME_CAME: u8 = 1;
 const OPENED: u8 = 2;
 const IN_GROUPS: u8 = 4;
+const TURN_CAME: u8 = 8;
 
 /// One slot of the table. Never moved or freed while the server lives (invariant 6).
 #[derive(Debug)]
@@ -85,6 +86,17 @@ impl Slot {
     /// Whether its timer has fired since this was last asked.
     pub(crate) fn take_time_came(&self) -> bool {
         self.time_came() && self.notes.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
+    }
+
+    /// That a turn begins in which a session that was behind may go on.
+    pub(crate) fn note_turn_came(&self) {
+        self.set_note(TURN_CAME, true);
+    }
+
+    /// Whether such a turn has begun since this was last asked.
+    pub(crate) fn take_turn_came(&self) -> bool {
+        self.notes.load(Ordering::Relaxed) & TURN_CAME != 0
+            && self.notes.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
     }
 
     /// That its `opened` begins.

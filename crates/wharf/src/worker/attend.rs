@@ -12,22 +12,18 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
 
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::pause;
 use super::session::Session;
 use super::{Floor, SESSION_OPERATIONS};
 use crate::Close;
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::config::IdleReceive;
 use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::session::{Asked, Closing, HalfInHand, SessionId, Slot};
-
-/// How a connect fails that was not answered in its time.
-pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
 
 type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
 
@@ -227,7 +223,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 match port.post(registration, operation) {
                     Ok(()) => break,
                     Err(refused) => {
-                        not_receiving(slot, &mut half, refused.given_back);
+                        self.not_receiving(slot, &mut half, refused.given_back);
                         slot.ask_to_stop(CloseReason::of_io(&refused.error));
                     }
                 }
@@ -235,7 +231,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             if let Err(in_hand) = half.lend() {
                 half = in_hand; // it was asked for: look once more
-                not_receiving(slot, &mut half, operation);
+                self.not_receiving(slot, &mut half, operation);
                 continue;
             }
             match port.post(registration, operation) {
@@ -249,7 +245,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 Err(Refused { given_back, error }) => {
                     half = self.halves.take_back(id.index());
-                    not_receiving(slot, &mut half, given_back);
+                    self.not_receiving(slot, &mut half, given_back);
                     slot.ask_to_stop(CloseReason::of_io(&error));
                 }
             }
@@ -266,8 +262,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         registration: Registration,
         half: &mut ReceiveHalf<H::State>,
     ) -> bool {
-        if slot.take_time_came() {
-            self.look_at_time(id, slot, half);
+        if slot.take_time_came() || half.is_suspect {
+            self.look_at_time(port, registration, id, slot, half);
         }
         match half.phase {
             Phase::Absent | Phase::Closing => return false,
@@ -281,8 +277,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Phase::Draining | Phase::Lingering => {}
         }
         let closing = slot.closing();
-        if closing.is_some() {
-            half.phase = half.phase.max(Phase::Draining);
+        if closing.is_some() && half.phase == Phase::Open {
+            (half.phase, half.phase_since) = (Phase::Draining, self.now());
+            self.arm_timer(id, slot, half);
         }
         if !closing.is_some_and(Closing::is_stop) {
             self.post_send(port, registration, slot);
@@ -334,12 +331,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         } else if half.paused {
             half.paused = false;
             // Not to have been heard meanwhile was not the peer's doing; its time begins anew.
-            half.received_at = self.now();
+            half.heard(self.now());
             self.arm_timer(id, slot, half);
+        }
+        if half.is_behind && slot.take_turn_came() {
+            half.goes_on();
         }
         self.deliver_waiting(id, slot, half, None);
         if let Some(reason) = half.stream_end
             && !half.paused
+            && !half.is_behind
         {
             // What is left in the queue is no whole frame, and never will be.
             let reason = match (reason, half.queue.len()) {
@@ -384,8 +385,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if half.stream_end.is_some() {
             return; // over at once: the peer's end has come already
         }
-        self.share().give_receive_room(half.queue.len());
-        half.queue.clear();
+        half.queue.clear(&self.receive_room());
         port.shutdown(registration, Shutdown::Write);
         self.arm_timer(id, slot, half);
     }
@@ -416,100 +416,23 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Sets the session's timer to when one of its time-outs may next come. The send stall needs
-    /// no timer of its own: a session is looked at again after `send_stall_timeout` at the latest,
-    /// which no stall that begins meanwhile can precede.
-    pub(super) fn arm_timer(
-        &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
-    ) {
-        let now = self.now();
-        let deadline = self.timeouts(now, slot, half).map(|(deadline, _)| deadline).min();
-        let share = self.share();
-        let mut timers = share.timers.lock();
-        if let Some(timer) = half.timer.take() {
-            timers.cancel(timer);
+    /// A receive that was to be posted is not outstanding after all.
+    fn not_receiving(&self, slot: &Slot, half: &mut ReceiveHalf<H::State>, operation: Operation) {
+        half.receiving = Receiving::No;
+        if let Operation::ReceiveInto(ring) = operation {
+            // It has what it had.
+            let has_room = half.queue.take_back(ring, &self.receive_room());
+            debug_assert!(has_room, "what waited had room before");
         }
-        let Some(deadline) = deadline else { return };
-        let next_before = timers.next_deadline();
-        half.timer = Some(timers.insert(deadline, id));
-        drop(timers);
-        if next_before.is_none_or(|next| deadline < next) {
-            share.wake_all_others(); // they sleep for longer than that, perhaps
-        }
+        let last = slot.count.lower();
+        debug_assert!(!last, "the session's own count is there");
     }
-
-    fn timeouts(
-        &self,
-        now: Moment,
-        slot: &Slot,
-        half: &ReceiveHalf<H::State>,
-    ) -> impl Iterator<Item = (Moment, CloseReason)> {
-        let options = &self.engine.options;
-        let (open, connecting) = (half.phase == Phase::Open, half.phase == Phase::Connecting);
-        let turns = &self.share().turns;
-        let after = move |from: Moment, limit: Option<Duration>, reason| {
-            limit.map(|limit| (turns.latest(from, now).after(limit), reason))
-        };
-        let first_frame = options
-            .first_frame_limit(&self.engine.framing)
-            .filter(|_| open && !half.frame_came && !half.paused);
-        let idle = options.idle_timeout.filter(|_| open && !half.paused);
-        let connect = options.connect_timeout.filter(|_| connecting);
-        let stall = options.send_stall_timeout.filter(|_| !connecting);
-        let stall_from = slot.send_queue.lock().waits_since().map_or(now, Moment::of_nanos);
-        let linger = (half.phase == Phase::Lingering).then_some(options.close_linger);
-        [
-            after(half.phase_since, first_frame, CloseReason::FirstFrameTimeout),
-            after(half.received_at, idle, CloseReason::IdleTimeout),
-            after(half.phase_since, connect, CloseReason::of_io(&CONNECT_TIMED_OUT.into())),
-            after(stall_from, stall, CloseReason::SendStallTimeout),
-            after(half.phase_since, linger, CloseReason::Local),
-        ]
-        .into_iter()
-        .flatten()
-    }
-
-    /// A session's timer fired: whoever attends to it looks at its times.
-    pub(super) fn time_came(&mut self, id: SessionId) {
-        self.with_hold(id, |floor, slot| {
-            slot.note_time_came();
-            floor.desk.attend_later(id);
-        });
-    }
-
-    /// Ends the session if one of its times has come, else sets the timer anew.
-    fn look_at_time(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
-        if matches!(half.phase, Phase::Absent | Phase::Closing) {
-            return;
-        }
-        let now = self.now();
-        let due = self.timeouts(now, slot, half).find(|(deadline, _)| *deadline <= now);
-        match due {
-            Some((_, reason)) => {
-                slot.ask_to_stop(reason);
-            }
-            None => self.arm_timer(id, slot, half),
-        }
-    }
-}
-
-/// A receive that was to be posted is not outstanding after all.
-fn not_receiving<S>(slot: &Slot, half: &mut ReceiveHalf<S>, operation: Operation) {
-    half.receiving = Receiving::No;
-    if let Operation::ReceiveInto(ring) = operation {
-        half.queue.take_back(ring);
-    }
-    let last = slot.count.lower();
-    debug_assert!(!last, "the session's own count is there");
 }
 
 /// Receives while there is somebody to deliver to. While draining and lingering too: to see the
 /// peer's end, and because a peer may read nothing before it has written all.
 fn wants_to_receive<S>(half: &ReceiveHalf<S>) -> bool {
-    half.stream_end.is_none() && !(half.phase == Phase::Open && half.paused)
+    half.stream_end.is_none() && !(half.phase == Phase::Open && (half.paused || half.is_behind))
 }
 
 /// Whether a session that is asked to close need not connect any more: nothing was accepted for it that

@@ -3,10 +3,10 @@
 use std::io;
 
 use super::Floor;
-use super::attend::CONNECT_TIMED_OUT;
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::Lent;
 use super::session::Session;
+use super::timeouts::CONNECT_TIMED_OUT;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::clock::Clock;
 use crate::error::CloseReason;
@@ -94,7 +94,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.receives += 1;
         self.stats.received_bytes += lent.bytes.len() as u64;
         if half.phase == Phase::Open {
-            half.received_at = self.now();
+            half.heard(self.now());
             self.deliver(id, slot, half, lent);
         }
         if half.receiving == Receiving::Cancelled {
@@ -115,8 +115,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         ring: Box<RingBuffer>,
         result: Result<usize, Failure>,
     ) {
-        let waited = ring.len() - *result.as_ref().unwrap_or(&0);
-        half.queue.take_back(ring);
+        let has_room = half.queue.take_back(ring, &self.receive_room());
         let count = match result {
             Ok(count) => count,
             Err(failure) => return self.receive_failed(id, half, failure),
@@ -129,17 +128,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         self.stats.receives += 1;
         self.stats.received_bytes += count as u64;
-        let room = self.share().take_receive_room(count, self.receive_queues_bytes_max());
-        if half.phase != Phase::Open || !room {
-            if !room {
+        if half.phase != Phase::Open || !has_room {
+            if !has_room {
                 let queued = half.queue.len();
                 slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
             }
-            self.share().give_receive_room(if room { waited + count } else { waited });
-            half.queue.clear();
+            half.queue.clear(&self.receive_room());
             return;
         }
-        half.received_at = self.now();
+        half.heard(self.now());
         self.deliver_waiting(id, slot, half, None);
     }
 

@@ -90,7 +90,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if let Some(timer) = ended.timer.take() {
             self.share().timers.lock().cancel(timer);
         }
-        self.share().give_receive_room(ended.queue.len());
+        ended.queue.clear(&self.receive_room());
         // It is closing in every case; so nothing that `closed` does can queue or ask anything.
         let (reason, queued_bytes) = {
             let mut queue = slot.send_queue.lock();

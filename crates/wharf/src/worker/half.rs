@@ -49,8 +49,7 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) queue: ReceiveQueue,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
-    /// When the phase that it is in began: of `Connecting`, `Open` and
-    /// `Lingering`, whose time is limited.
+    /// When the phase that it is in began, whose time is limited.
     pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
     pub(super) phase: Phase,
@@ -60,6 +59,14 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) single_receives: u8,
     pub(super) opened: bool,
     pub(super) frame_came: bool,
+    /// It had its share of a turn, and more waits: it is next in the next turn.
+    pub(super) is_behind: bool,
+    /// Frames that it was given in the turn of `received_at`.
+    pub(super) frames_of_turn: u16,
+    /// It seems to be silent: its receive was asked to end, and then it is known.
+    pub(super) is_suspect: bool,
+    /// When the time of its first frame came, bytes waited: it has the time once more.
+    pub(super) has_more_time: bool,
     /// The stream has ended, for this reason, once what waits has been delivered.
     pub(super) stream_end: Option<CloseReason>,
 }
@@ -79,6 +86,10 @@ impl<S> Default for ReceiveHalf<S> {
             single_receives: 0,
             opened: false,
             frame_came: false,
+            is_behind: false,
+            frames_of_turn: 0,
+            is_suspect: false,
+            has_more_time: false,
             stream_end: None,
         }
     }
@@ -89,6 +100,14 @@ impl<S> ReceiveHalf<S> {
     pub(super) fn is_new(&self) -> bool {
         let ReceiveHalf { queue, timer, phase, stream_end, .. } = self;
         *phase == Phase::Absent && queue.is_empty() && timer.is_none() && stream_end.is_none()
+    }
+
+    /// Something has come in a turn, which its worker stamps with this moment.
+    pub(super) fn heard(&mut self, turn: Moment) {
+        if self.received_at != turn {
+            self.received_at = turn;
+            self.frames_of_turn = 0;
+        }
     }
 
     /// Whether the receive that is posted now takes one buffer and no more.

@@ -34,6 +34,7 @@ mod refused_posts;
 mod session;
 #[cfg(test)]
 mod shared_port;
+mod timeouts;
 #[cfg(unix)]
 #[cfg(test)]
 mod told_to_end;
@@ -62,6 +63,10 @@ use crate::session::{HalfTable, SessionId};
 /// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
 /// stack, batches at rest.
 pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
+
+/// Rounds of attending in one turn: two are usual, and what goes on for longer is not to keep the worker
+/// from what has completed.
+const ROUNDS_MAX: usize = 16;
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
@@ -164,7 +169,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
 
     fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
         let share = self.floor.share();
-        self.floor.asleep = share.mailbox.may_sleep();
+        self.floor.go_on_with_those_behind();
+        self.floor.asleep = self.floor.desk.is_clear() && share.mailbox.may_sleep();
         let timeout = if self.floor.asleep { self.floor.sleep_max() } else { Some(Duration::ZERO) };
         (self.floor.now, self.floor.turn_ended) = (None, None);
         self.port.wait(timeout, &mut self.floor)?;
@@ -191,10 +197,10 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     }
 
     /// Attends to every session noted, and to those that the attending itself noted: a handler
-    /// that runs here may send to others.
+    /// that runs here may send to others. What that still notes after some rounds is for the next turn.
     fn attend_and_release(&mut self) {
         let mut batch = std::mem::take(&mut self.floor.attending);
-        loop {
+        for _ in 0..ROUNDS_MAX {
             std::mem::swap(&mut batch, &mut *self.floor.desk.to_attend.borrow_mut());
             if batch.is_empty() && self.floor.to_release.is_empty() {
                 break;
@@ -286,6 +292,21 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.now = Some(now);
         self.share().turns.begin(self.index_at_port(), now);
         now
+    }
+
+    /// Notes those that had their share of the turn before, to be attended to in this one.
+    fn go_on_with_those_behind(&mut self) {
+        if self.desk.behind.borrow().is_empty() {
+            return;
+        }
+        let mut behind = self.desk.behind.take();
+        for id in behind.drain(..) {
+            self.with_hold(id, |floor, slot| {
+                slot.note_turn_came();
+                floor.desk.attend_later(id);
+            });
+        }
+        self.desk.behind.replace(behind);
     }
 
     /// This worker's place among those of its port.

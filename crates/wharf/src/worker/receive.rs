@@ -1,16 +1,27 @@
 //! From bytes to the handler: frames are cut from what has come, and what cannot be delivered yet is
 //! kept.
 
+use std::time::Duration;
+
 use super::half::{Phase, ReceiveHalf, SINGLE_RECEIVES_AFTER_PAUSE};
 use super::session::Session;
 use super::{Floor, Stats};
 use crate::Close;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
+use crate::engine::ReceiveRoom;
 use crate::error::CloseReason;
 use crate::framing::{Cut, Framing, FramingError};
 use crate::handler::Handler;
 use crate::port::Direct;
 use crate::session::{SessionId, Slot};
+
+/// Frames that one session is given in a turn. Then the others of its worker have theirs, and the rest
+/// waits for the next turn.
+const FRAMES_OF_TURN_MAX: u16 = 128;
+/// After so many frames the clock is looked at, and after as many again.
+const FRAMES_BETWEEN_LOOKS: u16 = 16;
+/// A session whose callbacks have taken so long has had its share of the turn.
+const TIME_OF_TURN_MAX: Duration = Duration::from_millis(1);
 
 /// What has come, in memory of the port's, and the way back.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +30,7 @@ pub(super) struct Lent<'a> {
     pub(super) direct: Option<&'a dyn Direct>,
 }
 
-impl<H: Handler, C: Clock> Floor<'_, H, C> {
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Cuts frames from what has come and gives them to the handler: straight from the lent bytes
     /// when nothing waits, else what waits first. What cannot be delivered yet is kept.
     pub(super) fn deliver(
@@ -29,25 +40,50 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         half: &mut ReceiveHalf<H::State>,
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
-        let framing = self.engine.framing;
+        loop {
+            bytes = &bytes[self.deliver_now(id, slot, half, Lent { bytes, direct })..];
+            let is_kept = half.phase != Phase::Open
+                || slot.count.is_closing()
+                || half.queue.append(bytes, &self.receive_room());
+            if is_kept {
+                return;
+            }
+            if !half.is_behind {
+                return self.receive_queues_are_full(id, slot, half, bytes.len());
+            }
+            half.goes_on(); // there is no room to wait in for the next turn
+        }
+    }
+
+    /// Delivers what may be delivered now; how many bytes of those that have come are done with.
+    fn deliver_now(
+        &mut self,
+        id: SessionId,
+        slot: &Slot,
+        half: &mut ReceiveHalf<H::State>,
+        Lent { bytes, direct }: Lent<'_>,
+    ) -> usize {
+        let (framing, mut done) = (self.engine.framing, 0);
         // Complete the frame that waits, taking over only what it still needs.
-        while !half.queue.is_empty() && !bytes.is_empty() && may_deliver(slot, half) {
+        while !half.queue.is_empty() && done < bytes.len() && may_deliver(slot, half) {
+            let rest = &bytes[done..];
             let taken = match framing.cut(half.queue.contents()) {
-                Cut::More { bytes_min } => (bytes_min - half.queue.len()).min(bytes.len()),
+                Cut::More { bytes_min } => (bytes_min - half.queue.len()).min(rest.len()),
                 _ => 0,
             };
-            self.keep(id, slot, half, &bytes[..taken]);
-            bytes = &bytes[taken..];
-            let direct = direct.filter(|_| bytes.is_empty());
+            if !half.queue.append(&rest[..taken], &self.receive_room()) {
+                self.receive_queues_are_full(id, slot, half, taken);
+                return done;
+            }
+            done += taken;
+            let direct = direct.filter(|_| done == bytes.len());
             self.deliver_waiting(id, slot, half, direct);
         }
-        let mut taken = 0;
         if half.queue.is_empty() {
-            taken = self.deliver_from(id, slot, half, Lent { bytes, direct }, framing);
+            done +=
+                self.deliver_from(id, slot, half, Lent { bytes: &bytes[done..], direct }, framing);
         }
-        if half.phase == Phase::Open && !slot.count.is_closing() {
-            self.keep(id, slot, half, &bytes[taken..]);
-        }
+        done
     }
 
     /// Delivers the whole frames that wait in the receive queue.
@@ -65,8 +101,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         let framing = self.engine.framing;
         let waiting = Lent { bytes: queue.contents(), direct };
         let taken = self.deliver_from(id, slot, half, waiting, framing);
-        queue.consume(taken);
-        self.share().give_receive_room(taken);
+        queue.consume(taken, &self.receive_room());
         half.queue = queue;
     }
 
@@ -82,8 +117,8 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     ) -> usize {
         let session = Session::new(id, slot, &self.desk, half.peer_address);
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
-        let Self { stats, handler, .. } = self;
-        let mut taken = 0;
+        let Self { stats, handler, clock, .. } = self;
+        let (mut taken, mut began) = (0, None);
         while taken < bytes.len() && may_deliver(slot, half) {
             let (start, end) = match framing.cut(&bytes[taken..]) {
                 Cut::Frame { header_bytes, frame_bytes } => {
@@ -95,6 +130,14 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
                     break;
                 }
             };
+            if half.frames_of_turn >= FRAMES_BETWEEN_LOOKS
+                && half.has_had_its_share(clock, &mut began)
+            {
+                half.falls_behind(slot);
+                self.desk.behind.borrow_mut().push(id);
+                break;
+            }
+            half.frames_of_turn += 1;
             let Some(state) = half.state.as_mut() else { break };
             stats.received_frames += 1;
             half.frame_came = true;
@@ -113,23 +156,51 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         taken
     }
 
-    /// Puts what could not be delivered into the receive queue, if the worker's bound for all of
-    /// them allows it; else the session ends, rather than lose bytes and go on.
-    fn keep(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>, bytes: &[u8]) {
-        if !self.share().take_receive_room(bytes.len(), self.receive_queues_bytes_max()) {
-            let queued = half.queue.len() + bytes.len();
-            slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
-            self.desk.attend_later(id);
-            return;
-        }
-        half.queue.append(bytes);
+    /// What has come finds no room to wait in: the session ends, rather than lose bytes and go on.
+    fn receive_queues_are_full(
+        &mut self,
+        id: SessionId,
+        slot: &Slot,
+        half: &ReceiveHalf<H::State>,
+        bytes: usize,
+    ) {
+        slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued: half.queue.len() + bytes });
+        self.desk.attend_later(id);
     }
 
-    /// The bound for all receive queues of this worker's port.
-    pub(super) fn receive_queues_bytes_max(&self) -> usize {
+    /// The memory that all receive queues of this worker's port may have.
+    pub(super) fn receive_room(&self) -> ReceiveRoom<'e> {
         let options = &self.engine.options;
         let workers = if self.is_shared { options.workers } else { 1 };
-        options.receive_queues_bytes_max.saturating_mul(workers)
+        let bytes_max = options.receive_queues_bytes_max.saturating_mul(workers);
+        ReceiveRoom { share: self.share(), bytes_max }
+    }
+}
+
+impl<S> ReceiveHalf<S> {
+    fn falls_behind(&mut self, slot: &Slot) {
+        slot.take_turn_came(); // of a turn before
+        self.is_behind = true;
+        self.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
+    }
+
+    /// It was behind, and is given frames again.
+    pub(super) fn goes_on(&mut self) {
+        (self.is_behind, self.frames_of_turn) = (false, 0);
+    }
+
+    /// Whether a session that was given some frames in this turn is to be given no more; `began`: when that
+    /// was first asked.
+    #[cold]
+    fn has_had_its_share(&self, clock: &impl Clock, began: &mut Option<Moment>) -> bool {
+        if self.frames_of_turn >= FRAMES_OF_TURN_MAX {
+            return true;
+        }
+        if !self.frames_of_turn.is_multiple_of(FRAMES_BETWEEN_LOOKS) {
+            return false;
+        }
+        let now = clock.now();
+        began.get_or_insert(now).until(now) >= TIME_OF_TURN_MAX
     }
 }
 
@@ -142,7 +213,7 @@ pub(super) fn pause<S>(half: &mut ReceiveHalf<S>, stats: &mut Stats) {
 }
 
 fn may_deliver<S>(slot: &Slot, half: &ReceiveHalf<S>) -> bool {
-    half.phase == Phase::Open && !half.paused && !slot.count.is_closing()
+    half.phase == Phase::Open && !half.paused && !half.is_behind && !slot.count.is_closing()
 }
 
 fn refusal_reason(error: FramingError) -> CloseReason {

@@ -81,6 +81,14 @@ impl CompletionPort for RefusingPort {
         self.port.shutdown(registration, how);
     }
 
+    fn has_unread(&self, registration: Registration) -> bool {
+        self.port.has_unread(registration)
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        self.port.stalled_for(registration)
+    }
+
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         self.port.wait(timeout, sink)
     }

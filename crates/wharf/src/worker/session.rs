@@ -17,6 +17,8 @@ pub(super) struct Desk {
     pub(super) handle: Handle,
     /// To be looked at once the batch has been taken. A session may stand here twice.
     pub(super) to_attend: RefCell<Vec<SessionId>>,
+    /// They had their share of this turn, and go on in the next. Each at most once.
+    pub(super) behind: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
     pub(super) left_directly: Cell<LeftDirectly>,
 }
@@ -50,11 +52,17 @@ impl Direct for Counted<'_> {
 
 impl Desk {
     pub(super) fn new(handle: Handle) -> Self {
-        Desk { handle, to_attend: RefCell::default(), left_directly: Cell::default() }
+        let (to_attend, behind) = (RefCell::default(), RefCell::default());
+        Desk { handle, to_attend, behind, left_directly: Cell::default() }
     }
 
     pub(super) fn attend_later(&self, id: SessionId) {
         self.to_attend.borrow_mut().push(id);
+    }
+
+    /// Whether nothing is left to be done in the next turn.
+    pub(super) fn is_clear(&self) -> bool {
+        self.to_attend.borrow().is_empty() && self.behind.borrow().is_empty()
     }
 }
 

@@ -62,6 +62,14 @@ impl CompletionPort for RestlessPort {
         self.port.shutdown(registration, how);
     }
 
+    fn has_unread(&self, registration: Registration) -> bool {
+        self.port.has_unread(registration)
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        self.port.stalled_for(registration)
+    }
+
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         if self.mood.restless.load(Ordering::SeqCst) {
             return Ok(());

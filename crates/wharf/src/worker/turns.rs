@@ -7,8 +7,6 @@
 //! down, and who judges a session's times takes a stamp of such a turn for the moment at which the turn
 //! ended. Reading the clock for each completion instead would cost 1 to 2 % of an echo.
 
-use std::collections::BTreeMap;
-
 use crate::clock::Moment;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::timer::TICK;
@@ -31,14 +29,19 @@ pub(crate) struct Turns {
     /// The one that each worker is in.
     open: Box<[Turn]>,
     has_long: AtomicBool,
-    /// When each began, and when it ended.
-    long: Mutex<BTreeMap<Moment, Moment>>,
+    /// When each began, and when it ended; in the order of the beginnings. Its memory is there from the
+    /// start, so that a turn that takes long does not allocate.
+    long: Mutex<Vec<(Moment, Moment)>>,
 }
 
 impl Turns {
     pub(crate) fn new(workers: usize) -> Self {
         let open = (0..workers).map(|_| Turn(AtomicU64::new(NO_TURN))).collect();
-        Turns { open, has_long: AtomicBool::new(false), long: Mutex::new(BTreeMap::new()) }
+        Turns {
+            open,
+            has_long: AtomicBool::new(false),
+            long: Mutex::new(Vec::with_capacity(LONG_TURNS_MAX)),
+        }
     }
 
     pub(super) fn begin(&self, worker: usize, at: Moment) {
@@ -49,11 +52,12 @@ impl Turns {
         if began.until(ended) >= TICK {
             let mut long = self.long.lock();
             if long.len() == LONG_TURNS_MAX {
-                let length = |(began, ended): &(&Moment, &Moment)| began.until(**ended);
-                let shortest = long.iter().min_by_key(length).map(|(began, _)| *began);
-                shortest.and_then(|shortest| long.remove(&shortest));
+                let length = |at: &usize| long[*at].0.until(long[*at].1);
+                let shortest = (0..long.len()).min_by_key(length).unwrap_or_default();
+                long.remove(shortest);
             }
-            long.insert(began, ended);
+            let at = long.partition_point(|(before, _)| *before <= began);
+            long.insert(at, (began, ended));
             self.has_long.store(true, Ordering::Release);
         }
         // After it was written down: who does not find it open finds it there.
@@ -71,7 +75,9 @@ impl Turns {
         if !self.has_long.load(Ordering::Acquire) {
             return stamp.after(TICK);
         }
-        self.long.lock().get(&stamp).map_or(stamp.after(TICK), |ended| *ended)
+        let long = self.long.lock();
+        let found = long.binary_search_by_key(&stamp, |(began, _)| *began);
+        found.map_or(stamp.after(TICK), |at| long[at].1)
     }
 }
 

@@ -4,7 +4,7 @@ use arbitrary::Arbitrary;
 
 use crate::buffer::RingBuffer;
 use crate::fuzzing::bytes_from;
-use crate::session::{Asked, HalfInHand, HalfTable, ReceiveQueue};
+use crate::session::{Asked, HalfInHand, HalfTable, Left, ReceiveQueue};
 
 #[derive(Debug, Arbitrary)]
 pub(super) enum ReceiveStep {
@@ -41,6 +41,7 @@ enum Place<'a> {
 pub(super) struct Receiving<'a> {
     place: Place<'a>,
     asked: bool,
+    room: Left,
     /// How many bytes came, ever, and how many of them were consumed.
     received: u64,
     consumed: u64,
@@ -129,18 +130,19 @@ impl<'a> Receiving<'a> {
                 let count = lent.free().min(received.into());
                 let bytes = bytes_from(serial, self.received, count);
                 assert_eq!(lent.write(&bytes), count);
-                queue.take_back(lent);
+                assert!(queue.take_back(lent, &self.room));
                 self.received += count as u64;
             }
             // While the ring is lent there is no queue.
             (_, lent @ Some(_)) => *ring = lent,
             (ReceiveStep::Append { count }, None) => {
-                queue.append(&bytes_from(serial, self.received, count.into()));
+                let bytes = bytes_from(serial, self.received, count.into());
+                assert!(queue.append(&bytes, &self.room));
                 self.received += u64::from(count);
             }
             (ReceiveStep::Consume { count }, None) => {
                 let count = queue.len().min(count.into());
-                queue.consume(count);
+                queue.consume(count, &self.room);
                 self.consumed += count as u64;
             }
             (ReceiveStep::LendRing { free_min }, None) => {
@@ -151,12 +153,13 @@ impl<'a> Receiving<'a> {
                 *ring = Some(lent);
             }
             (ReceiveStep::Clear, None) => {
-                queue.clear();
+                queue.clear(&self.room);
                 self.consumed = self.received;
             }
             (_, None) => {}
         }
         if ring.is_none() {
+            assert_eq!(queue.is_empty(), self.room.bytes() == usize::MAX);
             let waiting = (self.received - self.consumed) as usize;
             assert_eq!((queue.len(), queue.is_empty()), (waiting, waiting == 0));
             let bytes = bytes_from(serial, self.consumed, waiting);

@@ -50,6 +50,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use self::calls::set_peer_timeout;
 use self::completions::Taker;
 use self::port::{Entries, Packet, Taken};
 use self::record::Record;
@@ -251,6 +252,15 @@ impl CompletionPort for IocpPort {
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
         self.shared.shutdown(registration, how);
+    }
+
+    fn has_unread(&self, registration: Registration) -> bool {
+        self.shared.record(registration).has_unread()
+    }
+
+    /// Windows does not say when a peer last took something.
+    fn stalled_for(&self, _: Registration) -> Option<Duration> {
+        None
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

@@ -145,6 +145,11 @@ impl Record {
         &self.registered().socket
     }
 
+    /// Whether bytes wait in the socket. (A stream's end or an error does not show here.)
+    pub(super) fn has_unread(&self) -> bool {
+        unread_bytes(self.raw_socket()).is_ok_and(|bytes| bytes > 0)
+    }
+
     pub(super) fn raw_socket(&self) -> SOCKET {
         raw(self.socket())
     }

@@ -32,6 +32,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry};
 
+use super::socket::{has_unread, stalled_for};
 use super::{
     Completion, CompletionPort, Descriptors, DirectSender, Operation, OperationKind, Refused,
     Registration, SCRATCH_BYTES, Sink, Socket, Token, Wake, Waker,
@@ -117,6 +118,11 @@ impl ReadinessPort {
     fn record_mut(&mut self, registration: Registration) -> &mut Record {
         let slot = &mut self.slots[registration.0 as usize];
         slot.record.as_mut().expect("the registration was deregistered")
+    }
+
+    fn socket(&self, registration: Registration) -> &socket2::Socket {
+        let slot = &self.slots[registration.0 as usize];
+        slot.record.as_ref().expect("the registration was deregistered").socket()
     }
 
     /// Tries what is in the ready list; what may go on stays in it.
@@ -224,6 +230,14 @@ impl CompletionPort for ReadinessPort {
         record.note_end();
         let slot = &mut self.slots[registration.0 as usize];
         list_if_ready(&mut self.ready, slot, registration.0);
+    }
+
+    fn has_unread(&self, registration: Registration) -> bool {
+        has_unread(self.socket(registration))
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        stalled_for(self.socket(registration))
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

@@ -34,6 +34,7 @@ use std::time::Duration;
 pub use self::fault::{Fault, Faults};
 #[cfg(test)]
 pub(in crate::port) use self::free::Joined;
+use self::network::Readable;
 pub(crate) use self::network::SocketIndex;
 pub(crate) use self::operations::Sizes;
 use self::operations::{PortState, Ready, ReadyResult, in_hand};
@@ -389,6 +390,23 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
             }
         });
         world.tell_free_threads();
+    }
+
+    fn has_unread(&self, registration: Registration) -> bool {
+        let At { world, port } = &self.at;
+        world.with(|state| {
+            let socket = state.ports[*port as usize].registered(registration.0).socket;
+            socket.is_some_and(|socket| state.network.readable(socket) != Readable::Nothing)
+        })
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        let At { world, port } = &self.at;
+        world.with(|state| {
+            let socket = state.ports[*port as usize].registered(registration.0).socket?;
+            let since = state.network.stalled_since(socket);
+            Some(since.map_or(Duration::ZERO, |since| Duration::from_nanos(state.now - since)))
+        })
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

@@ -67,6 +67,8 @@ pub(super) struct Stream {
     /// What has come and was not read.
     inbox: VecDeque<u8>,
     inbox_max: usize,
+    /// When something was last taken out of it.
+    read_at: u64,
     /// The other end has ended its stream; it comes after the inbox.
     ended: bool,
     /// The other end has reset.
@@ -235,6 +237,13 @@ impl Network {
         if let Some(stream) = self.stream(index) {
             stream.reset_told = true;
         }
+    }
+
+    /// Since when the other end has taken nothing, if something waits for it.
+    pub(super) fn stalled_since(&mut self, index: SocketIndex) -> Option<u64> {
+        let other = self.stream(index)?.other?;
+        let other = self.stream(other)?;
+        (!other.inbox.is_empty()).then_some(other.read_at)
     }
 
     /// Takes bytes out of the inbox, into slices that they fill.

@@ -35,6 +35,7 @@ use self::buffers::{BufferRing, Group, LARGE_BYTES};
 pub(crate) use self::probe::{probe, refusal};
 use self::record::{Ends, Record, UserData, bit};
 use self::wake::WakeEvent;
+use super::socket::{has_unread, stalled_for};
 use super::{
     Accepted, Completion, CompletionPort, Descriptors, DirectSender, Failure, Operation,
     OperationKind, Outcome, Refused, Registration, Sink, Socket, Token, Waker,
@@ -153,6 +154,11 @@ impl UringPort {
         let record = &self.records[registration.0 as usize];
         assert!(record.socket.is_some(), "a registration was used after its end");
         record
+    }
+
+    fn os_socket(&self, registration: Registration) -> &socket2::Socket {
+        let socket = self.records[registration.0 as usize].socket.as_ref();
+        socket.expect("a registration was used after its end").os()
     }
 
     /// Puts a request into the submission queue, or, if the kernel takes no more, keeps it in order.
@@ -559,6 +565,14 @@ impl CompletionPort for UringPort {
             // A peer that has already reset leaves nothing to shut down.
             let _ = socket.os().shutdown(how);
         }
+    }
+
+    fn has_unread(&self, registration: Registration) -> bool {
+        has_unread(self.os_socket(registration))
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        stalled_for(self.os_socket(registration))
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

@@ -162,6 +162,14 @@ impl CompletionPort for SharedHandle {
         self.0.with(|port| port.cancel(registration, kind));
     }
 
+    fn has_unread(&self, registration: Registration) -> bool {
+        self.0.with(|port| port.has_unread(registration))
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        self.0.with(|port| port.stalled_for(registration))
+    }
+
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {

@@ -38,13 +38,14 @@ impl State {
             return Connecting::Waits;
         }
         let local = unconnected.local.unwrap_or_else(|| self.network.new_address());
-        let window = self.pace.window_bytes;
+        let (window, now) = (self.pace.window_bytes, self.now);
         let stream = |local, remote, other| Stream {
             local,
             remote,
             other: Some(other),
             inbox: VecDeque::new(),
             inbox_max: window,
+            read_at: now,
             ended: false,
             reset: false,
             reset_told: false,
@@ -173,6 +174,7 @@ impl State {
         if self.network.generation(index) != generation {
             return;
         }
+        let now = self.now;
         let Some(stream) = self.network.stream(index) else { return };
         let Some(peer) = &mut stream.peer else { return };
         if peer.vanished {
@@ -180,6 +182,7 @@ impl State {
         }
         if !peer.stalls && !stream.inbox.is_empty() {
             peer.received.extend(stream.inbox.drain(..));
+            stream.read_at = now;
             self.room_came(index);
         }
         self.network.add_news(index);

@@ -1,0 +1,94 @@
+//! A server that was stopped and continued, or frozen with its container, ends nobody who has spoken
+//! meanwhile. The server is a process of its own here.
+
+#![cfg(unix)]
+#![forbid(unsafe_code)]
+
+#[macro_use]
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+use wharf::{Backend, Framing, Options};
+
+const LIMIT: Duration = Duration::from_secs(1);
+/// More than the kernel would keep in one go for any port.
+const CROWD: usize = 1_100;
+/// Which port the server in the child uses.
+const BACKEND: &str = "WHARF_TEST_STOPPED_BACKEND";
+const ADDRESS: &str = "it listens on ";
+
+/// What the child runs: a server, for as long as its input is open.
+#[test]
+#[ignore = "runs in a process of its own, which the other tests start"]
+fn a_server_in_a_process_of_its_own() {
+    let backend: Backend = std::env::var(BACKEND).unwrap().parse().unwrap();
+    let options = Options { idle_timeout: Some(LIMIT), ..one_worker() };
+    let harness = start(backend, Framing::raw(), options, Behaviour::echo());
+    println!("\n{ADDRESS}{}", harness.address());
+    std::io::stdin().lines().count();
+    assert_eq!(harness.handle.stats().closed, 0);
+    harness.finish();
+}
+
+/// Ends it, whatever becomes of the test.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+on_every_backend! {
+    fn a_crowd_that_speaks_while_the_server_is_stopped_is_there_when_it_goes_on(backend) {
+        let mut server = Process(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "a_server_in_a_process_of_its_own", "--ignored", "--nocapture"])
+                .env(BACKEND, backend.to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let says = BufReader::new(server.0.stdout.take().unwrap());
+        let mut lines = says.lines().map(Result::unwrap);
+        let address = lines.find_map(|line| line.strip_prefix(ADDRESS).map(str::to_owned));
+        let address = address.unwrap().parse().unwrap();
+        let mut peers = Vec::new();
+        let speak = |peers: &[std::net::TcpStream]| peers.iter().for_each(|peer| write(peer, b"x"));
+        while peers.len() < CROWD {
+            peers.extend((0..100).map(|_| connect(address)));
+            speak(&peers);
+        }
+        server.signal(Signal::STOP);
+        let stopped_at = Instant::now();
+        while stopped_at.elapsed() < 3 * LIMIT {
+            speak(&peers);
+            std::thread::sleep(LIMIT / 5);
+        }
+        server.signal(Signal::CONT);
+        for mut peer in &peers {
+            write(peer, b"!");
+            let mut answers = [0; 4_096];
+            while !answers.contains(&b'!') {
+                let count = peer.read(&mut answers).unwrap();
+                assert!(count > 0, "the server has ended it");
+            }
+        }
+        drop(server.0.stdin.take());
+        assert!(lines.any(|line| line.contains("1 passed")), "the server has ended somebody");
+        drop(peers);
+    }
+}
