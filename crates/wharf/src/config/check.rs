@@ -171,7 +171,8 @@ mod tests {
             options.check(&Framing::raw()).map_err(|error| error.to_string())
         };
         let keepalive = |keepalive| Options { keepalive, ..Options::default() };
-        let refused: [(&str, fn(&mut Options)); 13] = [
+        type Change = fn(&mut Options);
+        let refused: [(&str, Change); 13] = [
             ("connect_timeout is 0ns", |options| options.connect_timeout = Some(MILLIS(0))),
             ("idle_timeout is 0ns", |options| options.idle_timeout = Some(MILLIS(0))),
             ("first_frame_timeout is 0ns", |options| {
