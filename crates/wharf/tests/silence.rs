@@ -251,8 +251,9 @@ on_every_backend! {
         harness.log.opened(42);
         write(&blocker, b"\0\0\0\x05block");
         is_blocking.recv_timeout(BOUND).unwrap();
-        // All that the flooder has lies there before the others come.
-        let flood: Vec<u8> = b"\0\0\0\x01f".repeat(FLOOD);
+        // Ten thousand lie there before the others come.
+        let flood: Vec<u8> = b"\0\0\0\x01f".repeat(FLOOD / 2);
+        write(&flooder, &flood);
         let flooding = std::thread::spawn(move || {
             write(&flooder, &flood);
             flooder
