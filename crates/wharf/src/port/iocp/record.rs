@@ -13,7 +13,7 @@ use windows_sys::Win32::Networking::WinSock::SOCKET;
 
 use super::KINDS;
 use super::accept::Accepting;
-use super::calls::raw;
+use super::calls::{raw, unread_bytes};
 use super::overlapped::Overlapped;
 use super::state::State;
 use crate::buffer::{RingBuffer, SendBatch};
