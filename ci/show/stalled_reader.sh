@@ -41,6 +41,7 @@ p99() {
 
 # start_clients MODE COUNT [NICE]: into CLIENTS_PID. What they need of the core is not to be the load's loss.
 start_clients() {
+    : >"$SCRATCH/clients" # of the last ones
     taskset -c 1 nice -n "${3:-0}" python3 "$SHOW/stream.py" "$1" "$ADDRESS" "$2" >"$SCRATCH/clients" 2>&1 &
     CLIENTS_PID=$!
     STARTED+=("$CLIENTS_PID")
