@@ -64,10 +64,6 @@ use crate::session::{HalfTable, SessionId};
 /// stack, batches at rest.
 pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
 
-/// Rounds of attending in one turn: two are usual, and what goes on for longer is not to keep the worker
-/// from what has completed.
-const ROUNDS_MAX: usize = 16;
-
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
 
@@ -197,10 +193,11 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     }
 
     /// Attends to every session noted, and to those that the attending itself noted: a handler
-    /// that runs here may send to others. What that still notes after some rounds is for the next turn.
+    /// that runs here may send to others. This ends: only a callback notes anything anew, and no session has
+    /// more of these than its share of the turn.
     fn attend_and_release(&mut self) {
         let mut batch = std::mem::take(&mut self.floor.attending);
-        for _ in 0..ROUNDS_MAX {
+        loop {
             std::mem::swap(&mut batch, &mut *self.floor.desk.to_attend.borrow_mut());
             if batch.is_empty() && self.floor.to_release.is_empty() {
                 break;
