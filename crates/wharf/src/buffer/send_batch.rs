@@ -20,6 +20,8 @@ use crate::sync::Mutex;
 
 const FIRST_PIECE_BYTES: usize = 2 * 1024;
 const PIECE_GROWTH: usize = 8;
+/// Pieces that an empty batch has room for without asking the allocator: those of 64 KiB.
+const PIECES_AT_REST: usize = 4;
 pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a batch may hold beyond the bytes that have not left: the sent part of a piece of its own and
@@ -208,6 +210,7 @@ impl SendBatch {
     /// Empties the batch and keeps its first piece's memory for the next frames.
     fn recycle(&mut self) {
         self.pieces.truncate(1);
+        self.pieces.shrink_to(PIECES_AT_REST);
         if let Some(piece) = self.pieces.first_mut() {
             piece.clear();
         }
@@ -228,7 +231,7 @@ pub(crate) struct BatchPool {
 
 impl BatchPool {
     /// What one batch at rest holds in memory, in bytes.
-    pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 128;
+    pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 256;
 
     pub(crate) fn new(batches_max: usize) -> Self {
         BatchPool { batches: Mutex::new(Vec::new()), batches_max }
@@ -411,5 +414,21 @@ mod tests {
     #[should_panic(expected = "more bytes were sent")]
     fn sending_more_than_there_is_is_refused() {
         SendBatch::default().advance(1);
+    }
+
+    #[test]
+    fn a_batch_at_rest_holds_what_the_pool_counts_however_much_it_held_before() {
+        let pool = BatchPool::new(1);
+        let mut batch = pool.take();
+        let large = vec![7; 100 * LARGE as usize];
+        batch.push_frame([&large, &[]]);
+        assert!(batch.pieces.capacity() > 10);
+        batch.advance(large.len());
+        pool.give_back(batch);
+        let batch = pool.take();
+        let pieces = batch.pieces.iter().map(Vec::capacity).sum::<usize>();
+        let lists = batch.pieces.capacity() * size_of::<Vec<u8>>();
+        let held = size_of::<SendBatch>() + pieces + lists + batch.shared.capacity();
+        assert!(held <= BatchPool::BATCH_BYTES, "{held} bytes");
     }
 }
