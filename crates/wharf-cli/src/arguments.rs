@@ -21,12 +21,19 @@ pub(crate) enum BackendName {
 }
 
 impl BackendName {
-    pub(crate) fn backend(self) -> Backend {
+    /// `auto` is what WHARF_BACKEND says, if it says anything.
+    pub(crate) fn backend(self) -> Result<Backend, String> {
         match self {
-            BackendName::Auto => Backend::Auto,
-            BackendName::Uring => Backend::Uring,
-            BackendName::Readiness => Backend::Readiness,
-            BackendName::Iocp => Backend::Iocp,
+            BackendName::Auto => match std::env::var_os("WHARF_BACKEND") {
+                Some(name) if !name.is_empty() => {
+                    let backend = name.to_string_lossy().parse();
+                    backend.map_err(|error| format!("WHARF_BACKEND: {error}"))
+                }
+                _ => Ok(Backend::Auto),
+            },
+            BackendName::Uring => Ok(Backend::Uring),
+            BackendName::Readiness => Ok(Backend::Readiness),
+            BackendName::Iocp => Ok(Backend::Iocp),
         }
     }
 }

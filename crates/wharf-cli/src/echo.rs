@@ -73,7 +73,7 @@ enum Happening {
 }
 
 pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
-    let options = arguments.options();
+    let options = arguments.options()?;
     let framing = arguments.framing.framing();
     let memory_bytes_max = options.memory_bytes_max();
 
@@ -111,16 +111,16 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
 }
 
 impl EchoArguments {
-    fn options(&self) -> Options {
+    fn options(&self) -> Result<Options, String> {
         let mut options = Options::default();
         options.workers = self.workers.unwrap_or(options.workers);
         options.sessions_max = self.sessions_max.unwrap_or(options.sessions_max);
         options.send_queue_bytes_max =
             self.send_queue_bytes.unwrap_or(options.send_queue_bytes_max);
-        options.backend = self.backend.backend();
+        options.backend = self.backend.backend()?;
         options.backpressure = Backpressure::PauseReceive;
         options.idle_timeout = self.idle_timeout;
-        options
+        Ok(options)
     }
 }
 

@@ -1,5 +1,5 @@
 //! A chat, on groups: `cargo run --release -p wharf --example chat [ADDR:PORT]`, then several times
-//! `nc 127.0.0.1 7000`.
+//! `nc 127.0.0.1 7000`. `WHARF_BACKEND` chooses the port, as it does for the command.
 //!
 //! A line goes to everyone else in the room. `/nick NAME`, `/join ROOM`, `/leave` (back to the lobby),
 //! `/who`, `/quit`. Rooms have names, groups have numbers: a map of the program's stands between them,
@@ -166,7 +166,9 @@ impl Handler for Chat {
 
 fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    let server = Server::bind(address.as_str())?.framing(Framing::raw()).start(Chat::default())?;
+    let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
+    let server = Server::bind(address.as_str())?.framing(Framing::raw()).backend(backend);
+    let server = server.start(Chat::default())?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
     server.wait()
 }

@@ -1,4 +1,5 @@
-//! A server that pushes: `cargo run --release -p wharf --example ticker [ADDR:PORT]`.
+//! A server that pushes: `cargo run --release -p wharf --example ticker [ADDR:PORT]`. `WHARF_BACKEND`
+//! chooses the port, as it does for the command.
 //!
 //! A session that begins with `TICK` and a line feed is sent 4 KiB every millisecond, by a thread of
 //! its own that knows sessions only by their ids; any other session is echoed. Whoever asks for
@@ -67,8 +68,10 @@ fn tick(handle: &Handle, subscriptions: &mpsc::Receiver<SessionId>) {
 
 fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
     let (subscribe, subscriptions) = mpsc::channel();
-    let server = Server::bind(address.as_str())?.workers(1).start(Ticker { subscribe })?;
+    let server = Server::bind(address.as_str())?.workers(1).backend(backend);
+    let server = server.start(Ticker { subscribe })?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
     let handle = server.handle();
     thread::spawn(move || tick(&handle, &subscriptions));

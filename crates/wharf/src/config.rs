@@ -37,7 +37,7 @@ impl FromStr for Backend {
             "uring" => Ok(Backend::Uring),
             "readiness" => Ok(Backend::Readiness),
             "iocp" => Ok(Backend::Iocp),
-            _ => Err(Error::BackendName { value: name.to_owned() }),
+            _ => Err(Error::BackendName { name: name.to_owned() }),
         }
     }
 }
@@ -177,7 +177,8 @@ pub enum Close {
 pub struct Options {
     /// Worker threads; 0 means as many as there are cores to run on. Default 0.
     pub workers: usize,
-    /// Which port; `WHARF_BACKEND` in the environment overrides [`Backend::Auto`]. Default `Auto`.
+    /// Which port. Default [`Backend::Auto`]. The library reads no environment variable: a program that
+    /// lets one choose reads it itself.
     pub backend: Backend,
     /// The most sessions at once, 1 to 16,777,216. A peer that comes when there are as many is
     /// closed at once and counted as refused. Default 65,536: more than the usual descriptor
@@ -346,5 +347,20 @@ impl Options {
             + 2 * self.receive_queues_bytes_max // a ring grows by doubling
             + self.publications_bytes_max;
         u64::from(self.sessions_max) * session as u64 + (self.worker_count() * worker) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_names_no_backend_is_told_as_that_wherever_it_came_from() {
+        for backend in [Backend::Auto, Backend::Uring, Backend::Readiness, Backend::Iocp] {
+            assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
+        }
+        let error = "foo".parse::<Backend>().unwrap_err().to_string();
+        let rest = "there are auto, uring, readiness and iocp";
+        assert_eq!(error, format!("no backend is named \"foo\"; {rest}"));
     }
 }

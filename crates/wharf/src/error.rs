@@ -24,11 +24,11 @@ pub enum Error {
         /// What stands in the way, and what to do about it.
         reason: BackendRefusal,
     },
-    /// `WHARF_BACKEND` holds something that is no backend.
-    #[error("WHARF_BACKEND is {value:?}; it may be auto, uring, readiness or iocp")]
+    /// A text that was to be parsed as a [`Backend`](crate::Backend) names none.
+    #[error("no backend is named {name:?}; there are auto, uring, readiness and iocp")]
     BackendName {
-        /// What it held.
-        value: String,
+        /// The text.
+        name: String,
     },
     /// An option is outside what it may be.
     #[error("option {name} is {value}, but {rule}")]

@@ -109,6 +109,16 @@ fn the_low_floors_import_nothing_from_above() {
     }
 }
 
+/// What a server does is decided by its options alone. (`for_seeds`, which runs tests, takes the seed of one
+/// that failed from the environment.)
+#[test]
+fn the_library_reads_no_environment() {
+    let tests = ["/src/simulation.rs:", "/src/models/"];
+    let mut found = lines_with(&sources(""), &["env::var", "env::args"]);
+    found.retain(|line| !tests.iter().any(|test| line.replace('\\', "/").contains(test)));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn unsafe_code_stands_only_in_the_ports_and_sessions_and_says_why_it_is_safe() {
     for (path, text) in sources("") {

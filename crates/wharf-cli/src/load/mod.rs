@@ -129,7 +129,7 @@ impl Common {
         let defaults = Options::default();
         let options = Options {
             workers: self.workers,
-            backend: self.backend.backend(),
+            backend: self.backend.backend()?,
             sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX).min(1 << 24),
             send_queue_bytes_max: (queue_bytes as usize).max(defaults.send_queue_bytes_max),
             first_frame_timeout: FirstFrameTimeout::Never,

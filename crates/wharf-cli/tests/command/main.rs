@@ -197,7 +197,28 @@ fn what_cannot_be_is_one_line_and_exit_code_2() {
         assert!(output.stderr.contains(says), "{output:?}");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
-    let output = running::run_with(&["echo", "--listen", "127.0.0.1:0"], &[("WHARF_BACKEND", "x")]);
-    assert_eq!(output.code, Some(2), "{output:?}");
-    assert!(output.stderr.contains("WHARF_BACKEND"), "{output:?}");
+}
+
+#[test]
+fn the_environment_chooses_the_backend_where_the_command_line_does_not() {
+    let echo = ["echo", "--listen", "127.0.0.1:0"];
+    let load = ["load", "echo", "--target", "127.0.0.1:1"];
+    let foreign = if cfg!(windows) { "uring" } else { "iocp" };
+    let forced = ["--backend", foreign];
+    for arguments in [&echo[..], &load] {
+        let output = running::run_with(arguments, &[("WHARF_BACKEND", "x")]);
+        assert_eq!(output.code, Some(2), "{output:?}");
+        let says = "wharf: WHARF_BACKEND: no backend is named \"x\"; there are ";
+        assert!(output.stderr.starts_with(says), "{output:?}");
+        let output = running::run_with(arguments, &[("WHARF_BACKEND", foreign)]);
+        assert!(output.stderr.contains("cannot be had here"), "{output:?}");
+        // It is not even looked at.
+        let output = running::run_with(&[arguments, &forced].concat(), &[("WHARF_BACKEND", "x")]);
+        assert!(output.stderr.contains("cannot be had here"), "{output:?}");
+    }
+    let (nobody, empty) = (TcpListener::bind("127.0.0.1:0").unwrap(), [("WHARF_BACKEND", "")]);
+    let target = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let output = running::run_with(&["load", "echo", "--target", &target], &empty);
+    assert_eq!(output.code, Some(1), "an empty one is none: {output:?}");
 }

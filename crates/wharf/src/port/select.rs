@@ -3,18 +3,10 @@
 use crate::config::{Backend, BackendChoice, Options};
 use crate::error::{BackendRefusal, Error, Result};
 
-/// Chooses by the options, the environment and the kernel.
-pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
-    let asked = match options.backend {
-        Backend::Auto => from_environment()?,
-        forced => forced,
-    };
-    choose_here(asked, options)
-}
-
+/// Chooses by the options and the kernel.
 #[cfg(unix)]
-fn choose_here(asked: Backend, options: &Options) -> Result<BackendChoice> {
-    match asked {
+pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
+    match options.backend {
         Backend::Readiness => Ok(BackendChoice::Forced(Backend::Readiness)),
         Backend::Uring => match probe_uring(options) {
             Ok(()) => Ok(BackendChoice::Forced(Backend::Uring)),
@@ -36,26 +28,20 @@ fn choose_here(asked: Backend, options: &Options) -> Result<BackendChoice> {
     }
 }
 
+/// Chooses by the options alone.
 #[cfg(windows)]
-fn choose_here(asked: Backend, _: &Options) -> Result<BackendChoice> {
+pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
     let refused = |backend| {
         let reason = BackendRefusal::OtherSystem { instead: "iocp" };
         Err(Error::Backend { backend, reason })
     };
-    match asked {
+    match options.backend {
         Backend::Auto => Ok(BackendChoice::WindowsHasIocp),
         Backend::Iocp => Ok(BackendChoice::Forced(Backend::Iocp)),
         Backend::Uring => refused("uring"),
         Backend::Readiness => refused("readiness"),
         #[cfg(feature = "simulation")]
         Backend::Simulated => refused("simulated"),
-    }
-}
-
-fn from_environment() -> Result<Backend> {
-    match std::env::var("WHARF_BACKEND") {
-        Ok(name) if !name.is_empty() => name.parse(),
-        _ => Ok(Backend::Auto),
     }
 }
 
