@@ -240,6 +240,8 @@ impl Connector {
 pub(crate) struct Running {
     engine: Arc<Engine>,
     threads: Vec<JoinHandle<()>>,
+    /// Whether workers serve: those that never began end without a word.
+    has_begun: bool,
 }
 
 impl Running {
@@ -250,7 +252,7 @@ impl Running {
 
     fn join(&mut self) {
         #[cfg(feature = "simulation")]
-        if crate::port::simulated::current().is_some() {
+        if self.has_begun && crate::port::simulated::current().is_some() {
             self.engine.wait_ended(None); // a thread that is joined must have had its turns
         }
         for thread in self.threads.drain(..) {
@@ -356,7 +358,7 @@ where
     }
     let engine = Arc::new(engine);
     let (made, ports_made) = mpsc::channel();
-    let mut running = Running { engine: engine.clone(), threads: Vec::new() };
+    let mut running = Running { engine: engine.clone(), threads: Vec::new(), has_begun: false };
     // After `running`, so dropped before it: a worker that waits to begin is let go, then joined.
     let mut begins = Vec::new();
     for index in 0..workers {
@@ -397,6 +399,7 @@ where
     for begin in begins {
         let _ = begin.send(());
     }
+    running.has_begun = true;
     Ok(running)
 }
 
