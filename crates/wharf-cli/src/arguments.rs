@@ -1,9 +1,10 @@
-//! Arguments that both tasks take, and how they are read.
+//! Arguments that several tasks take, and how they are read.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use wharf::{Backend, Framing, LengthPrefix};
 
@@ -64,24 +65,45 @@ impl FramingName {
     }
 }
 
+/// The most workers that the library has.
+pub(crate) const WORKERS_MAX: u64 = 1024;
+
+/// A whole number within bounds.
+pub(crate) fn whole<T>(range: RangeInclusive<u64>) -> RangedU64ValueParser<T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync,
+{
+    RangedU64ValueParser::new().range(range)
+}
+
 /// Seconds, with fractions if need be: `10`, `0.25`.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    time(seconds)
+}
+
+/// Minutes, likewise.
+pub(crate) fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number of minutes".to_owned())?;
+    time(minutes * 60.0)
+}
+
+/// No system's clock passes its end when this is added to it.
+const SECONDS_MAX: f64 = 1e9;
+
+fn time(seconds: f64) -> Result<Duration, String> {
+    if seconds > SECONDS_MAX {
+        return Err("it may be at most 1,000,000,000 seconds".to_owned());
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
 }
 
-/// A rate of more than nothing a second.
+/// So many a second.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("not a rate above 0".to_owned()),
+        Ok(rate) if (1e-6..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("not a rate from 0.000001 to 1,000,000,000".to_owned()),
     }
-}
-
-/// `ADDRESS:PORT`, or `NAME:PORT` of which the first address is taken.
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|error| error.to_string())?;
-    addresses.next().ok_or_else(|| "a name without an address".to_owned())
 }
 
 #[cfg(test)]
@@ -89,14 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_may_have_fractions_but_not_be_negative() {
+    fn times_may_have_fractions_but_be_neither_negative_nor_endless() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(seconds("-1").is_err() && seconds("soon").is_err() && seconds("nan").is_err());
+        assert_eq!(minutes("0.5"), Ok(Duration::from_secs(30)));
+        assert_eq!(seconds("1e9"), Ok(Duration::from_secs(1_000_000_000)));
+        for text in ["-1", "soon", "nan", "inf", "1e19", "1000000001", ""] {
+            assert!(seconds(text).is_err() && minutes(text).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn a_rate_is_above_nothing() {
         assert_eq!(rate("4000"), Ok(4000.0));
-        assert!(rate("0").is_err() && rate("inf").is_err() && rate("-3").is_err());
+        for text in ["0", "inf", "nan", "-3", "1e-300", "1e300"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 }

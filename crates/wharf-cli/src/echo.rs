@@ -1,20 +1,20 @@
 //! `wharf echo`: sends back what comes in, and tells once per period how it fares.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 use wharf::{Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session, Stats};
 
-use crate::arguments::{BackendName, FramingName, seconds};
+use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
 use crate::figures::{Bytes, Count};
-use crate::process::resident_bytes;
+use crate::output::print;
+use crate::process::{Descriptors, descriptors, resident_bytes};
 use crate::signals;
 use crate::stats_line::StatsLine;
-use crate::{Outcome, StartFailure, complain};
+use crate::{Outcome, StartFailure, complain, start_thread};
 
 /// What `wharf echo` may be told.
 #[derive(Args)]
@@ -22,10 +22,11 @@ pub(crate) struct EchoArguments {
     /// Where to listen; may be given several times. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
     listen: Vec<String>,
-    /// Worker threads [default: as many as there are cores]. On Windows all of them take from one
+    /// Worker threads, at most 1,024; 0: as many as there are cores. On Windows all of them take from one
     /// completion port; elsewhere each has a port of its own.
-    #[arg(long, value_name = "N", visible_alias = "threads-per-port")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", visible_alias = "threads-per-port", default_value_t = 0,
+        value_parser = whole::<usize>(0..=WORKERS_MAX))]
+    workers: usize,
     /// Which completion port to use; WHARF_BACKEND overrides `auto`.
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendName,
@@ -35,16 +36,16 @@ pub(crate) struct EchoArguments {
     /// The most sessions at once; more are closed at once and counted as refused.
     #[arg(long, value_name = "N")]
     sessions_max: Option<u32>,
-    /// How often to print a line of figures; 0 is never [default: 1 on a terminal, else never].
+    /// How often to print a line of figures; 0: never [default: 1 on a terminal, else never].
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     stats_every: Option<Duration>,
     /// Print nothing but errors.
     #[arg(long)]
     quiet: bool,
-    /// End a session from which nothing came for so long.
+    /// End a session from which nothing came for so long; 0: never [default: never].
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     idle_timeout: Option<Duration>,
-    /// How long a drain waits for what is queued to leave.
+    /// How long a drain waits for what is queued to leave; 0: not at all.
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "5")]
     drain_secs: Duration,
     /// The most bytes that wait to be sent to one session.
@@ -75,7 +76,6 @@ enum Happening {
 pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let options = arguments.options()?;
     let framing = arguments.framing.framing();
-    let memory_bytes_max = options.memory_bytes_max();
 
     let mut builder = Server::bind(arguments.listen[0].as_str())?;
     for address in &arguments.listen[1..] {
@@ -87,10 +87,10 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let server = builder.framing(framing).options(options.clone()).start(Echo)?;
 
     let handle = server.handle();
-    let mut console = Console { quiet: arguments.quiet, json: arguments.json, broken: false };
-    announce(&mut console, &server, &options, arguments.framing, memory_bytes_max);
-    heed_signals(signals, handle.clone(), happenings.clone());
-    thread::spawn(move || happenings.send(Happening::Ended(server.wait())));
+    let mut console = Console { quiet: arguments.quiet, json: arguments.json, failed: false };
+    announce(&mut console, &server, &options, arguments.framing);
+    heed_signals(signals, handle.clone(), happenings.clone())?;
+    start_thread(move || happenings.send(Happening::Ended(server.wait())))?;
 
     let mut watch = Watch::new(handle, arguments.stats_every);
     let ended = watch.until_something_happens(&inbox, &mut console);
@@ -107,26 +107,30 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
         complain(&failure.to_string());
         return Ok(Outcome::ErrorsSeen);
     }
-    Ok(if watch.balanced { Outcome::Good } else { Outcome::ErrorsSeen })
+    let is_good = watch.balanced && !console.failed;
+    Ok(if is_good { Outcome::Good } else { Outcome::ErrorsSeen })
 }
 
 impl EchoArguments {
     fn options(&self) -> Result<Options, String> {
-        let mut options = Options::default();
-        options.workers = self.workers.unwrap_or(options.workers);
+        let mut options = Options { workers: self.workers, ..Options::default() };
         options.sessions_max = self.sessions_max.unwrap_or(options.sessions_max);
         options.send_queue_bytes_max =
             self.send_queue_bytes.unwrap_or(options.send_queue_bytes_max);
         options.backend = self.backend.backend()?;
         options.backpressure = Backpressure::PauseReceive;
-        options.idle_timeout = self.idle_timeout;
+        options.idle_timeout = self.idle_timeout.filter(|timeout| !timeout.is_zero());
         Ok(options)
     }
 }
 
 /// The first signal asks for a drain, the second ends it.
-fn heed_signals(signals: Receiver<()>, handle: Handle, happenings: Sender<Happening>) {
-    thread::spawn(move || {
+fn heed_signals(
+    signals: Receiver<()>,
+    handle: Handle,
+    happenings: Sender<Happening>,
+) -> io::Result<()> {
+    start_thread(move || {
         for (count, _signal) in signals.iter().enumerate() {
             if count == 0 {
                 let _ = happenings.send(Happening::Signal);
@@ -134,7 +138,7 @@ fn heed_signals(signals: Receiver<()>, handle: Handle, happenings: Sender<Happen
                 handle.stop();
             }
         }
-    });
+    })
 }
 
 /// The periods, and what the counters said at the end of the last.
@@ -194,56 +198,69 @@ impl Watch {
     }
 }
 
-/// stdout, until nobody reads it any more: that is no reason to stop serving, or to panic.
+/// stdout, until it cannot be written to: that is no reason to stop serving, or to panic.
 struct Console {
     quiet: bool,
     json: bool,
-    broken: bool,
+    failed: bool,
 }
 
 impl Console {
     fn tell(&mut self, text: impl Fn() -> String, json: impl Fn() -> serde_json::Value) {
-        if self.quiet || self.broken {
+        if self.quiet || self.failed {
             return;
         }
         let line = if self.json { json().to_string() } else { text() };
-        let mut stdout = io::stdout().lock();
-        self.broken = writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err();
+        if let Err(error) = print(line) {
+            complain(&error.to_string());
+            self.failed = true;
+        }
     }
 }
 
-fn announce(
-    console: &mut Console,
-    server: &Server,
-    options: &Options,
-    framing: FramingName,
-    memory_bytes_max: u64,
-) {
+fn announce(console: &mut Console, server: &Server, options: &Options, framing: FramingName) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let backend = server.backend().to_string();
     let workers = options.worker_count();
     let shared = server.backend().backend() == Backend::Iocp;
+    let (sessions_max, memory_bytes_max) = (options.sessions_max, options.memory_bytes_max());
+    let descriptors = descriptors();
+    let too_few = descriptors.and_then(|descriptors| too_few(descriptors, sessions_max));
+    let too_few = too_few.unwrap_or_default();
     console.tell(
         || {
             format!(
                 "listening on {}; backend {backend}; {workers} worker{}{}; framing {}; at most {} \
-                 sessions and {} of memory",
+                 sessions and {} of memory{too_few}",
                 addresses.join(", "),
                 if workers == 1 { "" } else { "s" },
                 if shared { " on one port" } else { "" },
                 framing.name(),
-                Count(options.sessions_max.into()),
+                Count(sessions_max.into()),
                 Bytes(memory_bytes_max),
             )
         },
         || {
             json!({ "listening": {
                 "addresses": addresses, "backend": backend, "workers": workers,
-                "framing": framing, "sessions_max": options.sessions_max,
+                "framing": framing, "sessions_max": sessions_max,
                 "memory_bytes_max": memory_bytes_max,
+                "descriptors_max": descriptors.map(|descriptors| descriptors.max),
             } })
         },
     );
+}
+
+/// What is to be said if not every session can have its descriptor.
+fn too_few(descriptors: Descriptors, sessions_max: u32) -> Option<String> {
+    let Descriptors { max, open } = descriptors;
+    let sessions = max.saturating_sub(open);
+    (sessions < sessions_max.into()).then(|| {
+        let (max, sessions) = (Count(max), Count(sessions));
+        format!(
+            "; the limit of {max} descriptors has room for {sessions} sessions: raise `ulimit -n`"
+        )
+    })
 }
 
 fn tell_drain(console: &mut Console, report: &DrainReport) {

@@ -28,6 +28,21 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     None
 }
 
+/// How many descriptors this process may have, and how many it has now.
+pub(crate) fn descriptors() -> Option<Descriptors> {
+    #[cfg(target_os = "linux")]
+    return linux::descriptors();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Descriptors {
+    /// The soft limit, `ulimit -n`.
+    pub(crate) max: u64,
+    pub(crate) open: u64,
+}
+
 /// Asks the kernel to wake the main thread when it is told to, not up to 50 µs later. It may
 /// refuse, and other kernels are not asked: then sleeps end late, and the report's figure for
 /// lateness says so.
@@ -40,7 +55,7 @@ pub(crate) fn wake_punctually() {
 mod linux {
     use std::fs;
 
-    use super::CpuTime;
+    use super::{CpuTime, Descriptors};
 
     pub(super) fn cpu_time() -> Option<CpuTime> {
         /// What /proc counts in: USER_HZ, 100 on every Linux that a program can meet.
@@ -58,6 +73,15 @@ mod linux {
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib * 1024)
     }
+
+    pub(super) fn descriptors() -> Option<Descriptors> {
+        let limits = fs::read_to_string("/proc/self/limits").ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        let max = line.split_ascii_whitespace().next()?.parse().ok()?;
+        // One of them is the folder itself, while it is read.
+        let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64;
+        Some(Descriptors { max, open })
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +95,8 @@ mod tests {
         }
         if cfg!(target_os = "linux") {
             assert!(cpu_time().unwrap().user_s >= 0.0);
+            let Descriptors { max, open } = descriptors().unwrap();
+            assert!((3..max).contains(&open), "{open} of {max}");
         }
     }
 }

@@ -4,7 +4,11 @@
 //! leaves both out, and a server that was started under `nohup` must not end with its terminal.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+
+use crate::start_thread;
 
 /// From now on each signal is one item.
 #[cfg(unix)]
@@ -13,12 +17,12 @@ pub(crate) fn listen() -> io::Result<Receiver<()>> {
     use signal_hook::iterator::Signals;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (tell, told) = channel();
-    std::thread::spawn(move || {
+    start_thread(move || {
         for _signal in signals.forever() {
             // Nobody listens any more only when the process ends.
             let _ = tell.send(());
         }
-    });
+    })?;
     Ok(told)
 }
 
@@ -33,4 +37,19 @@ pub(crate) fn listen() -> io::Result<Receiver<()>> {
     })
     .map_err(io::Error::other)?;
     Ok(told)
+}
+
+/// For a run that has an end of its own: the first signal sets this, the second ends the process with exit
+/// code 1.
+pub(crate) fn stop() -> io::Result<Arc<AtomicBool>> {
+    let (signals, stop) = (listen()?, Arc::new(AtomicBool::new(false)));
+    let to_be_set = Arc::clone(&stop);
+    start_thread(move || {
+        for _signal in signals {
+            if to_be_set.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
+            }
+        }
+    })?;
+    Ok(stop)
 }

@@ -10,6 +10,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use wharf_sim::shrink::{Shrunk, shrink};
@@ -30,11 +31,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for seed in from..from + seeds {
         println!("seed {seed}");
         let case = Case::new(scenarios[(seed % scenarios.len() as u64) as usize], seed);
-        let Some(violation) = run(&case, false).violation else { continue };
+        let Some(violation) = run(&case, false)?.violation else { continue };
         println!("violated: {violation}\n{}", case.command());
         if let Some(seconds) = shrink_seconds {
-            let Shrunk { case, outcome, runs } =
-                shrink(&case, violation.rule, Duration::from_secs(seconds));
+            let (patience, stop) = (Duration::from_secs(seconds), AtomicBool::new(false));
+            let Shrunk { case, outcome, runs } = shrink(&case, violation.rule, patience, &stop)?;
             println!("in {runs} runs: {}", outcome.violation.map_or("-".into(), |v| v.to_string()));
             println!("{}", case.command());
             let trace = &outcome.trace;

@@ -1,7 +1,9 @@
 //! Plays the peers, and the program's main thread.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +48,7 @@ pub struct Outcome {
 /// The sender number of the driver's own messages.
 const DRIVER: u32 = 1 << 29;
 /// Where the server listens, and where peers do that it connects to.
-const SERVER: &str = "10.255.0.1:7000";
+const SERVER: ([u8; 4], u16) = ([10, 255, 0, 1], 7_000);
 const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
 /// What a batch queues leaves before the next.
 const SEND_BATCHES_MAX: u64 = 0;
@@ -67,7 +69,20 @@ enum HowToEnd {
 type End = (Option<DrainReport>, Result<(), Error>);
 
 /// Runs a case, on this thread and those of its server.
-pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
+///
+/// # Errors
+/// If its server cannot be started, since the case is larger than a server may be, or the system gives no
+/// more threads.
+pub fn run(case: &Case, keeps_trace: bool) -> Result<Outcome, Error> {
+    run_until(case, keeps_trace, &AtomicBool::new(false))
+}
+
+/// The same, cut short when it is to stop: then the outcome says nothing.
+pub(crate) fn run_until(
+    case: &Case,
+    keeps_trace: bool,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
     panics::keep();
     let plan = case.plan();
     let mut simulation = Simulation::with_faults(case.seed, case.faults());
@@ -80,8 +95,11 @@ pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
     if keeps_trace {
         simulation.keep_trace();
     }
-    let mut driver = Driver::new(case, plan, &simulation);
-    driver.play();
+    let mut driver = Driver::new(case, plan, &simulation)?;
+    driver.play(stop);
+    if let Some(error) = driver.thread_refused {
+        return Err(Error::Thread(error));
+    }
     let batches_max = driver.batches_max;
     drop(driver.peers);
     let truth = driver.truth.lock();
@@ -90,7 +108,7 @@ pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
     let violation = truth.violations.iter().find(failed).or(truth.violations.first()).cloned();
     let about = violation.as_ref().map_or(&[][..], |violation| &violation.about);
     let trace = if keeps_trace { simulation.trace(about) } else { Vec::new() };
-    Outcome {
+    Ok(Outcome {
         figures: simulation.figures(),
         fired: simulation.fired(),
         firings: simulation.firings(),
@@ -101,7 +119,7 @@ pub fn run(case: &Case, keeps_trace: bool) -> Outcome {
         hash: simulation.hash(),
         trace,
         violation,
-    }
+    })
 }
 
 struct Played {
@@ -126,28 +144,26 @@ struct Driver<'a> {
     peers: Vec<Played>,
     by_key: HashMap<u64, usize>,
     batches_max: u64,
+    /// Why the system gave no thread, if it gave none: then nothing can be said of the run.
+    thread_refused: Option<io::Error>,
 }
 
 impl<'a> Driver<'a> {
-    fn new(case: &'a Case, plan: Plan, simulation: &'a Simulation) -> Self {
+    fn new(case: &'a Case, plan: Plan, simulation: &'a Simulation) -> Result<Self, Error> {
         let truth = Arc::new(SharedTruth::default());
         let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
-        let address: SocketAddr = SERVER.parse().expect("an address");
-        let builder = Server::bind(address).expect("no name to resolve");
-        let builder =
-            builder.framing(Framing::length_prefixed(prefix)).options(plan.options.clone());
+        let address = SocketAddr::from(SERVER);
+        let builder = Server::bind(address)?.framing(Framing::length_prefixed(prefix));
+        let builder = builder.options(plan.options.clone());
         let present: Vec<Fault> = case.faults().present().collect();
         {
             let mut truth = truth.lock();
             truth.excuses = excuses(&plan, &present);
             truth.sessions_max = plan.options.sessions_max as usize;
         }
-        let server = match simulation.start(builder, Town { truth: truth.clone() }) {
-            Ok(server) => server,
-            Err(error) => panic!("the scenario's options: {error}"),
-        };
+        let server = simulation.start(builder, Town { truth: truth.clone() })?;
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
-        Driver {
+        Ok(Driver {
             case,
             simulation,
             random: Rand64::new(u128::from(case.seed) << 32 | 0xd1),
@@ -160,7 +176,8 @@ impl<'a> Driver<'a> {
             by_key: HashMap::new(),
             plan,
             batches_max: 0,
-        }
+            thread_refused: None,
+        })
     }
 
     fn below(&mut self, below: u64) -> u64 {
@@ -171,18 +188,22 @@ impl<'a> Driver<'a> {
         self.below(count) == 0
     }
 
-    fn play(&mut self) {
+    fn play(&mut self, stop: &AtomicBool) {
         for index in 0..self.case.size.senders {
             let (truth, handle) = (self.truth.clone(), self.handle.clone());
             let (seed, plan) = (self.case.seed, self.plan.clone());
             self.truth.lock().senders += 1;
             let body = move || senders::run(&truth, &handle, index, seed, &plan);
-            if self.simulation.spawn(body).is_err() {
+            if !self.spawn(body) {
                 self.truth.lock().senders -= 1;
+                return self.end();
             }
         }
         for step in 0..self.case.size.steps {
             self.step(step);
+            if stop.load(Ordering::Relaxed) {
+                return self.end();
+            }
             if !self.truth.lock().violations.is_empty() {
                 break;
             }
@@ -194,6 +215,14 @@ impl<'a> Driver<'a> {
             self.settle();
         }
         self.end();
+    }
+
+    /// Starts a thread of the program's, if the system gives one.
+    fn spawn(&mut self, body: impl FnOnce() + Send + 'static) -> bool {
+        let refused = self.simulation.spawn(body).err();
+        let is_given = refused.is_none();
+        self.thread_refused = self.thread_refused.take().or(refused);
+        is_given
     }
 
     /// One thing to do, then some time.
@@ -686,7 +715,9 @@ impl<'a> Driver<'a> {
             let result = server.wait();
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((report, result));
         };
-        self.simulation.spawn(body).ok()?;
+        if !self.spawn(body) {
+            return None;
+        }
         let until = self.simulation.now() + END_PATIENCE;
         let mut step = Duration::from_micros(10);
         loop {

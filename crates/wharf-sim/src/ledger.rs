@@ -1,16 +1,53 @@
 //! The totals of long runs, kept in a file, so that they can be quoted.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wharf::simulation::Fault;
 
 use crate::campaign::Totals;
+use crate::whole_file::WholeFile;
 
-/// The file: one entry for each run, oldest first, and the sums.
+/// A file that holds a ledger, of whatever kind, as JSON.
+#[derive(Debug)]
+pub struct LedgerFile<T> {
+    file: WholeFile,
+    ledger: PhantomData<T>,
+}
+
+impl<T: Default + Serialize + DeserializeOwned> LedgerFile<T> {
+    /// Checks that the file holds such a ledger, or is not there yet, and can be written. Nothing is changed.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn at(path: &Path) -> io::Result<LedgerFile<T>> {
+        let file = LedgerFile { file: WholeFile::at(path)?, ledger: PhantomData };
+        file.read()?;
+        Ok(file)
+    }
+
+    fn read(&self) -> io::Result<T> {
+        let Some(bytes) = self.file.read()? else { return Ok(T::default()) };
+        serde_json::from_slice(&bytes).map_err(|error| self.file.is_no("ledger", error))
+    }
+
+    /// Changes the ledger that is in the file now, or an empty one if there is no file.
+    ///
+    /// # Errors
+    /// If the file can no longer be read or written, or is no such ledger any more.
+    pub fn change(&self, change: impl FnOnce(&mut T)) -> io::Result<()> {
+        let mut ledger = self.read()?;
+        change(&mut ledger);
+        let text = serde_json::to_string_pretty(&ledger)? + "\n";
+        self.file.write(text.as_bytes())
+    }
+}
+
+/// One entry for each run, oldest first, and the sums.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// All entries together.
@@ -87,23 +124,9 @@ impl Sums {
 }
 
 impl Ledger {
-    /// Adds an entry to the file, which is made if there is none.
-    ///
-    /// # Errors
-    /// If the file cannot be read or written, or is no ledger.
-    pub fn append(path: &Path, entry: Entry) -> io::Result<()> {
-        let mut ledger = match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
-            Err(error) => return Err(error),
-        };
-        ledger.all.add(&entry.sums);
-        ledger.runs.push(entry);
-        let mut text = serde_json::to_string_pretty(&ledger)?;
-        text.push('\n');
-        // Whole or not at all: a ledger that was cut off would lose what went before.
-        let aside = path.with_extension("new");
-        fs::write(&aside, text)?;
-        fs::rename(&aside, path)
+    /// Adds a run.
+    pub fn add(&mut self, entry: Entry) {
+        self.all.add(&entry.sums);
+        self.runs.push(entry);
     }
 }

@@ -10,7 +10,7 @@
 //!   `misbehaviour`: what all of the user's code does that it should not.
 //! - `truth`: what was seen, and the rules that it must keep. `publications`: the same of groups.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
-//!   [`ledger`]: the totals of long runs.
+//!   [`ledger`]: the totals of long runs. [`whole_file`]: how files are written.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod senders;
 pub mod shrink;
 mod town;
 mod truth;
+pub mod whole_file;
 
 pub use driver::{Outcome, run};
 pub use scenario::{Case, Changes, Scenario, Size};

@@ -120,6 +120,15 @@ pub struct Size {
     pub workers: u32,
 }
 
+impl Size {
+    /// So many peers need some gigabytes.
+    pub const PEERS_MAX: u32 = 100_000;
+    /// Each is a thread.
+    pub const SENDERS_MAX: u32 = 256;
+    /// Each is a thread.
+    pub const WORKERS_MAX: u32 = 256;
+}
+
 /// All that decides a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
@@ -320,7 +329,7 @@ impl Plan {
         let options = match scenario {
             // Long silences are what it is about.
             Scenario::Idle => Options {
-                sessions_max: case.size.peers + 8,
+                sessions_max: case.size.peers.saturating_add(8),
                 idle_timeout: seconds(among(&[0, 3_600])),
                 first_frame_timeout: FirstFrameTimeout::Never,
                 listen_backlog: 1_024,

@@ -1,9 +1,12 @@
 //! A failing case made small: fewer steps, peers and threads, fewer faults, fewer firings, for as long as
 //! the same rule is broken.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::driver::{Outcome, run};
+use wharf::Error;
+
+use crate::driver::{Outcome, run, run_until};
 use crate::scenario::{Case, Size};
 use crate::truth::Rule;
 
@@ -18,15 +21,27 @@ pub struct Shrunk {
     pub runs: u32,
 }
 
-/// Makes a case smaller in which this rule is broken, for at most so long.
-pub fn shrink(case: &Case, rule: Rule, patience: Duration) -> Shrunk {
-    let judge = |case: &Case| {
-        let outcome = run(case, false);
-        let broken = outcome.violation.map(|violation| violation.rule);
-        Judged { fails: broken == Some(rule), firings: outcome.firings }
+/// Makes a case smaller in which this rule is broken, for at most so long, or until it is to stop.
+///
+/// # Errors
+/// As [`run`] of the smallest that was found.
+pub fn shrink(
+    case: &Case,
+    rule: Rule,
+    patience: Duration,
+    stop: &AtomicBool,
+) -> Result<Shrunk, Error> {
+    // One that cannot be run, or is cut short, breaks nothing.
+    let judge = |case: &Case| match run_until(case, false, stop) {
+        Ok(Outcome { violation, firings, .. }) if !stop.load(Ordering::Relaxed) => {
+            Judged { fails: violation.is_some_and(|broken| broken.rule == rule), firings }
+        }
+        _ => Judged { fails: false, firings: 0 },
     };
-    let (case, runs) = smallest(case, Instant::now() + patience, &judge);
-    Shrunk { outcome: run(&case, true), case, runs }
+    let begun = Instant::now();
+    let is_over = || begun.elapsed() >= patience || stop.load(Ordering::Relaxed);
+    let (case, runs) = smallest(case, &is_over, &judge);
+    Ok(Shrunk { outcome: run(&case, true)?, case, runs })
 }
 
 /// What is to be known of a run.
@@ -35,9 +50,13 @@ struct Judged {
     firings: u64,
 }
 
-/// The smallest case that is found until then, and how many were tried.
-fn smallest(case: &Case, end: Instant, judge: &dyn Fn(&Case) -> Judged) -> (Case, u32) {
-    let mut search = Search { best: case.clone(), judge, end, runs: 0 };
+/// The smallest case that is found until it is over, and how many were tried.
+fn smallest(
+    case: &Case,
+    is_over: &dyn Fn() -> bool,
+    judge: &dyn Fn(&Case) -> Judged,
+) -> (Case, u32) {
+    let mut search = Search { best: case.clone(), judge, is_over, runs: 0 };
     loop {
         let before = search.best.clone();
         search.fewer_of(|size| &mut size.steps);
@@ -46,7 +65,7 @@ fn smallest(case: &Case, end: Instant, judge: &dyn Fn(&Case) -> Judged) -> (Case
         search.fewer_workers();
         search.fewer_faults();
         search.fewer_firings();
-        if search.best == before || search.is_over() {
+        if search.best == before || (search.is_over)() {
             break;
         }
     }
@@ -56,18 +75,14 @@ fn smallest(case: &Case, end: Instant, judge: &dyn Fn(&Case) -> Judged) -> (Case
 struct Search<'a> {
     best: Case,
     judge: &'a dyn Fn(&Case) -> Judged,
-    end: Instant,
+    is_over: &'a dyn Fn() -> bool,
     runs: u32,
 }
 
 impl Search<'_> {
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.end
-    }
-
     /// Keeps the case if it still breaks the rule.
     fn try_case(&mut self, case: Case) -> bool {
-        if case == self.best || self.is_over() {
+        if case == self.best || (self.is_over)() {
             return false;
         }
         self.runs += 1;
@@ -124,7 +139,7 @@ impl Search<'_> {
     fn fewer_firings(&mut self) {
         let firings = (self.judge)(&self.best).firings;
         let mut length = firings.next_power_of_two();
-        while length > 0 && !self.is_over() {
+        while length > 0 && !(self.is_over)() {
             let mut start = 0;
             while start < firings {
                 let mut case = self.best.clone();
@@ -182,8 +197,7 @@ mod tests {
             tried.set(tried.get() + 1);
             judged(case)
         };
-        let end = Instant::now() + Duration::from_secs(60);
-        let (case, runs) = smallest(&Case::new(Scenario::Mixed, 4), end, &judge);
+        let (case, runs) = smallest(&Case::new(Scenario::Mixed, 4), &|| false, &judge);
         assert!(judged(&case).fails, "{case:?}");
         assert_eq!((case.size.steps, case.size.peers), (77, 3));
         assert_eq!((case.size.senders, case.size.workers), (0, 1));
@@ -195,7 +209,7 @@ mod tests {
     #[test]
     fn when_there_is_no_time_the_case_stays_as_it_is() {
         let case = Case::new(Scenario::Mixed, 4);
-        let (same, runs) = smallest(&case, Instant::now(), &judged);
+        let (same, runs) = smallest(&case, &|| true, &judged);
         assert_eq!((same, runs), (case, 0));
     }
 }

@@ -8,9 +8,9 @@ fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
     for scenario in Scenario::ALL {
         for seed in 0..4 {
             let case = Case::new(scenario, seed);
-            let outcome = run(&case, false);
+            let outcome = run(&case, false).unwrap();
             if let Some(violation) = outcome.violation {
-                let trace = run(&case, true).trace;
+                let trace = run(&case, true).unwrap().trace;
                 let last = &trace[trace.len().saturating_sub(60)..];
                 panic!("{violation}\n{}\n{}", case.command(), last.join("\n"));
             }
@@ -24,25 +24,25 @@ fn no_rule_is_broken_in_a_few_seeds_of_every_scenario() {
 fn the_same_case_is_the_same_run() {
     for scenario in Scenario::ALL {
         let case = Case::new(scenario, 11);
-        let (one, other) = (run(&case, false), run(&case, true));
+        let (one, other) = (run(&case, false).unwrap(), run(&case, true).unwrap());
         assert_eq!(one.hash, other.hash, "{scenario}: a trace changes nothing");
         assert_eq!((one.figures, one.fired), (other.figures, other.fired), "{scenario}");
         assert!(other.trace.len() > 100);
-        assert_ne!(one.hash, run(&Case::new(scenario, 12), false).hash);
+        assert_ne!(one.hash, run(&Case::new(scenario, 12), false).unwrap().hash);
     }
 }
 
 #[test]
 fn faults_that_are_left_out_do_not_happen() {
     let mut case = Case::new(Scenario::Mixed, 2);
-    let with = run(&case, false);
+    let with = run(&case, false).unwrap();
     let most = with.fired.iter().max_by_key(|(_, times)| *times).expect("there are faults").0;
     case.without.push(most);
-    let without = run(&case, false);
+    let without = run(&case, false).unwrap();
     let times = |fired: &[(wharf::simulation::Fault, u64)]| {
         fired.iter().find(|(fault, _)| *fault == most).map_or(0, |(_, times)| *times)
     };
     assert!(times(&with.fired) > 0 && times(&without.fired) == 0);
     case.muted.push(0..u64::MAX);
-    assert!(run(&case, false).fired.iter().all(|(_, times)| *times == 0));
+    assert!(run(&case, false).unwrap().fired.iter().all(|(_, times)| *times == 0));
 }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use wharf::Backend;
+use wharf_sim::ledger::LedgerFile;
+use wharf_sim::whole_file::WholeFile;
 
-use crate::ledger::{self, Totals};
+use crate::ledger::{Ledger, Totals};
 use crate::random::Random;
 use crate::round::{self, Outcome};
 use crate::{pauses, seconds};
@@ -40,7 +42,7 @@ pub(crate) struct RunArguments {
     ledger: Option<PathBuf>,
 }
 
-/// True: no rule was broken.
+/// True: no rule was broken, and the totals were written.
 ///
 /// # Errors
 /// If it cannot start.
@@ -50,6 +52,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool, Box<dyn Error>> {
     if arguments.round_seed.is_none() {
         println!("campaign seed {seed}, backend {}", arguments.backend);
     }
+    // Before anything is run, so that it is not in vain.
+    let json = arguments.json.as_deref().map(WholeFile::at).transpose()?;
+    let ledger = arguments.ledger.as_deref().map(LedgerFile::<Ledger>::at).transpose()?;
     let (mut totals, started) = (Totals::default(), Instant::now());
     let mut said = Instant::now();
     let time = arguments.seconds.unwrap_or_default();
@@ -78,13 +83,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool, Box<dyn Error>> {
     }
     let text = serde_json::to_string_pretty(&totals)?;
     println!("{text}");
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, text + "\n")?;
+    let json = json.map_or(Ok(()), |file| file.write((text + "\n").as_bytes()));
+    let ledger = ledger.map_or(Ok(()), |file| {
+        let backend = arguments.backend.to_string();
+        file.change(|ledger| ledger.entry(backend).or_default().add(&totals))
+    });
+    let mut is_good = totals.violations == 0;
+    for error in [json, ledger].into_iter().filter_map(Result::err) {
+        eprintln!("wharf-soak: {error}");
+        is_good = false;
     }
-    if let Some(path) = &arguments.ledger {
-        ledger::add(path, &arguments.backend.to_string(), &totals)?;
-    }
-    Ok(totals.violations == 0)
+    Ok(is_good)
 }
 
 fn tell(arguments: &RunArguments, round_seed: u64, outcome: &Outcome) {

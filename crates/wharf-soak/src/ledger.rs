@@ -1,9 +1,6 @@
 //! Totals, of one run and of all runs in a file, so that they can be quoted.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +45,7 @@ impl Totals {
         }
     }
 
-    fn add(&mut self, other: &Totals) {
+    pub(crate) fn add(&mut self, other: &Totals) {
         self.seconds += other.seconds;
         self.rounds += other.rounds;
         self.sessions += other.sessions;
@@ -66,38 +63,35 @@ impl Totals {
     }
 }
 
-/// Adds totals to those of a backend in the file, which is made if there is none.
-///
-/// # Errors
-/// If the file cannot be read or written, or is no ledger.
-pub(crate) fn add(path: &Path, backend: &str, totals: &Totals) -> io::Result<()> {
-    let mut ledger: BTreeMap<String, Totals> = match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-        Err(error) => return Err(error),
-    };
-    ledger.entry(backend.to_owned()).or_default().add(totals);
-    // Whole or not at all: a ledger that was cut off would lose what went before.
-    let aside = path.with_extension("new");
-    fs::write(&aside, serde_json::to_string_pretty(&ledger)? + "\n")?;
-    fs::rename(&aside, path)
-}
+/// The totals of all runs, by backend.
+pub(crate) type Ledger = BTreeMap<String, Totals>;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use wharf_sim::ledger::LedgerFile;
+
     use super::*;
 
     #[test]
-    fn runs_are_added_up_by_backend() {
-        let path = std::env::temp_dir().join(format!("wharf-soak-{}.json", std::process::id()));
+    fn runs_are_added_up_by_backend_and_no_other_file_is_touched() {
+        let folder = std::env::temp_dir().join(format!("wharf-soak-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, other) = (folder.join("x.json"), folder.join("x.new"));
+        fs::write(&other, "another's").unwrap();
         let closed = BTreeMap::from([("local".to_owned(), 2)]);
         let totals = Totals { seconds: 3, sessions: 5, closed, ..Totals::default() };
+        let file = LedgerFile::<Ledger>::at(&path).unwrap();
         for backend in ["uring", "readiness", "uring"] {
-            add(&path, backend, &totals).unwrap();
+            let add = |ledger: &mut Ledger| {
+                ledger.entry(backend.to_owned()).or_default().add(&totals);
+            };
+            file.change(add).unwrap();
         }
-        let ledger: BTreeMap<String, Totals> =
-            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        fs::remove_file(&path).unwrap();
+        let ledger: Ledger = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"another's");
+        fs::remove_dir_all(&folder).unwrap();
         assert_eq!(ledger["readiness"], totals);
         assert_eq!((ledger["uring"].seconds, ledger["uring"].closed["local"]), (6, 4));
     }

@@ -1,7 +1,8 @@
 //! wharf's real ports under everything at once: one seed draws the options of a round, what its peers and
 //! threads do, what goes wrong on purpose, and how it ends. Then what all of them saw is judged.
 //!
-//! Exit codes: 0 all went well, 1 a rule was broken, 2 it could not start, 3 something hangs.
+//! Exit codes: 0 all went well, 1 a rule was broken or the totals could not be written, 2 it could not start,
+//! 3 something hangs.
 
 #![forbid(unsafe_code)]
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,10 @@ use super::pattern::{Fault, Pattern, Verifier};
 use super::progress::Progress;
 use super::report::{Errors, Latency, Report};
 use super::tally::Counts;
-use super::{CONNECTING_MAX, Common, GRACE, connect_remedy, run_seed};
+use super::targets::Targets;
+use super::{BYTES_MAX, CONNECTING_MAX, Common, GRACE, SESSIONS_MAX, run_seed};
 use crate::StartFailure;
-use crate::arguments::{FramingName, rate, seconds};
+use crate::arguments::{FramingName, rate, seconds, whole};
 use crate::figures::per_second;
 
 #[derive(Args)]
@@ -30,10 +31,10 @@ pub(crate) struct ChurnLoad {
     #[command(flatten)]
     pub(super) common: Common,
     /// The most connections at once.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(1..=SESSIONS_MAX))]
     sessions: usize,
     /// The size of the message.
-    #[arg(long, value_name = "B", default_value_t = 64)]
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = whole::<usize>(1..=BYTES_MAX))]
     bytes: usize,
     /// How long to go on.
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
@@ -43,10 +44,7 @@ pub(crate) struct ChurnLoad {
     rate: Option<f64>,
 }
 
-pub(super) fn run(load: &ChurnLoad) -> Result<Report, StartFailure> {
-    if load.sessions == 0 {
-        return Err("there must be a session".into());
-    }
+pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFailure> {
     let (sender, ends) = channel();
     let opened = Arc::new(AtomicU64::new(0));
     let visitor = Visitor {
@@ -63,7 +61,10 @@ pub(super) fn run(load: &ChurnLoad) -> Result<Report, StartFailure> {
     let pace = Pace::new(Instant::now(), load.secs, load.rate);
     let mut steering = Steering {
         load,
+        stop,
+        targets: load.common.targets(),
         pace,
+        end: pace.end(),
         handle: server.handle(),
         ends,
         opened,
@@ -77,13 +78,16 @@ pub(super) fn run(load: &ChurnLoad) -> Result<Report, StartFailure> {
     let lasted = pace.start().elapsed().min(load.secs);
     steering.wait_for_the_last();
 
-    let Steering { counts, begun, errors, handle, .. } = steering;
+    let due = pace.due_until(steering.is_stopped());
+    let Steering { counts, begun, errors, handle, targets, .. } = steering;
+    report.targets = targets.addresses();
+    report.given_up = targets.given_up();
     report.secs = lasted.as_secs_f64();
     report.completed = counts.messages;
     report.completed_per_s = per_second(counts.messages_in_time, lasted);
     report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
     report.latency_us = Latency::of(&counts.latency_ns);
-    report.not_sent = load.rate.map_or(0, |_| pace.total() - begun);
+    report.not_sent = load.rate.map_or(0, |_| due.saturating_sub(begun));
     report.errors = errors;
     handle.stop();
     server.wait()?;
@@ -104,15 +108,25 @@ enum How {
     NotConnected(SocketAddr, io::Error),
 }
 
+#[derive(Clone, Copy)]
+struct Begun {
+    connection: usize,
+    /// From when its latency counts.
+    since: Instant,
+}
+
 struct Steering<'a> {
     load: &'a ChurnLoad,
+    stop: &'a AtomicBool,
+    targets: Targets,
     pace: Pace,
+    /// What ends later is not in time.
+    end: Instant,
     handle: Handle,
     ends: Receiver<End>,
     opened: Arc<AtomicU64>,
     begun: u64,
-    /// From when each one's latency counts.
-    live: HashMap<SessionId, Instant>,
+    live: HashMap<SessionId, Begun>,
     counts: Counts,
     errors: Errors,
     failed_to_connect: u64,
@@ -125,6 +139,10 @@ impl Steering<'_> {
         while !self.hopeless() {
             let now = Instant::now();
             if now >= self.pace.end() {
+                return;
+            }
+            if self.is_stopped() {
+                self.end = now;
                 return;
             }
             if now >= tick {
@@ -149,23 +167,47 @@ impl Steering<'_> {
             if self.live.len() >= self.load.sessions || self.connecting() >= CONNECTING_MAX {
                 return None;
             }
-            let address = self.load.common.target_of(self.begun as usize);
+            let since = if self.load.rate.is_some() { due } else { Instant::now() };
+            let connection = self.begun as usize;
             self.begun += 1;
-            match self.handle.connect(address) {
+            self.begin(Begun { connection, since });
+        }
+        None
+    }
+
+    /// At the first address of its target at which that can be.
+    fn begin(&mut self, begun: Begun) {
+        loop {
+            match self.handle.connect(self.targets.address_of(begun.connection)) {
                 Ok(id) => {
-                    let since = if self.load.rate.is_some() { due } else { Instant::now() };
-                    self.live.insert(id, since);
+                    self.live.insert(id, begun);
+                    return;
                 }
                 Err(ConnectError::Socket { address, source }) => {
-                    self.not_connected(address, &source);
+                    if !self.try_another(begun, address, &source) {
+                        return;
+                    }
                 }
                 Err(error) => {
                     self.failed_to_connect += 1;
-                    self.errors.add("connect failed", error);
+                    return self.errors.add("connect failed", error);
                 }
             }
         }
-        None
+    }
+
+    /// False: there is no other address, which is an error.
+    fn try_another(&mut self, begun: Begun, address: SocketAddr, error: &io::Error) -> bool {
+        let tried = self.targets.try_another(begun.connection, address, error);
+        let failed = tried.map_err(|(kind, whole)| {
+            self.failed_to_connect += 1;
+            self.errors.add(kind, whole);
+        });
+        failed.is_ok()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn connecting(&self) -> usize {
@@ -185,14 +227,17 @@ impl Steering<'_> {
     }
 
     fn hear(&mut self, end: End) {
-        let Some(since) = self.live.remove(&end.id) else {
+        let Some(begun) = self.live.remove(&end.id) else {
             self.errors.add("unknown session", format_args!("{} ended twice", end.id));
             return;
         };
+        if !matches!(end.how, How::NotConnected(..)) {
+            self.targets.reached(begun.connection);
+        }
         match end.how {
             How::Answered => {
-                let in_time = end.at < self.pace.end();
-                self.counts.record(end.at.saturating_duration_since(since), in_time);
+                let in_time = end.at < self.end;
+                self.counts.record(end.at.saturating_duration_since(begun.since), in_time);
             }
             How::Faulty(fault) => {
                 self.errors.add(fault.kind(), format_args!("session {}: {fault}", end.id));
@@ -205,17 +250,12 @@ impl Steering<'_> {
                     format_args!("session {} ended before its reply: {reason}", end.id),
                 );
             }
-            How::NotConnected(address, error) => self.not_connected(address, &error),
+            How::NotConnected(address, error) => {
+                if self.try_another(begun, address, &error) {
+                    self.begin(begun);
+                }
+            }
         }
-    }
-
-    fn not_connected(&mut self, address: SocketAddr, error: &io::Error) {
-        self.failed_to_connect += 1;
-        let remedy = connect_remedy(error);
-        self.errors.add(
-            format!("connect failed: {error}"),
-            format_args!("cannot connect to {address}: {error}{remedy}"),
-        );
     }
 
     /// Nobody is there, or no connection can be had any more.

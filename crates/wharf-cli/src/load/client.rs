@@ -35,7 +35,7 @@ pub(super) enum Plan {
 /// What the workers tell the steering thread. Nothing here happens for every message.
 pub(super) enum Event {
     Opened { index: usize, id: SessionId },
-    ConnectFailed { address: SocketAddr, error: io::Error },
+    ConnectFailed { id: SessionId, address: SocketAddr, error: io::Error },
     Faulty { index: usize, fault: Fault },
     Ended { index: usize, reason: CloseReason },
 }
@@ -66,6 +66,8 @@ pub(super) struct Shared {
     pub(super) slots: Box<[Slot]>,
     pub(super) opened: AtomicUsize,
     pub(super) tally: Tally,
+    /// The operator wants an end: what is answered from now on is not in time.
+    pub(super) stop: Arc<AtomicBool>,
     /// Set before the sessions are closed from here, so that their ends are no errors.
     pub(super) finishing: AtomicBool,
 }
@@ -73,6 +75,10 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn pattern(&self, index: usize) -> Pattern {
         Pattern::of_session(self.run_seed, index as u64)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// When a thing happens, for [`Slot::kicked_ns`].
@@ -153,8 +159,8 @@ impl Handler for Client {
         }
     }
 
-    fn connect_failed(&self, _id: SessionId, address: SocketAddr, error: &io::Error) {
-        self.tell(Event::ConnectFailed { address, error: copy_of(error) });
+    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+        self.tell(Event::ConnectFailed { id, address, error: copy_of(error) });
     }
 }
 
@@ -175,7 +181,7 @@ impl Client {
     fn answered(&self, session: &Session, stream: &mut Stream, count: u64, now: Instant) {
         let shared = &*self.shared;
         let slot = &shared.slots[stream.index];
-        let in_time = shared.pace.get().is_none_or(|pace| now < pace.end());
+        let in_time = shared.pace.get().is_none_or(|pace| now < pace.end()) && !shared.is_stopped();
         let first = slot.answered.load(Ordering::Relaxed);
         let mut counts = shared.tally.mine();
         for number in first..first + count {

@@ -1,18 +1,20 @@
 //! `wharf load echo`: messages and replies, in a closed or an open loop.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Common;
 use super::client::Plan;
 use super::fleet::Fleet;
 use super::open_loop::OpenLoop;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::report::{Latency, Report};
+use super::{BYTES_MAX, Common, SESSIONS_MAX};
 use crate::StartFailure;
-use crate::arguments::{rate, seconds};
+use crate::arguments::{rate, seconds, whole};
 use crate::figures::per_second;
 
 #[derive(Args)]
@@ -20,13 +22,14 @@ pub(crate) struct EchoLoad {
     #[command(flatten)]
     pub(super) common: Common,
     /// How many sessions.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>(1..=SESSIONS_MAX))]
     sessions: usize,
     /// The size of a message.
-    #[arg(long, value_name = "B", default_value_t = 64)]
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = whole::<usize>(1..=BYTES_MAX))]
     bytes: usize,
     /// Messages in flight per session, in the closed loop.
-    #[arg(long, value_name = "D", default_value_t = 1, conflicts_with = "rate")]
+    #[arg(long, value_name = "D", default_value_t = 1, conflicts_with = "rate",
+        value_parser = whole::<u64>(1..=BYTES_MAX))]
     depth: u64,
     /// How long to send.
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
@@ -36,17 +39,17 @@ pub(crate) struct EchoLoad {
     rate: Option<f64>,
 }
 
-pub(super) fn run(load: &EchoLoad) -> Result<Report, StartFailure> {
+pub(super) fn run(load: &EchoLoad, stop: &Arc<AtomicBool>) -> Result<Report, StartFailure> {
     let plan = match load.rate {
         Some(_) => Plan::Open,
         None => Plan::Closed { depth: load.depth },
     };
-    let mut fleet = Fleet::start(&load.common, plan, load.sessions, load.bytes)?;
+    let mut fleet = Fleet::start(&load.common, plan, load.sessions, load.bytes, stop)?;
     let mut report = load.common.report("echo", &fleet.server, load.sessions, load.bytes);
     report.depth = load.rate.is_none().then_some(load.depth);
     report.rate_per_s = load.rate;
 
-    if fleet.connect(&load.common, |_, _| {}) {
+    if fleet.connect(|_, _| {}) {
         let pace = Pace::new(Instant::now(), load.secs, load.rate);
         // Set here and nowhere else, before the first message.
         let _ = fleet.shared.pace.set(pace);
@@ -73,6 +76,8 @@ pub(super) fn run(load: &EchoLoad) -> Result<Report, StartFailure> {
         report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
         report.latency_us = Latency::of(&counts.latency_ns);
     }
+    report.targets = fleet.targets.addresses();
+    report.given_up = fleet.targets.given_up();
     report.errors = fleet.finish()?;
     Ok(report)
 }

@@ -1,8 +1,11 @@
 //! The steering side of `load echo` and `load idle`: brings the sessions up, hears of what befalls
 //! them, waits for their answers and ends them.
 
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +16,8 @@ use super::client::{Client, Event, Plan, Shared, Slot};
 use super::progress::Progress;
 use super::report::Errors;
 use super::tally::Tally;
-use super::{CONNECTING_MAX, Common, GRACE, connect_remedy, run_seed};
+use super::targets::Targets;
+use super::{CONNECTING_MAX, Common, GRACE, run_seed};
 use crate::StartFailure;
 use crate::arguments::FramingName;
 
@@ -35,6 +39,7 @@ pub(super) struct Fleet {
     pub(super) handle: Handle,
     pub(super) shared: Arc<Shared>,
     pub(super) errors: Errors,
+    pub(super) targets: Targets,
     in_flight_max: u64,
     events: Receiver<Event>,
     ids: Vec<Option<SessionId>>,
@@ -47,16 +52,16 @@ impl Fleet {
         plan: Plan,
         sessions: usize,
         message_bytes: usize,
+        stop: &Arc<AtomicBool>,
     ) -> Result<Fleet, StartFailure> {
-        if sessions == 0 {
-            return Err("there must be a session".into());
-        }
         let in_flight_max = match plan {
-            Plan::Closed { depth: 0 } => return Err("the depth must be at least 1".into()),
             Plan::Closed { depth } => depth,
             Plan::Open => (UNANSWERED_BYTES_MAX / message_bytes as u64).max(4),
             Plan::Kicked => 1,
         };
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(sessions).map_err(|_| "there is no memory for so many sessions")?;
+        slots.resize_with(sessions, Slot::default);
         let (sender, events) = channel();
         let shared = Arc::new(Shared {
             plan,
@@ -65,9 +70,10 @@ impl Fleet {
             framed: common.framing == FramingName::Length,
             epoch: Instant::now(),
             pace: OnceLock::new(),
-            slots: (0..sessions).map(|_| Slot::default()).collect(),
+            slots: slots.into_boxed_slice(),
             opened: AtomicUsize::new(0),
-            tally: Tally::new(common.workers),
+            tally: Tally::new(common.worker_count()),
+            stop: Arc::clone(stop),
             finishing: AtomicBool::new(false),
         });
         let client = Client { shared: Arc::clone(&shared), events: sender };
@@ -80,6 +86,7 @@ impl Fleet {
             shared,
             in_flight_max,
             errors: Errors::default(),
+            targets: common.targets(),
             events,
             ids,
             over: 0,
@@ -88,42 +95,40 @@ impl Fleet {
 
     /// Connects all sessions, a limited number at a time. At the first that fails it gives up:
     /// a load with fewer sessions than asked for would be another load.
-    pub(super) fn connect(
-        &mut self,
-        common: &Common,
-        mut opened: impl FnMut(&Fleet, usize),
-    ) -> bool {
+    pub(super) fn connect(&mut self, mut opened: impl FnMut(&Fleet, usize)) -> bool {
         let progress = Progress::new("connecting", self.ids.len() as u64);
-        let (mut asked, mut there) = (0, 0);
+        let mut asked = HashMap::new();
+        let (mut next, mut there, mut heard_at) = (0, 0, Instant::now());
         while there < self.ids.len() {
-            while asked < self.ids.len() && asked - there < CONNECTING_MAX {
-                let address = common.target_of(asked);
-                if let Err(error) = self.handle.connect(address) {
-                    let remedy = match &error {
-                        ConnectError::Socket { source, .. } => connect_remedy(source),
-                        _ => "",
-                    };
-                    self.errors.add("connect failed", format_args!("{error}{remedy}"));
+            if self.shared.is_stopped() {
+                return false;
+            }
+            while next < self.ids.len() && next - there < CONNECTING_MAX {
+                if !self.ask(next, &mut asked) {
                     return false;
                 }
-                asked += 1;
+                next += 1;
             }
-            match self.events.recv_timeout(2 * GRACE) {
+            match self.events.recv_timeout(Progress::PERIOD) {
                 Ok(Event::Opened { index, id }) => {
+                    if let Some(connection) = asked.remove(&id) {
+                        self.targets.reached(connection);
+                    }
                     self.ids[index] = Some(id);
                     there += 1;
                     progress.at(there as u64);
                     opened(self, index);
                 }
-                Ok(Event::ConnectFailed { address, error }) => {
-                    let remedy = connect_remedy(&error);
-                    self.errors.add(
-                        format!("connect failed: {error}"),
-                        format_args!("cannot connect to {address}: {error}{remedy}"),
-                    );
-                    return false;
+                Ok(Event::ConnectFailed { id, address, error }) => {
+                    let connection = asked.remove(&id).unwrap_or_default();
+                    let goes_on = self.try_another(connection, address, &error)
+                        && self.ask(connection, &mut asked);
+                    if !goes_on {
+                        return false;
+                    }
                 }
                 Ok(event) => self.hear(event),
+                Err(RecvTimeoutError::Timeout) if heard_at.elapsed() < 2 * GRACE => continue,
                 Err(_) => {
                     let missing = self.ids.len() - there;
                     self.errors.add(
@@ -133,8 +138,37 @@ impl Fleet {
                     return false;
                 }
             }
+            heard_at = Instant::now();
         }
         true
+    }
+
+    /// Begins this connection, at the first address of its target at which that can be. False: at none.
+    fn ask(&mut self, connection: usize, asked: &mut HashMap<SessionId, usize>) -> bool {
+        loop {
+            match self.handle.connect(self.targets.address_of(connection)) {
+                Ok(id) => {
+                    asked.insert(id, connection);
+                    return true;
+                }
+                Err(ConnectError::Socket { address, source }) => {
+                    if !self.try_another(connection, address, &source) {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.errors.add("connect failed", error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// False: there is no other address, which is an error.
+    fn try_another(&mut self, connection: usize, address: SocketAddr, error: &io::Error) -> bool {
+        let tried = self.targets.try_another(connection, address, error);
+        let failed = tried.map_err(|(kind, whole)| self.errors.add(kind, whole));
+        failed.is_ok()
     }
 
     /// Sends a session's next message, now.
@@ -166,16 +200,17 @@ impl Fleet {
         }
     }
 
-    /// Waits until `end`, or until no session is left.
+    /// Waits until `end`, until no session is left, or until it is to stop.
     pub(super) fn sit_until(&mut self, end: Instant, mut progress: Progress, start: Instant) {
-        while !self.all_over() {
+        while !self.all_over() && !self.shared.is_stopped() {
             let now = Instant::now();
             if now >= end {
                 return;
             }
             match self.events.recv_timeout(Progress::PERIOD.min(end - now)) {
                 Ok(event) => self.hear(event),
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => return, // the connector has failed
+                Err(RecvTimeoutError::Timeout) => {
                     let done = self.shared.tally.messages();
                     progress.at_time(start.elapsed(), done, self.errors.total());
                 }

@@ -1,16 +1,18 @@
 //! `wharf load idle`: sessions that answer once, sit, and must then still answer.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Common;
 use super::client::Plan;
 use super::fleet::Fleet;
 use super::progress::Progress;
 use super::report::{Latency, Report};
+use super::{BYTES_MAX, Common, SESSIONS_MAX};
 use crate::StartFailure;
-use crate::arguments::seconds;
+use crate::arguments::{seconds, whole};
 use crate::figures::per_second;
 
 #[derive(Args)]
@@ -18,10 +20,11 @@ pub(crate) struct IdleLoad {
     #[command(flatten)]
     pub(super) common: Common,
     /// How many sessions.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000,
+        value_parser = whole::<usize>(1..=SESSIONS_MAX))]
     sessions: usize,
     /// The size of a message.
-    #[arg(long, value_name = "B", default_value_t = 64)]
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = whole::<usize>(1..=BYTES_MAX))]
     bytes: usize,
     /// How long to sit.
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "10")]
@@ -29,11 +32,11 @@ pub(crate) struct IdleLoad {
 }
 
 /// The figures are those of the second message: all are sent at once, after the sitting.
-pub(super) fn run(load: &IdleLoad) -> Result<Report, StartFailure> {
-    let mut fleet = Fleet::start(&load.common, Plan::Kicked, load.sessions, load.bytes)?;
+pub(super) fn run(load: &IdleLoad, stop: &Arc<AtomicBool>) -> Result<Report, StartFailure> {
+    let mut fleet = Fleet::start(&load.common, Plan::Kicked, load.sessions, load.bytes, stop)?;
     let mut report = load.common.report("idle", &fleet.server, load.sessions, load.bytes);
 
-    if fleet.connect(&load.common, Fleet::kick) {
+    if fleet.connect(Fleet::kick) {
         fleet.wait_for_answers();
         fleet.shared.tally.clear();
 
@@ -52,6 +55,8 @@ pub(super) fn run(load: &IdleLoad) -> Result<Report, StartFailure> {
         report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
         report.latency_us = Latency::of(&counts.latency_ns);
     }
+    report.targets = fleet.targets.addresses();
+    report.given_up = fleet.targets.given_up();
     report.errors = fleet.finish()?;
     Ok(report)
 }

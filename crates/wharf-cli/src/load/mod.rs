@@ -13,22 +13,32 @@ mod pattern;
 mod progress;
 mod report;
 mod tally;
+mod targets;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use wharf::{Connector, FirstFrameTimeout, Handler, LengthPrefix, Options, Server};
 
-use crate::arguments::{BackendName, FramingName, address};
+use crate::arguments::{BackendName, FramingName, WORKERS_MAX, whole};
 use crate::process::cpu_time;
-use crate::{Outcome, StartFailure};
+use crate::{Outcome, StartFailure, complain, signals};
 use report::{Errors, JsonSink, Latency, Report};
+use targets::{Target, Targets, target};
 
 /// The most that the library lets a send queue hold.
 const QUEUE_BYTES_MAX: u64 = 1 << 30;
+
+/// The most sessions: the library has places for so many, and as many that have just ended.
+const SESSIONS_MAX: u64 = ((1 << 24) - SESSIONS_SLACK) / 2;
+const SESSIONS_SLACK: u64 = 64;
+
+/// The largest message: a send queue holds two, and the length before each.
+const BYTES_MAX: u64 = QUEUE_BYTES_MAX / 2 - HEADER_BYTES;
+const HEADER_BYTES: u64 = 8;
 
 /// How long after its time a run waits for what is still unanswered.
 const GRACE: Duration = Duration::from_secs(5);
@@ -62,11 +72,12 @@ pub(crate) enum Load {
 #[derive(Args)]
 struct Common {
     /// The server; given several times, sessions go round robin. Each target has a port range of
-    /// its own, so more than 28,000 sessions need several (127.0.0.1, 127.0.0.2, …).
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address, required = true)]
-    target: Vec<SocketAddr>,
-    /// Worker threads.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// its own, so more than 28,000 sessions need several (127.0.0.1, 127.0.0.2, …). Of a name's addresses
+    /// the first that can be reached is used.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = target, required = true)]
+    target: Vec<Target>,
+    /// Worker threads, at most 1,024; 0: as many as there are cores.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>(0..=WORKERS_MAX))]
     workers: usize,
     /// Which completion port to use; WHARF_BACKEND overrides `auto`.
     #[arg(long, value_enum, default_value = "auto")]
@@ -85,18 +96,22 @@ pub(crate) fn run(load: Load) -> Result<Outcome, StartFailure> {
         Load::Churn(load) => &load.common,
         Load::Idle(load) => &load.common,
     };
-    let sink = JsonSink::open(common.json.as_deref())
-        .map_err(|error| format!("cannot write the JSON file: {error}"))?;
+    // Before the run, so that it is not in vain.
+    let sink = JsonSink::open(common.json.as_deref())?;
+    let stop = signals::stop()?;
     let mut report = match &load {
-        Load::Echo(load) => echo::run(load)?,
-        Load::Churn(load) => churn::run(load)?,
-        Load::Idle(load) => idle::run(load)?,
+        Load::Echo(load) => echo::run(load, &stop)?,
+        Load::Churn(load) => churn::run(load, &stop)?,
+        Load::Idle(load) => idle::run(load, &stop)?,
     };
     report.cpu = cpu_time();
-    let good = report.errors.total() == 0;
-    // Whoever stopped reading the report may still read the exit code.
-    let _ = sink.write(&report);
-    Ok(if good { Outcome::Good } else { Outcome::ErrorsSeen })
+    report.stopped = stop.load(Ordering::Relaxed);
+    let mut is_good = report.errors.total() == 0;
+    if let Err(error) = sink.write(&report) {
+        complain(&error.to_string());
+        is_good = false;
+    }
+    Ok(if is_good { Outcome::Good } else { Outcome::ErrorsSeen })
 }
 
 impl Common {
@@ -110,12 +125,7 @@ impl Common {
         in_flight_max: u64,
         handler: impl Handler,
     ) -> Result<Server, StartFailure> {
-        /// The length before a frame.
-        const HEADER_BYTES: u64 = 8;
         let frame_bytes_max = LengthPrefix::default().frame_bytes_max;
-        if message_bytes == 0 {
-            return Err("a message must have a byte".into());
-        }
         if self.framing == FramingName::Length && message_bytes > frame_bytes_max {
             return Err(format!("a frame may have at most {frame_bytes_max} bytes").into());
         }
@@ -125,12 +135,12 @@ impl Common {
             .filter(|bytes| *bytes <= QUEUE_BYTES_MAX)
             .ok_or("a session may have at most 512 MiB in flight")?;
         // A session's place is free again only some time after its end was told.
-        let sessions_max = sessions.saturating_mul(2).saturating_add(64);
+        let sessions_max = (sessions as u64).saturating_mul(2).saturating_add(SESSIONS_SLACK);
         let defaults = Options::default();
         let options = Options {
             workers: self.workers,
             backend: self.backend.backend()?,
-            sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX).min(1 << 24),
+            sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX),
             send_queue_bytes_max: (queue_bytes as usize).max(defaults.send_queue_bytes_max),
             first_frame_timeout: FirstFrameTimeout::Never,
             ..defaults
@@ -143,15 +153,17 @@ impl Common {
     fn report(&self, mode: &'static str, server: &Server, sessions: usize, bytes: usize) -> Report {
         Report {
             mode,
-            targets: self.target.iter().map(ToString::to_string).collect(),
+            targets: Vec::new(),
+            given_up: Vec::new(),
             backend: server.backend().to_string(),
-            workers: self.workers,
+            workers: self.worker_count(),
             framing: self.framing.name(),
             sessions,
             bytes,
             depth: None,
             rate_per_s: None,
             secs: 0.0,
+            stopped: false,
             completed: 0,
             completed_per_s: 0.0,
             mb_per_s: 0.0,
@@ -163,9 +175,12 @@ impl Common {
         }
     }
 
-    /// Where connection number `index` goes.
-    fn target_of(&self, index: usize) -> SocketAddr {
-        self.target[index % self.target.len()]
+    fn worker_count(&self) -> usize {
+        Options { workers: self.workers, ..Options::default() }.worker_count()
+    }
+
+    fn targets(&self) -> Targets {
+        Targets::new(&self.target)
     }
 }
 
@@ -195,8 +210,72 @@ const NO_PORT_IS_FREE: &str =
 #[cfg(test)]
 mod tests {
     use std::io::Error;
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use clap::Parser;
+    use wharf::Session;
 
     use super::*;
+    use crate::{Command, Task};
+
+    struct Echo;
+
+    impl Handler for Echo {
+        type State = ();
+
+        fn opened(&self, _: &Session) {}
+
+        fn received(&self, session: &Session, _: &mut (), frame: &[u8]) {
+            session.send(frame);
+        }
+    }
+
+    /// What a mode finds of a name that has these addresses.
+    fn load(mode: &str, addresses: &[SocketAddr]) -> Report {
+        let words = ["wharf", "load", mode, "--target", "127.0.0.1:1", "--secs", "0.3"];
+        let words = [&words[..], &["--sessions", "41"]].concat();
+        let Task::Load(mut load) = Command::try_parse_from(words).unwrap().task else {
+            panic!("it is a load");
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let target = vec![Target::of(addresses)];
+        match &mut load {
+            Load::Echo(load) => {
+                load.common.target = target;
+                echo::run(load, &stop)
+            }
+            Load::Churn(load) => {
+                load.common.target = target;
+                churn::run(load, &stop)
+            }
+            Load::Idle(load) => {
+                load.common.target = target;
+                idle::run(load, &stop)
+            }
+        }
+        .unwrap()
+    }
+
+    #[test]
+    fn a_name_is_reached_at_the_first_of_its_addresses_where_somebody_listens() {
+        let server = Server::bind("127.0.0.1:0").unwrap().workers(1).start(Echo).unwrap();
+        let live = server.addresses()[0];
+        let nobody = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (dead, too) = (nobody(), nobody());
+        for mode in ["echo", "churn", "idle"] {
+            let report = load(mode, &[dead, live, too]);
+            assert_eq!(report.errors.total(), 0, "{report}");
+            assert!(report.completed >= 41, "{report}");
+            assert_eq!(report.targets, [live.to_string()]);
+            let [cause] = &report.given_up[..] else { panic!("{:?}", report.given_up) };
+            assert!(cause.starts_with(&format!("cannot connect to {dead}: ")), "{cause}");
+
+            let text = load(mode, &[dead, too]).to_string();
+            assert!(text.contains(&dead.to_string()) && text.contains(&too.to_string()), "{text}");
+        }
+    }
 
     #[test]
     fn whoever_runs_out_of_ports_or_descriptors_is_told_what_helps() {

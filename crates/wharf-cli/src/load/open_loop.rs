@@ -58,7 +58,7 @@ impl<'a> OpenLoop<'a> {
         let last = self.pace.end() + GRACE;
         let mut next = 0;
         let mut tick = self.pace.start();
-        while !self.fleet.all_over() {
+        while !self.fleet.all_over() && !self.fleet.shared.is_stopped() {
             let now = Instant::now();
             for _ in 0..BATCH {
                 if next == total || self.pace.due(next) > now {
@@ -84,7 +84,8 @@ impl<'a> OpenLoop<'a> {
             }
             thread::sleep(wake.saturating_duration_since(Instant::now()));
         }
-        let not_sent = self.owed.iter().sum::<u64>() + (total - next);
+        let due = self.pace.due_until(self.fleet.shared.is_stopped());
+        let not_sent = self.owed.iter().sum::<u64>() + due.saturating_sub(next);
         Sent { late_ns: self.late_ns, not_sent }
     }
 

@@ -36,6 +36,13 @@ impl Pace {
         }
     }
 
+    /// How many are due in all, or have been by now if the run stops now.
+    pub(super) fn due_until(&self, stops_now: bool) -> u64 {
+        let elapsed = self.start.elapsed().min(self.length);
+        let length = if stops_now { elapsed } else { self.length };
+        Pace { length, ..*self }.total()
+    }
+
     /// When number `n` of all is due; without a rate, at once.
     pub(super) fn due(&self, number: u64) -> Instant {
         match self.rate_per_s {
@@ -64,6 +71,8 @@ mod tests {
         assert_eq!(pace.due_of(3, 10, 7), start + Duration::from_millis(73));
         assert!(pace.due(pace.total() - 1) < pace.end());
         assert!(pace.due(pace.total()) >= pace.end());
+        assert_eq!(pace.due_until(false), 2000);
+        assert!((1..2000).contains(&pace.due_until(true)), "what is due is due by now");
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use wharf_sim::whole_file::WholeFile;
 
 use crate::figures::{Count, Span};
+use crate::output::print;
 use crate::process::CpuTime;
 
 /// All figures of a run.
@@ -18,7 +19,11 @@ use crate::process::CpuTime;
 pub(super) struct Report {
     /// `echo`, `churn` or `idle`.
     pub(super) mode: &'static str,
+    /// The addresses that sessions were connected to.
     pub(super) targets: Vec<String>,
+    /// Addresses of the targets' names that could not be reached, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) given_up: Vec<String>,
     pub(super) backend: String,
     pub(super) workers: usize,
     pub(super) framing: &'static str,
@@ -32,6 +37,8 @@ pub(super) struct Report {
     pub(super) rate_per_s: Option<f64>,
     /// How long it ran, and what the rates are over.
     pub(super) secs: f64,
+    /// Before its time, by a signal.
+    pub(super) stopped: bool,
     /// Messages, or in churn whole connections, that went well.
     pub(super) completed: u64,
     /// Of these, the ones within `secs`, per second.
@@ -138,9 +145,16 @@ impl fmt::Display for Report {
         let plural = if self.workers == 1 { "" } else { "s" };
         writeln!(
             f,
-            ", framing {}, {:.1} s; backend {}; {} worker{plural}",
-            self.framing, self.secs, self.backend, self.workers,
+            ", framing {}, {:.1} s{}; backend {}; {} worker{plural}",
+            self.framing,
+            self.secs,
+            if self.stopped { " until it was stopped" } else { "" },
+            self.backend,
+            self.workers,
         )?;
+        for cause in &self.given_up {
+            writeln!(f, "not used     {cause}")?;
+        }
         let things = if self.mode == "churn" { "connections" } else { "messages" };
         writeln!(
             f,
@@ -170,19 +184,20 @@ impl fmt::Display for Report {
     }
 }
 
-/// Where the JSON goes. Opened before the run, so that it is not in vain.
+/// Where the JSON goes.
 pub(super) enum JsonSink {
     Nowhere,
     Stdout,
-    File(File),
+    File(WholeFile),
 }
 
 impl JsonSink {
+    /// Checks that it can be written.
     pub(super) fn open(path: Option<&Path>) -> io::Result<JsonSink> {
         match path {
             None => Ok(JsonSink::Nowhere),
             Some(path) if path == Path::new("-") => Ok(JsonSink::Stdout),
-            Some(path) => File::create(path).map(JsonSink::File),
+            Some(path) => WholeFile::at(path).map(JsonSink::File),
         }
     }
 
@@ -190,14 +205,14 @@ impl JsonSink {
     pub(super) fn write(self, report: &Report) -> io::Result<()> {
         let json = || serde_json::to_string_pretty(report).map_err(io::Error::from);
         match self {
-            JsonSink::Nowhere => writeln!(io::stdout(), "{report}"),
+            JsonSink::Nowhere => print(report),
             JsonSink::Stdout => {
                 let _ = writeln!(io::stderr(), "{report}");
-                writeln!(io::stdout(), "{}", json()?)
+                print(json()?)
             }
-            JsonSink::File(mut file) => {
-                let text = writeln!(io::stdout(), "{report}");
-                writeln!(file, "{}", json()?).and(text)
+            JsonSink::File(file) => {
+                let text = print(report);
+                file.write((json()? + "\n").as_bytes()).and(text)
             }
         }
     }
@@ -221,6 +236,7 @@ mod tests {
         Report {
             mode: "echo",
             targets: vec!["127.0.0.1:7000".into()],
+            given_up: Vec::new(),
             backend: "uring".into(),
             workers: 1,
             framing: "raw",
@@ -229,6 +245,7 @@ mod tests {
             depth: Some(2),
             rate_per_s: None,
             secs: 1.0,
+            stopped: false,
             completed: counts.messages,
             completed_per_s: 1000.0,
             mb_per_s: 0.064,

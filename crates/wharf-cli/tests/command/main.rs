@@ -1,11 +1,16 @@
 //! The command as a person runs it: the built binary, its output and its exit codes.
 
 mod bad_servers;
+#[cfg(target_os = "linux")]
+mod extremes;
+mod files;
 mod running;
 mod simulation;
+#[cfg(target_os = "linux")]
+mod stopped;
 
 #[cfg(unix)]
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::TcpListener;
 #[cfg(unix)]
 use std::net::TcpStream;
@@ -189,7 +194,8 @@ fn what_cannot_be_is_one_line_and_exit_code_2() {
         (&["load", "echo", "--target", "127.0.0.1:1", "--rate", "0"], "rate"),
         (&["load", "echo", "--target", "127.0.0.1:1", "--bytes", "0"], "byte"),
         (&["load", "idle", "--target", "127.0.0.1:1", "--sessions", "0"], "session"),
-        (&["load", "churn", "--target", "127.0.0.1:1", "--json", "/nowhere/x"], "JSON file"),
+        (&["load", "churn", "--target", "127.0.0.1:1", "--json", "/nowhere/x"], "/nowhere/x"),
+        (&["load", "echo", "--target", "127.0.0.1:1", "--bytes", "0", "--rate", "1"], "byte"),
     ] {
         let output = run(arguments);
         assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
@@ -221,4 +227,83 @@ fn the_environment_chooses_the_backend_where_the_command_line_does_not() {
     drop(nobody);
     let output = running::run_with(&["load", "echo", "--target", &target], &empty);
     assert_eq!(output.code, Some(1), "an empty one is none: {output:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_time_out_of_nothing_is_none() {
+    let stats = ["--json", "--stats-every", "0.05", "--idle-timeout", "0"];
+    let (server, mut stdout) = EchoServer::start_unread(&stats).unwrap();
+    let mut peers: Vec<_> =
+        (0..41).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    for peer in &mut peers {
+        peer.write_all(b"x").unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+    }
+    // Periods that begin after all had come.
+    for _ in 0..4 {
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["stats"]["closed_total"], 0, "{line}");
+    }
+    let rest = std::thread::spawn(move || stdout.lines().count());
+    drop(peers);
+    server.terminate();
+    rest.join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_may_have_too_few_descriptors_says_so_when_it_starts() {
+    let start = |limit: &str, options: &[&str]| {
+        let script = format!("ulimit -n {limit} && exec \"$@\"");
+        let wharf = env!("CARGO_BIN_EXE_wharf");
+        let words = ["-c", &script, "sh", wharf, "echo", "--listen", "127.0.0.1:0"];
+        let mut shell = std::process::Command::new("sh");
+        let started =
+            running::Started::new(shell.args(words).args(["--workers", "1"]).args(options));
+        running::until("it hears signals", || started.heeds_signals());
+        started.interrupt();
+        let output = started.wait();
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.stdout
+    };
+    let said = start("40", &[]);
+    let line = said.lines().next().unwrap();
+    assert!(line.contains("at most 65,536 sessions"), "{line}");
+    let (_, rest) = line.split_once("; the limit of 40 descriptors has room for ").expect(line);
+    let (sessions, remedy) = rest.split_once(" sessions: ").unwrap();
+    assert!((20..38).contains(&sessions.parse::<u32>().unwrap()), "{line}");
+    assert_eq!(remedy, "raise `ulimit -n`");
+    let json: serde_json::Value =
+        serde_json::from_str(start("40", &["--json"]).lines().next().unwrap()).unwrap();
+    assert_eq!(json["listening"]["descriptors_max"], 40);
+    let said = start("100", &["--sessions-max", "50"]);
+    assert!(said.starts_with("listening on ") && !said.contains("descriptors"), "{said}");
+}
+
+/// As in a container: the hosts file gives `localhost` two addresses, and the server has one of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_load_reaches_localhost_whichever_of_its_addresses_is_listened_on() {
+    let server = EchoServer::start(&["--workers", "1"]).unwrap();
+    let folder = running::Folder::new("hosts");
+    std::fs::write(folder.file("hosts"), "::1 localhost\n127.0.0.1 localhost\n").unwrap();
+    let port = server.address().rsplit_once(':').unwrap().1;
+    let target = format!("localhost:{port}");
+    for mode in ["echo", "churn", "idle"] {
+        let script = "mount --bind hosts /etc/hosts && echo mounted && exec \"$@\"";
+        let load = ["load", mode, "--sessions", "41", "--secs", "0.2", "--target", &target];
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["-rm", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_wharf")]).args(load);
+        let output = running::Started::new(unshare.current_dir(folder.path())).wait();
+        if output.stdout.is_empty() {
+            eprintln!("not tested: {}", output.stderr);
+            break;
+        }
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert!(output.stdout.contains(&format!("cannot connect to [::1]:{port}: ")), "{output:?}");
+    }
+    server.terminate();
 }

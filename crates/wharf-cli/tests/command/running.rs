@@ -1,6 +1,7 @@
 //! Starting the binary, and what it says.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 #[cfg(unix)]
@@ -25,9 +26,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 }
 
 pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(WHARF);
-    command.args(arguments).env_remove("WHARF_BACKEND").envs(environment.iter().copied());
-    let output = command.output().unwrap();
+    let output = wharf().args(arguments).envs(environment.iter().copied()).output().unwrap();
     Output {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -148,6 +147,115 @@ impl EchoServer {
 }
 
 impl Drop for EchoServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command, as the tests start it.
+pub(crate) fn wharf() -> Command {
+    let mut command = Command::new(WHARF);
+    command.env_remove("WHARF_BACKEND").stdin(Stdio::null());
+    command
+}
+
+/// A folder of a test's own.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(test: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("wharf-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The names of what is in it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = entries.map(|entry| name(entry).into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A command that may have to be told to end.
+#[cfg(target_os = "linux")]
+pub(crate) struct Started {
+    child: Child,
+    readers: Option<[JoinHandle<String>; 2]>,
+}
+
+#[cfg(target_os = "linux")]
+impl Started {
+    pub(crate) fn new(command: &mut Command) -> Started {
+        fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                from.read_to_end(&mut bytes).unwrap();
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let readers = [read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap())];
+        Started { child, readers: Some(readers) }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Whether it is the command by now, if a shell starts it, and a signal would not just kill it.
+    pub(crate) fn heeds_signals(&self) -> bool {
+        const SIGINT: u32 = 2;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|caught| u64::from_str_radix(caught.trim(), 16).ok());
+        let heeds = caught.is_some_and(|caught| (caught >> (SIGINT - 1)) & 1 == 1);
+        heeds && status.starts_with("Name:\twharf\n")
+    }
+
+    /// The processor time that it has had, in hundredths of a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
+        fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+
+    /// It may have ended by itself just now.
+    pub(crate) fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status().unwrap();
+    }
+
+    pub(crate) fn wait(mut self) -> Output {
+        until("it ends", || !self.is_running());
+        let code = self.child.wait().unwrap().code();
+        let readers = self.readers.take().expect("they are taken once");
+        let [stdout, stderr] = readers.map(|reader| reader.join().unwrap());
+        Output { code, stdout, stderr }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Started {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
