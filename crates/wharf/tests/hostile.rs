@@ -7,8 +7,10 @@ mod support;
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use socket2::SockRef;
 use support::*;
 use wharf::{
     Backend, CloseReason, Endianness, FirstFrameTimeout, Framing, LengthPrefix, LengthWidth,
@@ -176,6 +178,42 @@ on_every_backend! {
             wait_ended(peer);
         }
         round_trip(&harness.connect(), b"\0\0\0\x05hello");
+        harness.settle();
+        harness.finish();
+    }
+
+    /// The urgent byte itself is in no frame: nobody has asked for it.
+    fn urgent_data_holds_back_nothing_of_what_lies_around_it(backend) {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let behaviour = Behaviour::silent().on_received(move |session, frame| {
+            if frame == b"block" {
+                lock(&released).recv_timeout(BOUND).unwrap();
+            }
+            session.send(frame);
+        });
+        let harness = start(backend, length(), one_worker(), behaviour);
+        let blocker = harness.connect();
+        let peers: Vec<_> = (0..41).map(|_| harness.connect_known()).collect();
+        for round in 0..3 {
+            // While the worker looks at nobody, all of it arrives.
+            write(&blocker, b"\0\0\0\x05block");
+            eventually("it blocks", || {
+                harness.log.look(|ledger| ledger.count(|record| record.frame_count > round)) > 0
+            });
+            for (at, (peer, _)) in peers.iter().enumerate() {
+                let (before, behind) = b"\0\0\0\x05hello".split_at(at % 10);
+                write(peer, before);
+                SockRef::from(peer).send_out_of_band(b"!").unwrap();
+                write(peer, behind);
+            }
+            release.send(()).unwrap();
+            assert_same(&read(&blocker, 9), b"\0\0\0\x05block");
+            for (peer, _) in &peers {
+                assert_same(&read(peer, 9), b"\0\0\0\x05hello");
+            }
+        }
+        drop((blocker, peers));
         harness.settle();
         harness.finish();
     }

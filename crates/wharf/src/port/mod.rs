@@ -22,6 +22,7 @@
 //!   its last completion and in no other way (invariant 7).
 //! - The bytes of a `Received` completion are **lent**: they are the port's, and
 //!   end with the call of the sink. What must outlive it is copied.
+//! - What lies before and behind an urgent byte is received as if that byte were not there.
 //! - With the bytes of a `Receive` may come the way back ([`Direct`]): as long as the sink has them, bytes
 //!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. Where
 //!   the socket has failed that is told there, and may be told nowhere else. There

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use super::sockets::{deaf_socket, fill, full_listener, pair, pattern, read, tcp_pair, write};
+use super::sockets::{
+    deaf_socket, fill, full_listener, pair, pattern, read, tcp_pair, write, write_urgent,
+};
 use super::trial::{BOUND, Last, Trial};
 use crate::buffer::RingBuffer;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Outcome, Sink, Token};
@@ -353,6 +355,60 @@ where
             assert!(trial.account(ours).received == written, "round {round}");
             trial.cancel(ours, OperationKind::Receive);
             trial.drive_until_settled(ours);
+        }
+    }
+    trial.finish();
+}
+
+/// A read stops at the urgent byte, however much lies behind it.
+pub(super) fn what_lies_before_and_behind_an_urgent_byte_is_received<P: CompletionPort>(port: P) {
+    let mut trial = Trial::of(port);
+    for urgent_at in [4, 0, 8] {
+        let pairs: Vec<_> = (0..41).map(|_| tcp_pair()).collect();
+        let (ours, peers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        let ours: Vec<_> = ours.into_iter().map(|ours| trial.register(ours)).collect();
+        for round in 1..=3 {
+            let expected = b"AAAABBBB".repeat(round);
+            for peer in &peers {
+                write(peer, &b"AAAABBBB"[..urgent_at]);
+                write_urgent(peer);
+                write(peer, &b"AAAABBBB"[urgent_at..]);
+            }
+            if round == 2 {
+                trial.idle_turns(); // in which the OS may tell of it to nobody
+            }
+            for (at, ours) in ours.iter().enumerate() {
+                match (at + round) % 3 {
+                    0 => trial.post(*ours, Operation::Receive),
+                    1 => trial.post(*ours, Operation::ReceiveOnce),
+                    _ => {
+                        let ring = Box::new(RingBuffer::with_capacity(64));
+                        trial.post(*ours, Operation::ReceiveInto(ring));
+                    }
+                }
+            }
+            trial.drive(|trial| {
+                ours.iter().all(|ours| {
+                    let account = trial.account(*ours);
+                    for last in std::mem::take(&mut account.lasts) {
+                        if let Last::ReceivedInto(mut ring, _) = last {
+                            account.received.extend_from_slice(ring.make_contiguous());
+                        }
+                    }
+                    let (is_all, settled) =
+                        (account.received.len() >= expected.len(), account.is_settled());
+                    if settled && !is_all {
+                        trial.post(*ours, Operation::ReceiveOnce);
+                    }
+                    is_all
+                })
+            });
+            for ours in &ours {
+                assert_eq!(trial.account(*ours).received, expected, "urgent at {urgent_at}");
+                trial.cancel(*ours, OperationKind::Receive);
+                trial.drive_until_settled(*ours);
+                trial.account(*ours).lasts.clear();
+            }
         }
     }
     trial.finish();

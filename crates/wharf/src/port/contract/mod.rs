@@ -60,6 +60,7 @@ macro_rules! contract_suite {
             bytes::a_receive_fills_both_free_segments_of_a_wrapped_ring
             bytes::a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits
             bytes::bytes_that_came_while_no_receive_was_outstanding_are_received
+            bytes::what_lies_before_and_behind_an_urgent_byte_is_received
             bytes::a_receive_once_takes_one_arrival_and_then_the_end
             bytes::a_cancel_loses_no_bytes
             bytes::replies_go_back_and_forth_without_an_end

@@ -266,6 +266,15 @@ pub(in crate::port) fn write(socket: &Socket, bytes: &[u8]) {
     (&*socket).write_all(bytes).unwrap();
 }
 
+/// One urgent byte, which is not received with the others. The simulated network has none.
+pub(in crate::port) fn write_urgent(socket: &Socket) {
+    match socket {
+        Socket::Os(socket) => assert_eq!(socket.send_out_of_band(b"!").unwrap(), 1),
+        #[cfg(feature = "simulation")]
+        Socket::Simulated(_) => {}
+    }
+}
+
 /// Bytes that differ from place to place, and from one `seed` to the next.
 pub(in crate::port) fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len)

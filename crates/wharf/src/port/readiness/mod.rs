@@ -21,6 +21,8 @@
 //!   old generation should never be seen; it is dropped all the same.
 
 mod record;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 use std::io;
 use std::net::Shutdown;
@@ -266,13 +268,21 @@ impl CompletionPort for ReadinessPort {
 
 /// Takes a socket into the selector, which one that was deregistered and never closed is still in.
 fn enter(registry: &Registry, socket: &socket2::Socket, token: mio::Token) -> io::Result<()> {
-    let (descriptor, interest) = (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+    let (descriptor, interest) = (socket.as_raw_fd(), interest());
     match registry.register(&mut SourceFd(&descriptor), token, interest) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             registry.reregister(&mut SourceFd(&descriptor), token, interest)
         }
         registered => registered,
     }
+}
+
+/// Both directions, and to be told of urgent data where the selector can tell.
+fn interest() -> Interest {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(target_os = "linux")]
+    let interest = interest | Interest::PRIORITY;
+    interest
 }
 
 fn list_if_ready(ready: &mut Vec<u32>, slot: &mut Slot, index: u32) {
@@ -289,6 +299,9 @@ fn note_edge(record: &mut Record, edge: &Event) {
     }
     if edge.is_readable() {
         record.note_readable();
+    }
+    if edge.is_priority() {
+        record.note_urgent();
     }
     if edge.is_writable() || edge.is_write_closed() {
         record.note_writable();

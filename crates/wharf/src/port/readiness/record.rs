@@ -3,8 +3,13 @@
 //!
 //! A short read means drained and a short write means full: the OS gives another
 //! edge when that changes, so neither is asked a second time only to hear "would
-//! block". The one exception is a stream that an edge called ended: its end gives
-//! no further edge, so it is read until the read says so.
+//! block". There are two exceptions, in which a stream is read until it would block:
+//!
+//! - An edge called it ended: its end gives no further edge.
+//! - An edge told of urgent data: a read stops at the urgent byte, however much lies
+//!   behind it (tcp(7); SO_OOBINLINE changes nothing of that). The byte itself is never
+//!   received. Where the selector does not tell of urgent data ([`TELLS_OF_URGENT_DATA`]),
+//!   every stream is read until it would block.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
@@ -28,6 +33,9 @@ const PIECES_MAX: usize = 16;
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: i32 = 0;
+
+/// Whether an edge tells of urgent data. kqueue has no such edge that mio knows of.
+pub(super) const TELLS_OF_URGENT_DATA: bool = cfg!(target_os = "linux");
 
 /// Takes a connection; on Linux it does not block from the beginning, which saves a system call.
 #[cfg(target_os = "linux")]
@@ -65,6 +73,8 @@ pub(super) struct Record {
     writable: bool,
     /// An edge told of an end or an error that no read has seen yet.
     ended: bool,
+    /// There may be urgent data, at which a read stops short. Until a read would block.
+    urgent: bool,
     accept: bool,
     connect: Option<Box<Connect>>,
     /// A receive into the scratch buffer, from where the bytes are lent. Never beside `receive_into`.
@@ -102,6 +112,7 @@ impl Record {
             readable: false,
             writable: true,
             ended: false,
+            urgent: !TELLS_OF_URGENT_DATA,
             accept: false,
             connect: None,
             receive: None,
@@ -174,6 +185,11 @@ impl Record {
         self.ended = true;
         self.readable = true;
         self.writable = true;
+    }
+
+    /// There is urgent data somewhere in the stream.
+    pub(super) fn note_urgent(&mut self) {
+        self.urgent = true;
     }
 
     /// Whether a try may come to something.
@@ -285,10 +301,13 @@ impl Record {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 // The edge was wrong about an end, or was told of one that is over.
                 self.ended = false;
+                self.urgent = !TELLS_OF_URGENT_DATA; // what was urgent has been read past
                 self.readable = false;
                 return;
             }
-            Ok(count) if count > 0 => self.readable = self.ended || count == room,
+            Ok(count) if count > 0 => {
+                self.readable = self.ended || self.urgent || count == room;
+            }
             _ => {}
         }
         match (self.receive, read) {
