@@ -7,22 +7,44 @@ use socket2::SockRef;
 
 use super::{Direct, DirectSender, Registration, SendAnywhere};
 use crate::error::CloseReason;
-use crate::sync::{Gate, Mutex};
+use crate::sync::{Gate, OnceLock};
 
-const NO_DESCRIPTOR: RawFd = -1;
-/// The table grows by so many, which stay where they are: every session has an entry, so there is to be
-/// little beside them.
-const CHUNK_LEN: usize = 1024;
+/// The first chunk of the table has so many entries, and each chunk twice as many as the one before. They stay
+/// where they are. Every session has an entry, so there is to be little beside them.
+const CHUNK_LEN_MIN: usize = 1024;
+/// So many chunks have an entry for every registration that there can be.
+const CHUNKS_MAX: usize = 23;
 
 /// The port's own hold on the table. First among its fields, so that it is dropped before the sockets.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors(Arc<Table>);
 
-#[derive(Debug, Default)]
-struct Table {
-    descriptors: Mutex<Vec<Box<[RawFd]>>>,
-    /// Who sends is inside.
-    gate: Gate,
+/// For each registration a gate: its descriptor is behind it, who sends is inside.
+#[derive(Debug)]
+struct Table([OnceLock<Box<[Gate]>>; CHUNKS_MAX]);
+
+impl Default for Table {
+    fn default() -> Self {
+        Table(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+impl Table {
+    /// Where the entry of a registration is: which chunk, and which of its entries.
+    fn place(Registration(index): Registration) -> (usize, usize) {
+        let index = index as usize;
+        let chunk = (index / CHUNK_LEN_MIN + 1).ilog2() as usize;
+        (chunk, index - (Self::len(chunk) - CHUNK_LEN_MIN))
+    }
+
+    fn len(chunk: usize) -> usize {
+        CHUNK_LEN_MIN << chunk
+    }
+
+    fn gate(&self, registration: Registration) -> Option<&Gate> {
+        let (chunk, place) = Self::place(registration);
+        self.0[chunk].get()?.get(place)
+    }
 }
 
 impl Descriptors {
@@ -30,13 +52,23 @@ impl Descriptors {
         self.0.clone()
     }
 
-    /// A socket is registered, or (`None`) is not any more.
-    pub(super) fn set(&self, Registration(index): Registration, descriptor: Option<RawFd>) {
-        let (mut descriptors, index) = (self.0.descriptors.lock(), index as usize);
-        while index / CHUNK_LEN >= descriptors.len() {
-            descriptors.push(vec![NO_DESCRIPTOR; CHUNK_LEN].into_boxed_slice());
+    /// A socket is registered.
+    ///
+    /// # Safety
+    /// The descriptor stays open until [`vacate`](Self::vacate) of this registration, or the drop of this, has
+    /// returned.
+    pub(super) unsafe fn occupy(&self, registration: Registration, descriptor: RawFd) {
+        let (chunk, place) = Table::place(registration);
+        let make = || (0..Table::len(chunk)).map(|_| Gate::default()).collect();
+        self.0.0[chunk].get_or_init(make)[place].open(descriptor as u32); // none that is open is negative
+    }
+
+    /// A socket is not registered any more. Returns when nobody is sending to it. (Nobody is: who sends holds a
+    /// count on the session, whose socket is registered for as long.)
+    pub(super) fn vacate(&self, registration: Registration) {
+        if let Some(gate) = self.0.gate(registration) {
+            gate.shut();
         }
-        descriptors[index / CHUNK_LEN][index % CHUNK_LEN] = descriptor.unwrap_or(NO_DESCRIPTOR);
     }
 }
 
@@ -44,25 +76,16 @@ impl Descriptors {
 /// may be such. So nobody is to be sending then. Sends do not wait for anything, so this is soon.
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        self.0.gate.shut();
+        self.0.0.iter().filter_map(OnceLock::get).flatten().for_each(Gate::shut);
     }
 }
 
 impl SendAnywhere for Table {
-    fn send(
-        &self,
-        Registration(index): Registration,
-        parts: [&[u8]; 2],
-    ) -> Result<usize, CloseReason> {
-        let Some(_inside) = self.gate.enter() else { return Ok(0) };
-        let (chunk, place) = (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN);
-        let found = self.descriptors.lock().get(chunk).map(|chunk| chunk[place]);
-        let Some(descriptor) = found.filter(|descriptor| *descriptor != NO_DESCRIPTOR) else {
-            return Ok(0);
-        };
-        // SAFETY: it stays open meanwhile: the caller holds a count on the session, so its port does not
-        // give the socket back (invariant 5), nor does it end while this thread is inside the gate.
-        let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        let Some(inside) = self.gate(registration).and_then(Gate::enter) else { return Ok(0) };
+        // SAFETY: it stays open while this thread is inside its gate: the promise of who opened that
+        // (`Descriptors::occupy`).
+        let socket = unsafe { BorrowedFd::borrow_raw(inside.number() as RawFd) };
         Direct::send(&*SockRef::from(&socket), parts)
     }
 }
@@ -78,6 +101,11 @@ mod tests {
 
     const PARTS: [&[u8]; 2] = [b"ab", b"c"];
 
+    fn occupy(descriptors: &Descriptors, at: Registration, socket: &UnixStream) {
+        // SAFETY: each test keeps its socket for longer than its descriptors.
+        unsafe { descriptors.occupy(at, socket.as_raw_fd()) };
+    }
+
     #[test]
     fn only_what_is_registered_at_a_port_that_stands_is_sent_to() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -86,12 +114,12 @@ mod tests {
         let sender = descriptors.sender();
         let at = Registration(1_500);
         assert_eq!(sender.send(at, PARTS).unwrap(), 0, "nothing is there");
-        descriptors.set(at, Some(ours.as_raw_fd()));
+        occupy(&descriptors, at, &ours);
         assert_eq!(sender.send(Registration(1_499), PARTS).unwrap(), 0, "nor there");
         assert_eq!(sender.send(at, PARTS).unwrap(), 3);
-        descriptors.set(at, None);
+        descriptors.vacate(at);
         assert_eq!(sender.send(at, PARTS).unwrap(), 0);
-        descriptors.set(at, Some(ours.as_raw_fd()));
+        occupy(&descriptors, at, &ours);
         drop(descriptors);
         assert_eq!(sender.send(at, PARTS).unwrap(), 0, "the port has ended");
         let mut came = [0; 10];
@@ -100,21 +128,49 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_port_waits_for_who_is_sending() {
-        let descriptors = Descriptors::default();
-        let table = descriptors.0.clone();
-        let has_ended = AtomicBool::new(false);
-        let sending = table.gate.enter();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                drop(descriptors);
-                has_ended.store(true, Ordering::SeqCst);
+    fn every_registration_has_an_entry_of_its_own() {
+        let mut next = (0, 0);
+        for index in 0..100_000 {
+            assert_eq!(Table::place(Registration(index)), next);
+            next = match next {
+                (chunk, place) if place + 1 == Table::len(chunk) => (chunk + 1, 0),
+                (chunk, place) => (chunk, place + 1),
+            };
+        }
+        let (chunk, place) = Table::place(Registration(u32::MAX));
+        assert!(chunk < CHUNKS_MAX && place < Table::len(chunk));
+    }
+
+    /// Whoever sends, with a right to it or without: a descriptor that is closed may soon be another's.
+    #[test]
+    fn who_ends_a_registration_or_the_port_waits_for_who_is_sending() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let at = Registration(3);
+        let ends: [fn(Descriptors, Registration); 2] =
+            [|descriptors, at| descriptors.vacate(at), |descriptors, _| drop(descriptors)];
+        for end in ends {
+            let descriptors = Descriptors::default();
+            occupy(&descriptors, at, &ours);
+            let table = descriptors.0.clone();
+            let (has_begun, has_ended) = (AtomicBool::new(false), AtomicBool::new(false));
+            let sending = table.gate(at).unwrap().enter().unwrap();
+            assert_eq!(table.send(at, PARTS).unwrap(), 0, "another is sending");
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    has_begun.store(true, Ordering::SeqCst);
+                    end(descriptors, at);
+                    has_ended.store(true, Ordering::SeqCst);
+                });
+                while !has_begun.load(Ordering::SeqCst) {
+                    yield_now();
+                }
+                for _ in 0..1_000 {
+                    assert!(!has_ended.load(Ordering::SeqCst));
+                    yield_now();
+                }
+                drop(sending);
             });
-            while table.gate.enter().is_some() {
-                yield_now();
-            }
-            assert!(!has_ended.load(Ordering::SeqCst));
-            drop(sending);
-        });
+            assert!(has_ended.load(Ordering::SeqCst));
+        }
     }
 }

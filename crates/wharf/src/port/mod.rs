@@ -9,6 +9,8 @@
 //!   and has no completion. A post that was accepted has **exactly one last
 //!   completion** (`more == false`), whatever happens: success, end of stream,
 //!   error, cancel, shutdown, the peer's reset, the port's own end.
+//! - A registration is used by nobody from when it is given back on. What a shared port reads without a lock
+//!   relies on that.
 //! - `Accept` and `Receive` go on by themselves: each accepted socket and each
 //!   arrival of bytes is a completion with `more == true`, until the last one.
 //!   They are still one operation each. Every other operation completes once.

@@ -1,35 +1,55 @@
-//! What several threads use and one ends: those who use it enter, who ends it shuts the gate and waits until
-//! the last of them has left.
+//! What one thread at a time uses and another ends: who uses it enters its gate, who ends it shuts the gate and
+//! waits until it has been left.
 
-use super::{AtomicUsize, Ordering, yield_now};
+use super::{AtomicU32, Ordering, yield_now};
 
-const SHUT: usize = 1;
-const ONE_INSIDE: usize = 2;
+/// Somebody is inside.
+const IN_USE: u32 = 1 << 31;
+const SHUT: u32 = 0;
 
-/// Whether it is shut and how many are inside, in one word: so nobody enters unseen by who shuts it.
+/// What is behind it (a number below 2^31 - 1, such as a descriptor) and whether somebody is inside, in one
+/// word: so nobody enters unseen by who shuts it. A new one is shut.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicUsize);
+pub(crate) struct Gate(AtomicU32);
 
 /// Somebody is inside, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a Gate);
+pub(crate) struct Inside<'a> {
+    gate: &'a Gate,
+    number: u32,
+}
+
+impl Inside<'_> {
+    /// What is behind the gate.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+}
 
 impl Gate {
-    /// None once it is shut.
-    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        // Relaxed: either this comes before the shutting, which then waits for the release in `drop`, or
-        // after it, and what is behind the gate is not touched.
-        let before = self.0.fetch_add(ONE_INSIDE, Ordering::Relaxed);
-        let inside = Inside(self);
-        (before & SHUT == 0).then_some(inside)
+    /// Opens it to this.
+    pub(crate) fn open(&self, number: u32) {
+        assert!(number < IN_USE - 1, "a number too large for a gate");
+        self.0.store(number + 1, Ordering::Release);
     }
 
-    /// Nobody is inside when this returns, nor ever again. Those inside must not wait for anything: this
-    /// thread looks again and again.
+    /// None if it is shut, or somebody else is inside.
+    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
+        let word = self.0.load(Ordering::Relaxed);
+        if word == SHUT || word & IN_USE != 0 {
+            return None;
+        }
+        // Acquire: what was done before it was opened, and by who was inside before, has been done.
+        self.0.compare_exchange(word, word | IN_USE, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(Inside { gate: self, number: word - 1 })
+    }
+
+    /// Nobody is inside when this returns, nor before it is opened again. Who is inside must not wait for
+    /// anything: this thread looks again and again.
     pub(crate) fn shut(&self) {
-        self.0.fetch_or(SHUT, Ordering::Relaxed);
+        let shut = |word| (word & IN_USE == 0).then_some(SHUT);
         // Acquire: all that was done inside has been done.
-        while self.0.load(Ordering::Acquire) != SHUT {
+        while self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, shut).is_err() {
             yield_now();
         }
     }
@@ -37,7 +57,7 @@ impl Gate {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(ONE_INSIDE, Ordering::Release);
+        self.gate.0.fetch_and(!IN_USE, Ordering::Release);
     }
 }
 
@@ -47,20 +67,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_shuts_it_waits_for_who_is_inside_and_nobody_enters_any_more() {
+    fn one_at_a_time_enters_what_is_open() {
         let gate = Gate::default();
+        assert!(gate.enter().is_none(), "it has not been opened");
+        for number in [0, 7, IN_USE - 2] {
+            gate.open(number);
+            let inside = gate.enter().unwrap();
+            assert_eq!(inside.number(), number);
+            assert!(gate.enter().is_none());
+            drop(inside);
+            assert!(gate.enter().is_some());
+            gate.shut();
+            assert!(gate.enter().is_none());
+        }
+    }
+
+    #[test]
+    fn who_shuts_it_waits_for_who_is_inside() {
+        let gate = Gate::default();
+        gate.open(1);
         let has_shut = AtomicBool::new(false);
         let inside = gate.enter();
         assert!(inside.is_some());
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let (begun, begins) = std::sync::mpsc::channel();
+            let (gate, has_shut) = (&gate, &has_shut);
+            scope.spawn(move || {
+                begun.send(()).unwrap();
                 gate.shut();
                 has_shut.store(true, Ordering::SeqCst);
             });
-            while gate.enter().is_some() {
+            begins.recv().unwrap();
+            for _ in 0..1_000 {
+                assert!(!has_shut.load(Ordering::SeqCst));
                 yield_now();
             }
-            assert!(!has_shut.load(Ordering::SeqCst));
             drop(inside);
         });
         assert!(has_shut.load(Ordering::SeqCst) && gate.enter().is_none());

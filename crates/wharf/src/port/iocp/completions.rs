@@ -14,7 +14,7 @@ use super::error::{
 };
 use super::overlapped::Overlapped;
 use super::port::Packet;
-use super::record::{Receiving, Record};
+use super::record::{InUse, Receiving};
 use super::shared::{SharedPort, Way};
 use crate::port::{Completion, Failure, OperationKind, Outcome, Sink, Token};
 use crate::sync::Ordering;
@@ -53,6 +53,9 @@ impl<S: Sink> Taker<'_, S> {
             debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
             return;
         };
+        // SAFETY: an operation of it is outstanding, which this handle has from here on. What follows does not
+        // use it after it has told of the last completion.
+        let record = unsafe { record.in_use() };
         if through_port {
             record.in_a_row.store(0, Ordering::Relaxed);
         }
@@ -76,7 +79,7 @@ impl<S: Sink> Taker<'_, S> {
     fn accept(
         &mut self,
         index: u32,
-        record: &Record,
+        record: InUse<'_>,
         accepting: &Accepting,
         place: &Place,
         result: Result<u32, Fault>,
@@ -112,7 +115,7 @@ impl<S: Sink> Taker<'_, S> {
         }
     }
 
-    fn connect(&mut self, record: &Record, result: Result<u32, Fault>) {
+    fn connect(&mut self, record: InUse<'_>, result: Result<u32, Fault>) {
         let token = record.token();
         let connected = result.and_then(|_| match finish_connect(record.socket()) {
             Ok(IsToItself(false)) => Ok(()),
@@ -124,7 +127,7 @@ impl<S: Sink> Taker<'_, S> {
         self.last(token, Outcome::Connected(connected));
     }
 
-    fn send(&mut self, record: &Record, result: Result<u32, Fault>) {
+    fn send(&mut self, record: InUse<'_>, result: Result<u32, Fault>) {
         let token = record.token();
         // SAFETY: the operation's packet was taken, and it has not been ended.
         let batch = unsafe { record.send.payload().take() };
@@ -138,7 +141,7 @@ impl<S: Sink> Taker<'_, S> {
         self.last(token, Outcome::Sent(batch, sent));
     }
 
-    fn receive(&mut self, index: u32, record: &Record, result: Result<u32, Fault>) {
+    fn receive(&mut self, index: u32, record: InUse<'_>, result: Result<u32, Fault>) {
         // SAFETY: the operation's packet was taken, and it has not been ended.
         let goes_on = match unsafe { record.receive.payload() } {
             Some(Receiving::Into(_)) | None => return self.end_receive(record, result),
@@ -180,7 +183,7 @@ impl<S: Sink> Taker<'_, S> {
         self.sink.take(Completion::new(token, outcome, more));
     }
 
-    fn end_receive(&mut self, record: &Record, result: Result<u32, Fault>) {
+    fn end_receive(&mut self, record: InUse<'_>, result: Result<u32, Fault>) {
         let token = record.token();
         // SAFETY: the caller has the operation: its packet was taken, or its post refused.
         let receiving = unsafe { record.receive.payload().take() };

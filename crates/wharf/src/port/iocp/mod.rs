@@ -191,9 +191,9 @@ impl IocpPort {
         let shared = self.shared.clone();
         for record in shared.records.iter() {
             if record.outstanding_kind().is_some() {
-                for kind in KINDS {
-                    record.ask_to_end(kind, CANCELLED);
-                }
+                // SAFETY: an operation of it is outstanding, and this is the last handle.
+                let record = unsafe { record.in_use() };
+                KINDS.iter().for_each(|kind| record.ask_to_end(*kind, CANCELLED));
             }
         }
         let deadline = Instant::now() + LAST_COMPLETIONS_TIMEOUT;
@@ -235,7 +235,8 @@ impl CompletionPort for IocpPort {
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        self.shared.deregister(registration).into()
+        // SAFETY: the contract: who gives a registration back has it, and nobody uses it from here on.
+        unsafe { self.shared.deregister(registration) }.into()
     }
 
     fn post(
@@ -243,19 +244,23 @@ impl CompletionPort for IocpPort {
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        self.shared.post(registration, operation, &mut self.ready)
+        // SAFETY: the contract: a registration that is posted for has not been given back, and is not meanwhile.
+        unsafe { self.shared.post(registration, operation, &mut self.ready) }
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.shared.cancel(registration, kind);
+        // SAFETY: as of `post`.
+        unsafe { self.shared.cancel(registration, kind) };
     }
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.shared.shutdown(registration, how);
+        // SAFETY: as of `post`.
+        unsafe { self.shared.shutdown(registration, how) };
     }
 
     fn has_unread(&self, registration: Registration) -> bool {
-        self.shared.record(registration).has_unread()
+        // SAFETY: as of `post`.
+        unsafe { self.shared.in_use(registration) }.has_unread()
     }
 
     /// Windows does not say when a peer last took something.

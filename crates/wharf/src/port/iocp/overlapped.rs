@@ -102,7 +102,8 @@ impl Overlapped {
         if status >= 0 {
             return Ok(count);
         }
-        Err(Fault { code: self.code_of_failure(socket), count })
+        // SAFETY: as above.
+        Err(Fault { code: unsafe { self.code_of_failure(socket) }, count })
     }
 
     /// Bytes that a call moved that succeeded at once, and of which no packet comes.
@@ -115,10 +116,13 @@ impl Overlapped {
     }
 
     /// Has Winsock translate the status: it knows which of its own errors each of them is.
-    fn code_of_failure(&self, socket: &Socket) -> u32 {
+    ///
+    /// # Safety
+    /// The operation was posted for this socket, its packet was taken, and it has failed.
+    unsafe fn code_of_failure(&self, socket: &Socket) -> u32 {
         let (mut count, mut flags) = (0, 0);
-        // SAFETY: the socket is open and the operation has completed, so this waits for nothing and
-        // writes but to the two variables.
+        // SAFETY: the socket is open, by the borrow of its owner. By the caller's promise the operation has
+        // completed, so this waits for nothing and writes but to the two variables.
         let succeeded = unsafe {
             WSAGetOverlappedResult(
                 socket.as_raw_socket() as SOCKET,

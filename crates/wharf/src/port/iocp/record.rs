@@ -1,11 +1,13 @@
 //! A registered socket, and the operations that it can have outstanding.
 //!
 //! Nothing here is locked. What is registered is written by who makes or ends the registration,
-//! when nobody else has it, and read by who holds it or has an operation of it. What an operation
+//! when nobody else has it, and read by who holds it or has an operation of it: an [`InUse`] is the word
+//! of that. What an operation
 //! owns is in an [`Owned`], and belongs to who has the operation: the poster before the post, the OS
 //! after it, the taker of the completion then (invariant 2).
 
 use std::cell::UnsafeCell;
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 use socket2::Socket;
@@ -54,6 +56,10 @@ pub(super) struct Record {
     pub(super) receive: Owned<Receiving>,
     pub(super) send: Owned<Box<SendBatch>>,
 }
+
+/// A record whose registration stands, for who may use its socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InUse<'a>(&'a Record);
 
 // SAFETY: what is in the cells is reached by one thread at a time: see the module's page
 // (invariants 1, 2 and 5). The pointers inside an OVERLAPPED are the OS's.
@@ -133,29 +139,11 @@ impl Record {
         registered.take().map(|registered| registered.socket)
     }
 
-    fn registered(&self) -> &Registered {
-        // SAFETY: it is written only while nobody has the registration or an operation of it, and
-        // nothing else asks.
-        let registered = unsafe { &*self.registered.get() };
-        registered.as_ref().expect("the registration was deregistered")
-    }
-
-    /// For who has the registration, or an operation of it that is outstanding.
-    pub(super) fn socket(&self) -> &Socket {
-        &self.registered().socket
-    }
-
-    /// Whether bytes wait in the socket. (A stream's end or an error does not show here.)
-    pub(super) fn has_unread(&self) -> bool {
-        unread_bytes(self.raw_socket()).is_ok_and(|bytes| bytes > 0)
-    }
-
-    pub(super) fn raw_socket(&self) -> SOCKET {
-        raw(self.socket())
-    }
-
-    pub(super) fn token(&self) -> Token {
-        self.registered().token
+    /// # Safety
+    /// Whenever the caller asks what this gives for the socket or the token, it has the registration, or an
+    /// operation of it that is outstanding: nobody registers or deregisters meanwhile (invariant 5).
+    pub(super) unsafe fn in_use(&self) -> InUse<'_> {
+        InUse(self)
     }
 
     pub(super) fn generation(&self) -> u32 {
@@ -185,6 +173,32 @@ impl Record {
     pub(super) fn outstanding_kind(&self) -> Option<OperationKind> {
         KINDS.into_iter().find(|kind| self.is_outstanding(*kind))
     }
+}
+
+impl InUse<'_> {
+    fn registered(&self) -> &Registered {
+        // SAFETY: it is written only while nobody has the registration or an operation of it: the promise of
+        // who made this (`Record::in_use`).
+        let registered = unsafe { &*self.0.registered.get() };
+        registered.as_ref().expect("the registration was deregistered")
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.registered().socket
+    }
+
+    /// Whether bytes wait in the socket. (A stream's end or an error does not show here.)
+    pub(super) fn has_unread(&self) -> bool {
+        unread_bytes(self.raw_socket()).is_ok_and(|bytes| bytes > 0)
+    }
+
+    pub(super) fn raw_socket(&self) -> SOCKET {
+        raw(self.socket())
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.registered().token
+    }
 
     /// Marks the operation of this kind, if it is outstanding, and has the OS end it.
     pub(super) fn ask_to_end(&self, kind: OperationKind, mark: u32) {
@@ -199,6 +213,14 @@ impl Record {
             OperationKind::Receive => self.receive.ask_to_end(mark, socket),
             OperationKind::Send => self.send.ask_to_end(mark, socket),
         }
+    }
+}
+
+impl Deref for InUse<'_> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.0
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::{error_of, is_shortage};
 use super::extension::Extensions;
 use super::overlapped::Overlapped;
 use super::port::{OsPort, Packet, skip_packets_on_success};
-use super::record::{Receiving, Record};
+use super::record::{InUse, Receiving, Record};
 use super::records::Records;
 use super::state::{CANCELLED, SHUT, State};
 use super::wake::PortWaker;
@@ -104,8 +104,10 @@ impl SharedPort {
         Ok(Registration(index))
     }
 
-    pub(super) fn deregister(&self, registration: Registration) -> Socket {
-        // SAFETY: who ends the registration has it, and uses it no more (the contract).
+    /// # Safety
+    /// The registration is this port's and stands, and nobody uses it from here on.
+    pub(super) unsafe fn deregister(&self, registration: Registration) -> Socket {
+        // SAFETY: the caller's promise.
         let socket = unsafe { self.record(registration).deregister() };
         self.records.vacate(registration.0);
         socket
@@ -115,13 +117,23 @@ impl SharedPort {
         self.records.get(registration.0).expect("the registration was deregistered")
     }
 
-    pub(super) fn post(
+    /// # Safety
+    /// The registration is this port's, and nobody ends it while what this gives is asked for its socket.
+    pub(super) unsafe fn in_use(&self, registration: Registration) -> InUse<'_> {
+        // SAFETY: the caller's promise.
+        unsafe { self.record(registration).in_use() }
+    }
+
+    /// # Safety
+    /// The registration is this port's, and nobody ends it before this has returned.
+    pub(super) unsafe fn post(
         &self,
         registration: Registration,
         operation: Operation,
         ready: &mut VecDeque<Packet>,
     ) -> Result<(), Refused<Operation>> {
-        let record = self.record(registration);
+        // SAFETY: the caller's promise.
+        let record = unsafe { self.in_use(registration) };
         let index = registration.0;
         match operation {
             Operation::Accept => {
@@ -148,7 +160,7 @@ impl SharedPort {
         }
     }
 
-    fn post_accept(&self, index: u32, record: &Record, ready: &mut VecDeque<Packet>) {
+    fn post_accept(&self, index: u32, record: InUse<'_>, ready: &mut VecDeque<Packet>) {
         let accepting = record.accepting(self.sizes.accepts_outstanding);
         // A listener has an address; what has none will be told by its first accept.
         let family = record.socket().local_addr().map_or(socket2::Domain::IPV4, |a| a.domain());
@@ -162,7 +174,7 @@ impl SharedPort {
     pub(super) fn start_accept(
         &self,
         index: u32,
-        record: &Record,
+        record: InUse<'_>,
         accepting: &Accepting,
         place: &Place,
         way: &mut Way<'_>,
@@ -178,13 +190,13 @@ impl SharedPort {
             Ok(Started::Outstanding) => {
                 accepting.state.cancel_if_asked(|| place.overlapped.cancel(socket))
             }
-            Ok(Started::Done) => self.deliver_success(record, &place.overlapped, way),
+            Ok(Started::Done) => self.deliver_success(&record, &place.overlapped, way),
             Err(code) => self.deliver_failure(&place.overlapped, code, way),
         }
     }
 
     /// A connect that cannot even begin has failed: there will be a packet in any case.
-    fn post_connect(&self, index: u32, record: &Record, address: SocketAddr, way: &mut Way<'_>) {
+    fn post_connect(&self, index: u32, record: InUse<'_>, address: SocketAddr, way: &mut Way<'_>) {
         let connect = &record.connect;
         let socket = record.raw_socket();
         connect.state.begin(OperationKind::Connect);
@@ -198,7 +210,7 @@ impl SharedPort {
             Ok(Started::Outstanding) => {
                 connect.state.cancel_if_asked(|| connect.overlapped.cancel(socket));
             }
-            Ok(Started::Done) => self.deliver_success(record, &connect.overlapped, way),
+            Ok(Started::Done) => self.deliver_success(&record, &connect.overlapped, way),
             Err(code) => self.deliver_failure(&connect.overlapped, code, way),
         }
     }
@@ -206,7 +218,7 @@ impl SharedPort {
     fn post_receive(
         &self,
         index: u32,
-        record: &Record,
+        record: InUse<'_>,
         receiving: Receiving,
         ready: &mut VecDeque<Packet>,
     ) -> Result<(), Refused<Operation>> {
@@ -232,7 +244,7 @@ impl SharedPort {
     pub(super) fn start_receive(
         &self,
         index: u32,
-        record: &Record,
+        record: InUse<'_>,
         way: &mut Way<'_>,
     ) -> Result<(), u32> {
         let receive = &record.receive;
@@ -255,13 +267,13 @@ impl SharedPort {
                 }
             }
         };
-        self.settle(record, &receive.overlapped, &receive.state, socket, started, way)
+        self.settle(&record, &receive.overlapped, &receive.state, socket, started, way)
     }
 
     fn post_batch(
         &self,
         index: u32,
-        record: &Record,
+        record: InUse<'_>,
         batch: Box<SendBatch>,
         way: &mut Way<'_>,
     ) -> Result<(), Refused<Box<SendBatch>>> {
@@ -284,7 +296,7 @@ impl SharedPort {
             }
             let socket = record.raw_socket();
             let started = calls::send(socket, &slices[..count], &send.overlapped);
-            self.settle(record, &send.overlapped, &send.state, socket, started, way)
+            self.settle(&record, &send.overlapped, &send.state, socket, started, way)
         };
         let Err(code) = started else {
             return Ok(());
@@ -372,13 +384,20 @@ impl SharedPort {
         }
     }
 
-    pub(super) fn cancel(&self, registration: Registration, kind: OperationKind) {
-        self.record(registration).ask_to_end(kind, CANCELLED);
+    /// # Safety
+    /// As of [`post`](Self::post).
+    pub(super) unsafe fn cancel(&self, registration: Registration, kind: OperationKind) {
+        // SAFETY: the caller's promise.
+        unsafe { self.in_use(registration) }.ask_to_end(kind, CANCELLED);
     }
 
     /// Unlike elsewhere, a shutdown alone does not end what is outstanding here.
-    pub(super) fn shutdown(&self, registration: Registration, how: Shutdown) {
-        let record = self.record(registration);
+    ///
+    /// # Safety
+    /// As of [`post`](Self::post).
+    pub(super) unsafe fn shutdown(&self, registration: Registration, how: Shutdown) {
+        // SAFETY: the caller's promise.
+        let record = unsafe { self.in_use(registration) };
         // A peer that has already reset leaves nothing to shut down.
         let _ = record.socket().shutdown(how);
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
@@ -417,7 +436,8 @@ impl PostAnywhere for SharedPort {
             let error = io::Error::from(io::ErrorKind::NotConnected);
             return Err(Refused { given_back: batch, error });
         };
-        let record = self.record(registration);
+        // SAFETY: the contract: who posts holds a count on the session, whose registration stands for as long.
+        let record = unsafe { self.in_use(registration) };
         self.post_batch(registration.0, record, batch, &mut Way::Port)
     }
 }

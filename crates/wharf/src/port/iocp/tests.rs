@@ -153,7 +153,9 @@ fn an_accept_tells_the_address_of_the_peer() {
             };
             port.wait(Some(BOUND), &mut { take }).unwrap();
         }
-        let ours = port.shared.record(client).socket().local_addr().unwrap().as_socket();
+        // SAFETY: it is registered until the port ends.
+        let record = unsafe { port.shared.record(client).in_use() };
+        let ours = record.socket().local_addr().unwrap().as_socket();
         let Accepted { socket, peer_address } = accepted(&mut port, listening);
         assert!(peer_address.is_some() && peer_address == ours, "{peer_address:?} {ours:?}");
         assert_eq!(socket.peer_address(), ours);
@@ -174,7 +176,8 @@ fn an_accept_that_cannot_go_on_ends_once_with_the_reason_after_all_its_parts() {
         client.connect(address).unwrap();
         // As if a socket for the next peer could not be made.
         let registration = trial.registration(listening);
-        let record = trial.port.shared.record(registration);
+        // SAFETY: it is registered until the port ends.
+        let record = unsafe { trial.port.shared.record(registration).in_use() };
         record.accepting_if_made().unwrap().fail(10024, record.raw_socket());
         trial.drive_until_settled(listening);
         let account = trial.account(listening);
@@ -304,7 +307,8 @@ fn a_cancel_that_overtakes_the_post_is_not_lost() {
                 {
                     std::hint::spin_loop();
                 }
-                shared.cancel(ours, OperationKind::Receive);
+                // SAFETY: it is registered until the port ends.
+                unsafe { shared.cancel(ours, OperationKind::Receive) };
             }
         });
         for round in 0..ROUNDS {

@@ -190,13 +190,15 @@ impl CompletionPort for ReadinessPort {
             self.vacant.push(index);
             return Err(Refused { given_back: socket.into(), error });
         }
-        self.descriptors.set(Registration(index), Some(socket.as_raw_fd()));
+        // SAFETY: the socket rests in its record, and leaves it in `deregister`, or with the port, which drops
+        // `descriptors` first.
+        unsafe { self.descriptors.occupy(Registration(index), socket.as_raw_fd()) };
         slot.record = Some(Record::new(socket, token));
         Ok(Registration(index))
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        self.descriptors.set(registration, None);
+        self.descriptors.vacate(registration);
         let slot = &mut self.slots[registration.0 as usize];
         let record = slot.record.take().expect("the registration was deregistered");
         let socket = record.into_socket();

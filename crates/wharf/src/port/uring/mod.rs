@@ -503,12 +503,14 @@ impl CompletionPort for UringPort {
                 self.records.len() as u32 - 1
             }
         };
-        self.descriptors.set(Registration(index), Some(descriptor));
+        // SAFETY: the socket rests in its record, and leaves it in `deregister`, or with the port, which drops
+        // `descriptors` first.
+        unsafe { self.descriptors.occupy(Registration(index), descriptor) };
         Ok(Registration(index))
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        self.descriptors.set(registration, None);
+        self.descriptors.vacate(registration);
         let record = &mut self.records[registration.0 as usize];
         assert_eq!(record.outstanding, 0, "invariant 5: an operation is outstanding");
         let socket = record.socket.take();
