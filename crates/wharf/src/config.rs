@@ -253,7 +253,9 @@ pub struct Options {
     pub publications_bytes_max: usize,
     /// Lent receive buffers per worker on io_uring, a power of two up to 32,768. Default 256. When
     /// all are out, receives wait for one to come back; nothing is lost. Besides, there are 16 of 64 KiB
-    /// for sessions whose receives fill these again and again.
+    /// for sessions whose receives fill these again and again. None takes memory before it is used. If the
+    /// system does not grant their address space, [`Backend::Auto`] serves on readiness, and
+    /// [`Backend::Uring`] is refused ([`BackendRefusal::Memory`]).
     pub receive_buffers: u16,
     /// The size of each, 1 KiB to 1 MiB. Default 16 KiB; small frames cost the same in any size.
     pub receive_buffer_bytes: usize,

@@ -50,6 +50,14 @@ pub enum Error {
         /// What it must be.
         rule: &'static str,
     },
+    /// The system has not the memory that an option asks for.
+    #[error("there are no {bytes} bytes of memory for each worker; lower {option}")]
+    Memory {
+        /// The field of [`Options`](crate::Options), or the two of which it is the product.
+        option: &'static str,
+        /// How much was asked for, for one worker.
+        bytes: u64,
+    },
     /// A worker thread could not be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
@@ -70,6 +78,27 @@ pub enum Error {
     },
 }
 
+/// Memory that an option asks for and the system has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are no {bytes} bytes of memory: {option}")]
+pub(crate) struct NoMemory {
+    pub(crate) option: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl NoMemory {
+    /// What an error of a port's says of memory, if it is that.
+    pub(crate) fn of(error: &io::Error) -> Option<NoMemory> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl From<NoMemory> for io::Error {
+    fn from(no_memory: NoMemory) -> io::Error {
+        io::Error::new(io::ErrorKind::OutOfMemory, no_memory)
+    }
+}
+
 /// A result with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -84,10 +113,17 @@ pub enum BackendRefusal {
         /// The value of the sysctl `kernel.io_uring_disabled`, where it can be read.
         io_uring_disabled: Option<u8>,
     },
-    /// Not enough memory may be locked (ENOMEM).
+    /// Not enough memory may be locked, or there is none for its rings (ENOMEM).
     LockedMemory {
         /// The soft limit in bytes; `None`: unlimited.
         limit_bytes: Option<u64>,
+    },
+    /// The system has not the memory for the buffers that it would lend.
+    Memory {
+        /// The field of [`Options`](crate::Options), or the two of which it is the product.
+        option: &'static str,
+        /// How much was asked for, for one worker.
+        bytes: u64,
     },
     /// The kernel is too old for a feature that the port needs.
     FeatureMissing {
@@ -128,13 +164,24 @@ impl fmt::Display for BackendRefusal {
                  profile, or use the readiness backend",
             ),
             BackendRefusal::LockedMemory { limit_bytes } => {
-                f.write_str("the memory for its rings may not be locked (ENOMEM; the limit is ")?;
+                f.write_str(
+                    "the memory for its rings may not be locked, or there is none (ENOMEM; the \
+                     limit on locked memory is ",
+                )?;
                 match limit_bytes {
                     Some(bytes) => write!(f, "{} KiB", bytes / 1024)?,
                     None => f.write_str("unlimited")?,
                 }
-                f.write_str("); raise `ulimit -l` (LimitMEMLOCK=), or use the readiness backend")
+                f.write_str(
+                    "); raise `ulimit -l` (LimitMEMLOCK=) or `ulimit -v`, or use the readiness \
+                     backend",
+                )
             }
+            BackendRefusal::Memory { option, bytes } => write!(
+                f,
+                "there are no {bytes} bytes of memory for the buffers of each worker; lower \
+                 {option}, or use the readiness backend",
+            ),
             BackendRefusal::FeatureMissing { feature, kernel } => write!(
                 f,
                 "this kernel has no {feature}, which came with Linux {kernel}; use a newer \

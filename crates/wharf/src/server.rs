@@ -11,7 +11,7 @@ use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, BackendChoice, Options};
 use crate::engine::Engine;
-use crate::error::{CloseReason, Error, Result};
+use crate::error::{CloseReason, Error, NoMemory, Result};
 use crate::events::DrainReport;
 use crate::framing::Framing;
 use crate::guarded::{self, caught};
@@ -333,7 +333,10 @@ impl StartError {
     fn plain((error, _): (StartError, Listeners)) -> Error {
         match error {
             StartError::Thread(error) => Error::Thread(error),
-            StartError::Port(source) => Error::Port { worker: 0, source },
+            StartError::Port(source) => match NoMemory::of(&source) {
+                Some(NoMemory { option, bytes }) => Error::Memory { option, bytes },
+                None => Error::Port { worker: 0, source },
+            },
         }
     }
 }

@@ -57,8 +57,8 @@ use self::record::Record;
 pub(crate) use self::shared::SharedPort;
 use self::state::CANCELLED;
 use super::{
-    Completion, CompletionPort, Operation, OperationKind, Poster, Refused, Registration,
-    SCRATCH_BYTES, Sink, Socket, Token, Waker,
+    Completion, CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink,
+    Socket, Token, Waker, scratch,
 };
 
 /// How long the end of a port waits for its last completions before it leaks what they own.
@@ -108,7 +108,7 @@ impl IocpPort {
             shared,
             ready: VecDeque::new(),
             entries: Entries::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratch: scratch()?,
             has_left: false,
         })
     }

@@ -37,7 +37,7 @@ use mio::{Events, Interest, Poll, Registry};
 use super::socket::{has_unread, stalled_for};
 use super::{
     Completion, CompletionPort, Descriptors, DirectSender, Operation, OperationKind, Refused,
-    Registration, SCRATCH_BYTES, Sink, Socket, Token, Wake, Waker,
+    Registration, Sink, Socket, Token, Wake, Waker, scratch,
 };
 use record::Record;
 
@@ -113,7 +113,7 @@ impl ReadinessPort {
             vacant: Vec::new(),
             ready: Vec::new(),
             trying: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratch: scratch()?,
         })
     }
 

@@ -6,14 +6,14 @@
 //! when it no longer needs them ([`Choice`]). So a stream costs one completion for 64 KiB instead of
 //! four, while those that chat keep few cache lines busy.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
+use crate::error::NoMemory;
 use crate::port::LARGE_BUFFERS_BYTES;
 
 /// The size of a large buffer.
@@ -71,49 +71,88 @@ impl Choice {
     }
 }
 
-const PAGE_BYTES: usize = 4096;
+/// Memory of whole pages. It is zeroed, and takes room only where it has been touched: so a worker costs what
+/// it uses, however many buffers it may lend.
+#[derive(Debug)]
+struct Pages {
+    start: NonNull<u8>,
+    /// 0: it is kept for ever.
+    bytes: usize,
+}
+
+impl Pages {
+    fn new(bytes: usize) -> io::Result<Self> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for memory that is nobody's yet, wherever the kernel has some.
+        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        match NonNull::new(start.cast::<u8>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Pages { start, bytes }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: mapped by `new` with this length, and nobody uses it any more.
+            let unmapped = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+            debug_assert_eq!(unmapped, 0);
+        }
+    }
+}
 
 /// The entries that the kernel reads (`count` of 16 bytes, page-aligned), and the memory they name.
+#[derive(Debug)]
 pub(super) struct BufferRing {
-    entries: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
+    entries: Pages,
+    memory: Pages,
     count: u16,
     buffer_bytes: usize,
     /// Where the next buffer given back is put; published to the kernel by `publish`.
     tail: u16,
     published: u16,
-    leaked: bool,
 }
 
 impl BufferRing {
-    /// Makes `count` buffers (a power of two) and registers them. They end after the ring does:
-    /// the port keeps `ring` before this in its fields, and takes every completion first.
-    pub(super) fn register(
-        ring: &IoUring,
-        group: Group,
+    /// Makes `count` buffers (a power of two), as `option` asks for.
+    pub(super) fn new(
         count: u16,
         buffer_bytes: usize,
-    ) -> io::Result<Self> {
+        option: &'static str,
+    ) -> Result<Self, NoMemory> {
         assert!(count.is_power_of_two(), "the number of buffers is a power of two");
-        let (entries_layout, memory_layout) = layouts(count, buffer_bytes);
-        let mut buffers = BufferRing {
-            entries: allocate(entries_layout).cast(),
-            memory: allocate(memory_layout),
-            count,
-            buffer_bytes,
-            tail: 0,
-            published: 0,
-            leaked: false,
+        let bytes = usize::from(count) * buffer_bytes; // at most 32,768 of 1 MiB
+        let entries = Pages::new(usize::from(count) * size_of::<BufRingEntry>());
+        let (Ok(entries), Ok(memory)) = (entries, Pages::new(bytes)) else {
+            return Err(NoMemory { option, bytes: bytes as u64 });
         };
+        let (tail, published) = (0, 0);
+        let mut buffers = BufferRing { entries, memory, count, buffer_bytes, tail, published };
         for buffer in 0..count {
             buffers.give_back(buffer);
         }
-        let address = buffers.entries.as_ptr() as u64;
-        // SAFETY: the entries are page-aligned, `count` long, and outlive the ring (invariant 7):
-        // see the note above; `Drop` below runs after the ring's, or never if leaked.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, count, group as u16, 0)? };
-        buffers.publish();
         Ok(buffers)
+    }
+
+    /// Lends the buffers to a ring.
+    ///
+    /// # Safety
+    /// The ring ends before this does, also on the way of an error, and has had its last completion by then; or
+    /// this is leaked (invariant 7).
+    pub(super) unsafe fn register(&mut self, ring: &IoUring, group: Group) -> io::Result<()> {
+        let address = self.entries().as_ptr() as u64;
+        // SAFETY: the entries are page-aligned and `count` long, and outlive the ring by the caller's promise.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(address, self.count, group as u16, 0)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn entries(&self) -> NonNull<BufRingEntry> {
+        self.entries.start.cast()
     }
 
     pub(super) fn buffer_bytes(&self) -> usize {
@@ -126,7 +165,7 @@ impl BufferRing {
         let offset = usize::from(buffer) * self.buffer_bytes;
         // SAFETY: inside the memory, initialised (zeroed at first), and the kernel does not touch
         // a buffer that it has handed out until it is given back and published (invariant 7).
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(offset), count) }
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(offset), count) }
     }
 
     /// Puts a buffer back; the kernel sees it after `publish`.
@@ -138,8 +177,8 @@ impl BufferRing {
         // former buffer has been handed out. No field of an entry but the first's `resv` (which is
         // the tail, and which these setters do not touch) is written by two parties.
         unsafe {
-            let entry = &mut *self.entries.as_ptr().add(slot);
-            entry.set_addr(self.memory.as_ptr().add(offset) as u64);
+            let entry = &mut *self.entries().as_ptr().add(slot);
+            entry.set_addr(self.memory.start.as_ptr().add(offset) as u64);
             entry.set_len(self.buffer_bytes as u32);
             entry.set_bid(buffer);
         }
@@ -155,44 +194,14 @@ impl BufferRing {
         // SAFETY: the tail lies in the first entry, which is ours and aligned; it is shared with
         // the kernel and so only accessed atomically. Release: the entries are seen before it.
         unsafe {
-            let tail = BufRingEntry::tail(self.entries.as_ptr()) as *const AtomicU16;
+            let tail = BufRingEntry::tail(self.entries().as_ptr()) as *const AtomicU16;
             (*tail).store(self.tail, Ordering::Release);
         }
     }
 
     /// Keeps the memory for ever.
     pub(super) fn leak(&mut self) {
-        self.leaked = true;
-    }
-}
-
-fn layouts(count: u16, buffer_bytes: usize) -> (Layout, Layout) {
-    let layout = |bytes| match Layout::from_size_align(bytes, PAGE_BYTES) {
-        Ok(layout) => layout,
-        Err(_) => panic!("the sizes of options were checked: at most 32,768 buffers of 1 MiB"),
-    };
-    let entries = usize::from(count) * size_of::<BufRingEntry>();
-    (layout(entries), layout(usize::from(count) * buffer_bytes))
-}
-
-fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: the layout is not of size zero: there is at least one buffer of at least one byte.
-    let memory = unsafe { alloc_zeroed(layout) };
-    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
-}
-
-impl Drop for BufferRing {
-    fn drop(&mut self) {
-        if self.leaked {
-            return;
-        }
-        let (entries_layout, memory_layout) = layouts(self.count, self.buffer_bytes);
-        // SAFETY: allocated with these layouts in `register`, and the ring that knew them has had
-        // its last completion (invariant 7), so nothing touches them.
-        unsafe {
-            dealloc(self.entries.as_ptr().cast(), entries_layout);
-            dealloc(self.memory.as_ptr(), memory_layout);
-        }
+        (self.entries.bytes, self.memory.bytes) = (0, 0);
     }
 }
 

@@ -45,6 +45,8 @@ use super::{
 const PIECES_MAX: usize = 16;
 /// How long the end of a port waits for its last completions before it leaks what they own.
 const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the small buffers' memory depends on.
+const BUFFERS_OPTION: &str = "receive_buffers or receive_buffer_bytes";
 
 /// The sizes of a ring.
 #[derive(Debug, Clone, Copy)]
@@ -110,12 +112,20 @@ pub(crate) struct UringPort {
 
 impl UringPort {
     pub(crate) fn new(sizes: UringSizes) -> io::Result<Self> {
-        let ring = probe::build_ring(sizes.submission_entries, sizes.completion_entries)?;
-        let (count, bytes) = (sizes.buffers, sizes.buffer_bytes);
-        let buffers = BufferRing::register(&ring, Group::Small, count, bytes)?;
-        let register_large =
-            || BufferRing::register(&ring, Group::Large, buffers::LARGE_COUNT, LARGE_BYTES);
-        let large_buffers = (bytes < LARGE_BYTES).then(register_large).transpose()?;
+        let UringSizes { submission_entries, completion_entries, buffers, buffer_bytes } = sizes;
+        // The buffers before the ring, so that on every way out of here it ends before they do.
+        let mut buffers = BufferRing::new(buffers, buffer_bytes, BUFFERS_OPTION)?;
+        let make_large = || BufferRing::new(buffers::LARGE_COUNT, LARGE_BYTES, "workers");
+        let mut large_buffers = (buffer_bytes < LARGE_BYTES).then(make_large).transpose()?;
+        let ring = probe::build_ring(submission_entries, completion_entries)?;
+        // SAFETY: see above. In the port the ring comes before them too, and its end either takes its last
+        // completion or leaks them.
+        unsafe {
+            buffers.register(&ring, Group::Small)?;
+            if let Some(large) = &mut large_buffers {
+                large.register(&ring, Group::Large)?;
+            }
+        }
         let mut port = UringPort {
             descriptors: Descriptors::default(),
             ring,

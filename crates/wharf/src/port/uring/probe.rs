@@ -5,7 +5,7 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::{UringPort, UringSizes};
-use crate::error::BackendRefusal;
+use crate::error::{BackendRefusal, NoMemory};
 
 /// A ring with the flags that the port relies on.
 pub(super) fn build_ring(submission_entries: u32, completion_entries: u32) -> io::Result<IoUring> {
@@ -67,6 +67,9 @@ fn try_for_real(sizes: UringSizes) -> Result<(), BackendRefusal> {
 }
 
 pub(crate) fn refusal(step: &'static str, error: &io::Error) -> BackendRefusal {
+    if let Some(NoMemory { option, bytes }) = NoMemory::of(error) {
+        return BackendRefusal::Memory { option, bytes };
+    }
     match error.raw_os_error() {
         Some(libc::ENOSYS) => BackendRefusal::NotThere,
         Some(libc::EPERM | libc::EACCES) => {
