@@ -221,10 +221,11 @@ impl Case {
                 faults.without(Fault::WorkerFaults).swarm(self.seed)
             }
             Scenario::Ends => {
-                let faults = Faults::all().with(Fault::PortFails, 200_000);
+                let faults = Faults::all().with(Fault::PortFails, 20_000);
                 let faults = faults.with(Fault::WorkerFaults, 50_000);
                 let faults = faults.with(Fault::AdmissionFaults, 300);
-                faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
+                let faults = faults.with(Fault::ThreadStalls, 100).swarm(self.seed);
+                faults.with(Fault::PortEndsUntold, 2) // of ports that fail, of which there are few
             }
             // Closes by other threads, while workers stand still in the midst of what they do.
             Scenario::Push | Scenario::Slow => {

@@ -466,7 +466,9 @@ impl Truth {
             }
             CloseReason::HandlerPanicked => unless(session.panicked, "no callback has panicked"),
             CloseReason::Io { .. } => unless(
-                excuses.receives_or_sends_fail || excuses.posts_are_refused,
+                excuses.receives_or_sends_fail
+                    || excuses.posts_are_refused
+                    || excuses.port_may_fail,
                 "nothing has failed",
             ),
             _ => None,

@@ -68,7 +68,8 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
-    /// A worker's port failed while it served; its sessions were closed, and the server was stopped.
+    /// A worker's port failed while it served. Its sessions were closed, with [`CloseReason::Io`], and the server
+    /// was stopped. What the operating system may still touch of what was outstanding is not freed.
     #[error("the completion port of worker {worker} failed: {source}")]
     Port {
         /// Which worker.
@@ -389,7 +390,8 @@ pub enum CloseReason {
     Stopped,
     /// A callback panicked.
     HandlerPanicked,
-    /// The operating system refused something else.
+    /// The operating system refused something else; or the completion port of the session's worker has failed,
+    /// and [`Server::wait`](crate::Server::wait) says so too ([`Error::Port`]).
     Io {
         /// Its kind.
         kind: io::ErrorKind,
@@ -448,6 +450,11 @@ impl CloseReason {
         matches!(self, CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. })
     }
 
+    /// What an error of a port means for its sessions.
+    pub(crate) fn of_port(error: &io::Error) -> CloseReason {
+        CloseReason::Io { kind: error.kind(), code: error.raw_os_error() }
+    }
+
     /// What an error on an established connection means for its session.
     pub(crate) fn of_io(error: &io::Error) -> CloseReason {
         match error.kind() {
@@ -456,7 +463,7 @@ impl CloseReason {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::TimedOut
             | io::ErrorKind::NotConnected => CloseReason::Reset,
-            kind => CloseReason::Io { kind, code: error.raw_os_error() },
+            _ => CloseReason::of_port(error),
         }
     }
 }

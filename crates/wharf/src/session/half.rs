@@ -98,6 +98,14 @@ impl<T: Default + Send> HalfTable<T> {
         HalfInHand { cell }
     }
 
+    /// Takes a half that is free, or that an operation has which will never complete: for the end of its port.
+    pub(crate) fn take_last(&self, index: u32) -> Option<HalfInHand<'_, T>> {
+        let cell = self.cells.get_or_grow(index);
+        let taken = |holder: u32| (holder & IN_A_HAND == 0).then_some(IN_A_HAND);
+        let before = cell.holder.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken);
+        before.is_ok().then(|| HalfInHand { cell })
+    }
+
     /// Whether somebody asked for it while it was lent.
     pub(crate) fn is_asked_for(&self, index: u32) -> bool {
         self.cells.get_or_grow(index).holder.load(Ordering::Acquire) & ASKED != 0
@@ -199,6 +207,17 @@ mod tests {
         assert!(table.take_or_ask(0).is_err());
         let half = half.lend().unwrap_err();
         assert!(half.lend().is_ok());
+    }
+
+    #[test]
+    fn the_end_of_the_port_takes_what_an_operation_has_and_nothing_out_of_a_hand() {
+        let table = HalfTable::<u32>::new(1);
+        drop(table.take_last(0).expect("it is free"));
+        assert!(table.take(0).unwrap().lend().is_ok());
+        assert!(table.take_or_ask(0).is_err());
+        let half = table.take_last(0).expect("the operation does not come back");
+        assert!(table.take_last(0).is_none(), "it is in a hand");
+        assert!(!half.give_back(), "who asked for it is gone too");
     }
 
     #[test]

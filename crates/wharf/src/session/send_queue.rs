@@ -299,6 +299,12 @@ impl SendQueue {
         waiting.is_none() && leaving.is_none() && *queued_bytes == 0 && closing.is_none() && is_idle
     }
 
+    /// Gives up what waits, and what is with a send that never completes. The queue stays closed.
+    pub(crate) fn give_up(&mut self) {
+        debug_assert!(self.closing.is_some(), "more would be queued");
+        (self.waiting, self.leaving, self.queued_bytes) = (None, None, 0);
+    }
+
     /// Makes the queue new for the slot's next session; gives what still waited.
     pub(crate) fn end(&mut self) -> [Option<Box<SendBatch>>; 2] {
         let ended = std::mem::take(self);

@@ -27,8 +27,12 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
     /// that is left (only after an error of the port or a fault) is released. Of a shared port all but the last
     /// worker merely let go.
     pub(super) fn end(mut self, error: Option<Error>) {
+        let reason = match &error {
+            Some(Error::Port { source, .. }) => CloseReason::of_port(source),
+            _ => CloseReason::Stopped,
+        };
         if error.is_some() || self.floor.engine.is_faulted() {
-            self.end_all(CloseReason::Stopped, Close::Stop);
+            self.end_all(reason, Close::Stop);
             self.attend_and_release();
         }
         let Worker { port, mut floor } = self;
@@ -36,7 +40,7 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
         port.close(&mut floor);
         floor.release_without_port();
         if share.worker_left() {
-            floor.close_what_is_left();
+            floor.close_what_is_left(reason);
             floor.take_last_mail();
         } else {
             share.wake_all_others(); // so that each of them sees that it is over
@@ -145,7 +149,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// Ends the sessions whose halves came back with the port's last completions, when nobody was there
     /// to attend to them. There are such only after a failure.
-    fn close_what_is_left(&mut self) {
+    fn close_what_is_left(&mut self, reason: CloseReason) {
         let engine = self.engine;
         if self.share().assigned_sessions() == 0 {
             return;
@@ -153,8 +157,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         for id in engine.table.sessions_of(self.port_index) {
             let Some(reference) = engine.table.look_up(id) else { continue };
             // A half that a faulted worker had in hand stays there, and its session with it.
-            if let Some(mut half) = self.halves.take(id.index()) {
-                self.close_without_port(id, reference.slot(), &mut half);
+            if let Some(mut half) = self.halves.take_last(id.index()) {
+                self.close_without_port(id, reference.slot(), &mut half, reason);
             }
             if reference.end() {
                 self.to_release.push(id);
@@ -163,7 +167,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.release_without_port();
     }
 
-    fn close_without_port(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
+    fn close_without_port(
+        &mut self,
+        id: SessionId,
+        slot: &Slot,
+        half: &mut ReceiveHalf<H::State>,
+        reason: CloseReason,
+    ) {
         match half.phase {
             Phase::Absent | Phase::Closing => {}
             Phase::Connecting => {
@@ -172,21 +182,25 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             Phase::Open | Phase::Draining | Phase::Lingering => {
                 half.phase = Phase::Closing;
-                slot.ask_to_stop(CloseReason::Stopped);
+                slot.ask_to_stop(reason);
                 let last = slot.count.lower();
                 debug_assert!(!last, "the caller's own hold is there");
             }
         }
     }
 
-    /// Somebody holds a session whom the system keeps from running, or who has met a fault of our own and
-    /// will never let go. Its `closed` runs all the same; its slot is released by who lets go at last.
+    /// Somebody holds a session who will not let go of it, or not soon: an operation whose completion the
+    /// system does not tell any more, since the port has failed; a thread that the system keeps from running; a
+    /// worker that has met a fault of our own. Its `closed` runs all the same; its slot is released by who lets
+    /// go at last, if anybody does.
     fn finish_what_is_held(&mut self) {
         let engine = self.engine;
         for id in engine.table.sessions_of(self.port_index) {
             // A half that a faulted worker had in hand stays there.
-            if let Some(half) = self.halves.take(id.index()) {
-                self.finish(id, half);
+            let Some(half) = self.halves.take_last(id.index()) else { continue };
+            self.finish(id, half);
+            if let Some(slot) = engine.table.held(id) {
+                slot.send_queue.lock().give_up();
             }
         }
     }

@@ -24,6 +24,9 @@
 mod attend;
 mod completions;
 mod end;
+#[cfg(unix)]
+#[cfg(test)]
+mod failed_port;
 mod groups;
 mod half;
 pub(crate) mod mailbox;

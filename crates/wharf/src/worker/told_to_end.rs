@@ -249,7 +249,8 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
         engine.wait_ended(Some(BOUND)).is_some(),
         "the server waits for a thread of the user's"
     );
-    assert_eq!(*handler.closed.lock().unwrap(), [(id, CloseReason::Stopped)]);
+    let reason = CloseReason::Io { kind: io::ErrorKind::OutOfMemory, code: None };
+    assert_eq!(*handler.closed.lock().unwrap(), [(id, reason)]);
     assert_eq!((engine.stats().live, engine.ports[0].assigned_sessions()), (0, 1));
     assert!(held.end(), "the slot is released by who held it");
     engine.release(id, 0);

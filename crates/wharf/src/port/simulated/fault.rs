@@ -142,6 +142,8 @@ faults! {
     ThreadPreempted "thread-preempted" 1/1 Library,
     /// A worker meets a fault of wharf's own while it has a session in hand that is to go to another.
     AdmissionFaults "admission-faults" 1/100000 Sessions,
+    /// A port that has failed ends without telling what came of what was outstanding.
+    PortEndsUntold "port-ends-untold" 1/2 Sessions,
 }
 
 impl fmt::Display for Fault {

@@ -234,7 +234,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             let registered = &state.ports[port as usize].registrations;
             let left = registered.iter().filter(|registered| registered.socket.is_some()).count();
             state.figures.left_registered += left as u64;
-            state.end_all(port);
+            if state.ports[port as usize].has_failed && state.fires(Fault::PortEndsUntold) {
+                state.lose_all(port);
+            } else {
+                state.end_all(port);
+            }
         });
         loop {
             self.batch
@@ -422,6 +426,7 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
             state.now += turn_ns;
             state.submit_all(port);
             if state.fires(Fault::PortFails) {
+                state.ports[port as usize].has_failed = true;
                 return Err(io::Error::from(io::ErrorKind::OutOfMemory));
             }
             Ok(timeout.map(|timeout| state.now.saturating_add(ns_of(timeout))))

@@ -33,6 +33,8 @@ pub(super) struct PortState {
     pub(super) lent: usize,
     pub(super) sizes: Sizes,
     pub(super) is_shared: bool,
+    /// A wait has failed.
+    pub(super) has_failed: bool,
     /// Open handles.
     pub(super) handles: usize,
     pub(super) posts_made: u32,
@@ -434,6 +436,18 @@ impl State {
                     self.port(port).ready.extend(last);
                 }
             }
+        }
+    }
+
+    /// Forgets whatever is outstanding at a port or lies ready there: nobody is told of it.
+    pub(super) fn lose_all(&mut self, port: u32) {
+        for ready in std::mem::take(&mut self.port(port).ready) {
+            if let ReadyResult::Accepted(Ok((socket, _))) = ready.result {
+                self.drop_name(socket);
+            }
+        }
+        for registered in &mut self.port(port).registrations {
+            registered.posts = [const { None }; 4];
         }
     }
 }

@@ -45,6 +45,9 @@ use super::{
 const PIECES_MAX: usize = 16;
 /// How long the end of a port waits for its last completions before it leaks what they own.
 const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long every `io_uring_enter` may be refused before the port has failed, and the pause between two.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
+const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 /// What the small buffers' memory depends on.
 const BUFFERS_OPTION: &str = "receive_buffers or receive_buffer_bytes";
 
@@ -108,6 +111,9 @@ pub(crate) struct UringPort {
     /// The completions of a batch: (user data, result, flags).
     batch: Vec<(u64, i32, u32)>,
     stale_completions: u64,
+    last_completions_timeout: Duration,
+    /// When the kernel began to refuse every `io_uring_enter`.
+    refused_since: Option<Instant>,
 }
 
 impl UringPort {
@@ -118,7 +124,7 @@ impl UringPort {
         let make_large = || BufferRing::new(buffers::LARGE_COUNT, LARGE_BYTES, "workers");
         let mut large_buffers = (buffer_bytes < LARGE_BYTES).then(make_large).transpose()?;
         let ring = probe::build_ring(submission_entries, completion_entries)?;
-        // SAFETY: see above. In the port the ring comes before them too, and its end either takes its last
+        // SAFETY: see above. In the port the ring comes before them too, and `end_once` either takes its last
         // completion or leaks them.
         unsafe {
             buffers.register(&ring, Group::Small)?;
@@ -142,6 +148,8 @@ impl UringPort {
             ending: false,
             batch: Vec::new(),
             stale_completions: 0,
+            last_completions_timeout: LAST_COMPLETIONS_TIMEOUT,
+            refused_since: None,
         };
         port.request(Request::AwaitWakes);
         Ok(port)
@@ -158,6 +166,15 @@ impl UringPort {
         let (buffers, buffer_bytes) = (4, 4096);
         let sizes = UringSizes { submission_entries, completion_entries, buffers, buffer_bytes };
         UringPort::new(sizes).unwrap()
+    }
+
+    /// From here on the kernel refuses every `io_uring_enter`: the ring's descriptor is another file's.
+    #[cfg(test)]
+    pub(crate) fn lose_ring(&self) {
+        let other = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: both are open. The ring's owner closes this one later as it would have closed that.
+        let lost = unsafe { libc::dup2(other.as_raw_fd(), self.ring.as_raw_fd()) };
+        assert_ne!(lost, -1, "{}", io::Error::last_os_error());
     }
 
     fn record(&self, registration: Registration) -> &Record {
@@ -318,17 +335,33 @@ impl UringPort {
             }
         };
         self.recycle_gathers();
-        match entered {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // The time-out; a signal; a completion queue to be emptied first; memory that the
-                // kernel could not get just now. The next turn goes on.
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {
-                    Ok(())
-                }
-                _ => Err(error),
-            },
+        let Err(error) = entered else {
+            self.refused_since = None;
+            return Ok(());
+        };
+        match error.raw_os_error() {
+            // The time-out; a signal. The next turn goes on.
+            Some(libc::ETIME | libc::EINTR) => {
+                self.refused_since = None;
+                Ok(())
+            }
+            // A completion queue to be emptied first; memory that the kernel could not get just now.
+            Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => self.refused(error),
+            _ => Err(error),
         }
+    }
+
+    /// The kernel refuses an enter for something that may pass. The next turn tries again, but not for ever: a
+    /// worker that can neither submit nor complete serves nobody.
+    #[cold]
+    fn refused(&mut self, error: io::Error) -> io::Result<()> {
+        match self.refused_since {
+            // At once: what was in the way may be taken by now.
+            None => self.refused_since = Some(Instant::now()),
+            Some(since) if since.elapsed() > REFUSED_TIMEOUT => return Err(error),
+            Some(_) => std::thread::sleep(REFUSED_PAUSE),
+        }
+        Ok(())
     }
 
     fn reap<S: Sink>(&mut self, sink: &mut S) {
@@ -453,6 +486,13 @@ impl UringPort {
         }
     }
 
+    /// Ends the port, if it has not ended: takes every last completion, or leaks what they would have brought.
+    fn end_once<S: Sink>(&mut self, sink: &mut S) {
+        if !self.end(sink) {
+            self.leak();
+        }
+    }
+
     /// Cancels everything and takes every last completion; false if some did not come.
     fn end<S: Sink>(&mut self, sink: &mut S) -> bool {
         self.ending = true;
@@ -472,7 +512,7 @@ impl UringPort {
         let started = Instant::now();
         while self.outstanding > 0 || self.wake_outstanding {
             if self.enter(Some(Duration::from_millis(100))).is_err()
-                || started.elapsed() > LAST_COMPLETIONS_TIMEOUT
+                || started.elapsed() > self.last_completions_timeout
             {
                 return false;
             }
@@ -481,13 +521,18 @@ impl UringPort {
         true
     }
 
-    /// Leaks what the kernel may still touch (invariant 7), having waited in vain.
+    /// Leaks what the kernel may still touch (invariant 7), having waited in vain. The sockets are closed
+    /// all the same: what is outstanding has a hold of its own on its file.
     fn leak(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.records));
+        for record in &mut self.records {
+            std::mem::forget((record.sending.take(), record.receiving.take()));
+            record.outstanding = 0;
+        }
         self.buffers.leak();
         if let Some(large) = &mut self.large_buffers {
             large.leak();
         }
+        (self.outstanding, self.wake_outstanding) = (0, false);
     }
 }
 
@@ -602,17 +647,12 @@ impl CompletionPort for UringPort {
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {
-        if !self.end(sink) {
-            self.leak();
-        }
+        self.end_once(sink);
     }
 }
 
 impl Drop for UringPort {
     fn drop(&mut self) {
-        let nothing_outstanding = self.outstanding == 0 && !self.wake_outstanding;
-        if !nothing_outstanding && !self.end(&mut |_: Completion<'_>| {}) {
-            self.leak();
-        }
+        self.end_once(&mut |_: Completion<'_>| {});
     }
 }

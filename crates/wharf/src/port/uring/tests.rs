@@ -1,11 +1,13 @@
 //! What is this port's alone.
 
+use std::mem::offset_of;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use super::UringPort;
 use super::buffers::Group;
 use super::record::{Ends, UserData};
-use crate::port::contract::sockets::{pair, pattern, write};
+use super::{REFUSED_TIMEOUT, UringPort};
+use crate::port::contract::sockets::{batch, pair, pattern, read_to_end, tcp_pair, write};
 use crate::port::contract::trial::Trial;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Token};
 
@@ -93,4 +95,95 @@ fn a_receive_that_is_cancelled_while_it_changes_its_buffers_is_cancelled() {
     });
     assert!(trial.account(ours).received == stream);
     trial.finish();
+}
+
+/// The kernel may still touch what they own, so that is leaked; but nobody is kept waiting, and every socket is
+/// closed.
+#[test]
+fn the_end_of_a_port_waits_once_for_completions_that_never_come() {
+    let mut port = UringPort::for_test();
+    port.last_completions_timeout = Duration::from_secs(2);
+    let (ours, peer) = pair();
+    let ours = port.register(ours, Token(1)).unwrap();
+    port.post(ours, Operation::Receive).unwrap();
+    port.outstanding += 1; // that is never told
+    let started = Instant::now();
+    port.close(&mut |_: Completion<'_>| {});
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(3_800), "it waited twice: {took:?}");
+    assert_eq!(read_to_end(&peer), b"");
+}
+
+#[test]
+fn a_port_that_is_refused_every_enter_ends_at_once_and_closes_its_sockets() {
+    let mut port = UringPort::for_test();
+    let pairs: Vec<_> = (0..41).map(|_| tcp_pair()).collect();
+    let mut peers = Vec::new();
+    for (number, (ours, peer)) in pairs.into_iter().enumerate() {
+        let ours = port.register(ours, Token(number as u64)).unwrap();
+        port.post(ours, Operation::Receive).unwrap();
+        port.post(ours, Operation::Send(batch(&pattern(3_000_000, 1)))).unwrap();
+        peers.push(peer);
+    }
+    port.wait(Some(Duration::ZERO), &mut |_: Completion<'_>| {}).unwrap();
+    port.lose_ring();
+    assert!(port.wait(None, &mut |_: Completion<'_>| {}).is_err());
+    port.close(&mut |completion: Completion<'_>| panic!("{completion:?}"));
+    for peer in peers {
+        let received = read_to_end(&peer);
+        assert!(received[..] == pattern(3_000_000, 1)[..received.len()]);
+    }
+}
+
+/// From here on the kernel refuses every `io_uring_enter` of this thread so (seccomp(2)).
+fn refuse_enters_of_this_thread(errno: i32) {
+    // Of a call's number, whether it is that of `io_uring_enter`: then refuse, else allow.
+    let number = offset_of!(libc::seccomp_data, nr) as u32;
+    let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
+    let statement = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                libc::SYS_io_uring_enter as u32,
+            )
+        },
+        statement(libc::BPF_RET | libc::BPF_K, refuse),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the first takes no pointers; the program and its filter are read during the second call alone.
+    let set = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// On a thread of its own, since a filter is for ever.
+#[test]
+fn a_port_that_is_refused_every_enter_for_something_that_may_pass_fails_when_it_does_not_pass() {
+    for errno in [libc::EAGAIN, libc::ENOMEM, libc::EBUSY] {
+        let refused = move || {
+            let mut port = UringPort::for_test();
+            let (ours, peer) = pair();
+            let ours = port.register(ours, Token(1)).unwrap();
+            port.post(ours, Operation::Receive).unwrap();
+            let wait =
+                |port: &mut UringPort| port.wait(Some(Duration::ZERO), &mut |_: Completion<'_>| {});
+            wait(&mut port).unwrap();
+            refuse_enters_of_this_thread(errno);
+            for _ in 0..10 {
+                wait(&mut port).expect("it may pass");
+            }
+            let since = port.refused_since.expect("it is refused");
+            port.refused_since = since.checked_sub(REFUSED_TIMEOUT);
+            assert_eq!(wait(&mut port).unwrap_err().raw_os_error(), Some(errno));
+            port.close(&mut |_: Completion<'_>| {});
+            assert_eq!(read_to_end(&peer), b"");
+        };
+        thread::spawn(refused).join().unwrap();
+    }
 }

@@ -24,6 +24,8 @@ pub(super) struct Shared {
     handles: AtomicUsize,
     /// What the next wait of every handle, or of one, does instead.
     fails: AtomicBool,
+    /// The last handle to close tells nothing.
+    ends_untold: AtomicBool,
     faults_once: AtomicBool,
     wake: Arc<WakeMark>,
     /// Completions that were taken and not delivered yet, by whichever handle comes first.
@@ -101,14 +103,20 @@ impl Shared {
     pub(super) fn new() -> Arc<Self> {
         let port = Mutex::new(Some(ReadinessPort::new().unwrap()));
         let (wake, taken) = (Arc::default(), Mutex::default());
-        let (fails, faults_once) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [fails, ends_untold, faults_once] = [(); 3].map(|()| AtomicBool::new(false));
         let (tokens, handles) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Shared { port, tokens, handles, fails, faults_once, wake, taken })
+        Arc::new(Shared { port, tokens, handles, fails, ends_untold, faults_once, wake, taken })
     }
 
     /// From now on every wait fails.
     pub(super) fn fail(&self) {
         self.fails.store(true, Ordering::SeqCst);
+    }
+
+    /// And what is outstanding never completes.
+    pub(super) fn fail_untold(&self) {
+        self.ends_untold.store(true, Ordering::SeqCst);
+        self.fail();
     }
 
     /// The next handle that takes completions panics instead, as on a broken invariant.
@@ -212,6 +220,11 @@ impl CompletionPort for SharedHandle {
 
     fn close<S: Sink>(self, sink: &mut S) {
         if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if self.0.ends_untold.load(Ordering::SeqCst) {
+                self.0.taken.lock().unwrap().clear();
+                drop(self.0.port.lock().unwrap().take());
+                return;
+            }
             for owned in std::mem::take(&mut *self.0.taken.lock().unwrap()) {
                 owned.deliver(sink);
             }

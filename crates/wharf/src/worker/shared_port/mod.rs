@@ -178,6 +178,11 @@ impl Trial {
 
     /// Stops, and says whether all was in order.
     fn finish(self) {
+        self.finish_with_slots_held(0);
+    }
+
+    /// So many slots are held by operations that the port has not told the end of.
+    fn finish_with_slots_held(self, held: u32) {
         let Trial { running, notes, .. } = self;
         let handle = Handle::new(running.engine().clone());
         handle.stop();
@@ -189,7 +194,7 @@ impl Trial {
         assert_eq!((stats.opened, stats.closed), (opened.len() as u64, closed.len() as u64));
         assert_eq!((stats.live, stats.queued_bytes, stats.stale_completions), (0, 0, 0));
         assert_eq!(stats.connect_failures, notes.connects_failed.load(Ordering::Relaxed) as u64);
-        assert_eq!(handle.engine().ports[0].assigned_sessions(), 0);
+        assert_eq!(handle.engine().ports[0].assigned_sessions(), held);
     }
 }
 
@@ -574,9 +579,25 @@ mod provoked {
         shared.fail();
         assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
         assert!(trial.running.engine().take_error().is_some());
-        assert!(peers.iter().all(|(_, id)| trial.reason(*id) == CloseReason::Stopped));
+        assert!(peers.iter().all(|(_, id)| trial.reason(*id) == PORT_FAILED));
         trial.finish();
     }
+
+    /// The halves are with receives that never complete.
+    #[test]
+    fn when_nothing_is_told_any_more_each_session_is_closed_all_the_same() {
+        let shared = handles::Shared::new();
+        let trial = trial_on(&shared, Options::default());
+        let peers: Vec<_> = (0..41).map(|_| trial.connect_known()).collect();
+        shared.fail_untold();
+        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        assert!(trial.running.engine().take_error().is_some());
+        assert!(peers.iter().all(|(_, id)| trial.reason(*id) == PORT_FAILED));
+        trial.finish_with_slots_held(41);
+    }
+
+    const PORT_FAILED: CloseReason =
+        CloseReason::Io { kind: std::io::ErrorKind::OutOfMemory, code: None };
 
     #[test]
     fn a_worker_that_meets_a_fault_of_our_own_does_not_leave_the_others_waiting() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Bench, Told};
 use crate::port::contract::sockets::batch;
 use crate::port::simulated::{Fault, Faults};
-use crate::port::{CompletionPort, Operation, OperationKind, Token};
+use crate::port::{Completion, CompletionPort, Operation, OperationKind, Token};
 
 const CONTENT: &[u8] = &[7; if cfg!(miri) { 50 } else { 1_000 }];
 const AT_ONCE: Duration = Duration::from_micros(50);
@@ -64,6 +64,15 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         PortFails => {
             let error = bench.wait(AT_ONCE).err();
             error.is_some_and(|error| error.kind() == ErrorKind::OutOfMemory)
+        }
+        PortEndsUntold => {
+            let (ours, _peer) = bench.session(1);
+            bench.post(ours, Operation::Receive);
+            bench.wait(AT_ONCE).unwrap();
+            bench.world.with(|state| state.ports[0].has_failed = true);
+            let mut told = 0;
+            bench.port.leave(&mut |_: Completion<'_>| told += 1);
+            told == 0
         }
         WorkerFaults => {
             let wait = std::panic::AssertUnwindSafe(|| drop(bench.wait(AT_ONCE)));
@@ -245,7 +254,7 @@ fn judge_each<const SHARED: bool>() {
         assert!(fired > 0, "{fault} is not counted");
         judged += 1;
     }
-    assert_eq!(judged, if SHARED { 30 } else { 32 });
+    assert_eq!(judged, if SHARED { 31 } else { 33 });
 }
 
 #[test]
