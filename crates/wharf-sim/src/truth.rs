@@ -363,6 +363,10 @@ impl Truth {
     pub(crate) fn receives(&mut self, id: SessionId, frame: &[u8]) -> Option<Request> {
         self.frames += 1;
         let request = Request::read(frame);
+        if request.is_none() && Message::read(frame).is_some_and(|message| message.to == id) {
+            let what = format!("{id} got what was sent to it: it is its own peer");
+            self.broken(Rule::FramesReachTheirSession, self.about(id), what);
+        }
         if let Some(request) = request
             && (request.peer as usize) < self.peers.len()
             && self.sessions.get(&id).is_some_and(|session| session.peer.is_none())

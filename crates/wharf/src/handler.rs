@@ -36,6 +36,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A connection asked for by [`Handle::connect`](crate::Handle::connect) came to nothing;
     /// `opened` did not and will not run for this id.
+    ///
+    /// A connect to a port of this machine at which nobody listens may get that very port as its own,
+    /// and so reach itself. That is [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) too.
     fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
         let _ = (id, address, error);
     }

@@ -177,7 +177,9 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 pub(crate) enum Outcome<'a> {
     Accepted(Result<Accepted, Failure>),
-    Connected(Result<(), Failure>),
+    /// With the address that the socket has got, if the connection still stands. If that is the one
+    /// that it connects to, the connection is one to itself (RFC 9293, 3.5: simultaneous open).
+    Connected(Result<Option<SocketAddr>, Failure>),
     /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream (and it is the last
     /// completion).
     Received(Result<&'a [u8], Failure>),

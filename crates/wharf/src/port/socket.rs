@@ -12,7 +12,6 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
-#[cfg(unix)]
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
@@ -86,6 +85,16 @@ impl Socket {
             Socket::Os(socket) => prepare(socket, options, accepted),
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.prepare(),
+        }
+    }
+
+    /// Has the close of a connection that nobody has used be a reset: it leaves no TIME-WAIT behind.
+    pub(crate) fn reset_at_close(&self) {
+        match self {
+            // Where that cannot be, it is closed like any other.
+            Socket::Os(socket) => drop(socket.set_linger(Some(Duration::ZERO))),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(_) => {} // there is no TIME-WAIT
         }
     }
 }

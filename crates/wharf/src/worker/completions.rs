@@ -1,6 +1,7 @@
 //! What a completion does to its session: step 1 of a turn. Nothing is posted here.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::Floor;
 use super::half::{Phase, ReceiveHalf, Receiving};
@@ -196,16 +197,21 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        result: Result<(), Failure>,
+        result: Result<Option<SocketAddr>, Failure>,
     ) {
+        self.now(); // the turn has begun, whatever callback runs
         let error = match result {
+            Ok(Some(own)) if half.peer_address.is_some_and(|to| is_itself(own, to)) => {
+                let said = "it reached itself: nobody listens there, and it had got that port";
+                io::Error::new(io::ErrorKind::ConnectionRefused, said)
+            }
             // One that is to drain opens, for what was accepted for it must leave.
-            Ok(()) if !slot.closing().is_some_and(Closing::is_stop) => {
+            Ok(_) if !slot.closing().is_some_and(Closing::is_stop) => {
                 self.open(id, slot, half);
                 return;
             }
             Err(Failure::Os(error)) => error,
-            Ok(()) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
+            Ok(_) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
                 let now = self.clock.now(); // the turn may have begun before its time came
                 let limit = self.engine.options.connect_timeout;
                 let is_late = limit.is_some_and(|limit| half.phase_since.after(limit) <= now);
@@ -241,4 +247,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.arm_timer(id, slot, half);
         self.desk.attend_later(id);
     }
+}
+
+/// Whether a socket that has this address and was connected to that one is its own peer. (An unspecified
+/// address stands for this machine.)
+fn is_itself(own: SocketAddr, to: SocketAddr) -> bool {
+    let (own_ip, to_ip) = (own.ip().to_canonical(), to.ip().to_canonical());
+    own.port() == to.port() && (own_ip == to_ip || to_ip.is_unspecified())
 }

@@ -66,9 +66,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
     /// socket, the slot.
     pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
-        if let Some(registration) = self.finish(id, self.last_half(id)) {
+        let half = self.last_half(id);
+        let opened = half.opened;
+        if let Some(registration) = self.finish(id, half) {
+            let socket = port.deregister(registration);
+            if !opened {
+                socket.reset_at_close(); // a connect that met itself must not keep the port
+            }
             // Dropping the socket closes it: here and nowhere else (invariant 5).
-            drop(port.deregister(registration));
+            drop(socket);
         }
         self.engine.release(id, self.port_index);
     }

@@ -38,6 +38,8 @@ mod session;
 #[cfg(test)]
 mod shared_port;
 mod timeouts;
+#[cfg(test)]
+mod to_itself;
 #[cfg(unix)]
 #[cfg(test)]
 mod told_to_end;

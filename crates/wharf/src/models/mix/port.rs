@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ struct Posted {
 
 /// What is handed to the sink when the lock has been let go.
 enum Drawn {
-    Connected(Result<(), Failure>),
+    Connected(Result<Option<SocketAddr>, Failure>),
     /// Bytes lent by the port.
     Received(Result<Vec<u8>, Failure>),
     ReceivedInto(Box<crate::buffer::RingBuffer>, Result<usize, Failure>),
@@ -187,7 +187,7 @@ impl Record {
             Operation::Connect(_) if thread_rng().gen_bool(0.1) => {
                 (Drawn::Connected(Err(os(ErrorKind::ConnectionRefused))), false)
             }
-            Operation::Connect(_) => (Drawn::Connected(Ok(())), false),
+            Operation::Connect(_) => (Drawn::Connected(Ok(None)), false),
             Operation::Send(batch) if cancelled => {
                 (Drawn::Sent(batch, Err(Failure::Cancelled)), false)
             }

@@ -112,7 +112,7 @@ pub(super) fn an_end_that_came_with_the_connection_is_seen<P: CompletionPort>(po
     trial.drive_until_settled(client);
     let account = trial.account(client);
     assert_eq!(account.received, b"all there is");
-    let [Last::Connected(Ok(())), Last::Received(Ok(()))] = account.lasts[..] else {
+    let [Last::Connected(Ok(Some(_))), Last::Received(Ok(()))] = account.lasts[..] else {
         panic!("{:?}", account.lasts)
     };
     trial.finish();

@@ -40,7 +40,7 @@ pub(super) fn every_operation_that_succeeds_completes<P: CompletionPort>(port: P
     trial.drive(|trial| !trial.account(served).is_outstanding(OperationKind::Send));
 
     let mut ledger = trial.finish();
-    let [Last::Connected(Ok(())), Last::Sent(sent, Ok(7)), Last::ReceivedInto(ring, Ok(5))] =
+    let [Last::Connected(Ok(Some(_))), Last::Sent(sent, Ok(7)), Last::ReceivedInto(ring, Ok(5))] =
         &ledger.account(client).lasts[..]
     else {
         panic!("{:?}", ledger.account(client).lasts)

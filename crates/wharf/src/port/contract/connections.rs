@@ -125,8 +125,11 @@ pub(super) fn a_connect_succeeds<P: CompletionPort>(port: P) {
     let client = trial.register(tcp_socket());
     trial.post(client, Operation::Connect(address));
     trial.drive_until_settled(client);
-    assert!(matches!(trial.account(client).lasts[..], [Last::Connected(Ok(()))]));
+    let [Last::Connected(Ok(Some(own_address)))] = trial.account(client).lasts[..] else {
+        panic!("{:?}", trial.account(client).lasts);
+    };
     let (served, _) = listener.accept().unwrap();
+    assert_eq!(served.peer_address(), Some(own_address));
     trial.send(client, b"first");
     trial.post(client, Operation::Receive);
     trial.drive(|trial| !trial.account(client).is_outstanding(OperationKind::Send));
@@ -149,6 +152,23 @@ pub(super) fn a_connect_is_refused<P: CompletionPort>(port: P) {
         let lasts = &trial.account(client).lasts;
         assert_eq!(lasts.len(), 1, "{lasts:?}");
         assert_eq!(lasts[0].error_kind(), Some(ErrorKind::ConnectionRefused), "{lasts:?}");
+        trial.deregister(client);
+    }
+    trial.finish();
+}
+
+/// What one needs to see that it has met itself.
+pub(super) fn a_connect_to_itself_says_so_by_the_address_that_it_has<P: CompletionPort>(port: P) {
+    let mut trial = Trial::of(port);
+    for _ in 0..10 {
+        let (client, address) = deaf_socket();
+        let client = trial.register(client);
+        trial.post(client, Operation::Connect(address));
+        trial.drive_until_settled(client);
+        let [Last::Connected(Ok(own_address))] = trial.account(client).lasts[..] else {
+            panic!("{:?}", trial.account(client).lasts);
+        };
+        assert_eq!(own_address, Some(address));
         trial.deregister(client);
     }
     trial.finish();

@@ -71,6 +71,7 @@ macro_rules! contract_suite {
             connections::a_peer_that_gave_up_before_it_was_accepted_does_not_end_the_accept
             connections::a_connect_succeeds
             connections::a_connect_is_refused
+            connections::a_connect_to_itself_says_so_by_the_address_that_it_has
             waiting::a_wake_from_another_thread_ends_a_wait_without_time_out
             waiting::a_wake_before_the_wait_is_not_lost
             waiting::a_thousand_wakes_of_one_thread_are_not_lost

@@ -5,7 +5,7 @@
 //! on have `more`, and at the end nothing that was posted is without its last.
 
 use std::collections::HashMap;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::buffer::{RingBuffer, SendBatch};
@@ -59,7 +59,7 @@ pub(in crate::port) struct Account {
 #[derive(Debug)]
 pub(in crate::port) enum Last {
     Accepted(Result<(), Failure>),
-    Connected(Result<(), Failure>),
+    Connected(Result<Option<SocketAddr>, Failure>),
     Received(Result<(), Failure>),
     ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
     Sent(Box<SendBatch>, Result<usize, Failure>),

@@ -138,22 +138,16 @@ pub(super) fn bind_for_connect(socket: &Socket, to: &SocketAddr) {
     let _ = socket.bind(&wildcard.into());
 }
 
-/// Makes a connected socket a whole one, with addresses and a shutdown, and looks whether it is
-/// connected to itself, which TCP allows when both ends chose the same port at the same time.
-pub(super) fn finish_connect(socket: &Socket) -> Result<IsToItself, u32> {
+/// Makes a connected socket a whole one, with addresses and a shutdown. Its own address.
+pub(super) fn finish_connect(socket: &Socket) -> Result<Option<SocketAddr>, u32> {
     // SAFETY: this option has no value to read.
     let failed =
         unsafe { setsockopt(raw(socket), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, ptr::null(), 0) };
     if failed != 0 {
         return Err(last_code());
     }
-    let ours = socket.local_addr().map_err(|error| code_of(&error))?.as_socket();
-    // Who has reset already has no address any more, and was not this socket.
-    let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
-    Ok(IsToItself(peer.is_some() && ours == peer))
+    Ok(socket.local_addr().map_err(|error| code_of(&error))?.as_socket())
 }
-
-pub(super) struct IsToItself(pub(super) bool);
 
 pub(super) fn raw(socket: &Socket) -> SOCKET {
     socket.as_raw_socket() as SOCKET

@@ -7,10 +7,9 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
 
 use super::accept::{Accepting, Place};
-use super::calls::{IsToItself, finish_connect};
+use super::calls::finish_connect;
 use super::error::{
-    ABORTED, CONNECTION_ABORTED, CONNECTION_REFUSED, Fault, code_of, error_of, failure,
-    is_of_the_peer, received, sent,
+    ABORTED, CONNECTION_ABORTED, Fault, code_of, error_of, failure, is_of_the_peer, received, sent,
 };
 use super::overlapped::Overlapped;
 use super::port::Packet;
@@ -117,11 +116,8 @@ impl<S: Sink> Taker<'_, S> {
 
     fn connect(&mut self, record: InUse<'_>, result: Result<u32, Fault>) {
         let token = record.token();
-        let connected = result.and_then(|_| match finish_connect(record.socket()) {
-            Ok(IsToItself(false)) => Ok(()),
-            Ok(IsToItself(true)) => Err(Fault { code: CONNECTION_REFUSED, count: 0 }),
-            Err(code) => Err(Fault { code, count: 0 }),
-        });
+        let fault = |code| Fault { code, count: 0 };
+        let connected = result.and_then(|_| finish_connect(record.socket()).map_err(fault));
         let marks = record.connect.state.end();
         let connected = connected.map_err(|fault| failure(fault, marks));
         self.last(token, Outcome::Connected(connected));

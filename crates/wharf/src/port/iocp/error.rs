@@ -20,7 +20,7 @@ use crate::port::Failure;
 
 pub(super) const ABORTED: u32 = ERROR_OPERATION_ABORTED;
 pub(super) const CONNECTION_ABORTED: u32 = winsock::WSAECONNABORTED as u32;
-pub(super) const CONNECTION_REFUSED: u32 = winsock::WSAECONNREFUSED as u32;
+const CONNECTION_REFUSED: u32 = winsock::WSAECONNREFUSED as u32;
 const BROKEN_PIPE: u32 = ERROR_NO_DATA;
 const CONNECTION_RESET: u32 = winsock::WSAECONNRESET as u32;
 const NET_RESET: u32 = winsock::WSAENETRESET as u32;

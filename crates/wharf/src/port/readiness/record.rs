@@ -254,7 +254,8 @@ impl Record {
         self.connect = None;
         // The edge that told of the connect may have told of the peer's end too.
         self.note_end();
-        self.last(sink, Outcome::Connected(connected));
+        let own_address = || self.socket.local_addr().ok()?.as_socket();
+        self.last(sink, Outcome::Connected(connected.map(|()| own_address())));
     }
 
     fn try_accept<S: Sink>(&mut self, sink: &mut S) {

@@ -144,6 +144,8 @@ faults! {
     AdmissionFaults "admission-faults" 1/100000 Sessions,
     /// A port that has failed ends without telling what came of what was outstanding.
     PortEndsUntold "port-ends-untold" 1/2 Sessions,
+    /// A connect gets the very port that it connects to, and reaches itself.
+    ConnectMeetsItself "connect-meets-itself" 1/16 Sessions,
 }
 
 impl fmt::Display for Fault {

@@ -145,7 +145,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
                     peer_address: Some(peer),
                 })))
             }
-            ReadyResult::Connected(result) => tell(Outcome::Connected(result)),
+            ReadyResult::Connected(result) => {
+                let socket = world.with(|state| state.socket_of(*port, registration));
+                let own_address = || world.with(|state| state.network.addresses(socket).0);
+                tell(Outcome::Connected(result.map(|()| own_address())));
+            }
             ReadyResult::Received(Ok(bytes), lent) => {
                 let at = AtOnce { at: &self.at, registration };
                 let may = world.with(|state| state.may_send_directly(*port, registration));

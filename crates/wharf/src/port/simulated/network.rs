@@ -129,6 +129,31 @@ pub(super) enum Connecting {
     Refused,
 }
 
+impl Stream {
+    fn new(
+        local: SocketAddr,
+        remote: SocketAddr,
+        other: SocketIndex,
+        inbox_max: usize,
+        now: u64,
+    ) -> Box<Self> {
+        Box::new(Stream {
+            local,
+            remote,
+            other: Some(other),
+            inbox: VecDeque::new(),
+            inbox_max,
+            read_at: now,
+            ended: false,
+            reset: false,
+            reset_told: false,
+            read_shut: false,
+            write_shut: false,
+            peer: None,
+        })
+    }
+}
+
 impl Network {
     fn place(&mut self, socket: Kind) -> SocketIndex {
         let index = self.free.pop().unwrap_or_else(|| {

@@ -342,7 +342,7 @@ impl State {
         }
     }
 
-    fn socket_of(&mut self, port: u32, registration: u32) -> SocketIndex {
+    pub(super) fn socket_of(&mut self, port: u32, registration: u32) -> SocketIndex {
         let socket = self.port(port).registered(registration).socket;
         socket.expect("checked by registered")
     }

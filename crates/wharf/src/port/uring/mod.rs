@@ -418,7 +418,10 @@ impl UringPort {
                 let socket = unsafe { socket2::Socket::from_raw_fd(descriptor as RawFd) };
                 Accepted { socket: socket.into(), peer_address: None }
             })),
-            OperationKind::Connect => Outcome::Connected(count.map(drop)),
+            OperationKind::Connect => {
+                let own_address = || record.socket.as_ref().and_then(Socket::local_address);
+                Outcome::Connected(count.map(|_| own_address()))
+            }
             OperationKind::Send => {
                 let Some(mut batch) = record.sending.take() else { return };
                 if let Ok(count) = count {

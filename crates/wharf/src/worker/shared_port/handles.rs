@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ struct Owned {
 
 enum OwnedOutcome {
     Accepted(Result<Accepted, Failure>),
-    Connected(Result<(), Failure>),
+    Connected(Result<Option<SocketAddr>, Failure>),
     Received(Result<Vec<u8>, Failure>),
     Other(Outcome<'static>),
 }

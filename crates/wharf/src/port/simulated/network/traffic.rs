@@ -1,7 +1,6 @@
 //! What happens between sockets: connecting, accepting, writing, ending. It takes more than the sockets
 //! themselves, since operations and peers hear of it.
 
-use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 
 use super::{Connecting, Kind, Listening, SocketIndex, Stream, Then, Unconnected, Writable};
@@ -23,7 +22,11 @@ impl State {
             Kind::Listening(_) | Kind::Absent => return Connecting::Refused,
         };
         let Some(listener) = self.listener_for(unconnected, to) else {
-            return Connecting::Refused;
+            if unconnected.local != Some(to) {
+                return Connecting::Refused;
+            }
+            self.connect_to_itself(index, to);
+            return Connecting::Done;
         };
         let Some(listening) = self.network.listening(listener) else {
             return Connecting::Refused;
@@ -39,27 +42,25 @@ impl State {
         }
         let local = unconnected.local.unwrap_or_else(|| self.network.new_address());
         let (window, now) = (self.pace.window_bytes, self.now);
-        let stream = |local, remote, other| Stream {
-            local,
-            remote,
-            other: Some(other),
-            inbox: VecDeque::new(),
-            inbox_max: window,
-            read_at: now,
-            ended: false,
-            reset: false,
-            reset_told: false,
-            read_shut: false,
-            write_shut: false,
-            peer: None,
-        };
-        let served = self.network.place(Kind::Stream(Box::new(stream(to, local, index))));
-        self.network.at(index).socket = Kind::Stream(Box::new(stream(local, to, served)));
+        let stream = |own, other, to| Kind::Stream(Stream::new(own, other, to, window, now));
+        let served = self.network.place(stream(to, local, index));
+        self.network.at(index).socket = stream(local, to, served);
         if let Some(listening) = self.network.listening(listener) {
             listening.arrived.push_back(served);
         }
         self.look_at(listener, OperationKind::Accept);
         Connecting::Done
+    }
+
+    /// Connects an unconnected socket to itself.
+    pub(in crate::port::simulated) fn connect_to_itself(
+        &mut self,
+        index: SocketIndex,
+        at: SocketAddr,
+    ) {
+        self.give_up_connecting(index);
+        let (window, now) = (self.pace.window_bytes, self.now);
+        self.network.at(index).socket = Kind::Stream(Stream::new(at, at, index, window, now));
     }
 
     /// Where it waits already, or else any of those who listen at the address.

@@ -60,6 +60,9 @@ impl State {
             Err(os(io::ErrorKind::TimedOut))
         } else if self.fires(Fault::ConnectUnanswered) {
             return; // a cancel will end it
+        } else if self.fires(Fault::ConnectMeetsItself) {
+            self.connect_to_itself(socket, to);
+            Ok(())
         } else {
             match self.connect(socket, to) {
                 Connecting::Done => Ok(()),

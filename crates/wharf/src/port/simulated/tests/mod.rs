@@ -29,7 +29,8 @@ struct Bench<const SHARED: bool> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     Socket(Registration),
-    Connected,
+    /// With the address that it has.
+    Connected(Option<SocketAddr>),
     Bytes(Vec<u8>),
     /// Of a send, and what is left of it.
     Sent(usize, usize),
@@ -72,7 +73,7 @@ impl<const SHARED: bool> Bench<SHARED> {
                         (OperationKind::Accept, Told::Socket(Registration(u32::MAX)))
                     }
                     Outcome::Accepted(Err(failure)) => (OperationKind::Accept, failed(failure)),
-                    Outcome::Connected(Ok(())) => (OperationKind::Connect, Told::Connected),
+                    Outcome::Connected(Ok(own)) => (OperationKind::Connect, Told::Connected(own)),
                     Outcome::Connected(Err(failure)) => (OperationKind::Connect, failed(failure)),
                     Outcome::Received(Ok(bytes)) => {
                         (OperationKind::Receive, Told::Bytes(bytes.to_vec()))
