@@ -14,7 +14,7 @@ use crate::output::print;
 use crate::process::{Descriptors, descriptors, resident_bytes};
 use crate::signals;
 use crate::stats_line::StatsLine;
-use crate::{Outcome, StartFailure, complain, start_thread};
+use crate::{Outcome, StartFailure, complain, start_thread, with_causes};
 
 /// What `wharf echo` may be told.
 #[derive(Args)]
@@ -89,6 +89,9 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let handle = server.handle();
     let mut console = Console { quiet: arguments.quiet, json: arguments.json, failed: false };
     announce(&mut console, &server, &options, arguments.framing);
+    for failure in server.listen_failures() {
+        complain(&with_causes(failure));
+    }
     heed_signals(signals, handle.clone(), happenings.clone())?;
     start_thread(move || happenings.send(Happening::Ended(server.wait())))?;
 
@@ -104,7 +107,7 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     });
     watch.check(&mut console);
     if let Some(Err(failure)) = ended {
-        complain(&failure.to_string());
+        complain(&with_causes(&failure));
         return Ok(Outcome::ErrorsSeen);
     }
     let is_good = watch.balanced && !console.failed;

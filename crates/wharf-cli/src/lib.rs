@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::ErrorsSeen) => ExitCode::from(1),
         Err(failure) => {
-            complain(&failure.to_string());
+            complain(&with_causes(&*failure));
             ExitCode::from(2)
         }
     }
@@ -104,6 +104,12 @@ fn start_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) ->
     let told =
         |error: io::Error| io::Error::new(error.kind(), format!("cannot start a thread: {error}"));
     started.map(drop).map_err(told)
+}
+
+/// What an error says, and what each says that it came of.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 /// One line on stderr, whatever is in it; whether anyone can read it makes no difference.

@@ -230,6 +230,11 @@ pub struct Options {
     pub no_delay: bool,
     /// Let the kernel probe a silent peer. Default `None`.
     pub keepalive: Option<Keepalive>,
+    /// Whether `[::]` takes IPv6 alone (IPV6_V6ONLY). Default `false`: it takes IPv4 too, and
+    /// [`Session::peer_address`](crate::Session::peer_address) is then an IPv4 address. But if an IPv4
+    /// address with the same port (`0.0.0.0`, say) is listened on as well, that one takes IPv4, and
+    /// `[::]` does not.
+    pub ipv6_only: bool,
     /// How many connections the kernel may hold for us before they are accepted. Default 4,096
     /// (the kernel itself caps it at `net.core.somaxconn`): a second of newcomers. On Linux each worker
     /// has a listener of its own for each address, and each of them so many.
@@ -288,6 +293,7 @@ impl Default for Options {
             close_linger: Duration::from_secs(1),
             no_delay: true,
             keepalive: None,
+            ipv6_only: false,
             listen_backlog: 4_096,
             receive_queues_bytes_max: 256 * 1024 * 1024,
             groups_per_session_max: 64,

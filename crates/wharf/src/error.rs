@@ -1,20 +1,39 @@
 //! Everything that can go wrong, as facts: one type per concern.
 
+mod listening;
+mod remedy;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+
+use self::listening::Each;
+pub use self::listening::{AcceptError, ListenFailure};
+use self::remedy::{InBrackets, remedy};
 
 /// What starting a server or a connector, or waiting for it, can fail with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address could not be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address that was asked for.
-        address: String,
-        /// What the operating system said.
+    /// The addresses of a name could not be found.
+    #[error("cannot find the address of {name}{}", InBrackets::of_name(source))]
+    Resolve {
+        /// What was given as an address.
+        name: String,
+        /// What the resolver said.
         source: io::Error,
+    },
+    /// None of a name's addresses could be listened on. The text has the cause of each, and its remedy.
+    ///
+    /// Where the port is in use though its server is gone: with io_uring the kernel gives up the
+    /// sockets of a killed process some time after it has ended (7 to 35 ms with Linux 6.18). Who
+    /// starts a server again at once tries again for 100 ms.
+    #[error("{}", Each(failures))]
+    Listen {
+        /// What was given as an address.
+        name: String,
+        /// Each of its addresses, with the cause.
+        failures: Vec<ListenFailure>,
     },
     /// The backend that was forced cannot be had here. The text names the cause and the remedy.
     #[error("the {backend} backend cannot be had here: {reason}")]
@@ -59,7 +78,7 @@ pub enum Error {
         bytes: u64,
     },
     /// A worker thread could not be started.
-    #[error("cannot start a worker thread: {0}")]
+    #[error("cannot start a worker thread{}", InBrackets::of(.0))]
     Thread(#[source] io::Error),
     /// A worker met a broken invariant of wharf's own: a bug. The server was stopped; sessions that the
     /// worker had in hand ended without `closed`.
@@ -68,9 +87,10 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
-    /// A worker's port failed while it served. Its sessions were closed, with [`CloseReason::Io`], and the server
-    /// was stopped. What the operating system may still touch of what was outstanding is not freed.
-    #[error("the completion port of worker {worker} failed: {source}")]
+    /// A worker's port could not be made, or failed while it served. Then its sessions were closed, with
+    /// [`CloseReason::Io`], and the server was stopped. What the operating system may still touch of what
+    /// was outstanding is not freed.
+    #[error("the completion port of worker {worker} failed{}", InBrackets::of(source))]
     Port {
         /// Which worker.
         worker: usize,
@@ -188,11 +208,11 @@ impl fmt::Display for BackendRefusal {
                 "this kernel has no {feature}, which came with Linux {kernel}; use a newer \
                  kernel, or the readiness backend",
             ),
-            BackendRefusal::Os { step, code } => write!(
-                f,
-                "{step} failed: {}; use the readiness backend",
-                io::Error::from_raw_os_error(*code),
-            ),
+            BackendRefusal::Os { step, code } => {
+                let error = io::Error::from_raw_os_error(*code);
+                let remedy = remedy(&error).unwrap_or("use the readiness backend");
+                write!(f, "{step} failed: {error}; {remedy}")
+            }
             BackendRefusal::OtherSystem { instead } => {
                 write!(f, "this operating system has none; use the {instead} backend")
             }
@@ -325,7 +345,7 @@ pub enum ConnectError {
     #[error("the server is ending")]
     Ending,
     /// No socket could be had.
-    #[error("cannot make a socket for {address}: {source}")]
+    #[error("cannot make a socket for {address}{}", InBrackets::of(source))]
     Socket {
         /// Where to.
         address: SocketAddr,

@@ -71,7 +71,8 @@ pub use config::{
     Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Keepalive, Options,
 };
 pub use error::{
-    BackendRefusal, CloseReason, ConnectError, Error, JoinError, PublishError, Result, SendError,
+    AcceptError, BackendRefusal, CloseReason, ConnectError, Error, JoinError, ListenFailure,
+    PublishError, Result, SendError,
 };
 pub use events::{DrainReport, Stats};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};

@@ -1,5 +1,7 @@
 //! Building and running a server or a connector.
 
+mod listening;
+
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, BackendChoice, Options};
 use crate::engine::Engine;
-use crate::error::{CloseReason, Error, NoMemory, Result};
+use crate::error::{CloseReason, Error, ListenFailure, NoMemory, Result};
 use crate::events::DrainReport;
 use crate::framing::Framing;
 use crate::guarded::{self, caught};
@@ -21,29 +23,32 @@ use crate::handler::Handler;
 use crate::port::readiness::ReadinessPort;
 #[cfg(feature = "simulation")]
 use crate::port::simulated::{SimulatedPort, World};
-use crate::port::{CompletionPort, Socket, Sockets, select};
+use crate::port::{CompletionPort, Sockets, select};
 use crate::session::HalfTable;
 use crate::worker::{Halves, Worker};
+
+pub(crate) use self::listening::{Listeners, Listening, Name};
 
 /// What a server or connector will be: addresses, framing, options.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
-    addresses: Vec<SocketAddr>,
+    names: Vec<Name>,
     framing: Framing,
     options: Options,
 }
 
 impl Builder {
-    /// Adds an address to listen on; a name may stand for several. Nothing is bound before
+    /// Adds an address to listen on, or a name that stands for one or several: of these at least one
+    /// must be had, and [`Server::listen_failures`] tells of the others. (`localhost` is often a name
+    /// of `::1` also where there is no IPv6, as in Docker's containers.) Nothing is bound before
     /// [`start`](Self::start).
     ///
+    /// `[::]` takes IPv4 too; see [`Options::ipv6_only`].
+    ///
     /// # Errors
-    /// If the name cannot be resolved.
+    /// [`Error::Resolve`] if the name has no address.
     pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
-        let addresses = address
-            .to_socket_addrs()
-            .map_err(|source| Error::Listen { address: format!("{address:?}"), source })?;
-        self.addresses.extend(addresses);
+        self.names.push(Name::resolve(address)?);
         Ok(self)
     }
 
@@ -74,18 +79,18 @@ impl Builder {
     /// Binds, chooses the port, starts the workers. When this returns, connections are accepted.
     ///
     /// # Errors
-    /// If an option is outside its range, an address cannot be listened on, a forced backend
+    /// If an option is outside its range, no address of a name can be listened on, a forced backend
     /// cannot be had, or no thread can be started.
     pub fn start<H: Handler>(self, handler: H) -> Result<Server> {
-        let Builder { addresses, framing, mut options } = self;
+        let Builder { names, framing, mut options } = self;
         options.check(&framing)?;
         options.workers = options.worker_count();
         let choice = select::choose(&options)?;
         let plan = Plan::new(framing, &options);
         let ports = if choice.backend() == Backend::Iocp { 1 } else { plan.options.workers };
-        let (listeners, addresses) = plan.listen(&addresses, ports)?;
+        let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
         let (running, choice) = start_workers(&choice, plan, listeners, &Arc::new(handler))?;
-        Ok(Server { running, choice, addresses })
+        Ok(Server { running, choice, addresses, failures })
     }
 }
 
@@ -100,7 +105,7 @@ impl Builder {
     ) -> Result<Server> {
         // This thread waits for workers that wait for their first turn.
         let _undivided = crate::sync::steps::undivided();
-        let Builder { addresses, framing, mut options } = self;
+        let Builder { names, framing, mut options } = self;
         options.check(&framing)?;
         if options.workers == 0 {
             options.workers = world.workers();
@@ -110,7 +115,7 @@ impl Builder {
         let sizes = world.sizes(&options);
         let plan = Plan { framing, options, clock, sockets };
         let ports = if is_shared { 1 } else { workers };
-        let (listeners, addresses) = plan.listen(&addresses, ports)?;
+        let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
         let first_port = world.make_ports(ports, is_shared, sizes);
         let first_thread = world.expect_threads(workers);
         let (world, handler) = (world.clone(), Arc::new(handler));
@@ -129,7 +134,7 @@ impl Builder {
         };
         let running = started.map_err(StartError::plain)?;
         let choice = BackendChoice::Forced(Backend::Simulated);
-        Ok(Server { running, choice, addresses })
+        Ok(Server { running, choice, addresses, failures })
     }
 }
 
@@ -150,32 +155,6 @@ impl Plan<SystemClock> {
     }
 }
 
-/// The sockets that listen, by the port that accepts from them.
-pub(crate) type Listeners = Vec<Vec<Socket>>;
-
-impl<C> Plan<C> {
-    /// Listens at each address, and says where that is.
-    pub(crate) fn listen(
-        &self,
-        addresses: &[SocketAddr],
-        ports: usize,
-    ) -> Result<(Listeners, Vec<SocketAddr>)> {
-        let mut listeners: Listeners = (0..ports).map(|_| Vec::new()).collect();
-        let mut listened = Vec::new();
-        for address in addresses {
-            let sockets = self
-                .sockets
-                .listen(*address, &self.options, ports)
-                .map_err(|source| Error::Listen { address: address.to_string(), source })?;
-            listened.extend(sockets.first().and_then(Socket::local_address));
-            for (at_port, socket) in listeners.iter_mut().zip(sockets) {
-                at_port.push(socket);
-            }
-        }
-        Ok((listeners, listened))
-    }
-}
-
 /// A running server: from [`Server::bind`], or a connector, which has no listener.
 /// Dropping it stops it at once; [`wait`](Self::wait) lets it run until it is drained or stopped.
 #[derive(Debug)]
@@ -183,13 +162,14 @@ pub struct Server {
     running: Running,
     choice: BackendChoice,
     addresses: Vec<SocketAddr>,
+    failures: Vec<ListenFailure>,
 }
 
 impl Server {
-    /// A server that will listen on `address`.
+    /// A server that will listen on `address`; see [`Builder::listen`].
     ///
     /// # Errors
-    /// If the name cannot be resolved.
+    /// [`Error::Resolve`] if the name has no address.
     pub fn bind(address: impl ToSocketAddrs + fmt::Debug) -> Result<Builder> {
         Builder::default().listen(address)
     }
@@ -202,6 +182,11 @@ impl Server {
     /// The addresses that are listened on; port 0 has become the one that was given.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of the names it was given that are not listened on, and why.
+    pub fn listen_failures(&self) -> &[ListenFailure] {
+        &self.failures
     }
 
     /// Which port serves, and why.

@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::sync::{Mutex, mpsc};
 
 use support::*;
-use wharf::{Backend, Error, Framing, Handler, Options, Server, Session};
+use wharf::{Backend, Error, Framing, Options, Server};
 
 on_every_backend! {
     fn no_more_than_sessions_max_are_let_in_and_the_others_are_closed_at_once(backend) {
@@ -148,14 +148,4 @@ on_every_backend! {
         harness.settle();
         harness.finish();
     }
-}
-
-struct Nobody;
-
-impl Handler for Nobody {
-    type State = ();
-
-    fn opened(&self, _: &Session) {}
-
-    fn received(&self, _: &Session, (): &mut (), _: &[u8]) {}
 }

@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+use std::error::Error;
 use std::fs;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::*;
-use wharf::{Backend, Close, Framing};
+use wharf::{Backend, Close, Connector, Framing};
 
 /// User and system time that this process has used so far. The file was opened while that could
 /// be done.
@@ -89,6 +90,27 @@ on_every_backend! {
     fn accepting_pauses_while_no_descriptor_is_left_and_goes_on_when_one_is(backend) {
         let _alone = alone();
         starves_and_recovers(backend);
+    }
+
+    /// And not the readiness port, which needs some too.
+    fn a_server_that_has_no_descriptors_to_start_with_says_what_helps(backend) {
+        let _alone = alone();
+        let limit = getrlimit(Resource::Nofile);
+        let in_use = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let mut refusals = 0;
+        loop {
+            let current = Some(in_use + refusals);
+            setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+            let started = Connector::new().workers(8).backend(backend).start(Nobody);
+            setrlimit(Resource::Nofile, limit).unwrap();
+            let Err(error) = started else { break };
+            let cause = error.source().map_or(String::new(), ToString::to_string);
+            let told = format!("{error}: {cause}");
+            assert!(told.contains("os error 24") && told.contains("ulimit -n"), "{told}");
+            assert!(!told.contains("readiness backend"), "{told}");
+            refusals += 1;
+        }
+        assert!(refusals >= 8, "each of eight workers needs some, and only {refusals} were missing");
     }
 
     /// Once it is closed its number may be another's, and what is outstanding be done to that one.

@@ -187,7 +187,7 @@ fn what_cannot_be_is_one_line_and_exit_code_2() {
     for (arguments, says) in [
         (&["echo", "--backend", "kqueue"][..], "invalid value 'kqueue'"),
         (&["echo", "--backend", foreign], "cannot be had here"),
-        (&["echo", "--listen", "nowhere"], "nowhere"),
+        (&["echo", "--listen", "nowhere"], "cannot find the address of \"nowhere\""),
         (&["echo", "--listen", taken_address.as_str()], "cannot listen on"),
         (&["echo", "--listen", "127.0.0.1:0", "--sessions-max", "0"], "sessions_max"),
         (&["load", "echo"], "--target"),

@@ -184,15 +184,17 @@ pub(crate) enum Sockets {
 impl Sockets {
     /// Sockets that listen at one address: one for each of so many ports, among which the system
     /// shares out what connects. Or a single one for all, where the system cannot do that.
+    /// `both_families`: an IPv6 address that stands for IPv4 too.
     pub(crate) fn listen(
         &self,
         address: SocketAddr,
+        both_families: bool,
         options: &Options,
         ports: usize,
     ) -> io::Result<Vec<Socket>> {
         match self {
             Sockets::Os => {
-                let listeners = listen(address, options, ports)?;
+                let listeners = listen(address, both_families, options, ports)?;
                 Ok(listeners.into_iter().map(Socket::Os).collect())
             }
             #[cfg(feature = "simulation")]
@@ -248,10 +250,11 @@ fn set_peer_timeout(_: &socket2::Socket, _: Duration) -> io::Result<()> {
 /// to one of them by a hash of its addresses (socket(7)). Elsewhere the option has other meanings.
 fn listen(
     address: SocketAddr,
+    both_families: bool,
     options: &Options,
     #[cfg_attr(not(target_os = "linux"), expect(unused, reason = "one is for all"))] ports: usize,
 ) -> io::Result<Vec<socket2::Socket>> {
-    let first = socket_to_listen(address, options)?;
+    let first = socket_to_listen(address, both_families, options)?;
     first.bind(&address.into())?;
     #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "there is one"))]
     let mut listeners = vec![first];
@@ -262,7 +265,7 @@ fn listen(
         listeners[0].set_reuse_port(true)?;
         let bound = listeners[0].local_addr()?;
         for _ in 1..ports {
-            let other = socket_to_listen(address, options)?;
+            let other = socket_to_listen(address, both_families, options)?;
             other.set_reuse_port(true)?;
             other.bind(&bound)?;
             listeners.push(other);
@@ -275,11 +278,16 @@ fn listen(
     Ok(listeners)
 }
 
-fn socket_to_listen(address: SocketAddr, options: &Options) -> io::Result<socket2::Socket> {
+fn socket_to_listen(
+    address: SocketAddr,
+    both_families: bool,
+    options: &Options,
+) -> io::Result<socket2::Socket> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?; // so that [::] and 0.0.0.0 can both be listened on
+        // Else [::] and 0.0.0.0 could not both be listened on. (What a system does by itself differs.)
+        socket.set_only_v6(!both_families)?;
     }
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -308,7 +316,8 @@ mod tests {
     use super::*;
 
     fn pair(options: &Options) -> (socket2::Socket, socket2::Socket) {
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), options, 1).unwrap().remove(0);
+        let listener =
+            listen((Ipv4Addr::LOCALHOST, 0).into(), false, options, 1).unwrap().remove(0);
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let connected = to_connect(address).unwrap();
         connected.connect(&address.into()).unwrap();

@@ -11,7 +11,7 @@
 //! cancels that operation, so that its completion brings the half back.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::pause;
@@ -63,7 +63,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.with_hold(id, |floor, slot| {
             let mut half = floor.own_half(id);
             assert!(half.is_new(), "invariant 4: something is left of the slot's last session");
-            half.peer_address = peer_address.or_else(|| socket.peer_address());
+            let address = peer_address.or_else(|| socket.peer_address());
+            half.peer_address = address.map(as_of_its_family);
             let registered = port.register(socket, Token(id.to_bits()));
             if let Ok(registration) = registered {
                 slot.set_registration(Some(registration.0));
@@ -426,6 +427,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         let last = slot.count.lower();
         debug_assert!(!last, "the session's own count is there");
+    }
+}
+
+/// An IPv4 peer of a socket that takes both families has an address like any other.
+fn as_of_its_family(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
     }
 }
 

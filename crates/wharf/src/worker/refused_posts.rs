@@ -144,7 +144,7 @@ impl Trial {
         let options = Options { workers: 1, ..Options::default() };
         let plan = Plan::new(Framing::raw(), &options);
         let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let listeners = plan.sockets.listen(any, &options, 1).unwrap();
+        let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
         let address = listeners[0].local_address().unwrap();
         let (notes, refused) = (Arc::new(Notes::default()), Arc::new(AtomicUsize::new(0)));
         let counted = refused.clone();

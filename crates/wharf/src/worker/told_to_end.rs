@@ -17,7 +17,7 @@ use crate::port::readiness::ReadinessPort;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
-use crate::server::{Plan, start_on};
+use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
 use crate::worker::mailbox::Mail;
 
@@ -178,7 +178,8 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
         Ok(RestlessPort { port: ReadinessPort::new()?, mood })
     };
     let plan = Plan::new(Framing::raw(), &Options { workers: WORKERS, ..Options::default() });
-    let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], WORKERS).unwrap();
+    let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let Listening { listeners, addresses, .. } = plan.listen(&[here], WORKERS).unwrap();
     let handler = Arc::new(Noting::default());
     let dropped = handler.dropped.clone();
     let running = start_on(make_port, plan, listeners, &handler).unwrap();
@@ -233,7 +234,8 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
     let make_port =
         move |_| Ok(RestlessPort { port: ReadinessPort::new()?, mood: for_port.clone() });
     let plan = Plan::new(Framing::raw(), &options);
-    let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], 1).unwrap();
+    let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let Listening { listeners, addresses, .. } = plan.listen(&[here], 1).unwrap();
     let handler = Arc::new(Noting::default());
     let running = start_on(make_port, plan, listeners, &handler).unwrap();
     let engine = running.engine().clone();

@@ -89,7 +89,8 @@ pub(crate) fn uring_is_there() -> bool {
     false
 }
 
-struct Nobody;
+/// A handler that does nothing.
+pub(crate) struct Nobody;
 
 impl Handler for Nobody {
     type State = ();

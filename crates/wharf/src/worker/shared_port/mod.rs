@@ -138,7 +138,7 @@ impl Trial {
     ) -> Self {
         let plan = Plan::new(framing, &options);
         let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let listeners = plan.sockets.listen(any, &options, 1).unwrap();
+        let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
         let address = listeners[0].local_address().unwrap();
         let notes = Arc::new(Notes::default());
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
