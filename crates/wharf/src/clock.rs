@@ -1,5 +1,6 @@
 //! Time as a parameter (invariant 11): monotonic, passed in, never asked for below the worker.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A moment, as the nanoseconds since the clock was made: 8 bytes that reach 584 years. Every session
@@ -60,5 +61,24 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
         Moment::at(self.started.elapsed())
+    }
+}
+
+/// A clock of whatever kind.
+pub(crate) struct AnyClock(Box<dyn Fn() -> Moment + Send + Sync>);
+
+impl AnyClock {
+    pub(crate) fn new(clock: impl Clock) -> Self {
+        AnyClock(Box::new(move || clock.now()))
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for AnyClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnyClock")
     }
 }

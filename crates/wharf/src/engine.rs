@@ -1,6 +1,7 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
 mod direct;
+mod newcomers;
 mod publish;
 
 use std::fmt;
@@ -10,7 +11,7 @@ use self::direct::DirectSends;
 use crate::Close;
 use crate::acceptor::Acceptor;
 use crate::buffer::{BatchPool, Frame};
-use crate::clock::Moment;
+use crate::clock::{AnyClock, Clock, Moment};
 use crate::config::{Backpressure, Options};
 use crate::error::{CloseReason, Error, SendError};
 use crate::events::{DrainReport, Stats};
@@ -27,13 +28,6 @@ use crate::worker::turns::Turns;
 const BATCHES_AT_REST_MAX: usize = 1024;
 /// What they hold, in bytes.
 pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
-
-/// By how many sessions a port that accepts for itself may be ahead of the one with the fewest: so many,
-/// and this part of them. A new one goes to the latter otherwise. Within a tenth they are even enough,
-/// and hardly any has to cross threads: the system shares them out by a hash, with a spread of their
-/// number's root.
-const AHEAD_SESSIONS: u32 = 8;
-const AHEAD_PART: u32 = 16;
 
 const NOT_ENDING: u32 = 0;
 const DRAINING: u32 = 1;
@@ -52,6 +46,8 @@ pub(crate) struct Engine {
     pub(crate) sockets: Sockets,
     /// Each port has listeners of its own, not only the first.
     each_port_accepts: bool,
+    /// The workers' own, if it is known here.
+    clock: Option<AnyClock>,
     /// Held while a publication goes into the queues of all ports: so all have them in one order.
     publishing: Mutex<()>,
     /// That a drain or a stop has begun: nothing is admitted any more.
@@ -202,6 +198,7 @@ impl Engine {
             options,
             sockets,
             each_port_accepts: false,
+            clock: None,
             publishing: Mutex::new(()),
             ending: AtomicU32::new(NOT_ENDING),
             faulted: AtomicBool::new(false),
@@ -213,6 +210,10 @@ impl Engine {
     /// Says that each port has listeners of its own.
     pub(crate) fn accept_at_each_port(&mut self) {
         self.each_port_accepts = true;
+    }
+
+    pub(crate) fn set_clock(&mut self, clock: impl Clock) {
+        self.clock = Some(AnyClock::new(clock));
     }
 
     /// The port that a session stays with.
@@ -284,15 +285,9 @@ impl Engine {
         self.faulted.load(Ordering::SeqCst)
     }
 
-    /// Takes a slot for a new session and assigns it to a port: the one that has accepted it, unless that
-    /// is well ahead of another or accepts for all; else the one with the fewest. `None`: there are `sessions_max`.
+    /// Takes a slot for a new session and assigns it to a port. `None`: there are `sessions_max`.
     pub(crate) fn admit(&self, accepted_at: Option<usize>) -> Option<SessionId> {
-        let load = |port: usize| self.ports[port].assigned.load(Ordering::Relaxed);
-        let loads = (0..self.ports.len()).map(|port| (port, load(port)));
-        let (least_loaded, least) = loads.min_by_key(|(_, load)| *load)?;
-        let load_max = least + least / AHEAD_PART + AHEAD_SESSIONS;
-        let near = |port: &usize| self.each_port_accepts && load(*port) < load_max;
-        let port = accepted_at.filter(near).unwrap_or(least_loaded);
+        let port = self.port_of_newcomer(accepted_at)?;
         // Counted before it stands in the table: a worker that finds it there waits for it.
         self.ports[port].assigned.fetch_add(1, Ordering::SeqCst);
         let id = self.table.insert(port);
@@ -572,6 +567,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::newcomers::{AHEAD_PART, AHEAD_SESSIONS};
     use super::*;
 
     /// On the echo path a worker writes its share, its counters, its turn (see there), and slots and

@@ -11,11 +11,15 @@ use crate::worker::Session;
 ///
 /// All run on worker threads, never on a thread of the caller's and never while wharf holds a
 /// lock, so they may take locks of their own. For one session they run in the order `opened`,
-/// `received` any number of times, `closed`, and never two at once (invariant 8). A callback that
-/// blocks holds up the other sessions of its worker. One that panics ends its own session with
-/// [`CloseReason::HandlerPanicked`] and nothing else. The destructors of states, of the handler, and of what
-/// a callback panicked with may panic as well. (One that panics while a callback of yours unwinds ends the
-/// process, as everywhere in Rust.)
+/// `received` any number of times, `closed`, and never two at once (invariant 8). One that panics
+/// ends its own session with [`CloseReason::HandlerPanicked`] and nothing else. The destructors of
+/// states, of the handler, and of what a callback panicked with may panic as well. (One that panics
+/// while a callback of yours unwinds ends the process, as everywhere in Rust.)
+///
+/// A callback that blocks holds up the other sessions of its worker, and some newcomers. From 100 ms
+/// on its worker gets none that another has accepted. But on Linux each worker has a listener of its
+/// own, and the kernel picks one by a hash of the addresses: while one of N workers is blocked, one in
+/// N who connect waits for it.
 pub trait Handler: Send + Sync + 'static {
     /// What the handler keeps for each session: made by `opened`, lent to `received`, given to
     /// `closed`.

@@ -341,6 +341,7 @@ where
     let workers = options.workers;
     let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
     let mut engine = Engine::new(P::SHARED, framing, options, sockets);
+    engine.set_clock(clock.clone());
     if listeners.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
         engine.accept_at_each_port();
     }

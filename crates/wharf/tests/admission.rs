@@ -13,6 +13,8 @@ use std::io::Write;
 use std::net::TcpStream;
 #[cfg(any(target_os = "linux", windows))]
 use std::sync::{Mutex, mpsc};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use support::*;
 use wharf::{Backend, Error, Framing, Options, Server};
@@ -126,6 +128,71 @@ on_every_backend! {
         }
         let served = |ledger: &Ledger| ledger.records.values().filter(|r| r.frame_count > 0).count();
         eventually("one is served", || harness.log.look(served) > candidates.len());
+        let_go.send(()).unwrap();
+        for peer in &peers {
+            assert_same(&read(peer, 2), b"in");
+        }
+        assert_same(&read(blocking, 5), b"block");
+        drop((candidates, peers));
+        harness.settle();
+        harness.finish();
+    }
+
+    /// It had the fewest sessions, since it accepts none, and so was given what the other had accepted. What
+    /// the system itself gives to its listener waits in any case.
+    #[cfg(target_os = "linux")]
+    fn no_newcomer_that_another_worker_has_accepted_waits_for_one_that_is_blocked(backend) {
+        let _alone = alone();
+        let (blocked, is_blocked) = mpsc::channel();
+        let (let_go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let behaviour = Behaviour::echo().on_received(move |session, frame| {
+            if frame == b"block" {
+                blocked.send(()).unwrap();
+                let _ = lock(&waits).recv();
+            }
+            session.send(frame);
+        });
+        let options = Options { workers: 2, ..Options::default() };
+        let harness = start(backend, Framing::raw(), options, behaviour);
+        let worker_of = |peer: &TcpStream| {
+            let address = peer.local_addr().ok();
+            harness.log.look(|ledger| {
+                let mut records = ledger.records.values();
+                let record = records.find(|record| record.peer_address == address);
+                record.map(|record| record.worker.clone()).unwrap()
+            })
+        };
+        let candidates: Vec<_> = (0..32).map(|_| harness.connect()).collect();
+        for candidate in &candidates {
+            round_trip(candidate, b"in");
+        }
+        let of = |worker| candidates.iter().find(|peer| worker_of(peer) == worker).unwrap();
+        let (mut blocking, witness) = (of("wharf-0"), of("wharf-1"));
+        blocking.write_all(b"block").unwrap();
+        is_blocked.recv_timeout(BOUND).unwrap();
+        std::thread::sleep(Duration::from_millis(200)); // so long that it counts as blocked
+
+        let peers: Vec<_> = (0..400).map(|_| harness.connect()).collect();
+        for mut peer in &peers {
+            peer.write_all(b"in").unwrap();
+        }
+        // The other has accepted all that it will, once it accepts none in two turns.
+        let accepted = || harness.handle.stats().accepted;
+        let mut before = (u64::MAX, u64::MAX);
+        while before != (accepted(), accepted()) {
+            before = (before.1, accepted());
+            round_trip(witness, b"a turn");
+        }
+        let accepted = accepted() as usize - candidates.len();
+        let served = |ledger: &Ledger| {
+            ledger.records.values().filter(|record| record.opened).count() - candidates.len()
+        };
+        let served = harness.log.look(served);
+        println!("{backend}: of 400 newcomers {accepted} were accepted, {served} are served");
+        assert!(accepted > 100, "{accepted}");
+        assert_eq!(served, accepted, "the others wait for the blocked worker");
+
         let_go.send(()).unwrap();
         for peer in &peers {
             assert_same(&read(peer, 2), b"in");

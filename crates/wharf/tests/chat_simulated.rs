@@ -160,7 +160,7 @@ fn evening(simulation: &Simulation) {
     // One asks and asks and never reads.
     let eve = come("eve", "deck");
     eve.peer.stall(true);
-    eve.peer.send("WHO\n".repeat(4_000).as_bytes());
+    eve.peer.send("WHO\n".repeat(8_000).as_bytes());
 
     let mut dan = None;
     for number in 0..LINES - 1 {

@@ -153,3 +153,52 @@ fn a_connect_has_its_whole_time_whatever_its_worker_did_before() {
         });
     }
 }
+
+/// Three workers, of which one is blocked for a minute.
+fn with_one_of_three_blocked(mut then: impl FnMut(&Simulation, &Server)) {
+    for_seeds(20, |seed| {
+        let simulation = Simulation::with_faults(seed, Faults::none());
+        let simulation = simulation.ports(Ports::OneEach).roomy_ports();
+        let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw()).workers(3);
+        let handler = Blocks(Duration::from_secs(60), Arc::default());
+        let server = simulation.start(builder, handler).unwrap();
+        let blocks = simulation.connect(server.addresses()[0]).unwrap();
+        assert!(simulation.run_until(SOON, || server.handle().stats().live == 1));
+        blocks.send(b"b");
+        simulation.sleep(Duration::from_secs(1));
+        then(&simulation, &server);
+    });
+}
+
+const SOON: Duration = Duration::from_secs(10);
+const NEWCOMERS: usize = 400;
+
+/// A worker that was blocked accepted nobody, so it had the fewest sessions, and was given what the others
+/// had accepted. (Found by attack.)
+#[test]
+fn no_newcomer_that_another_worker_has_accepted_waits_for_one_that_is_blocked() {
+    with_one_of_three_blocked(|simulation, server| {
+        let connect = |_| simulation.connect(server.addresses()[0]).unwrap();
+        let peers: Vec<_> = (0..NEWCOMERS).map(connect).collect();
+        peers.iter().for_each(|peer| peer.send(b"hello"));
+        simulation.sleep(SOON);
+        let answered = peers.iter().filter(|peer| !peer.received().is_empty()).count();
+        let accepted = server.handle().stats().accepted - 1;
+        assert!(accepted > NEWCOMERS as u64 / 2, "{accepted}");
+        assert_eq!(answered as u64, accepted);
+    });
+}
+
+/// The same of those that the server connects.
+#[test]
+fn no_connect_waits_for_a_worker_that_is_blocked() {
+    with_one_of_three_blocked(|simulation, server| {
+        let listener = simulation.listen("10.0.0.2:1".parse().unwrap()).unwrap();
+        for _ in 0..NEWCOMERS {
+            server.handle().connect(listener.address()).unwrap();
+        }
+        let all = 1 + NEWCOMERS as u64;
+        let opened = || server.handle().stats().opened;
+        assert!(simulation.run_until(SOON, || opened() == all), "{} of {all}", opened());
+    });
+}

@@ -148,6 +148,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     pub(crate) fn run(mut self) {
         let now = self.floor.now();
         self.floor.share().acceptor.lock().post(&mut self.port, now);
+        self.floor.end_turn();
         let mut mails = Vec::new();
         let mut fired = Vec::new();
         let error = loop {

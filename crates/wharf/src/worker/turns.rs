@@ -7,6 +7,8 @@
 //! down, and who judges a session's times takes a stamp of such a turn for the moment at which the turn
 //! ended. Reading the clock for each completion instead would cost 1 to 2 % of an echo.
 
+use std::time::Duration;
+
 use crate::clock::Moment;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::timer::TICK;
@@ -44,11 +46,11 @@ impl Turns {
         }
     }
 
-    pub(super) fn begin(&self, worker: usize, at: Moment) {
+    pub(crate) fn begin(&self, worker: usize, at: Moment) {
         self.open[worker].0.store(at.nanos(), Ordering::Release);
     }
 
-    pub(super) fn end(&self, worker: usize, began: Moment, ended: Moment) {
+    pub(crate) fn end(&self, worker: usize, began: Moment, ended: Moment) {
         if began.until(ended) >= TICK {
             let mut long = self.long.lock();
             if long.len() == LONG_TURNS_MAX {
@@ -62,6 +64,14 @@ impl Turns {
         }
         // After it was written down: who does not find it open finds it there.
         self.open[worker].0.store(NO_TURN, Ordering::Release);
+    }
+
+    /// For how long the worker has been in the turn that it is in, if there is only this one. `None`: it waits,
+    /// asleep or about to run.
+    pub(crate) fn has_lasted(&self, now: Moment) -> Option<Duration> {
+        let [Turn(began)] = &*self.open else { return None };
+        let began = began.load(Ordering::Relaxed);
+        (began != NO_TURN).then(|| Moment::of_nanos(began).until(now))
     }
 
     /// When at the latest that happened which has this stamp: a tick later than it says, or the end of
@@ -83,8 +93,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(millis: u64) -> Moment {

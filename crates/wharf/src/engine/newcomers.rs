@@ -1,0 +1,105 @@
+//! Newcomers: to which port one goes.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::sync::Ordering;
+
+/// By how many sessions a port that accepts for itself may be ahead of the one with the fewest: so many,
+/// and this part of them. A new one goes to the latter otherwise. Within a tenth they are even enough,
+/// and hardly any has to cross threads: the system shares them out by a hash, with a spread of their
+/// number's root.
+pub(super) const AHEAD_SESSIONS: u32 = 8;
+pub(super) const AHEAD_PART: u32 = 16;
+
+/// A worker that is in one turn for so long is blocked by a callback, or kept from running: who came to it
+/// would wait. Usual turns take less than a hundredth of it.
+const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// The port for a newcomer: the one that has accepted it, unless that is well ahead of another or
+    /// accepts for all; else the one with the fewest, of those whose workers are not blocked.
+    pub(super) fn port_of_newcomer(&self, accepted_at: Option<usize>) -> Option<usize> {
+        let now = self.clock.as_ref().filter(|_| self.ports.len() > 1).map(|clock| clock.now());
+        let is_blocked = |port: &usize| {
+            let turns = &self.ports[*port].turns;
+            let blocked = |now| turns.has_lasted(now).is_some_and(|time| time >= BLOCKED_AFTER);
+            accepted_at != Some(*port) && now.is_some_and(blocked)
+        };
+        let load = |port: &usize| self.ports[*port].assigned.load(Ordering::Relaxed);
+        let ports = 0..self.ports.len();
+        let free = ports.clone().filter(|port| !is_blocked(port)).min_by_key(load);
+        let least_loaded = free.or_else(|| ports.min_by_key(load))?;
+        let least = load(&least_loaded);
+        let load_max = least + least / AHEAD_PART + AHEAD_SESSIONS;
+        let near = |port: &usize| self.each_port_accepts && load(port) < load_max;
+        Some(accepted_at.filter(near).unwrap_or(least_loaded))
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, Moment};
+    use crate::config::Options;
+    use crate::framing::Framing;
+    use crate::port::Sockets;
+    use crate::sync::AtomicU64;
+
+    /// Its milliseconds are set.
+    #[derive(Debug, Clone, Default)]
+    struct SetClock(Arc<AtomicU64>);
+
+    impl SetClock {
+        fn set(&self, millis: u64) -> Moment {
+            self.0.store(millis, Ordering::Relaxed);
+            self.now()
+        }
+    }
+
+    impl Clock for SetClock {
+        fn now(&self) -> Moment {
+            Moment::at(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+        }
+    }
+
+    fn engine(workers: usize, clock: &SetClock) -> Engine {
+        let options = Options { workers, ..Options::default() };
+        let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        engine.accept_at_each_port();
+        engine.set_clock(clock.clone());
+        engine
+    }
+
+    #[test]
+    fn a_port_whose_worker_is_blocked_gets_only_what_it_has_accepted_itself() {
+        let clock = SetClock::default();
+        let engine = engine(3, &clock);
+        let goes_to = |accepted_at| engine.port_of_newcomer(accepted_at).unwrap();
+        let turns = || engine.ports.iter().map(|port| &port.turns);
+        let first = turns().next().unwrap();
+        first.begin(0, clock.set(1_000));
+        clock.set(1_099);
+        assert_eq!(goes_to(None), 0, "a turn may take that long");
+        clock.set(1_100);
+        assert_eq!(goes_to(None), 1);
+        for _ in 0..400 {
+            let id = engine.admit(Some(1)).unwrap();
+            assert_ne!(engine.table.held(id).unwrap().port(), 0);
+        }
+        let loads: Vec<_> = engine.ports.iter().map(|port| port.assigned_sessions()).collect();
+        assert_eq!(loads[0], 0);
+        assert!(loads[1].abs_diff(loads[2]) <= 200 / AHEAD_PART + AHEAD_SESSIONS, "{loads:?}");
+        assert_eq!(goes_to(Some(0)), 0, "it is not, if it has just accepted one");
+
+        // If all are blocked it is the same who gets it.
+        turns().skip(1).for_each(|turns| turns.begin(0, clock.now()));
+        clock.set(1_200);
+        assert_eq!(goes_to(None), 0);
+        first.end(0, clock.now(), clock.now());
+        clock.set(1 << 40);
+        assert_eq!(goes_to(Some(1)), 0, "it waits, and has the fewest");
+    }
+}
