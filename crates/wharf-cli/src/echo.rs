@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use wharf::{Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session, Stats};
+use wharf::{
+    AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session,
+    Stats,
+};
 
 use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
 use crate::figures::{Bytes, Count};
@@ -65,6 +68,10 @@ impl Handler for Echo {
 
     fn received(&self, session: &Session, _state: &mut (), frame: &[u8]) {
         session.send(frame);
+    }
+
+    fn accept_failed(&self, error: &AcceptError) {
+        complain(&with_causes(error));
     }
 }
 

@@ -531,6 +531,12 @@ impl<'a> Driver<'a> {
             let what = format!("{} bytes are queued, of {queued_max}", stats.queued_bytes);
             truth.broken(Rule::BoundsAreKept, Vec::new(), what);
         }
+        let (told, told_max) =
+            (truth.accept_failures_told, 1 + self.simulation.now().as_secs() / 10);
+        if told > told_max {
+            let what = format!("it was told {told} times that accepting fails, of {told_max}");
+            truth.broken(Rule::AcceptFailuresAreTold, Vec::new(), what);
+        }
         if stats.stale_completions > 0 {
             let what =
                 format!("{} completions met a session that was gone", stats.stale_completions);
@@ -577,6 +583,12 @@ impl<'a> Driver<'a> {
         let not_yet = |rule, about: Vec<u64>, what: String| Some(Violation { rule, about, what });
         if truth.senders > 0 {
             return not_yet(Rule::NobodyStarves, Vec::new(), "a call does not return".to_owned());
+        }
+        let accept_failures = [Fault::AcceptWithoutDescriptors, Fault::AcceptWithoutMemory];
+        let has_failed = accept_failures.into_iter().any(|fault| self.has_fired(fault));
+        if has_failed && truth.accept_failures_told == 0 {
+            let what = "accepting has failed, and nobody was told".to_owned();
+            return not_yet(Rule::AcceptFailuresAreTold, Vec::new(), what);
         }
         if let Some(id) = truth.connecting.first() {
             let what = format!("the connect of {id} is not answered");

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use wharf::simulation::{Fault, fires, may_switch, note_queued};
-use wharf::{Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
+use wharf::{AcceptError, Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
 
 use crate::frames::Message;
 use crate::misbehaviour::{Bytes, ON_PURPOSE, may_block, panic_on_purpose};
@@ -300,6 +300,14 @@ impl Handler for Town {
             truth.closes(id, reason);
             truth.leaves(id);
         }
+        if fires(Fault::HandlerPanics) {
+            panic_on_purpose();
+        }
+    }
+
+    fn accept_failed(&self, _: &AcceptError) {
+        self.truth.lock().accept_failures_told += 1;
+        may_block();
         if fires(Fault::HandlerPanics) {
             panic_on_purpose();
         }

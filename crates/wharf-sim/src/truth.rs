@@ -41,6 +41,8 @@ pub enum Rule {
     MembershipsAreTrue,
     /// Queues keep their bounds.
     BoundsAreKept,
+    /// That accepting fails is told, and not too often.
+    AcceptFailuresAreTold,
     /// Nothing is outstanding, and no socket open, when the server has ended.
     NothingIsLeft,
     /// A drain's report adds up.
@@ -171,6 +173,8 @@ pub(crate) struct Truth {
     pub(crate) answered_early: BTreeSet<SessionId>,
     /// Connects that are sent to before they are answered.
     early: HashMap<SessionId, EarlyFacts>,
+    /// Times that it was told that accepting fails.
+    pub(crate) accept_failures_told: u64,
     /// States of sessions, and those whose destructor has run.
     pub(crate) states_made: u64,
     pub(crate) states_dropped: u64,

@@ -9,6 +9,7 @@
 //! worker sleeps.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -25,6 +26,8 @@ pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
     accepted: VecDeque<Accepted>,
     retry_at: Option<Moment>,
+    /// Why it pauses, until that is taken.
+    failure: Option<io::Error>,
     ending: bool,
 }
 
@@ -52,7 +55,10 @@ impl Acceptor {
             // A refusal is an empty listener: accepting is tried again like after any failure.
             match port.register(socket, token(index)) {
                 Ok(registration) => listener.registration = Some(registration),
-                Err(refused) => listener.socket = Some(refused.given_back),
+                Err(refused) => {
+                    listener.socket = Some(refused.given_back);
+                    self.failure = Some(refused.error);
+                }
             }
         }
     }
@@ -70,13 +76,13 @@ impl Acceptor {
             if listener.outstanding {
                 continue;
             }
-            let posted = match listener.registration {
-                Some(registration) => port.post(registration, Operation::Accept).is_ok(),
-                None => false,
-            };
-            listener.outstanding = posted;
-            if !posted {
+            let posted = listener.registration.map(|it| port.post(it, Operation::Accept));
+            listener.outstanding = matches!(posted, Some(Ok(())));
+            if !listener.outstanding {
                 self.retry_at = Some(now.after(RETRY_PAUSE));
+            }
+            if let Some(Err(refused)) = posted {
+                self.failure = Some(refused.error);
             }
         }
     }
@@ -97,9 +103,15 @@ impl Acceptor {
             // Also when the acceptor ends: a cancelled accept may have succeeded, and is refused.
             Ok(accepted) => self.accepted.push_back(accepted),
             // The peer was gone before it was accepted: nothing to wait for.
-            Err(Failure::Os(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            Err(Failure::Os(_) | Failure::BuffersExhausted) => {
+            Err(Failure::Os(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(Failure::Os(error)) => {
                 self.retry_at = Some(now.after(RETRY_PAUSE));
+                self.failure = Some(error);
+            }
+            // Of an accept, what says that no lent buffer is left says that the system has none.
+            Err(Failure::BuffersExhausted) => {
+                self.retry_at = Some(now.after(RETRY_PAUSE));
+                self.failure = Some(io::ErrorKind::OutOfMemory.into());
             }
             Err(Failure::Cancelled) => {}
         }
@@ -107,6 +119,11 @@ impl Acceptor {
 
     pub(crate) fn next_accepted(&mut self) -> Option<Accepted> {
         self.accepted.pop_front()
+    }
+
+    /// Why accepting failed since this was asked last, if it did.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// When the acceptor wants its worker to be awake.

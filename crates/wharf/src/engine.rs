@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use self::direct::DirectSends;
+use self::newcomers::NEVER;
 use crate::Close;
 use crate::acceptor::Acceptor;
 use crate::buffer::{BatchPool, Frame};
@@ -19,7 +20,9 @@ use crate::framing::Framing;
 use crate::group::Groups;
 use crate::port::{Direct, Poster, Registration, Sockets};
 use crate::session::{Pushed, Refusal, Room, SessionId, SessionTable, Slot};
-use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence};
+use crate::sync::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence,
+};
 use crate::timer::TimingWheel;
 use crate::worker::mailbox::{Mail, Mailbox};
 use crate::worker::turns::Turns;
@@ -48,6 +51,8 @@ pub(crate) struct Engine {
     each_port_accepts: bool,
     /// The workers' own, if it is known here.
     clock: Option<AnyClock>,
+    /// When the handler was told last that accepting fails.
+    accept_failure_told: AtomicU64,
     /// Held while a publication goes into the queues of all ports: so all have them in one order.
     publishing: Mutex<()>,
     /// That a drain or a stop has begun: nothing is admitted any more.
@@ -199,6 +204,7 @@ impl Engine {
             sockets,
             each_port_accepts: false,
             clock: None,
+            accept_failure_told: AtomicU64::new(NEVER),
             publishing: Mutex::new(()),
             ending: AtomicU32::new(NOT_ENDING),
             faulted: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::error::CloseReason;
+use crate::error::{AcceptError, CloseReason};
 use crate::session::SessionId;
 use crate::worker::Session;
 
@@ -36,6 +36,14 @@ pub trait Handler: Send + Sync + 'static {
     /// exactly once if `opened` returned.
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
         let _ = (session, state, reason);
+    }
+
+    /// No connection can be accepted, most often because no descriptor is left: peers connect and hear
+    /// nothing. It goes on by itself when there is one. Runs when that is first so, and every 10 s while
+    /// it lasts; [`Stats::accept_failures`](crate::Stats::accept_failures) counts each attempt. Belongs
+    /// to no session.
+    fn accept_failed(&self, error: &AcceptError) {
+        let _ = error;
     }
 
     /// A connection asked for by [`Handle::connect`](crate::Handle::connect) came to nothing;

@@ -65,6 +65,13 @@ fn starves_and_recovers(backend: Backend) {
     }
     let share = (cpu_time(&stat) - before).as_secs_f64() / started.elapsed().as_secs_f64();
     assert!(harness.handle.stats().accept_failures > failures, "it goes on trying");
+    harness.log.look(|ledger| {
+        let [(told, code)] = &ledger.accepts_failed[..] else {
+            panic!("told once, and not for each attempt: {:?}", ledger.accepts_failed);
+        };
+        assert_eq!(*code, Some(24), "{told}"); // EMFILE
+        assert!(told.contains("ulimit -n"), "{told}");
+    });
     println!("{backend}: {:.1} % of a core while no descriptor is left", share * 100.0);
     assert!(share <= 0.05, "{share}");
 

@@ -1,6 +1,8 @@
 //! The command as a person runs it: the built binary, its output and its exit codes.
 
 mod bad_servers;
+#[cfg(unix)]
+mod descriptors;
 #[cfg(target_os = "linux")]
 mod extremes;
 mod files;

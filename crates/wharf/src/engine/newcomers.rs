@@ -1,8 +1,9 @@
-//! Newcomers: to which port one goes.
+//! Newcomers: to which port one goes, and how often it is told that none can be accepted.
 
 use std::time::Duration;
 
 use super::Engine;
+use crate::clock::Moment;
 use crate::sync::Ordering;
 
 /// By how many sessions a port that accepts for itself may be ahead of the one with the fewest: so many,
@@ -15,6 +16,12 @@ pub(super) const AHEAD_PART: u32 = 16;
 /// A worker that is in one turn for so long is blocked by a callback, or kept from running: who came to it
 /// would wait. Usual turns take less than a hundredth of it.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+
+/// How long after it was told that accepting fails it is told again.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Above every moment.
+pub(super) const NEVER: u64 = u64::MAX;
 
 impl Engine {
     /// The port for a newcomer: the one that has accepted it, unless that is well ahead of another or
@@ -35,6 +42,16 @@ impl Engine {
         let near = |port: &usize| self.each_port_accepts && load(port) < load_max;
         Some(accepted_at.filter(near).unwrap_or(least_loaded))
     }
+
+    /// Whether it is to be told that no connection can be accepted: not if it was told just now.
+    pub(crate) fn is_accept_failure_to_be_told(&self, now: Moment) -> bool {
+        let again = |told: u64| {
+            let is_long_ago = Moment::of_nanos(told).until(now) >= TOLD_AGAIN_AFTER;
+            (told == NEVER || is_long_ago).then_some(now.nanos())
+        };
+        let told = &self.accept_failure_told;
+        told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, again).is_ok()
+    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -42,7 +59,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::{Clock, Moment};
+    use crate::clock::Clock;
     use crate::config::Options;
     use crate::framing::Framing;
     use crate::port::Sockets;
@@ -101,5 +118,15 @@ mod tests {
         first.end(0, clock.now(), clock.now());
         clock.set(1 << 40);
         assert_eq!(goes_to(Some(1)), 0, "it waits, and has the fewest");
+    }
+
+    #[test]
+    fn that_accepting_fails_is_told_at_once_and_then_every_ten_seconds() {
+        let clock = SetClock::default();
+        let engine = engine(2, &clock);
+        let told = |millis| engine.is_accept_failure_to_be_told(clock.set(millis));
+        let times = [0, 50, 9_999, 10_000, 10_001, 19_999, 50_000, 55_000];
+        let all_told: Vec<_> = times.into_iter().filter(|millis| told(*millis)).collect();
+        assert_eq!(all_told, [0, 10_000, 50_000]);
     }
 }

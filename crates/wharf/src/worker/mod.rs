@@ -57,7 +57,7 @@ pub use self::session::Session;
 use crate::Close;
 use crate::clock::{Clock, Moment};
 use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
-use crate::error::{CloseReason, Error};
+use crate::error::{AcceptError, CloseReason, Error};
 use crate::events::{DrainReport, Stats};
 use crate::guarded::guarded;
 use crate::handle::Handle;
@@ -147,7 +147,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
     /// Serves until a drain or stop has ended the last session.
     pub(crate) fn run(mut self) {
         let now = self.floor.now();
-        self.floor.share().acceptor.lock().post(&mut self.port, now);
+        self.post_accepts(now);
         self.floor.end_turn();
         let mut mails = Vec::new();
         let mut fired = Vec::new();
@@ -249,7 +249,18 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             let Some(accepted) = next else { break };
             self.admit(accepted);
         }
-        self.floor.share().acceptor.lock().post(&mut self.port, now);
+        self.post_accepts(now);
+    }
+
+    fn post_accepts(&mut self, now: Moment) {
+        let failure = {
+            let mut acceptor = self.floor.share().acceptor.lock();
+            acceptor.post(&mut self.port, now);
+            acceptor.take_failure()
+        };
+        if let Some(error) = failure {
+            self.floor.tell_accept_failure(&AcceptError { source: error }, now);
+        }
     }
 
     fn admit(&mut self, accepted: Accepted) {
@@ -338,6 +349,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let next = [timers, share.acceptor.lock().next_deadline()].into_iter().flatten().min()?;
         let now = self.turn_ended.unwrap_or_else(|| self.clock.now());
         Some(now.until(next))
+    }
+
+    fn tell_accept_failure(&mut self, error: &AcceptError, now: Moment) {
+        if self.engine.is_accept_failure_to_be_told(now)
+            && guarded(|| self.handler.accept_failed(error)).is_none()
+        {
+            self.stats.handler_panics += 1;
+        }
     }
 
     /// Runs a callback. A panic ends its session, and nothing else (invariant 10).

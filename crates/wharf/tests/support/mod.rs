@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use wharf::{
-    Backend, Backpressure, Builder, CloseReason, Connector, Endianness, Error, Framing, Handle,
-    Handler, LengthPrefix, Options, Server, Session, SessionId, Stats,
+    AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, Endianness, Error,
+    Framing, Handle, Handler, LengthPrefix, Options, Server, Session, SessionId, Stats,
 };
 
 /// What has not happened after this long will not happen.
@@ -231,6 +231,8 @@ pub(crate) struct Ledger {
     /// In the order in which they opened.
     pub(crate) ids: Vec<SessionId>,
     pub(crate) connects_failed: Vec<(SessionId, SocketAddr, ErrorKind)>,
+    /// What was told of accepting, each with its cause.
+    pub(crate) accepts_failed: Vec<(String, Option<i32>)>,
     pub(crate) closed_count: usize,
     /// What must never be.
     faults: Vec<String>,
@@ -398,6 +400,11 @@ impl Handler for Recorder {
         });
         let _inside = Inside(&self.log, id);
         (self.behaviour.closed)(session, reason);
+    }
+
+    fn accept_failed(&self, error: &AcceptError) {
+        let told = (error.to_string(), error.source.raw_os_error());
+        self.log.write(|ledger| ledger.accepts_failed.push(told));
     }
 
     fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
