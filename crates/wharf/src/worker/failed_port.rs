@@ -17,7 +17,7 @@ use crate::port::readiness::ReadinessPort;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
-use crate::server::{Plan, start_on};
+use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
 use crate::worker::mailbox::Mail;
 use crate::{CloseReason, SendError};
@@ -172,7 +172,8 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
     let backpressure = Backpressure::PauseReceive;
     let options = Options { workers: 2, backpressure, ..Options::default() };
     let plan = Plan::new(Framing::raw(), &options);
-    let (listeners, addresses) = plan.listen(&[(Ipv4Addr::LOCALHOST, 0).into()], 2).unwrap();
+    let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let Listening { listeners, addresses, .. } = plan.listen(&[here], 2).unwrap();
     let handler = Arc::new(Noting::default());
     let running = start_on(make_port, plan, listeners, &handler).unwrap();
     let engine = running.engine().clone();
