@@ -258,7 +258,7 @@ fn judge_each<const SHARED: bool>() {
         assert!(fired > 0, "{fault} is not counted");
         judged += 1;
     }
-    assert_eq!(judged, if SHARED { 31 } else { 33 });
+    assert_eq!(judged, if SHARED { 32 } else { 34 });
 }
 
 #[test]
