@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let mut watch = Watch::new(handle, arguments.stats_every);
     let ended = watch.until_something_happens(&inbox, &mut console);
     if ended.is_none() {
-        let report = watch.handle.drain(arguments.drain_secs);
+        let report = watch.handle.drain(arguments.drain_secs)?;
         tell_drain(&mut console, &report);
     }
     let ended = ended.or_else(|| match inbox.recv() {
@@ -274,10 +274,11 @@ fn too_few(descriptors: Descriptors, sessions_max: u32) -> Option<String> {
 }
 
 fn tell_drain(console: &mut Console, report: &DrainReport) {
-    let DrainReport { served, live, flushed, cut_off, ended, cut_off_bytes, .. } = *report;
+    let DrainReport { served, live, flushed, cut_off, ended, cut_off_bytes, unfinished, .. } =
+        *report;
     console.tell(
         || {
-            format!(
+            let summary = format!(
                 "drained: {} sessions served; of the last {}: {} flushed, {} cut off ({} lost), \
                  {} ended meanwhile",
                 Count(served),
@@ -286,12 +287,20 @@ fn tell_drain(console: &mut Console, report: &DrainReport) {
                 Count(cut_off),
                 Bytes(cut_off_bytes),
                 Count(ended),
-            )
+            );
+            match (unfinished, report.workers_blocked) {
+                (0, 0) => summary,
+                (sessions, workers) => format!(
+                    "{summary}; {} unfinished, since callbacks block {} workers",
+                    Count(sessions),
+                    Count(workers),
+                ),
+            }
         },
         || {
             json!({ "drained": {
                 "served": served, "live": live, "flushed": flushed, "cut_off": cut_off,
-                "cut_off_bytes": cut_off_bytes, "ended": ended,
+                "cut_off_bytes": cut_off_bytes, "ended": ended, "unfinished": unfinished,
             } })
         },
     );

@@ -10,8 +10,8 @@ use std::time::Duration;
 use oorandom::Rand64;
 use wharf::simulation::{Fault, Figures, Peer, PeerListener, Ports, Simulation};
 use wharf::{
-    Close, CloseReason, DrainReport, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix,
-    Server, SessionId,
+    Builder, Close, CloseReason, DrainReport, Error, FirstFrameTimeout, Framing, Handle,
+    LengthPrefix, Server, SessionId,
 };
 
 use crate::frames::{Request, cut_frames};
@@ -50,6 +50,10 @@ const DRIVER: u32 = 1 << 29;
 /// Where the server listens, and where peers do that it connects to.
 const SERVER: ([u8; 4], u16) = ([10, 255, 0, 1], 7_000);
 const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
+/// Where the server listens that is started after its end.
+const NEXT_SERVER: ([u8; 4], u16) = ([10, 255, 0, 2], 7_000);
+/// Of a server that does not say how many it has.
+const WORKERS_MAX: usize = 4;
 /// What a batch queues leaves before the next.
 const SEND_BATCHES_MAX: u64 = 0;
 /// By now everything must have arrived: far above every time that a fault can take, and every limit.
@@ -151,17 +155,16 @@ struct Driver<'a> {
 impl<'a> Driver<'a> {
     fn new(case: &'a Case, plan: Plan, simulation: &'a Simulation) -> Result<Self, Error> {
         let truth = Arc::new(SharedTruth::default());
-        let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
         let address = SocketAddr::from(SERVER);
-        let builder = Server::bind(address)?.framing(Framing::length_prefixed(prefix));
-        let builder = builder.options(plan.options.clone());
         let present: Vec<Fault> = case.faults().present().collect();
         {
             let mut truth = truth.lock();
             truth.excuses = excuses(&plan, &present);
-            truth.sessions_max = plan.options.sessions_max as usize;
+            let workers_max = plan.options.workers.max(WORKERS_MAX);
+            truth.open_max = plan.options.sessions_max as usize + workers_max;
         }
-        let server = simulation.start(builder, Town { truth: truth.clone() })?;
+        let town = Town { truth: truth.clone() };
+        let server = simulation.start(builder(address, &plan)?, town)?;
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
         Ok(Driver {
             case,
@@ -690,9 +693,10 @@ impl<'a> Driver<'a> {
         };
         let Some((report, result)) = self.await_end(how) else { return };
         if let Some(report) = report {
-            let parts = report.flushed + report.cut_off + report.ended;
+            let parts = report.flushed + report.cut_off + report.ended + report.unfinished;
             let drained = self.truth.lock().drained();
-            let adds_up = report.live == parts && report.flushed >= drained;
+            let adds_up = report.live == parts && report.flushed + report.unfinished >= drained;
+            let adds_up = adds_up && (report.unfinished == 0 || report.workers_blocked > 0);
             if !adds_up && !self.has_failed() {
                 let what = format!("{drained} sessions were drained: {report:?}");
                 self.truth.lock().broken(Rule::ReportsAddUp, Vec::new(), what);
@@ -706,6 +710,43 @@ impl<'a> Driver<'a> {
         self.simulation.run_until(PATIENCE, || truth.lock().senders == 0);
         self.let_pass(Duration::from_secs(60)); // what has left arrives
         self.look_at_what_is_left();
+        if self.truth.lock().violations.is_empty() {
+            self.start_again();
+        }
+    }
+
+    /// The program starts another server: it gives none of the ids that the first has given, and knows none.
+    fn start_again(&mut self) {
+        self.simulation.be_quiet();
+        let truth = Arc::new(SharedTruth::default());
+        truth.lock().open_max = usize::MAX;
+        let (address, town) = (NEXT_SERVER.into(), Town { truth: truth.clone() });
+        let builder = builder(address, &self.plan);
+        match builder.and_then(|builder| self.simulation.start(builder, town)) {
+            Ok(server) => (self.handle, self.server) = (server.handle(), Some(server)),
+            Err(Error::Thread(refused)) => return self.thread_refused = Some(refused),
+            Err(error) => {
+                let what = format!("no other server can be started: {error}");
+                return self.truth.lock().broken(Rule::NothingIsLeft, Vec::new(), what);
+            }
+        }
+        let peer = self.simulation.connect(address);
+        let is_open = || peer.is_none() || truth.lock().open > 0;
+        let opened = self.simulation.run_until(PATIENCE, is_open);
+        let ids = self.truth.lock().ids.clone();
+        let known = ids.iter().rev().take(64).find(|id| self.handle.send(**id, b"late").is_ok());
+        let given = truth.lock().ids.first().copied().filter(|id| ids.contains(id));
+        if !opened {
+            let what = "a server that was started later opens no session".to_owned();
+            self.truth.lock().broken(Rule::NobodyStarves, Vec::new(), what);
+        }
+        if let Some(id) = known.or(given.as_ref()) {
+            let what = format!("{id} names a session of a server that was started later");
+            self.truth.lock().broken(Rule::IdsAreUnique, vec![id.to_bits()], what);
+        }
+        if let Some((_, Err(error))) = self.await_end(HowToEnd::Stop) {
+            self.judge_error(&error);
+        }
     }
 
     /// Drains or stops the server, and waits until it has ended: on a thread of its own, so that one
@@ -717,7 +758,7 @@ impl<'a> Driver<'a> {
         let body = move || {
             // Asked for once: what one request misses a second would make good.
             let report = match how {
-                HowToEnd::Drain(deadline) => Some(handle.drain(deadline)),
+                HowToEnd::Drain(deadline) => handle.drain(deadline).ok(),
                 HowToEnd::Stop => {
                     handle.stop();
                     None
@@ -837,6 +878,12 @@ impl<'a> Driver<'a> {
     }
 }
 
+fn builder(address: SocketAddr, plan: &Plan) -> Result<Builder, Error> {
+    let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
+    let builder = Server::bind(address)?.framing(Framing::length_prefixed(prefix));
+    Ok(builder.options(plan.options.clone()))
+}
+
 fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
     let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
     Excuses {
@@ -850,6 +897,7 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
             _ => None,
         },
         send_stall_timeout: plan.options.send_stall_timeout,
+        send_queue_bytes_max: plan.options.send_queue_bytes_max,
         drain_timeout: plan.options.drain_timeout,
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wharf::simulation::{Fault, fires, may_switch, note_queued};
 use wharf::{AcceptError, Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
@@ -11,6 +12,7 @@ use wharf::{AcceptError, Close, CloseReason, Handle, Handler, SendError, Session
 use crate::frames::Message;
 use crate::misbehaviour::{Bytes, ON_PURPOSE, may_block, panic_on_purpose};
 use crate::publications::{GROUPS, PUBLISHERS, To, join, leave, publish, say_goodbye};
+use crate::scenario::FRAME_BYTES_MAX;
 use crate::truth::{Rule, SharedTruth};
 
 /// What a request can ask for.
@@ -23,7 +25,7 @@ pub(crate) mod action {
     pub(crate) const ANSWERS: u8 = 2;
     /// A message to another session, of those that there are and were.
     pub(crate) const RELAY: u8 = 3;
-    /// A message that the handler does not look after ([`wharf::Session::send`]).
+    /// A message that the handler does not look after ([`wharf::Session::send`]); some could never be sent.
     pub(crate) const ANSWER_BLINDLY: u8 = 4;
     /// The session's end; whether in order, the argument says.
     pub(crate) const CLOSE: u8 = 5;
@@ -256,6 +258,10 @@ impl Handler for Town {
                 let other = other(request.argument);
                 send(&self.truth, session.handle(), other, sender, 100, Some(id));
             }
+            action::ANSWER_BLINDLY if request.argument % 32 == 31 => {
+                self.truth.lock().is_given_too_much(id);
+                session.send(&[0; FRAME_BYTES_MAX + 1]);
+            }
             action::ANSWER_BLINDLY => {
                 let number = {
                     let mut truth = self.truth.lock();
@@ -294,6 +300,10 @@ impl Handler for Town {
         may_switch();
         may_block();
         self.check_state(id, &state);
+        if session.handle().drain(Duration::ZERO).is_ok() {
+            let what = format!("the server was drained in closed of {id}");
+            self.truth.lock().broken(Rule::CallbacksDoNotWait, vec![id.to_bits()], what);
+        }
         say_goodbye(&self.truth, session, reason);
         {
             let mut truth = self.truth.lock();

@@ -11,6 +11,7 @@ use wharf::{Close, CloseReason, SessionId};
 
 use crate::frames::{Message, Request};
 use crate::publications::{PUBLISHERS, Publications};
+use crate::scenario::FRAME_BYTES_MAX;
 
 /// A rule that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ pub enum Rule {
     NothingIsLeft,
     /// A drain's report adds up.
     ReportsAddUp,
+    /// A call that would wait for the worker that makes it is refused.
+    CallbacksDoNotWait,
     /// Everyone who can be served is served, within a bound of batches.
     NobodyStarves,
     /// No invariant of the engine is broken (a worker ends by a panic of its own).
@@ -140,6 +143,8 @@ pub(crate) struct SessionFacts {
     pub(crate) drains_from: Option<u64>,
     /// A frame found its queue full.
     full: bool,
+    /// It was given a frame that could never be sent.
+    unsendable: bool,
     /// Sends that have not returned: what they found is not known yet.
     under_way: u32,
     /// `Gone` was said of it.
@@ -166,7 +171,9 @@ pub(crate) struct Truth {
     /// In the order in which they were opened: whom to send to.
     pub(crate) ids: Vec<SessionId>,
     pub(crate) open: usize,
-    pub(crate) sessions_max: usize,
+    /// The most that can be open, as far as callbacks can tell: when another opens in its place, the
+    /// `closed` of one has begun, but may not have been heard of here; of one for each worker.
+    pub(crate) open_max: usize,
     /// Connects that were begun, and not answered.
     pub(crate) connecting: BTreeSet<SessionId>,
     /// Connects that were answered before it was known here that they had begun.
@@ -200,6 +207,7 @@ pub(crate) struct Excuses {
     pub(crate) first_frame_timeout: Option<Duration>,
     pub(crate) send_stall_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) send_queue_bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -268,6 +276,7 @@ impl Truth {
             asked,
             drains_from,
             full: false,
+            unsendable: false,
             under_way,
             gone: false,
             closed: None,
@@ -279,8 +288,8 @@ impl Truth {
         self.ids.push(id);
         self.publications.opens(id);
         self.open += 1;
-        if self.open > self.sessions_max {
-            let what = format!("{} sessions are open, of {}", self.open, self.sessions_max);
+        if self.open > self.open_max {
+            let what = format!("{} sessions are open, of {}", self.open, self.open_max);
             self.broken(Rule::BoundsAreKept, self.about(id), what);
         }
         if let Some(peer) = address.and_then(|address| self.by_address.get(&address).copied()) {
@@ -451,10 +460,13 @@ impl Truth {
             CloseReason::FrameTooLarge { .. } | CloseReason::LengthTooSmall { .. } => {
                 unless(of_peer(|peer| peer.corrupt), "its peer has sent no such length")
             }
-            CloseReason::SlowConsumer { .. } => unless(
-                session.full || session.under_way > 0 || self.publications.may_have_filled(id),
-                "no frame found its queue full",
-            ),
+            CloseReason::SlowConsumer { queued } => {
+                let largest = FRAME_BYTES_MAX + 4;
+                let has_room = queued + largest <= excuses.send_queue_bytes_max;
+                let found_full =
+                    session.full || session.under_way > 0 || self.publications.may_have_filled(id);
+                unless(found_full && !has_room, "no frame found its queue full")
+            }
             CloseReason::IdleTimeout => too_soon(excuses.idle_timeout).or_else(|| {
                 // What it has said lay in the server's socket at once, or behind what lay there.
                 let silence = peer?.speech.longest_silence(session.opened_at);
@@ -473,6 +485,9 @@ impl Truth {
                 unless(self.ending || excuses.port_may_fail, "the server was not asked to end")
             }
             CloseReason::HandlerPanicked => unless(session.panicked, "no callback has panicked"),
+            CloseReason::FrameTooLargeToSend { .. } => {
+                unless(session.unsendable, "every frame could be sent")
+            }
             CloseReason::Io { .. } => unless(
                 excuses.receives_or_sends_fail
                     || excuses.posts_are_refused
@@ -527,6 +542,12 @@ impl Truth {
     pub(crate) fn found_full(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.full = true;
+        }
+    }
+
+    pub(crate) fn is_given_too_much(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.unsendable = true;
         }
     }
 

@@ -108,6 +108,10 @@ impl Seen {
                 (facts.closed_at > self.end_began, "the server did not end")
             }
             CloseReason::HandlerPanicked => (facts.panicked, "no callback of it has panicked"),
+            CloseReason::FrameTooLargeToSend { bytes, max } => {
+                let queue_max = options.send_queue_bytes_max;
+                (bytes > max && bytes + 8 > queue_max, "the frame could have been sent")
+            }
             _ => (false, "nothing explains it"),
         };
         if !holds {

@@ -1,12 +1,12 @@
 //! One round: a server, crowds of peers, threads that send, an end, and what must hold then.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use wharf::{Backend, DrainReport, Error, Handle, Server, Stats};
+use wharf::{Backend, DrainReport, Error, Handle, SendError, Server, SessionId, Stats};
 
 use crate::judge::Seen;
 use crate::peers::{self, PeerFacts};
@@ -17,6 +17,8 @@ use crate::{handler, panics, process, targets, watch};
 
 /// Threads that the peers are shared out to.
 const CROWDS: u64 = 4;
+/// The last sessions of the round before: nobody here knows them.
+static STRANGERS: Mutex<Vec<SessionId>> = Mutex::new(Vec::new());
 /// How long senders go on when the server's end was asked for.
 const SENDERS_GO_ON: Duration = Duration::from_millis(60);
 
@@ -87,6 +89,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
         }
     }
 
+    send_to_strangers(&truth, &handle);
     truth.begin_end();
     let takes = if let Ending::Drain(deadline) = plan.ending { deadline } else { Duration::ZERO };
     watch::stage("the end of the server", takes);
@@ -135,6 +138,15 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     Ok(Outcome { stats, frames, panics, violations })
 }
 
+/// The ids of one server are gone at every other.
+fn send_to_strangers(truth: &Truth, handle: &Handle) {
+    for id in std::mem::replace(&mut *lock(&STRANGERS), truth.recent()) {
+        if !matches!(handle.send(id, b"late"), Err(SendError::Gone(_))) {
+            truth.broken(Rule::IdsAreUnique, format!("{id} is of the round before, and not gone"));
+        }
+    }
+}
+
 fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
@@ -178,9 +190,13 @@ fn end(server: Server, handle: &Handle, ending: Ending) -> End {
     match ending {
         Ending::Drain(deadline) => {
             let began = Instant::now();
-            let report = handle.drain(deadline);
+            let (report, error) = match handle.drain(deadline) {
+                Ok(report) => (Some(report), None),
+                Err(error) => (None, Some(error)),
+            };
             let in_time = began.elapsed() < deadline;
-            End { report: Some(report), in_time, result: server.wait() }
+            let result = server.wait().and(error.map_or(Ok(()), Err));
+            End { report, in_time, result }
         }
         Ending::Stop => {
             handle.stop();
@@ -202,7 +218,7 @@ fn look_at_end(truth: &Truth, end: Option<&End>) {
         truth.broken(Rule::WorkersDoNotFail, error.to_string());
     }
     if let Some(report) = report
-        && report.live != report.flushed + report.cut_off + report.ended
+        && report.live != report.flushed + report.cut_off + report.ended + report.unfinished
     {
         truth.broken(Rule::CountsAreBalanced, format!("the drain does not add up: {report:?}"));
     }

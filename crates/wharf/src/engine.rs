@@ -1,20 +1,21 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
 mod direct;
+mod ending;
 mod newcomers;
 mod publish;
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use self::direct::DirectSends;
+use self::ending::Ended;
 use self::newcomers::NEVER;
 use crate::Close;
 use crate::acceptor::Acceptor;
 use crate::buffer::{BatchPool, Frame};
 use crate::clock::{AnyClock, Clock, Moment};
 use crate::config::{Backpressure, Options};
-use crate::error::{CloseReason, Error, SendError};
+use crate::error::{CloseReason, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::framing::Framing;
 use crate::group::Groups;
@@ -95,10 +96,17 @@ impl fmt::Debug for Posting {
     }
 }
 
-/// A worker's counters, as it last published them.
+/// What a worker has last said of itself.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Published(pub(crate) Mutex<Stats>);
+pub(crate) struct Published(pub(crate) Mutex<Said>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) stats: Stats,
+    /// What became of its sessions since it knows of the end.
+    pub(crate) drain: Option<DrainReport>,
+}
 
 /// What follows from what was done to a session: its worker must attend to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -178,13 +186,6 @@ impl Room for ReceiveRoom<'_> {
     }
 }
 
-#[derive(Debug, Default)]
-struct Ended {
-    workers: usize,
-    report: DrainReport,
-    error: Option<Error>,
-}
-
 impl Engine {
     /// An engine for so many workers, each with a port of its own, or sharing one.
     pub(crate) fn new(
@@ -196,7 +197,8 @@ impl Engine {
         let workers = options.workers;
         let (ports, workers_each) = if is_shared { (1, workers) } else { (workers, 1) };
         Engine {
-            table: SessionTable::new(options.sessions_max),
+            // Each worker ends one session at a time.
+            table: SessionTable::new(options.sessions_max, workers as u32),
             ports: (0..ports).map(|_| PortShare::new(workers_each, is_shared)).collect(),
             published: (0..workers).map(|_| Published::default()).collect(),
             framing,
@@ -357,11 +359,18 @@ impl Engine {
     /// have that can be sent at all.
     fn encode_header(&self, frame_bytes: usize, header: &mut [u8; 8]) -> Result<usize, usize> {
         let queue_max = self.options.send_queue_bytes_max;
-        let Ok(header_bytes) = self.framing.encode_header(frame_bytes, header) else {
-            return Err(self.framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max));
-        };
-        let fits = header_bytes + frame_bytes <= queue_max;
-        if fits { Ok(header_bytes) } else { Err(queue_max - header_bytes) }
+        match self.framing.encode_header(frame_bytes, header) {
+            Ok(header_bytes) if header_bytes + frame_bytes <= queue_max => Ok(header_bytes),
+            _ => Err(self.frame_bytes_max()),
+        }
+    }
+
+    /// The most bytes of a frame that can be sent, its header not counted.
+    #[cold]
+    fn frame_bytes_max(&self) -> usize {
+        let queue_max = self.options.send_queue_bytes_max;
+        let wire_max = self.framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max);
+        wire_max.saturating_sub(self.framing.encode_header(0, &mut [0; 8]).unwrap_or(0))
     }
 
     /// Queues a frame for a session on which the caller holds a count, and says what follows (the
@@ -479,95 +488,13 @@ impl Engine {
         let mut sum = Stats::default();
         // All at once: a session that one worker has opened another may have closed.
         let published: Vec<_> = self.published.iter().map(|part| part.0.lock()).collect();
-        for part in &published {
-            sum.add(part);
+        for said in &published {
+            sum.add(&said.stats);
         }
         drop(published);
         self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
         sum.queued_bytes += self.table.queued_bytes();
         sum
-    }
-
-    pub(crate) fn drain(&self) {
-        self.ending.fetch_max(DRAINING, Ordering::SeqCst);
-        for port in &self.ports {
-            let _ = port.mailbox.post(Mail::Drain); // has it ended already, so much the better
-        }
-    }
-
-    pub(crate) fn stop(&self) {
-        self.ending.fetch_max(STOPPING, Ordering::SeqCst);
-        for port in &self.ports {
-            let _ = port.mailbox.post(Mail::Stop); // has it ended already, so much the better
-        }
-    }
-
-    /// Says that a worker has ended, and what it has to report. One that failed stops the others:
-    /// a server that is whole but for some of its sessions would look well, and not be.
-    pub(crate) fn worker_ended(&self, report: DrainReport, error: Option<Error>) {
-        if error.is_some() {
-            self.stop();
-        }
-        let mut ended = self.ended.lock();
-        ended.workers += 1;
-        ended.report.add(&report);
-        ended.error = ended.error.take().or(error);
-        self.worker_ended.notify_all();
-    }
-
-    /// Waits until every worker has ended, at most `timeout`; the report if they have.
-    pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> Option<DrainReport> {
-        #[cfg(feature = "simulation")]
-        if let Some(world) = crate::port::simulated::current() {
-            return self.wait_ended_in(&world, timeout);
-        }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut ended = self.ended.lock();
-        while ended.workers < self.published.len() {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return None;
-            }
-            // Nothing that can panic runs under this lock, so it is never poisoned.
-            ended = match left {
-                None => self.worker_ended.wait(ended).unwrap_or_else(|e| e.into_inner()),
-                Some(left) => {
-                    self.worker_ended.wait_timeout(ended, left).unwrap_or_else(|e| e.into_inner()).0
-                }
-            };
-        }
-        Some(ended.report)
-    }
-
-    /// The same in a simulated world: its time passes meanwhile.
-    #[cfg(feature = "simulation")]
-    fn wait_ended_in(
-        &self,
-        world: &crate::port::simulated::World,
-        timeout: Option<Duration>,
-    ) -> Option<DrainReport> {
-        const LOOKS_AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
-        let mut looks_again_after = Duration::from_millis(1);
-        let deadline = timeout.map(|timeout| world.now().saturating_add(timeout));
-        loop {
-            let (workers, report) = {
-                let ended = self.ended.lock();
-                (ended.workers, ended.report)
-            };
-            if workers == self.published.len() {
-                return Some(report);
-            }
-            if deadline.is_some_and(|deadline| world.now() >= deadline) {
-                return None;
-            }
-            world.sleep(looks_again_after);
-            looks_again_after = (looks_again_after * 2).min(LOOKS_AGAIN_AFTER_MAX);
-        }
-    }
-
-    /// The first error that ended a worker, once.
-    pub(crate) fn take_error(&self) -> Option<Error> {
-        self.ended.lock().error.take()
     }
 }
 

@@ -87,6 +87,15 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
+    /// A call that waits for the server was made in one of its callbacks (or in a destructor that runs on
+    /// a worker): it would wait for itself. The program's own mistake: call it from another thread.
+    #[error(
+        "{call} in a callback of the same server would wait for itself; call it from another thread"
+    )]
+    InCallback {
+        /// The call.
+        call: &'static str,
+    },
     /// A worker's port could not be made, or failed while it served. Then its sessions were closed, with
     /// [`CloseReason::Io`], and the server was stopped. What the operating system may still touch of what
     /// was outstanding is not freed.
@@ -335,7 +344,8 @@ impl<T> PublishError<T> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// `sessions_max` sessions exist already.
+    /// `sessions_max` sessions exist already. One whose `closed` or `connect_failed` runs is none of them any
+    /// more: a reconnect there finds its place, unless another thread or peer takes it first.
     #[error("there are {max} sessions already")]
     Full {
         /// The bound.
@@ -410,6 +420,14 @@ pub enum CloseReason {
     Stopped,
     /// A callback panicked.
     HandlerPanicked,
+    /// The program gave [`Session::send`](crate::Session::send) a frame that could never be sent: it is larger than
+    /// the framing or an empty send queue allows. The program's own mistake, none of the peer's.
+    FrameTooLargeToSend {
+        /// Bytes of the frame.
+        bytes: usize,
+        /// The most that a frame may have.
+        max: usize,
+    },
     /// The operating system refused something else; or the completion port of the session's worker has failed,
     /// and [`Server::wait`](crate::Server::wait) says so too ([`Error::Port`]).
     Io {
@@ -422,7 +440,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 16;
+    pub(crate) const KINDS: usize = 17;
 
     /// The kinds' names, by [`CloseReason::kind_index`].
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -440,6 +458,7 @@ impl CloseReason {
         "drained",
         "stopped",
         "handler panicked",
+        "frame too large to send",
         "io",
         "drain timeout",
     ];
@@ -460,8 +479,9 @@ impl CloseReason {
             CloseReason::Drained => 11,
             CloseReason::Stopped => 12,
             CloseReason::HandlerPanicked => 13,
-            CloseReason::Io { .. } => 14,
-            CloseReason::DrainTimeout => 15,
+            CloseReason::FrameTooLargeToSend { .. } => 14,
+            CloseReason::Io { .. } => 15,
+            CloseReason::DrainTimeout => 16,
         }
     }
 
@@ -494,6 +514,9 @@ impl fmt::Display for CloseReason {
         match self {
             CloseReason::PeerClosedInFrame { bytes } => write!(f, " ({bytes} bytes had come)"),
             CloseReason::FrameTooLarge { bytes, max } => {
+                write!(f, " ({bytes} bytes, {max} may be)")
+            }
+            CloseReason::FrameTooLargeToSend { bytes, max } => {
                 write!(f, " ({bytes} bytes, {max} may be)")
             }
             CloseReason::LengthTooSmall { length, min } => write!(f, " ({length}, least {min})"),

@@ -1,19 +1,20 @@
 //! The server, from any thread.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Close;
 use crate::engine::{Engine, Follows, PortShare};
-use crate::error::{CloseReason, ConnectError, JoinError, PublishError, SendError};
+use crate::error::{self, CloseReason, ConnectError, JoinError, PublishError, SendError};
 use crate::events::{DrainReport, Stats};
 use crate::group::{Audience, Group, Publication, Taken};
 use crate::session::SessionId;
 use crate::worker::mailbox::Mail;
 
 /// A running server or connector, from any thread: cheap to clone, generic over nothing.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Handle {
     engine: Arc<Engine>,
 }
@@ -197,22 +198,39 @@ impl Handle {
 
     /// Ends the server in order: stops accepting, lets what is queued leave, ends each session
     /// when it has nothing more to send, and cuts the rest off after `deadline`. Waits for all
-    /// that, so it must not be called inside a callback, whose worker it would wait for.
+    /// that. The cut is waited for as long as sessions end, with at most 100 ms from one to the next and a
+    /// second in all. What is left then waits for a callback that blocks its worker: the report says how much
+    /// that is, and the server ends when the callback has returned.
     ///
     /// Who connects at that moment is refused, or reset. But Linux leaves some whose handshake ends
     /// while a listener is closed without any answer, whoever serves (6.18, with two clients that
     /// connect in a loop: at every tenth close): a client should not wait for its first byte for ever.
-    pub fn drain(&self, deadline: Duration) -> DrainReport {
+    ///
+    /// # Errors
+    /// [`Error::InCallback`](crate::Error::InCallback) in a callback of the same server, whose worker it
+    /// would wait for. Nothing is drained then.
+    pub fn drain(&self, deadline: Duration) -> error::Result<DrainReport> {
+        self.engine.refuse_on_a_worker("Handle::drain")?;
         self.engine.drain();
-        if let Some(report) = self.engine.wait_ended(Some(deadline)) {
-            return report;
+        if !self.engine.wait_ended(Some(deadline)) {
+            self.engine.stop();
+            self.engine.wait_cut();
         }
-        self.engine.stop();
-        self.engine.wait_ended(None).unwrap_or_default()
+        Ok(self.engine.report())
     }
 
-    /// Ends the server at once, without waiting for it. What is queued is lost.
+    /// Ends the server at once, without waiting for it: also in a callback. What is queued is lost.
     pub fn stop(&self) {
         self.engine.stop();
+    }
+}
+
+/// In a line: whoever has one may print it.
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("workers", &self.engine.options.workers)
+            .field("is_ending", &self.engine.is_ending())
+            .finish_non_exhaustive()
     }
 }

@@ -11,10 +11,11 @@ use crate::worker::Session;
 ///
 /// All run on worker threads, never on a thread of the caller's and never while wharf holds a
 /// lock, so they may take locks of their own. For one session they run in the order `opened`,
-/// `received` any number of times, `closed`, and never two at once (invariant 8). One that panics
-/// ends its own session with [`CloseReason::HandlerPanicked`] and nothing else. The destructors of
-/// states, of the handler, and of what a callback panicked with may panic as well. (One that panics
-/// while a callback of yours unwinds ends the process, as everywhere in Rust.)
+/// `received` any number of times, `closed`, and never two at once (invariant 8). None may wait for its own
+/// server: [`Handle::drain`](crate::Handle::drain) and [`Server::wait`](crate::Server::wait) are refused
+/// there. One that panics ends its own session with [`CloseReason::HandlerPanicked`] and nothing else. The
+/// destructors of states, of the handler, and of what a callback panicked with may panic as well. (One that
+/// panics while a callback of yours unwinds ends the process, as everywhere in Rust.)
 ///
 /// A callback that blocks holds up the other sessions of its worker, and some newcomers. From 100 ms
 /// on its worker gets none that another has accepted. But on Linux each worker has a listener of its
@@ -33,7 +34,9 @@ pub trait Handler: Send + Sync + 'static {
     fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]);
 
     /// The session is over: nothing can be sent to it, and its id will not come again. Runs
-    /// exactly once if `opened` returned.
+    /// exactly once if `opened` returned. It no longer counts for
+    /// [`Options::sessions_max`](crate::Options::sessions_max): a
+    /// [`Handle::connect`](crate::Handle::connect) here finds its place free.
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
         let _ = (session, state, reason);
     }
@@ -47,7 +50,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// A connection asked for by [`Handle::connect`](crate::Handle::connect) came to nothing;
-    /// `opened` did not and will not run for this id.
+    /// `opened` did not and will not run for this id. Its place is free, as in [`closed`](Self::closed).
     ///
     /// A connect to a port of this machine at which nobody listens may get that very port as its own,
     /// and so reach itself. That is [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) too.

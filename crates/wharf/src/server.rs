@@ -3,10 +3,12 @@
 mod listening;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use crate::Close;
 use crate::acceptor::Acceptor;
@@ -14,7 +16,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, BackendChoice, Options};
 use crate::engine::Engine;
 use crate::error::{CloseReason, Error, ListenFailure, NoMemory, Result};
-use crate::events::DrainReport;
 use crate::framing::Framing;
 use crate::guarded::{self, caught};
 use crate::handle::Handle;
@@ -24,7 +25,7 @@ use crate::port::readiness::ReadinessPort;
 #[cfg(feature = "simulation")]
 use crate::port::simulated::{SimulatedPort, World};
 use crate::port::{CompletionPort, Sockets, select};
-use crate::session::HalfTable;
+use crate::session::{HalfTable, SessionId};
 use crate::worker::{Halves, Worker};
 
 pub(crate) use self::listening::{Listeners, Listening, Name};
@@ -113,7 +114,8 @@ impl Builder {
         let workers = options.workers;
         let (clock, sockets) = (world.clone(), Sockets::Simulated(world.clone()));
         let sizes = world.sizes(&options);
-        let plan = Plan { framing, options, clock, sockets };
+        let first_generation = world.first_generation(SessionId::FIRST_GENERATION_BITS);
+        let plan = Plan { framing, options, clock, sockets, first_generation };
         let ports = if is_shared { 1 } else { workers };
         let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
         let first_port = world.make_ports(ports, is_shared, sizes);
@@ -145,19 +147,31 @@ pub(crate) struct Plan<C> {
     pub(crate) options: Options,
     pub(crate) clock: C,
     pub(crate) sockets: Sockets,
+    /// Of the first session in each slot ([`SessionId`]).
+    pub(crate) first_generation: u64,
 }
 
 impl Plan<SystemClock> {
     /// The real clock, and the operating system's sockets.
     pub(crate) fn new(framing: Framing, options: &Options) -> Self {
         let (options, clock) = (options.clone(), SystemClock::start());
-        Plan { framing, options, clock, sockets: Sockets::Os }
+        let first_generation = draw_first_generation();
+        Plan { framing, options, clock, sockets: Sockets::Os, first_generation }
     }
 }
 
+/// By the system's randomness, which keys the standard library's hashers. A process that was forked has
+/// its parent's keys, and a machine that was restored from a copy has the copy's: so by its number and the
+/// time too.
+fn draw_first_generation() -> u64 {
+    let drawn = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
+    drawn >> (u64::BITS - SessionId::FIRST_GENERATION_BITS)
+}
+
 /// A running server: from [`Server::bind`], or a connector, which has no listener.
-/// Dropping it stops it at once; [`wait`](Self::wait) lets it run until it is drained or stopped.
-#[derive(Debug)]
+/// Dropping it stops it at once, and waits until its workers have ended; [`wait`](Self::wait) lets it
+/// run until it is drained or stopped. In one of its own callbacks nothing is waited for: to drop it there
+/// stops it, and the workers end when the callback has returned.
 pub struct Server {
     running: Running,
     choice: BackendChoice,
@@ -198,12 +212,28 @@ impl Server {
     ///
     /// # Errors
     /// If a worker's port failed, or it met a fault of wharf's own, which stops the other workers too.
+    /// [`Error::InCallback`] in a callback of the same server, whose worker it would wait for; the
+    /// server, which this call has taken, is then stopped.
     pub fn wait(mut self) -> Result<()> {
+        self.running.engine.refuse_on_a_worker("Server::wait")?;
         self.running.join();
         match self.running.engine.take_error() {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+/// In a line: whoever has one may print it.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Server { running, choice, addresses, failures } = self;
+        f.debug_struct("Server")
+            .field("addresses", addresses)
+            .field("failures", failures)
+            .field("backend", &choice.backend())
+            .field("handle", &Handle::new(running.engine.clone()))
+            .finish()
     }
 }
 
@@ -221,7 +251,6 @@ impl Connector {
 }
 
 /// The threads of a server.
-#[derive(Debug)]
 pub(crate) struct Running {
     engine: Arc<Engine>,
     threads: Vec<JoinHandle<()>>,
@@ -235,7 +264,11 @@ impl Running {
         &self.engine
     }
 
+    /// Waits for the workers, if this thread is none of them.
     fn join(&mut self) {
+        if self.engine.is_on_a_worker() {
+            return;
+        }
         #[cfg(feature = "simulation")]
         if self.has_begun && crate::port::simulated::current().is_some() {
             self.engine.wait_ended(None); // a thread that is joined must have had its turns
@@ -337,11 +370,12 @@ pub(crate) fn start_on<P, H: Handler, C: Clock>(
 where
     P: CompletionPort,
 {
-    let Plan { framing, options, clock, sockets } = plan;
+    let Plan { framing, options, clock, sockets, first_generation } = plan;
     let workers = options.workers;
-    let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(options.sessions_max));
     let mut engine = Engine::new(P::SHARED, framing, options, sockets);
     engine.set_clock(clock.clone());
+    engine.table.begin_generations_at(first_generation);
+    let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(engine.table.slots_max()));
     if listeners.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
         engine.accept_at_each_port();
     }
@@ -356,6 +390,7 @@ where
         let (begin, may_begin) = mpsc::channel::<()>();
         begins.push(begin);
         let body = move || {
+            engine.serve_on_this_thread();
             let port = match make_port(index) {
                 Ok(port) => port,
                 Err(error) => return drop(made.send(Err(error))),
@@ -408,5 +443,5 @@ fn report_fault(engine: &Engine, worker: usize) {
         let (reason, how) = (CloseReason::Stopped, Close::Stop);
         caught(|| engine.ask_all_to_close(port_index, reason, how, |_, _| {}));
     }
-    engine.worker_ended(DrainReport::default(), Some(Error::WorkerFault { worker }));
+    engine.worker_ended(Some(Error::WorkerFault { worker }));
 }

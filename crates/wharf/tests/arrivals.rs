@@ -277,7 +277,7 @@ on_every_backend! {
             let sent = sender.join().unwrap();
             // Whoever is there now stays, and gets what was taken for it.
             peers_over.store(true, Ordering::Relaxed);
-            let report = handle.drain(BOUND);
+            let report = handle.drain(BOUND).unwrap();
             drained.store(true, Ordering::Release);
             let ended = peers.into_iter().flat_map(|peer| peer.join().unwrap()).collect::<Vec<_>>();
             (sent, ended, report)

@@ -9,6 +9,7 @@ mod support;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::*;
@@ -198,7 +199,7 @@ on_every_backend! {
         let (peer, id) = harness.connect_known();
         harness.handle.send(id, vec![1; MUCH]).unwrap();
         let report = std::thread::scope(|scope| {
-            let drain = scope.spawn(|| harness.handle.drain(BOUND));
+            let drain = scope.spawn(|| harness.handle.drain(BOUND).unwrap());
             eventually("it drains", || harness.handle.send(id, b"").is_err());
             reset(peer);
             drain.join().unwrap()
@@ -218,7 +219,7 @@ on_every_backend! {
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (_peer, id) = harness.connect_known();
         harness.handle.send(id, vec![1; MUCH]).unwrap();
-        let report = harness.handle.drain(BOUND);
+        let report = harness.handle.drain(BOUND).unwrap();
         assert_eq!((report.live, report.flushed, report.ended), (1, 0, 1), "{report:?}");
         assert_ne!(harness.log.closed(id), CloseReason::Drained, "its bytes are lost");
         harness.finish();
@@ -235,7 +236,7 @@ on_every_backend! {
                 }
                 eventually("they come", || harness.handle.stats().opened > 50);
                 if round % 2 == 0 {
-                    harness.handle.drain(BOUND);
+                    harness.handle.drain(BOUND).unwrap();
                 }
                 harness.finish()
             });
@@ -317,9 +318,45 @@ on_every_backend! {
             let (peer, id) = harness.connect_known();
             write(&peer, b"more than you can");
             wait_ended(&peer);
-            assert_eq!(harness.log.closed(id), CloseReason::SlowConsumer { queued: 0 });
-            harness.finish();
+            // The program's own mistake, and not the peer's.
+            let (bytes, max) = (256 * 1024 + 1, 256 * 1024);
+            let reason = CloseReason::FrameTooLargeToSend { bytes, max };
+            assert_eq!(harness.log.closed(id), reason);
+            assert_eq!(reason.to_string(), "frame too large to send (262145 bytes, 262144 may be)");
+            assert_eq!(harness.finish().closed_like(reason), 1);
         }
+        // Or larger than its header can say.
+        let prefix = LengthPrefix { width: LengthWidth::One, ..LengthPrefix::default() };
+        let behaviour = Behaviour::silent().on_received(|session, _| session.send(&[0; 256]));
+        let framing = Framing::length_prefixed(prefix);
+        let harness = start(backend, framing, one_worker(), behaviour);
+        let (peer, id) = harness.connect_known();
+        write(&peer, b"\x01!");
+        wait_ended(&peer);
+        let reason = CloseReason::FrameTooLargeToSend { bytes: 256, max: 255 };
+        assert_eq!(harness.log.closed(id), reason);
+        harness.finish();
+        // A queue may be too small for any frame.
+        let options = Options { send_queue_bytes_max: 3, ..one_worker() };
+        let harness = start(backend, length_framing(), options, Behaviour::silent());
+        let (_peer, id) = harness.connect_known();
+        let refused = harness.handle.send(id, b"");
+        assert_eq!(refused, Err(SendError::TooLarge { bytes: b"", max: 0 }));
+        harness.finish();
+    }
+
+    fn what_a_program_holds_is_printed_in_a_line(backend) {
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let behaviour = Behaviour::silent().on_opened({
+            let printed = printed.clone();
+            move |session| lock(&printed).push(format!("{session:?}"))
+        });
+        let harness = start(backend, Framing::raw(), one_worker(), behaviour);
+        let _peers: Vec<_> = (0..41).map(|_| harness.connect_known()).collect();
+        lock(&printed).push(format!("{:?}", harness.handle));
+        lock(&printed).push(format!("{:?}", *harness.server));
+        assert!(lock(&printed).iter().all(|line| line.len() < 200), "{:?}", lock(&printed).last());
+        harness.finish();
     }
 
     fn garbage_ends_for_exactly_the_reason_that_is_in_it(backend) {

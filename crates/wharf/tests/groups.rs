@@ -396,7 +396,7 @@ on_every_backend! {
                     assert!(read_to_end(peer).is_empty());
                 });
             }
-            harness.handle.drain(BOUND)
+            harness.handle.drain(BOUND).unwrap()
         });
         assert_eq!((report.live, report.flushed), (6, 6), "{report:?}");
         harness.finish();

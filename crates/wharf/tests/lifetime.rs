@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::*;
-use wharf::{Backend, Close, CloseReason, Framing, Options, SendError, SessionId};
+use wharf::{
+    Backend, Close, CloseReason, Framing, Group, JoinError, Options, SendError, SessionId,
+};
 
 /// A session that gets one frame, and then this end.
 fn ends(backend: Backend, behaviour: Behaviour, end: impl FnOnce(&Harness, TcpStream, SessionId)) {
@@ -434,6 +436,37 @@ on_every_backend! {
         drop(peers);
         harness.settle();
         harness.finish();
+    }
+
+    /// Of 41 sessions of each: two servers at once, and one that is started after another's end.
+    fn an_id_of_another_server_or_of_an_earlier_start_is_gone(backend) {
+        let run = || {
+            let harness = start(backend, length_framing(), one_worker(), Behaviour::silent());
+            let known: Vec<_> = (0..41).map(|_| harness.connect_known()).collect();
+            let (peers, ids): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+            (harness, peers, ids)
+        };
+        let (earlier, peers, mut strangers) = run();
+        earlier.finish();
+        drop(peers);
+        let (other, other_peers, others) = run();
+        strangers.extend(others);
+        let (harness, peers, ids) = run();
+        for id in &strangers {
+            assert_eq!(harness.handle.send(*id, b"x"), Err(SendError::Gone(b"x")), "{id}");
+            assert!(!harness.handle.close(*id, Close::Stop));
+            assert_eq!(harness.handle.join(*id, Group(1)), Err(JoinError::Gone));
+            assert!(!harness.handle.leave(*id, Group(1)));
+        }
+        for (peer, id) in peers.iter().zip(ids) {
+            harness.handle.send(id, b"yours").unwrap();
+            assert_eq!(read_frame(peer), b"yours");
+        }
+        drop((peers, other_peers));
+        harness.settle();
+        harness.finish();
+        other.settle();
+        other.finish();
     }
 
     /// The senders take the newest ids there are, so they meet sessions at every stage of their end.

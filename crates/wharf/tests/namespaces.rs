@@ -193,7 +193,7 @@ in_namespaces! {
             harness.handle.connect(harness.address()).unwrap();
         }
         harness.log.wait("both ends of all open", |ledger| (ledger.ids.len() == 200).then_some(()));
-        harness.handle.drain(Duration::from_secs(5));
+        harness.handle.drain(Duration::from_secs(5)).unwrap();
         harness.finish();
     }
 }

@@ -128,7 +128,7 @@ on_every_backend! {
                 assert_got(&accept(&listener), &[b"hello"]);
             }
         });
-        let report = harness.handle.drain(BOUND);
+        let report = harness.handle.drain(BOUND).unwrap();
         assert_eq!((report.live, report.flushed), (41, 41), "{report:?}");
         reader.join().unwrap();
         assert!(ids.iter().all(|id| harness.log.closed(*id) == CloseReason::Drained));

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use wharf::simulation::{Fault, Faults, Ports, Simulation, for_seeds, now, sleep};
 use wharf::{
-    CloseReason, FirstFrameTimeout, Framing, Handler, Options, Server, Session, SessionId,
+    CloseReason, ConnectError, Connector, FirstFrameTimeout, Framing, Handle, Handler, Options,
+    Server, Session, SessionId,
 };
 
 /// Blocks for so long when it gets a `b`; notes how sessions end.
@@ -101,7 +102,7 @@ fn a_drain_reports_every_session_that_was_there() {
             }
             answered == [5_000; 8]
         }));
-        let report = server.handle().drain(Duration::from_secs(60));
+        let report = server.handle().drain(Duration::from_secs(60)).unwrap();
         assert_eq!(report.live, 8, "{report:?}");
         assert_eq!(report.flushed + report.cut_off + report.ended, 8, "{report:?}");
     });
@@ -200,5 +201,111 @@ fn no_connect_waits_for_a_worker_that_is_blocked() {
         let all = 1 + NEWCOMERS as u64;
         let opened = || server.handle().stats().opened;
         assert!(simulation.run_until(SOON, || opened() == all), "{} of {all}", opened());
+    });
+}
+
+/// A drain waited for a callback for as long as that blocked its worker, whatever its deadline.
+#[test]
+fn the_deadline_bounds_a_drain_while_a_callback_blocks() {
+    for ports in [Ports::OneEach, Ports::OneShared] {
+        for_seeds(100, |seed| {
+            let simulation = Simulation::with_faults(seed, Faults::none()).ports(ports);
+            let (deadline, blocks_for) = (Duration::from_secs(1), Duration::from_secs(6));
+            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw()).workers(2);
+            let handler = Blocks(blocks_for, Arc::default());
+            let server = simulation.start(builder, handler).unwrap();
+            let connect = || simulation.connect(server.addresses()[0]).unwrap();
+            let peers: Vec<_> = (0..8).map(|_| connect()).collect();
+            assert!(simulation.run_until(deadline, || server.handle().stats().live == 8));
+            peers[0].send(b"b");
+            simulation.sleep(Duration::from_millis(500));
+            let began = simulation.now();
+            let report = server.handle().drain(deadline).unwrap();
+            let took = simulation.now() - began;
+            assert!(took >= deadline && took <= 2 * deadline, "{took:?}");
+            let parts = report.flushed + report.cut_off + report.ended + report.unfinished;
+            assert_eq!((report.live, parts), (8, 8), "{report:?}");
+            assert!(report.unfinished > 0 && report.workers_blocked > 0, "{report:?}");
+            server.wait().unwrap();
+            assert!(simulation.now() - began >= blocks_for - deadline, "the callback was left");
+        });
+    }
+}
+
+/// Begins another connection whenever one has ended or failed, and notes what is refused.
+struct Reconnects {
+    to: SocketAddr,
+    handle: Arc<Mutex<Option<Handle>>>,
+    refused: Arc<Mutex<Vec<String>>>,
+    ended: Arc<Mutex<u32>>,
+}
+
+impl Reconnects {
+    fn again(&self) {
+        *self.ended.lock().unwrap() += 1;
+        let handle = self.handle.lock().unwrap().clone();
+        let Some(Err(error)) = handle.map(|handle| handle.connect(self.to)) else { return };
+        if matches!(error, ConnectError::Full { .. }) {
+            self.refused.lock().unwrap().push(error.to_string());
+        }
+    }
+}
+
+impl Handler for Reconnects {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
+
+    fn closed(&self, _: &Session, (): (), _: CloseReason) {
+        self.again();
+    }
+
+    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+        self.again();
+    }
+}
+
+/// In `closed` and `connect_failed` the place of the session that ended was still taken. (Found in use.)
+#[test]
+fn a_reconnect_in_closed_or_connect_failed_finds_its_place() {
+    for_seeds(150, |seed| {
+        let faults = Faults::all().without(Fault::PortFails).without(Fault::WorkerFaults);
+        let faults = faults.without(Fault::AdmissionFaults).swarm(seed);
+        let simulation = Simulation::with_faults(seed, faults);
+        let listener = simulation.listen("10.0.0.2:1".parse().unwrap()).unwrap();
+        let sessions = [1, 2, 12][seed as usize % 3];
+        let options = Options {
+            sessions_max: sessions,
+            connect_timeout: Some(Duration::from_secs(3)),
+            ..Options::default()
+        };
+        let (handle, refused) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+        let ended = Arc::new(Mutex::new(0));
+        let handler = Reconnects {
+            to: listener.address(),
+            handle: handle.clone(),
+            refused: refused.clone(),
+            ended: ended.clone(),
+        };
+        let connector = simulation.start(Connector::new().options(options), handler).unwrap();
+        *handle.lock().unwrap() = Some(connector.handle());
+        for _ in 0..sessions {
+            connector.handle().connect(listener.address()).unwrap();
+        }
+        let mut peers = Vec::new();
+        let all_ended = simulation.run_until(Duration::from_secs(24 * 3_600), || {
+            peers.extend(std::iter::from_fn(|| listener.accept()));
+            for mut peer in peers.drain(..) {
+                if simulation.random(2) == 0 {
+                    peer.reset();
+                }
+            }
+            *ended.lock().unwrap() > 20 * sessions || !refused.lock().unwrap().is_empty()
+        });
+        handle.lock().unwrap().take();
+        assert!(refused.lock().unwrap().is_empty(), "{:?}", refused.lock().unwrap());
+        assert!(all_ended, "only {} have ended", ended.lock().unwrap());
     });
 }

@@ -2,10 +2,11 @@
 #![cfg(feature = "simulation")]
 #![forbid(unsafe_code)]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wharf::simulation::{Faults, Ports, Simulation, for_seeds};
-use wharf::{Framing, Handler, Server, Session};
+use wharf::{Framing, Handler, SendError, Server, Session, SessionId};
 
 struct Echo;
 
@@ -38,7 +39,7 @@ fn echo(simulation: &Simulation) -> u64 {
     });
     assert!(answered, "{:?}", answers.iter().map(Vec::len).collect::<Vec<_>>());
     assert!(answers.iter().all(|answer| *answer == message));
-    let report = server.handle().drain(Duration::from_secs(10));
+    let report = server.handle().drain(Duration::from_secs(10)).unwrap();
     assert_eq!(report.live, 5);
     simulation.hash()
 }
@@ -65,5 +66,49 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 fn a_world_without_faults_answers_too() {
     for_seeds(20, |seed| {
         echo(&Simulation::with_faults(seed, Faults::none()));
+    });
+}
+
+/// Notes who opens.
+struct Names(Arc<Mutex<Vec<SessionId>>>);
+
+impl Handler for Names {
+    type State = ();
+
+    fn opened(&self, session: &Session) {
+        self.0.lock().unwrap().push(session.id());
+    }
+
+    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
+}
+
+/// What is not the seed's alone in the real world is drawn from it here.
+#[test]
+fn the_ids_of_a_server_are_its_seeds_and_no_other_servers() {
+    let run = |seed| {
+        let simulation = Simulation::new(seed);
+        let of_one = |address: &str| {
+            let names = Arc::new(Mutex::new(Vec::new()));
+            let builder = Server::bind(address).unwrap().framing(Framing::raw());
+            let server = simulation.start(builder, Names(names.clone())).unwrap();
+            let peers: Vec<_> =
+                (0..41).map(|_| simulation.connect(server.addresses()[0])).collect();
+            let count = peers.iter().flatten().count();
+            let all_open = || names.lock().unwrap().len() == count;
+            assert!(simulation.run_until(Duration::from_secs(600), all_open));
+            let names = names.lock().unwrap().clone();
+            (server, names)
+        };
+        let (one, ones) = of_one("10.0.0.1:1");
+        let (_other, others) = of_one("10.0.0.2:1");
+        for id in &others {
+            assert_eq!(one.handle().send(*id, b"x"), Err(SendError::Gone(b"x")), "seed {seed}");
+        }
+        assert!(format!("{simulation:?}").len() < 300, "it is printed in a line");
+        (ones, others)
+    };
+    for_seeds(10, |seed| {
+        assert_eq!(run(seed), run(seed));
+        assert_ne!(run(seed).0[0], run(seed + 1).0[0]);
     });
 }

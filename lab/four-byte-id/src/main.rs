@@ -139,8 +139,9 @@ fn main() {
     );
 
     let years = |sessions: f64| days(sessions) / 365.25;
-    let generations = 2f64.powi(GENERATION_BITS as i32) - 1.0;
-    println!("The highest generation of the run is {generation_max}, of {generations:.3e}.");
+    // A server begins somewhere in their lower half.
+    let generations = 2f64.powi(GENERATION_BITS as i32 - 1);
+    println!("The run has used {generation_max} generations of a slot, of {generations:.3e} at least.");
     println!("At {SESSIONS_PER_SECOND} sessions a second a counter wraps, or a table is used up:");
     let mut table = Table::new(["id", "after"]);
     table.row(["4 bytes, a counter".to_owned(), format!("{:.1} days", days(2f64.powi(32)))]);

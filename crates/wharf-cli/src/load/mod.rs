@@ -33,7 +33,7 @@ use targets::{Target, Targets, target};
 const QUEUE_BYTES_MAX: u64 = 1 << 30;
 
 /// The most sessions: the library has places for so many, and as many that have just ended.
-const SESSIONS_MAX: u64 = ((1 << 24) - SESSIONS_SLACK) / 2;
+const SESSIONS_MAX: u64 = ((1 << 24) - 1024 - SESSIONS_SLACK) / 2;
 const SESSIONS_SLACK: u64 = 64;
 
 /// The largest message: a send queue holds two, and the length before each.

@@ -5,11 +5,16 @@ use std::time::Duration;
 use super::{Backpressure, FirstFrameTimeout, Options};
 use crate::error::{Error, Result};
 use crate::framing::{Framing, RAW_FRAME_BYTES_MAX};
+use crate::session::SessionId;
 
 /// What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, in seconds, and for TCP_KEEPCNT (tcp(7),
 /// `MAX_TCP_KEEPIDLE` and the like); Windows takes more.
 const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
 const KEEPALIVE_COUNT_MAX: u32 = 127;
+
+const WORKERS_MAX: usize = 1024;
+/// Beside so many sessions each worker has one that ends.
+const SESSIONS_MAX: u32 = (1 << SessionId::INDEX_BITS) - WORKERS_MAX as u32;
 
 /// TCP_USER_TIMEOUT is an int of milliseconds.
 const PEER_TIMEOUT_DAYS_MAX: u64 = 24;
@@ -34,12 +39,13 @@ impl Options {
     pub(crate) fn check(&self, framing: &Framing) -> Result<()> {
         self.check_durations()?;
         let queue = self.send_queue_bytes_max;
-        rule("workers", self.workers as u64, self.workers <= 1024, "it may be at most 1,024")?;
+        let workers_in_range = self.workers <= WORKERS_MAX;
+        rule("workers", self.workers as u64, workers_in_range, "it may be at most 1,024")?;
         rule(
             "sessions_max",
             self.sessions_max.into(),
-            (1..=1 << 24).contains(&self.sessions_max),
-            "it must be 1 to 16,777,216",
+            (1..=SESSIONS_MAX).contains(&self.sessions_max),
+            "it must be 1 to 16,776,192",
         )?;
         rule(
             "send_queue_bytes_max",
@@ -153,7 +159,7 @@ mod tests {
     fn an_option_outside_its_range_is_named_in_the_error() {
         let options = Options { sessions_max: 0, ..Options::default() };
         let error = options.check(&Framing::raw()).unwrap_err().to_string();
-        assert_eq!(error, "option sessions_max is 0, but it must be 1 to 16,777,216");
+        assert_eq!(error, "option sessions_max is 0, but it must be 1 to 16,776,192");
         let options = Options {
             send_queue_bytes_max: 1000,
             backpressure: Backpressure::PauseReceive,

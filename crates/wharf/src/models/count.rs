@@ -26,7 +26,7 @@ struct Model {
 
 impl Model {
     fn of_one_slot() -> Self {
-        let table = SessionTable::new(1);
+        let table = SessionTable::new(1, 0);
         let id = table.insert(0).unwrap();
         let belongings = Watched::new(id.generation());
         Model { table, id, belongings, releases: AtomicUsize::new(0) }
@@ -104,7 +104,7 @@ fn two_look_ups_and_the_only_holder_release_once() {
 #[test]
 fn what_the_acceptor_prepared_is_seen_by_whoever_finds_the_session() {
     explore("count: an acceptor, two look-ups", || {
-        let table = Arc::new(SessionTable::new(1));
+        let table = Arc::new(SessionTable::new(1, 0));
         let expected = SessionId::new(0, 0); // as a peer would have told it
         let lookers = [(); 2].map(|()| {
             let table = table.clone();

@@ -39,7 +39,7 @@ impl Model {
 fn no_slot_is_handed_out_twice() {
     explore("free slots: three threads take and give back", || {
         let model = Arc::new(Model {
-            table: SessionTable::new(SESSIONS_MAX),
+            table: SessionTable::new(SESSIONS_MAX, 0),
             slots: [Watched::new(0), Watched::new(0)],
             live: AtomicUsize::new(0),
         });

@@ -2,8 +2,9 @@
 //!
 //! Shown: whatever is posted is taken without anything else having to happen (a worker that slept on
 //! would be a deadlock), on a port of one worker and on one that two share; one of two that is busy with
-//! its mail does not keep the rest from the other; and what is posted while the last worker ends is
-//! either taken or given back.
+//! its mail does not keep the rest from the other; what is posted while the last worker ends is
+//! either taken or given back; and a word that waits already is said to whoever takes it by all that have
+//! said it, with what they did before.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use loom::thread;
 use super::port::ModelPort;
 use super::{explore, join_all};
 use crate::session::SessionId;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::worker::mailbox::{Mail, Mailbox};
 
 struct Model {
@@ -90,6 +91,32 @@ fn one_thread_posts_to_two_busy_workers_of_a_shared_port() {
         poster.join().unwrap();
         worker.join().unwrap();
         assert_eq!(*model.taken.lock(), 2);
+    });
+}
+
+#[test]
+fn whoever_says_a_word_that_waits_already_is_heard() {
+    explore("mailbox: two say the same word, one worker", || {
+        let model = Model::new(false);
+        let done = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+        let posters = [0, 1].map(|poster| {
+            let (model, done) = (model.clone(), done.clone());
+            thread::spawn(move || {
+                done[poster].store(true, Ordering::Relaxed);
+                model.mailbox.post(Mail::Stop).unwrap();
+            })
+        });
+        let (mut mails, mut heard) = (Vec::new(), [false; 2]);
+        while heard != [true; 2] {
+            if model.mailbox.may_sleep() {
+                model.port.wait();
+            }
+            model.mailbox.take(&mut mails);
+            for _ in mails.drain(..) {
+                heard = [0, 1].map(|poster: usize| done[poster].load(Ordering::Relaxed));
+            }
+        }
+        join_all(posters);
     });
 }
 

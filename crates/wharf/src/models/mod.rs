@@ -59,6 +59,7 @@ mod loom_only {
     use crate::config::Options;
     use crate::engine::Engine;
     use crate::framing::Framing;
+    use crate::session::SessionTable;
 
     /// The model's own thread is one of them.
     const THREADS: usize = 3;
@@ -106,6 +107,7 @@ mod loom_only {
     pub(in crate::models) fn ports(sessions_max: u32) -> (Arc<Engine>, [Arc<ModelPort>; 2]) {
         let options = Options { workers: 2, sessions_max, ..Options::default() };
         let mut engine = Engine::new(false, Framing::raw(), options, crate::port::Sockets::Os);
+        engine.table = SessionTable::new(sessions_max, 0); // so that slots are used again at once
         engine.accept_at_each_port();
         let ports = [(); 2].map(|()| Arc::new(ModelPort::new(false)));
         for (share, port) in engine.ports.iter().zip(&ports) {
@@ -121,10 +123,10 @@ mod loom_only {
     ) -> (Arc<Engine>, Arc<ModelPort>) {
         let workers = if is_shared { 2 } else { 1 };
         let options = Options { workers, sessions_max, ..Options::default() };
-        let engine =
-            Arc::new(Engine::new(is_shared, Framing::raw(), options, crate::port::Sockets::Os));
+        let mut engine = Engine::new(is_shared, Framing::raw(), options, crate::port::Sockets::Os);
+        engine.table = SessionTable::new(sessions_max, 0);
         let port = Arc::new(ModelPort::new(is_shared));
         engine.ports[0].mailbox.set_waker(port.clone());
-        (engine, port)
+        (Arc::new(engine), port)
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! | step | from | to | who |
 //! |---|---|---|---|
-//! | begin | count 0 | count 1, same generation, not closing | the acceptor, owner of a free slot |
+//! | begin | count 0 | count 1, same generation (a new slot's: the server's first), not closing | the acceptor, owner of a free slot |
 //! | refer | count > 0 and the generation asked for | count + 1 | any thread |
 //! | raise | count > 0 | count + 1 | who holds one |
 //! | lower | count > 0 | count - 1 | who holds one, giving it up |
@@ -57,13 +57,15 @@ impl IoCount {
         (word & COUNT_MASK > 0).then_some(word >> GENERATION_SHIFT)
     }
 
-    /// Takes a free slot into use with a count of 1; its generation.
-    pub(crate) fn begin(&self) -> u64 {
+    /// Takes a free slot into use with a count of 1; its generation. `first`: no session was in it yet, so
+    /// it begins with this one.
+    pub(crate) fn begin(&self, first: Option<u64>) -> u64 {
         let word = self.0.load(Ordering::Relaxed);
         assert_eq!(word & (COUNT_MASK | CLOSING), 0, "invariant 4: a slot in use was handed out");
+        let generation = first.unwrap_or(word >> GENERATION_SHIFT);
         // Release: whoever refers to this generation sees the slot as the acceptor prepared it.
-        self.0.store(word | 1, Ordering::Release);
-        word >> GENERATION_SHIFT
+        self.0.store(generation << GENERATION_SHIFT | 1, Ordering::Release);
+        generation
     }
 
     /// Takes a reference, if the slot still serves this generation.
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn the_count_reaches_zero_once_and_then_nothing_refers_to_that_generation() {
         let count = IoCount::default();
-        let generation = count.begin();
+        let generation = count.begin(None);
         assert!(count.refer(generation));
         count.raise();
         assert!(!count.lower());
@@ -143,7 +145,7 @@ mod tests {
         assert!(count.release());
         assert!(!count.refer(generation));
         assert!(!count.refer(generation + 1), "not begun yet");
-        assert_eq!(count.begin(), generation + 1);
+        assert_eq!(count.begin(None), generation + 1);
         assert!(count.refer(generation + 1));
         assert!(!count.refer(generation));
     }
@@ -151,12 +153,12 @@ mod tests {
     #[test]
     fn closing_is_asked_once_and_ends_with_the_generation() {
         let count = IoCount::default();
-        count.begin();
+        count.begin(None);
         assert!(count.ask_to_close());
         assert!(!count.ask_to_close());
         assert!(count.lower());
         assert!(count.release());
-        count.begin();
+        count.begin(None);
         assert!(!count.is_closing());
     }
 
@@ -164,7 +166,7 @@ mod tests {
     fn a_slot_whose_generation_would_wrap_is_retired_for_good() {
         let count = IoCount::default();
         count.set_generation(SessionId::GENERATION_MAX);
-        let generation = count.begin();
+        let generation = count.begin(None);
         assert!(count.lower());
         assert!(!count.release(), "retired");
         assert!(!count.refer(generation));
@@ -187,7 +189,7 @@ mod tests {
     #[should_panic(expected = "references are leaking")]
     fn references_that_leak_are_caught_long_before_they_reach_the_bits_above() {
         let count = IoCount::default();
-        let generation = count.begin();
+        let generation = count.begin(None);
         count.0.fetch_add((1 << 22) - 3, Ordering::Relaxed); // as so many would
         assert!(count.refer(generation), "it is not too many yet");
         count.refer(generation);
@@ -197,7 +199,7 @@ mod tests {
     #[should_panic(expected = "released while held")]
     fn releasing_what_is_held_is_caught() {
         let count = IoCount::default();
-        count.begin();
+        count.begin(None);
         let _ = count.release();
     }
 }

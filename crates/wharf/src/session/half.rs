@@ -19,6 +19,7 @@
 //!
 //! All of it is one atomic word, so that asking and giving back cannot miss each other.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use crate::chunks::Chunks;
@@ -66,7 +67,7 @@ impl<T: Default + Send> HalfTable<T> {
         let cell = self.cells.get_or_grow(index);
         let free =
             cell.holder.compare_exchange(FREE, IN_A_HAND, Ordering::Acquire, Ordering::Relaxed);
-        free.is_ok().then(|| HalfInHand { cell })
+        free.is_ok().then(|| HalfInHand::new(cell))
     }
 
     /// Takes a free half, or asks for it.
@@ -77,7 +78,7 @@ impl<T: Default + Send> HalfTable<T> {
             let wanted = if holder == FREE { IN_A_HAND } else { holder | ASKED };
             match cell.holder.compare_exchange(holder, wanted, Ordering::AcqRel, Ordering::Relaxed)
             {
-                Ok(FREE) => return Ok(HalfInHand { cell }),
+                Ok(FREE) => return Ok(HalfInHand::new(cell)),
                 Ok(before) if before & WITH_AN_OPERATION != 0 => {
                     return Err(Asked::WithAnOperation);
                 }
@@ -95,7 +96,7 @@ impl<T: Default + Send> HalfTable<T> {
         // who had the post refused is attending.
         let before = cell.holder.swap(IN_A_HAND, Ordering::AcqRel);
         assert!(before & WITH_AN_OPERATION != 0, "invariant 2: a half came back from no operation");
-        HalfInHand { cell }
+        HalfInHand::new(cell)
     }
 
     /// Takes a half that is free, or that an operation has which will never complete: for the end of its port.
@@ -103,7 +104,7 @@ impl<T: Default + Send> HalfTable<T> {
         let cell = self.cells.get_or_grow(index);
         let taken = |holder: u32| (holder & IN_A_HAND == 0).then_some(IN_A_HAND);
         let before = cell.holder.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken);
-        before.is_ok().then(|| HalfInHand { cell })
+        before.is_ok().then(|| HalfInHand::new(cell))
     }
 
     /// Whether somebody asked for it while it was lent.
@@ -116,9 +117,15 @@ impl<T: Default + Send> HalfTable<T> {
 #[derive(Debug)]
 pub(crate) struct HalfInHand<'a, T> {
     cell: &'a Cell<T>,
+    /// Threads may share it only if they may share what is in it, whatever a cell allows.
+    _half: PhantomData<&'a mut T>,
 }
 
-impl<T> HalfInHand<'_, T> {
+impl<'a, T> HalfInHand<'a, T> {
+    fn new(cell: &'a Cell<T>) -> Self {
+        HalfInHand { cell, _half: PhantomData }
+    }
+
     /// Makes it free. True: somebody asked for it meanwhile, so the session must be attended to.
     #[must_use]
     pub(crate) fn give_back(self) -> bool {
@@ -224,6 +231,22 @@ mod tests {
     #[should_panic(expected = "came back from no operation")]
     fn taking_back_what_was_not_lent_is_caught() {
         HalfTable::<u32>::new(1).take_back(0);
+    }
+
+    #[test]
+    fn a_half_in_hand_is_shared_by_threads_only_if_what_is_in_it_may_be() {
+        /// Of a type that is `Sync` there are two: then this does not compile.
+        trait IsNotSync<A> {
+            fn holds() {}
+        }
+        impl<T: ?Sized> IsNotSync<()> for T {}
+        impl<T: ?Sized + Sync> IsNotSync<u8> for T {}
+
+        <HalfInHand<'_, std::cell::Cell<u8>> as IsNotSync<_>>::holds();
+        fn is_sync<T: Sync>() {}
+        fn is_send<T: Send>() {}
+        is_sync::<HalfInHand<'_, u8>>();
+        is_send::<HalfInHand<'_, std::cell::Cell<u8>>>();
     }
 
     #[test]

@@ -3,13 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of one session, for ever: 8 bytes, never used again, whatever the operating system
-/// does with socket numbers.
+/// The name of one session: 8 bytes, never used again, whatever the operating system does with
+/// socket numbers.
 ///
 /// The low 24 bits say which slot of the table the session lives in, the high 40 bits which
-/// session of that slot it is (the slot's *generation*). A slot serves 2^40 - 1 sessions and is
-/// then retired, so no id comes twice: at 4,000 sessions a second that is 8.7 years for a table
-/// of a single slot, and, slots being reused in turn, 8.7 years for each slot in use.
+/// session of that slot it is (the slot's *generation*). A slot serves at least 2^39 sessions and is
+/// then retired, so a server gives no id twice: at 4,000 sessions a second that is 4.4 years for a
+/// table of a single slot, and, slots being reused in turn, 4.4 years for each slot in use.
+///
+/// An id of another server, of this process or another, or of an earlier start, is gone here, but for
+/// a chance. Each server draws the first generation of its slots when it starts, from 2^39, by the
+/// system's randomness. So a call with such an id meets a session with a probability of 2^-39 at most:
+/// once in 550,000,000,000 calls. That two servers ever give out one id has a probability of at most
+/// (m + n) / 2^39, where m and n are the most sessions that one slot of each has served: with a
+/// million each, 1 in 270,000. An id is no secret: who knows one can guess others of its server.
 ///
 /// Prints as `slot.generation`, and parses from that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +28,9 @@ impl SessionId {
     /// The last generation that a slot may reach; beyond it the slot is retired. The one value
     /// above it belongs to no session, so it is free for tokens that are not sessions'.
     pub(crate) const GENERATION_MAX: u64 = (1 << (64 - Self::INDEX_BITS)) - 2;
+    /// A server's first sessions have a generation below two to this power: half of all, so that each slot
+    /// can serve the other half.
+    pub(crate) const FIRST_GENERATION_BITS: u32 = 64 - Self::INDEX_BITS - 1;
 
     pub(crate) fn new(index: u32, generation: u64) -> Self {
         debug_assert!(u64::from(index) <= Self::INDEX_MASK && generation <= Self::GENERATION_MAX);

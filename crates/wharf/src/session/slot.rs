@@ -12,11 +12,13 @@ use super::send_queue::{Closing, SendQueue};
 const NO_REGISTRATION: u32 = u32::MAX;
 
 /// What is noted of a session, each a bit of its slot's `notes`: its timer has fired, and its times must be
-/// looked at; its `opened` has begun; it is a member of groups; it was behind, and a turn has begun since.
+/// looked at; its `opened` has begun; it is a member of groups; it was behind, and a turn has begun since;
+/// its place is free for another.
 const TIME_CAME: u8 = 1;
 const OPENED: u8 = 2;
 const IN_GROUPS: u8 = 4;
 const TURN_CAME: u8 = 8;
+const PLACE_LEFT: u8 = 16;
 
 /// One slot of the table. Never moved or freed while the server lives (invariant 6).
 #[derive(Debug)]
@@ -118,6 +120,15 @@ impl Slot {
         self.notes.load(Ordering::Acquire) & IN_GROUPS != 0
     }
 
+    /// Notes that its place is free. True: it was its own until now.
+    pub(super) fn leaves_place(&self) -> bool {
+        self.notes.fetch_or(PLACE_LEFT, Ordering::AcqRel) & PLACE_LEFT == 0
+    }
+
+    pub(super) fn has_place(&self) -> bool {
+        self.notes.load(Ordering::Acquire) & PLACE_LEFT == 0
+    }
+
     fn set_note(&self, note: u8, holds: bool) {
         if holds {
             self.notes.fetch_or(note, Ordering::Release);
@@ -212,7 +223,8 @@ mod tests {
 
     #[test]
     fn whatever_was_noted_of_a_session_a_renewed_slot_is_new() {
-        let leave_behind: [fn(&Slot); 6] = [
+        let leave_behind: [fn(&Slot); 7] = [
+            |slot| assert!(slot.leaves_place()),
             |slot| slot.set_opened(),
             |slot| slot.note_time_came(),
             |slot| slot.set_in_groups(true),
@@ -222,7 +234,7 @@ mod tests {
         ];
         let slot = Slot::default();
         for leave_behind in leave_behind {
-            slot.count.begin();
+            slot.count.begin(None);
             leave_behind(&slot);
             assert!(!slot.is_new());
             slot.renew();

@@ -3,6 +3,10 @@
 //! Only taking a slot and giving one back pass through a lock (a queue of free slots, first in
 //! first out, so that each rests as long as it can: invariant 6); a look-up is two loads and a
 //! compare-and-swap on the slot's own word.
+//!
+//! A session has a *place*, of which there are `sessions_max`, until its `closed` begins, and its slot
+//! until that has returned. So there are a few slots more than places, and what begins in `closed` finds
+//! a place.
 
 use std::collections::VecDeque;
 
@@ -18,6 +22,9 @@ pub(crate) struct SessionTable {
     slots: Chunks<Slot>,
     free: Mutex<FreeSlots>,
     sessions_max: u32,
+    slots_max: u32,
+    /// The generation of each slot's first session.
+    first_generation: u64,
 }
 
 #[derive(Debug, Default)]
@@ -25,43 +32,80 @@ struct FreeSlots {
     resting: VecDeque<u32>,
     /// Slots below this have been used.
     touched: u32,
-    /// Slots that will not be used again. Each is one session less that the table can hold.
+    /// Slots that will not be used again. Each is one slot less.
     retired: u32,
+    /// Places that are taken.
+    places: u32,
+}
+
+impl FreeSlots {
+    fn in_use(&self) -> u32 {
+        self.touched - self.retired - self.resting.len() as u32
+    }
 }
 
 impl SessionTable {
-    pub(crate) fn new(sessions_max: u32) -> Self {
+    /// Places for so many sessions, and `ending_max` slots more for those that end.
+    pub(crate) fn new(sessions_max: u32, ending_max: u32) -> Self {
         assert!(sessions_max <= 1 << SessionId::INDEX_BITS);
-        SessionTable { slots: Chunks::new(sessions_max), free: Mutex::default(), sessions_max }
+        let slots_max = sessions_max.saturating_add(ending_max).min(1 << SessionId::INDEX_BITS);
+        SessionTable {
+            slots: Chunks::new(slots_max),
+            free: Mutex::default(),
+            sessions_max,
+            slots_max,
+            first_generation: 0,
+        }
+    }
+
+    /// Says which generation each slot's first session has. Before the first of them.
+    pub(crate) fn begin_generations_at(&mut self, first_generation: u64) {
+        self.first_generation = first_generation;
     }
 
     pub(crate) fn sessions_max(&self) -> u32 {
         self.sessions_max
     }
 
-    /// Takes a slot into use for a new session at a port, with a count of 1 that is the caller's.
-    /// `None`: there are `sessions_max` sessions.
+    /// Above the index of every id.
+    pub(crate) fn slots_max(&self) -> u32 {
+        self.slots_max
+    }
+
+    /// Takes a place, and a slot into use, for a new session at a port, with a count of 1 that is the
+    /// caller's. `None`: there are `sessions_max` sessions, or too many slots are retired.
     ///
     /// New slots are taken before old ones are used again only until all have been touched once;
     /// a table that is never full therefore still grows to no more than twice what was live, since
     /// a resting slot is preferred as soon as as many rest as are in use.
     pub(crate) fn insert(&self, port: usize) -> Option<SessionId> {
-        let index = {
+        let (index, first) = {
             let mut free = self.free.lock();
-            let in_use = free.touched - free.retired - free.resting.len() as u32;
-            let grow = free.touched < self.sessions_max
-                && (free.resting.len() as u32) <= in_use.min(RESTING_SLOTS_MIN);
-            if grow {
-                free.touched += 1;
-                free.touched - 1
-            } else {
-                free.resting.pop_front()?
+            if free.places == self.sessions_max {
+                return None;
             }
+            let grow = free.touched < self.slots_max
+                && (free.resting.len() as u32) <= free.in_use().min(RESTING_SLOTS_MIN);
+            let taken = if grow {
+                free.touched += 1;
+                (free.touched - 1, Some(self.first_generation))
+            } else {
+                (free.resting.pop_front()?, None)
+            };
+            free.places += 1;
+            taken
         };
         let slot = self.slots.get_or_grow(index);
         assert!(slot.is_new(), "invariant 4: something is left of the slot's last session");
         slot.set_port(port);
-        Some(SessionId::new(index, slot.count.begin()))
+        Some(SessionId::new(index, slot.count.begin(first)))
+    }
+
+    /// The session's `closed` begins: its place is free. (Of one without a `closed` it is with its slot.)
+    pub(crate) fn leave_place(&self, slot: &Slot) {
+        if slot.leaves_place() {
+            self.free.lock().places -= 1;
+        }
     }
 
     /// The session's slot, with a count on it for as long as the reference lives. `None`: it is
@@ -89,9 +133,11 @@ impl SessionTable {
         let Some(slot) = self.held(id) else {
             unreachable!("invariant 4: released twice");
         };
+        let has_place = slot.has_place();
         let unsent = slot.renew();
         let fit = slot.count.release();
         let mut free = self.free.lock();
+        free.places -= u32::from(has_place);
         if fit {
             free.resting.push_back(id.index());
         } else {
@@ -167,7 +213,7 @@ mod tests {
 
     #[test]
     fn it_holds_sessions_max_and_no_more_and_no_id_returns() {
-        let table = SessionTable::new(3);
+        let table = SessionTable::new(3, 0);
         assert_eq!(table.sessions_max(), 3);
         let mut seen = HashSet::new();
         for _ in 0..50 {
@@ -181,8 +227,49 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_ends_leaves_its_place_once_and_keeps_its_slot_for_as_long_as_it_needs_it() {
+        let table = SessionTable::new(2, 1);
+        assert_eq!((table.sessions_max(), table.slots_max()), (2, 3));
+        let [first, second] = [(); 2].map(|()| table.insert(0).unwrap());
+        assert!(table.insert(0).is_none(), "there is a slot, and no place");
+        let ending = table.held(first).unwrap();
+        table.leave_place(ending);
+        table.leave_place(ending);
+        let third = table.insert(0).unwrap();
+        assert_eq!(third.index(), 2);
+        assert!(table.insert(0).is_none());
+        table.leave_place(table.held(second).unwrap());
+        assert!(table.insert(0).is_none(), "there is a place, and no slot: two are ending");
+        end(&table, first);
+        let fourth = table.insert(0).unwrap();
+        assert_eq!(fourth.index(), first.index());
+        assert!(table.insert(0).is_none(), "that was the second's place");
+        end(&table, second);
+        assert!(table.insert(0).is_none());
+        end(&table, third); // without having left before
+        table.insert(0).unwrap();
+    }
+
+    #[test]
+    fn the_first_session_of_each_slot_has_the_generation_that_the_server_has_drawn() {
+        let mut table = SessionTable::new(2, 0);
+        let first = (1 << SessionId::FIRST_GENERATION_BITS) - 1;
+        table.begin_generations_at(first);
+        let ids = [(); 2].map(|()| table.insert(0).unwrap());
+        assert_eq!(ids, [0, 1].map(|index| SessionId::new(index, first)));
+        for index in [0, 1] {
+            assert!(table.look_up(SessionId::new(index, 0)).is_none(), "of another server");
+        }
+        end(&table, ids[1]);
+        assert_eq!(table.insert(0), Some(SessionId::new(1, first + 1)));
+        assert!(table.look_up(ids[1]).is_none());
+        let sessions_left = SessionId::GENERATION_MAX - first + 1;
+        assert_eq!(sessions_left, 1 << 39, "that a slot serves at least");
+    }
+
+    #[test]
     fn slots_are_used_again_in_the_order_they_were_freed() {
-        let table = SessionTable::new(4);
+        let table = SessionTable::new(4, 0);
         let ids: Vec<_> = (0..4).map(|_| table.insert(0).unwrap()).collect();
         for which in [2, 0, 3, 1] {
             end(&table, ids[which]);
@@ -193,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_late_look_up_finds_nothing_and_an_early_one_neither() {
-        let table = SessionTable::new(1);
+        let table = SessionTable::new(1, 0);
         let first = table.insert(5).unwrap();
         let reference = table.look_up(first).unwrap();
         assert_eq!(reference.slot().port(), 5);
@@ -211,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_walk_names_the_live_sessions_of_its_port_and_of_no_other() {
-        let table = SessionTable::new(4);
+        let table = SessionTable::new(4, 0);
         let ids = [0, 1, 0, 1].map(|port| table.insert(port).unwrap());
         let walk = |port| table.sessions_of(port).collect::<Vec<_>>();
         assert_eq!((walk(0), walk(1)), (vec![ids[0], ids[2]], vec![ids[1], ids[3]]));
@@ -225,7 +312,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "something is left")]
     fn a_slot_that_was_not_left_as_new_is_not_handed_out() {
-        let table = SessionTable::new(1);
+        let table = SessionTable::new(1, 0);
         let id = table.insert(0).unwrap();
         end(&table, id);
         table.slots.get(id.index()).unwrap().note_time_came();
@@ -234,12 +321,12 @@ mod tests {
 
     #[test]
     fn a_retired_slot_is_never_used_again() {
-        let table = SessionTable::new(2);
+        let table = SessionTable::new(2, 0);
         let first = table.insert(0).unwrap();
         end(&table, first);
         // Bring the slot to its last generation, as 2^40 sessions would.
         let slot = table.slots.get(first.index()).unwrap();
-        *table.free.lock() = FreeSlots { resting: [0].into(), touched: 1, retired: 0 };
+        *table.free.lock() = FreeSlots { resting: [0].into(), touched: 1, ..FreeSlots::default() };
         slot.count.set_generation(SessionId::GENERATION_MAX);
         let other = table.insert(0).unwrap();
         let last = if other.index() == 0 { other } else { table.insert(0).unwrap() };
@@ -259,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_table_grows_to_no_more_than_twice_what_was_live_and_a_retired_slot_is_not_live() {
-        let table = SessionTable::new(100);
+        let table = SessionTable::new(100, 0);
         end(&table, table.insert(0).unwrap());
         table.slots.get(0).unwrap().count.set_generation(SessionId::GENERATION_MAX);
         let last = table.insert(0).unwrap();
@@ -283,14 +370,14 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "was not ended")]
     fn a_reference_that_is_merely_dropped_is_caught() {
-        let table = SessionTable::new(1);
+        let table = SessionTable::new(1, 0);
         let id = table.insert(0).unwrap();
         drop(table.look_up(id));
     }
 
     #[test]
     fn look_ups_closes_and_the_last_completion_race_and_one_of_them_releases() {
-        let table = SessionTable::new(8);
+        let table = SessionTable::new(8, 0);
         let rounds = if cfg!(miri) { 20 } else { 2_000 };
         for _ in 0..rounds {
             let id = table.insert(0).unwrap();

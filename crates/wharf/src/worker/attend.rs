@@ -15,7 +15,6 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::pause;
-use super::session::Session;
 use super::{Floor, SESSION_OPERATIONS};
 use crate::Close;
 use crate::clock::Clock;
@@ -88,7 +87,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     ) {
         self.with_hold(id, |floor, slot| {
             if let Err((mut half, error)) = floor.post_connect(port, id, slot, socket, to) {
-                floor.connect_failed(id, slot, &mut half, &error);
+                floor.connect_failed(id, slot, &mut half, error);
                 floor.give_back(id, half);
                 return;
             }
@@ -139,23 +138,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Err((half, refused.error))
     }
 
-    /// Tells the handler, and gives up the session's own count.
+    /// Gives up the session's own count; the handler is told in its release, as of every end.
     pub(super) fn connect_failed(
         &mut self,
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
-        error: &io::Error,
+        error: io::Error,
     ) {
-        self.stats.connect_failures += 1;
-        half.phase = Phase::Closing;
-        let session = Session::new(id, slot, &self.desk, half.peer_address);
-        if let Some(address) = half.peer_address {
-            Self::guarded(&session, &mut self.stats, || {
-                self.handler.connect_failed(id, address, error);
-            });
-        }
-        slot.ask_to_stop(CloseReason::of_io(error));
+        (half.phase, half.connect_error) = (Phase::Closing, Some(error));
+        slot.count.ask_to_close();
         if slot.count.lower() {
             self.to_release.push(id);
         }

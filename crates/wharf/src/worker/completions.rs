@@ -218,7 +218,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 if is_late { CONNECT_TIMED_OUT } else { io::ErrorKind::ConnectionAborted }.into()
             }
         };
-        self.connect_failed(id, slot, half, &error);
+        self.connect_failed(id, slot, half, error);
     }
 
     /// `opened` runs; from here on the session is open, and `closed` will run.
@@ -230,16 +230,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         (half.phase_since, half.received_at) = (now, now);
         self.stats.opened += 1;
         self.stats.live = self.stats.live.wrapping_add(1);
+        if let Some(report) = &mut self.drain {
+            // It was on its way when the drain began.
+            report.live = report.live.wrapping_add(1);
+        }
         if self.is_shared {
             self.publish(); // before another worker can count its end
         }
         let session = Session::new(id, slot, &self.desk, half.peer_address);
         let opened = || self.handler.opened(&session);
         half.state = Guarded::new(Self::guarded(&session, &mut self.stats, opened));
-        if let Some(report) = &mut self.drain {
-            // It was on its way when the drain began.
-            report.live = report.live.wrapping_add(1);
-        }
         if let Some((reason, how)) = self.engine.ending() {
             self.engine.ask_to_close(id, slot, reason, how);
         }

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::{CloseReason, Error};
 use crate::events::DrainReport;
+use crate::guarded::guarded;
 use crate::handler::Handler;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, SessionId, Slot};
@@ -46,8 +47,7 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
             share.wake_all_others(); // so that each of them sees that it is over
         }
         floor.publish();
-        let report = floor.drain.unwrap_or_default();
-        floor.engine.worker_ended(DrainReport { served: floor.stats.opened, ..report }, error);
+        floor.engine.worker_ended(error);
     }
 }
 
@@ -87,7 +87,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// The end of a session but for its socket and slot: what belongs to its worker, and `closed`.
+    /// The end of a session but for its socket and slot: what belongs to its worker, and `closed`, or
+    /// `connect_failed`. What begins in these finds its place free.
     fn finish(
         &mut self,
         id: SessionId,
@@ -101,6 +102,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.share().timers.lock().cancel(timer);
         }
         ended.queue.clear(&self.receive_room());
+        engine.table.leave_place(slot);
+        if let (Some(error), Some(address)) = (ended.connect_error.take(), ended.peer_address) {
+            self.stats.connect_failures += 1;
+            let failed = || self.handler.connect_failed(id, address, &error);
+            self.stats.handler_panics += u64::from(guarded(failed).is_none());
+        }
         // It is closing in every case; so nothing that `closed` does can queue or ask anything.
         let (reason, queued_bytes) = {
             let mut queue = slot.send_queue.lock();
@@ -150,6 +157,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 _ => report.ended += 1,
             }
+            // Who waits for the end sees that it goes on, however long this turn is.
+            self.publish();
         }
     }
 
@@ -184,7 +193,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Phase::Absent | Phase::Closing => {}
             Phase::Connecting => {
                 let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                self.connect_failed(id, slot, half, &aborted);
+                self.connect_failed(id, slot, half, aborted);
             }
             Phase::Open | Phase::Draining | Phase::Lingering => {
                 half.phase = Phase::Closing;
@@ -244,7 +253,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     let mut half = self.last_half(id);
                     (half.peer_address, half.phase) = (Some(to), Phase::Connecting);
                     let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                    self.connect_failed(id, slot, &mut half, &aborted);
+                    self.connect_failed(id, slot, &mut half, aborted);
                 }
                 Mail::Release(id) => self.to_release.push(id),
                 Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}

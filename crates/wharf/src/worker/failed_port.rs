@@ -193,7 +193,7 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
 
     fails.store(true, Ordering::SeqCst);
     engine.ports[0].mailbox.post(Mail::Attend(of_port_0[0])).unwrap(); // which wakes it
-    assert!(engine.wait_ended(Some(BOUND)).is_some(), "the server does not end");
+    assert!(engine.wait_ended(Some(BOUND)), "the server does not end");
     let error = engine.take_error();
     assert!(matches!(error, Some(crate::Error::Port { worker: 0, .. })), "{error:?}");
     drop(running);

@@ -1,5 +1,6 @@
 //! The receive half of a session: what only its holder touches (invariant 2).
 
+use std::io;
 use std::net::SocketAddr;
 
 use crate::clock::Moment;
@@ -69,6 +70,8 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) has_more_time: bool,
     /// The stream has ended, for this reason, once what waits has been delivered.
     pub(super) stream_end: Option<CloseReason>,
+    /// Its connect has failed, of which the handler is told in its release.
+    pub(super) connect_error: Option<io::Error>,
 }
 
 impl<S> Default for ReceiveHalf<S> {
@@ -91,6 +94,7 @@ impl<S> Default for ReceiveHalf<S> {
             is_suspect: false,
             has_more_time: false,
             stream_end: None,
+            connect_error: None,
         }
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Bounded by what it carries: for each session at most one arrival, one release, and a few
 //! requests to attend (it was armed, it closes, it passed the pause mark). What is asked of groups
-//! waits elsewhere ([`crate::group`]); here is one word of it.
+//! waits elsewhere ([`crate::group`]); here is one word of it. A word (that, drain, stop) waits once,
+//! however often it is posted.
 
 use std::net::SocketAddr;
 
@@ -35,6 +36,18 @@ pub(crate) enum Mail {
     Stop,
 }
 
+impl Mail {
+    /// Mail that says the same however often it is posted, each a bit; 0: it is of a session.
+    fn word(&self) -> u8 {
+        match self {
+            Mail::Groups => 1,
+            Mail::Drain => 2,
+            Mail::Stop => 4,
+            Mail::Arrival(..) | Mail::Connect(..) | Mail::Attend(_) | Mail::Release(_) => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
@@ -49,6 +62,8 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Queue {
     mails: Vec<Mail>,
+    /// The words among them.
+    words: u8,
     /// The worker has ended: what comes now is given back.
     closed: bool,
 }
@@ -77,6 +92,11 @@ impl Mailbox {
             if queue.closed {
                 return Err(mail);
             }
+            let word = mail.word();
+            if queue.words & word != 0 {
+                return Ok(()); // whoever posted it before wakes the owner
+            }
+            queue.words |= word;
             queue.mails.push(mail);
         }
         if self.to_be_woken.load(Ordering::SeqCst) && self.to_be_woken.swap(false, Ordering::SeqCst)
@@ -132,7 +152,9 @@ impl Mailbox {
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());
         self.set_to_be_woken(self.is_shared);
-        std::mem::swap(&mut self.queue.lock().mails, into);
+        let mut queue = self.queue.lock();
+        queue.words = 0;
+        std::mem::swap(&mut queue.mails, into);
     }
 
     /// For the last worker, at its end: takes the last mail; nothing comes after it.
@@ -190,6 +212,27 @@ mod tests {
         // The one who took it may be busy with it for long.
         mailbox.post(Mail::Stop).unwrap();
         assert_eq!(waker.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn what_is_said_again_and_again_to_a_worker_that_does_not_listen_waits_once() {
+        let mailbox = Mailbox::new(false);
+        for _ in 0..2 {
+            for _ in 0..10_000 {
+                for word in [Mail::Groups, Mail::Drain, Mail::Stop] {
+                    mailbox.post(word).unwrap();
+                }
+            }
+            let mut mails = Vec::new();
+            mailbox.take(&mut mails);
+            assert_eq!(mails.len(), 3);
+            assert!(matches!(mails[..], [Mail::Groups, Mail::Drain, Mail::Stop]), "{mails:?}");
+        }
+        let id = SessionId::from_bits(7);
+        for _ in 0..2 {
+            mailbox.post(Mail::Attend(id)).unwrap();
+        }
+        assert_eq!(mailbox.close().len(), 2, "what is of a session is no word");
     }
 
     #[test]

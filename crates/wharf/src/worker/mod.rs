@@ -339,7 +339,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.sends += left.sends;
         self.stats.sent_bytes += left.bytes;
         self.stats.sent_frames += left.frames;
-        *self.engine.published[self.index].0.lock() = self.stats;
+        let mut said = self.engine.published[self.index].0.lock();
+        said.stats = self.stats;
+        if self.drain.is_some() {
+            said.drain = self.drain;
+        }
     }
 
     /// How long the worker may sleep: until a timer or the acceptor wants it.

@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
         Session { id, slot, desk, peer_address, direct: Cell::new(None) }
     }
 
-    /// Its name, valid on any thread and for ever.
+    /// Its name, valid on any thread.
     pub fn id(&self) -> SessionId {
         self.id
     }
@@ -102,17 +102,19 @@ impl<'a> Session<'a> {
     /// KiB and more) that answers the last that has come leaves at once, uncopied, as far as the socket
     /// takes it, if nothing waits before it.
     ///
-    /// There is nothing to check: a frame that cannot be queued whole ends the session, with
-    /// [`CloseReason::SlowConsumer`], because a peer must not miss a frame and go on as if it had
-    /// not. (A session that is closing already takes nothing more.) Use
-    /// [`try_send`](Self::try_send) to be told instead.
+    /// There is nothing to check: a frame that cannot be queued whole ends the session, because a peer
+    /// must not miss a frame and go on as if it had not: with [`CloseReason::SlowConsumer`] if there is no
+    /// room for it, with [`CloseReason::FrameTooLargeToSend`] if there never could be. (A session that is
+    /// closing already takes nothing more.) Use [`try_send`](Self::try_send) to be told instead.
     pub fn send(&self, frame: &[u8]) {
-        let queued = match self.try_send(frame) {
+        let reason = match self.try_send(frame) {
             Ok(()) | Err(SendError::Gone(_)) => return,
-            Err(SendError::Full { queued, .. }) => queued,
-            Err(SendError::TooLarge { .. }) => self.queued_bytes(),
+            Err(SendError::Full { queued, .. }) => CloseReason::SlowConsumer { queued },
+            Err(SendError::TooLarge { max, .. }) => {
+                CloseReason::FrameTooLargeToSend { bytes: frame.len(), max }
+            }
         };
-        self.ask_to_close(CloseReason::SlowConsumer { queued }, Close::Stop);
+        self.ask_to_close(reason, Close::Stop);
     }
 
     /// Queues a frame, or gives it back.

@@ -118,7 +118,7 @@ fn ends_when_told(tell: fn(&Engine)) {
         mood.restless.store(false, Ordering::SeqCst);
         // If it sleeps, the end of `running` wakes it.
         let ended = running.engine().wait_ended(Some(BOUND));
-        assert!(ended.is_some(), "in round {round} the worker went to sleep instead");
+        assert!(ended, "in round {round} the worker went to sleep instead");
     }
 }
 
@@ -195,7 +195,7 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
 
     mood.broken.store(true, Ordering::SeqCst);
     engine.ports[0].mailbox.post(Mail::Attend(of_worker_0[0])).unwrap(); // which wakes it
-    assert!(engine.wait_ended(Some(BOUND)).is_some(), "the other workers did not end");
+    assert!(engine.wait_ended(Some(BOUND)), "the other workers did not end");
     let error = engine.take_error();
     assert!(matches!(error, Some(crate::Error::WorkerFault { worker: 0 })), "{error:?}");
     for (id, _) in handler.opened.lock().unwrap().iter() {
@@ -247,10 +247,7 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
     let held = engine.table.look_up(id).unwrap();
     mood.fails.store(true, Ordering::SeqCst);
     engine.ports[0].mailbox.post(Mail::Attend(id)).unwrap(); // which wakes it
-    assert!(
-        engine.wait_ended(Some(BOUND)).is_some(),
-        "the server waits for a thread of the user's"
-    );
+    assert!(engine.wait_ended(Some(BOUND)), "the server waits for a thread of the user's");
     let reason = CloseReason::Io { kind: io::ErrorKind::OutOfMemory, code: None };
     assert_eq!(*handler.closed.lock().unwrap(), [(id, reason)]);
     assert_eq!((engine.stats().live, engine.ports[0].assigned_sessions()), (0, 1));

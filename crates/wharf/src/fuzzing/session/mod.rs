@@ -69,7 +69,7 @@ enum Reason {
 
 /// The target.
 pub fn session(bytes: &[u8]) {
-    let (table, halves) = (SessionTable::new(SESSIONS_MAX), HalfTable::new(SESSIONS_MAX));
+    let (table, halves) = (SessionTable::new(SESSIONS_MAX, 0), HalfTable::new(SESSIONS_MAX));
     let mut world = World {
         table: &table,
         halves: &halves,

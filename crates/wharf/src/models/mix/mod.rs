@@ -194,7 +194,7 @@ type UserThread = Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>;
 /// One schedule: six threads of the user's and two workers.
 fn mix<const SHARED: bool>(totals: &Totals) {
     let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2), Sockets::Os));
-    let halves: Arc<Halves<Recorder>> = Arc::new(HalfTable::new(SESSIONS_MAX));
+    let halves: Arc<Halves<Recorder>> = Arc::new(HalfTable::new(engine.table.slots_max()));
     let (notes, begun) = (Arc::default(), Begun::default());
     let recorder = Recorder { notes, engine: engine.clone() };
     let drawings: Vec<_> =
@@ -243,7 +243,8 @@ fn mix<const SHARED: bool>(totals: &Totals) {
 
 fn end(handle: &Handle) {
     if thread_rng().gen_bool(0.5) {
-        handle.drain(Duration::from_secs(3600));
+        let report = handle.drain(Duration::from_secs(3600)).expect("on a thread of the user's");
+        assert_eq!((report.unfinished, report.workers_blocked), (0, 0), "{report:?}");
     } else {
         handle.stop();
     }

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,8 +23,15 @@ use crate::config::Options;
 use crate::port::{OperationKind, Socket};
 
 /// A run's world, for all who live in it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct World(pub(super) Arc<Shared>);
+
+/// All of it would be megabytes.
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -42,6 +50,8 @@ pub(super) struct State {
     pub(super) random: Rand64,
     /// Of how far apart the steps are at which threads are preempted, and for how long they are.
     pub(super) steps: Rand64,
+    /// Of the generations that servers begin with.
+    generations: Rand64,
     pub(super) dice: Dice,
     pub(super) threads: Threads,
     pub(super) network: Network,
@@ -136,6 +146,7 @@ impl World {
                 now: 0,
                 random: random_of(seed, u64::MAX - 2),
                 steps: random_of(seed, u64::MAX - 3),
+                generations: random_of(seed, u64::MAX - 4),
                 dice: Dice::new(seed, faults),
                 threads: Threads::default(),
                 network: Network::default(),
@@ -187,6 +198,11 @@ impl World {
     pub(crate) fn socket(&self) -> Socket {
         let index = self.with(|state| state.network.unconnected());
         Socket::Simulated(super::SimulatedSocket::new(self, index))
+    }
+
+    /// The generation of a server's first sessions: each server in the world has its own.
+    pub(crate) fn first_generation(&self, bits: u32) -> u64 {
+        self.with(|state| state.generations.rand_u64() >> (u64::BITS - bits))
     }
 
     /// How many workers a server has that does not say: one to four.

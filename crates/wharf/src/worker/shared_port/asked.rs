@@ -134,7 +134,7 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
     let options = Options { workers: 1, ..Options::default() };
     let port = port_maker(&options)(0).unwrap();
     let engine = Arc::new(Engine::new(true, Framing::raw(), options.clone(), Sockets::Os));
-    let halves = HalfTable::new(options.sessions_max);
+    let halves = HalfTable::new(engine.table.slots_max());
     let handler =
         Recorder { notes: Arc::new(Notes::default()), received: |_: &Session, _: &[u8]| {} };
     // It does not run: what it would do is asked of it here.

@@ -438,7 +438,7 @@ fn a_drain_flushes_every_session_whichever_worker_has_it() {
         }
         let handle = trial.handle();
         let report = std::thread::scope(|scope| {
-            let drain = scope.spawn(|| handle.drain(BOUND));
+            let drain = scope.spawn(|| handle.drain(BOUND).unwrap());
             for mut peer in &peers {
                 assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
                 peer.shutdown(Shutdown::Write).unwrap();
@@ -496,7 +496,7 @@ fn a_stop_meets_every_session_that_is_just_arriving() {
             trial.handle().stop();
             let ended = trial.running.engine().wait_ended(Some(BOUND));
             over.store(true, Ordering::Relaxed);
-            assert!(ended.is_some(), "it does not end: {:?}", trial.handle().stats());
+            assert!(ended, "it does not end: {:?}", trial.handle().stats());
             trial.handle().stats()
         });
         assert_eq!(stats.accepted, stats.opened + stats.refused);
@@ -577,7 +577,7 @@ mod provoked {
         let trial = trial_on(&shared, Options::default());
         let peers: Vec<_> = (0..5).map(|_| trial.connect_known()).collect();
         shared.fail();
-        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        assert!(trial.running.engine().wait_ended(Some(BOUND)));
         assert!(trial.running.engine().take_error().is_some());
         assert!(peers.iter().all(|(_, id)| trial.reason(*id) == PORT_FAILED));
         trial.finish();
@@ -590,7 +590,7 @@ mod provoked {
         let trial = trial_on(&shared, Options::default());
         let peers: Vec<_> = (0..41).map(|_| trial.connect_known()).collect();
         shared.fail_untold();
-        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        assert!(trial.running.engine().wait_ended(Some(BOUND)));
         assert!(trial.running.engine().take_error().is_some());
         assert!(peers.iter().all(|(_, id)| trial.reason(*id) == PORT_FAILED));
         trial.finish_with_slots_held(41);
@@ -606,7 +606,7 @@ mod provoked {
         let (mut peer, _id) = trial.connect_known();
         shared.fault_once();
         peer.write_all(b"x").unwrap();
-        assert!(trial.running.engine().wait_ended(Some(BOUND)).is_some());
+        assert!(trial.running.engine().wait_ended(Some(BOUND)));
         let error = trial.running.engine().take_error();
         assert!(matches!(error, Some(crate::Error::WorkerFault { .. })), "{error:?}");
     }

@@ -58,7 +58,7 @@ fn storm(seed: u64, ports: Ports) -> (u64, Vec<(Fault, u64)>) {
         simulation.sleep(Duration::from_millis(simulation.random(100)));
     }
     simulation.sleep(Duration::from_secs(2));
-    server.handle().drain(MINUTE);
+    server.handle().drain(MINUTE).unwrap();
     (simulation.hash(), simulation.fired())
 }
 
