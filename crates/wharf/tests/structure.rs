@@ -140,3 +140,52 @@ fn unsafe_code_stands_only_in_the_ports_and_sessions_and_says_why_it_is_safe() {
         }
     }
 }
+
+/// The names in backquotes that a document says something is held by, if they are names of tests: long, and of
+/// many words.
+fn tests_named_in(document: &str) -> Vec<String> {
+    let is_test = |name: &&str| {
+        let mut letters = name.chars();
+        name.matches('_').count() >= 4
+            && letters.all(|letter| {
+                letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_'
+            })
+    };
+    let quoted = document.split('`').skip(1).step_by(2);
+    quoted
+        .map(|name| name.rsplit("::").next().unwrap_or(name))
+        .filter(is_test)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut code = String::new();
+    for crate_folder in
+        fs::read_dir(root.join("crates")).unwrap().chain(fs::read_dir(root.join("bench")).unwrap())
+    {
+        add_code(&crate_folder.unwrap().path(), &mut code);
+    }
+    let mut named = 0;
+    for document in ["PROMISES.md", "ARCHITECTURE.md", "docs/hostile.md"] {
+        for test in tests_named_in(&fs::read_to_string(root.join(document)).unwrap()) {
+            let is_there = ["(", "<"].iter().any(|then| code.contains(&format!("fn {test}{then}")));
+            assert!(is_there, "{document} names {test}");
+            named += 1;
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
+/// All Rust below a place, but for what was built there.
+fn add_code(path: &Path, to: &mut String) {
+    if path.is_dir() && !path.ends_with("target") {
+        for entry in fs::read_dir(path).unwrap() {
+            add_code(&entry.unwrap().path(), to);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        to.push_str(&fs::read_to_string(path).unwrap());
+    }
+}
