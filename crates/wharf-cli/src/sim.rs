@@ -19,7 +19,7 @@ use wharf_sim::{Changes, Scenario, Size};
 use crate::arguments::{minutes, whole};
 use crate::figures::{Count, Span};
 use crate::output::{print, print_to};
-use crate::{Outcome, StartFailure, complain, signals};
+use crate::{Outcome, StartFailure, complain, signals, with_causes};
 
 /// Seeds that are run when nothing else is said.
 const SEEDS: u64 = 200;
@@ -102,7 +102,9 @@ pub(crate) fn run(arguments: SimArguments) -> Result<Outcome, StartFailure> {
         campaign.run(&stop, |totals| progress.at(totals))
     };
     let refusal = match &ending {
-        Ending::CannotRun(case, error) => Some(format!("{error}: {}", case.command())),
+        Ending::CannotRun(case, error) => {
+            Some(format!("{}: {}", with_causes(error), case.command()))
+        }
         Ending::NoThread(error) => Some(format!("cannot start a lane's thread: {error}")),
         Ending::Over | Ending::Stopped | Ending::Broken(_) | Ending::Endless(_) => None,
     };

@@ -726,7 +726,7 @@ impl<'a> Driver<'a> {
             Ok(server) => (self.handle, self.server) = (server.handle(), Some(server)),
             Err(Error::Thread(refused)) => return self.thread_refused = Some(refused),
             Err(error) => {
-                let what = format!("no other server can be started: {error}");
+                let what = format!("no other server can be started: {error:?}");
                 return self.truth.lock().broken(Rule::NothingIsLeft, Vec::new(), what);
             }
         }
@@ -804,7 +804,7 @@ impl<'a> Driver<'a> {
         };
         if !expected {
             let said = panics::take_last().unwrap_or_default();
-            let what = format!("{error}: {said}");
+            let what = format!("{error:?}: {said}");
             self.truth.lock().broken(Rule::WorkersDoNotFail, Vec::new(), what);
         }
     }

@@ -89,7 +89,7 @@ pub(crate) fn run(
     }
     watch::end();
     if let Err(error) = &result {
-        println!("{error}");
+        println!("{error:?}");
     }
     Ok(lived && result.is_ok())
 }

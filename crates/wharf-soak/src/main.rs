@@ -79,7 +79,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("wharf-soak: {error}");
+            let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+            eprintln!("wharf-soak: {error}{cause}");
             ExitCode::from(2)
         }
     }
