@@ -454,13 +454,13 @@ impl CloseReason {
         "idle timeout",
         "first frame timeout",
         "send stall timeout",
+        "drain timeout",
         "local",
         "drained",
         "stopped",
         "handler panicked",
         "frame too large to send",
         "io",
-        "drain timeout",
     ];
 
     pub(crate) fn kind_index(self) -> usize {
@@ -475,13 +475,13 @@ impl CloseReason {
             CloseReason::IdleTimeout => 7,
             CloseReason::FirstFrameTimeout => 8,
             CloseReason::SendStallTimeout => 9,
-            CloseReason::Local => 10,
-            CloseReason::Drained => 11,
-            CloseReason::Stopped => 12,
-            CloseReason::HandlerPanicked => 13,
-            CloseReason::FrameTooLargeToSend { .. } => 14,
-            CloseReason::Io { .. } => 15,
-            CloseReason::DrainTimeout => 16,
+            CloseReason::DrainTimeout => 10,
+            CloseReason::Local => 11,
+            CloseReason::Drained => 12,
+            CloseReason::Stopped => 13,
+            CloseReason::HandlerPanicked => 14,
+            CloseReason::FrameTooLargeToSend { .. } => 15,
+            CloseReason::Io { .. } => 16,
         }
     }
 

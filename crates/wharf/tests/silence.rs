@@ -39,24 +39,6 @@ fn blocking_echo() -> (Behaviour, mpsc::Receiver<()>) {
     (behaviour, is_blocking)
 }
 
-/// Every peer speaks, again and again, until `act` has returned.
-fn while_all_speak<R>(peers: &[TcpStream], word: &[u8], act: impl FnOnce() -> R) -> R {
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let speaker = scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
-                peers.iter().for_each(|peer| write(peer, word));
-                std::thread::sleep(LIMIT / 5);
-            }
-        });
-        let over = SetOnDrop(&is_over);
-        let result = act();
-        drop(over);
-        speaker.join().unwrap();
-        result
-    })
-}
-
 /// Waits until the server has answered all that a peer has sent it.
 fn answered(peer: &TcpStream, word: &[u8]) {
     write(peer, b"!");
@@ -82,9 +64,9 @@ on_every_backend! {
         let mut peers = vec![harness.connect()];
         while peers.len() < crowd {
             let connect = || (0..250).map(|_| harness.connect()).collect::<Vec<_>>();
-            peers.extend(while_all_speak(&peers, b"x", connect));
+            peers.extend(while_all_speak(&peers, b"x", LIMIT / 5, connect));
         }
-        while_all_speak(&peers, b"x", || {
+        while_all_speak(&peers, b"x", LIMIT / 5, || {
             write(&peers[0], &[BLOCK]);
             is_blocking.recv_timeout(BOUND).unwrap();
             answered(&peers[0], b"xB");

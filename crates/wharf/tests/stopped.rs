@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
@@ -67,26 +67,23 @@ on_every_backend! {
         let address = lines.find_map(|line| line.strip_prefix(ADDRESS).map(str::to_owned));
         let address = address.unwrap().parse().unwrap();
         let mut peers = Vec::new();
-        let speak = |peers: &[std::net::TcpStream]| peers.iter().for_each(|peer| write(peer, b"x"));
         while peers.len() < CROWD {
-            peers.extend((0..100).map(|_| connect(address)));
-            speak(&peers);
+            let more = || (0..100).map(|_| connect(address)).collect::<Vec<_>>();
+            peers.extend(while_all_speak(&peers, b"x", LIMIT / 5, more));
         }
-        server.signal(Signal::STOP);
-        let stopped_at = Instant::now();
-        while stopped_at.elapsed() < 3 * LIMIT {
-            speak(&peers);
-            std::thread::sleep(LIMIT / 5);
-        }
-        server.signal(Signal::CONT);
-        for mut peer in &peers {
-            write(peer, b"!");
-            let mut answers = [0; 4_096];
-            while !answers.contains(&b'!') {
-                let count = peer.read(&mut answers).unwrap();
-                assert!(count > 0, "the server has ended it");
+        while_all_speak(&peers, b"x", LIMIT / 5, || {
+            server.signal(Signal::STOP);
+            std::thread::sleep(3 * LIMIT); // so long it is stopped
+            server.signal(Signal::CONT);
+            for mut peer in &peers {
+                write(peer, b"!");
+                let mut answers = [0; 4_096];
+                while !answers.contains(&b'!') {
+                    let count = peer.read(&mut answers).unwrap();
+                    assert!(count > 0, "the server has ended it");
+                }
             }
-        }
+        });
         drop(server.0.stdin.take());
         assert!(lines.any(|line| line.contains("1 passed")), "the server has ended somebody");
         drop(peers);

@@ -625,6 +625,29 @@ pub(crate) fn write(mut peer: &TcpStream, bytes: &[u8]) {
     peer.write_all(bytes).unwrap();
 }
 
+/// Every peer speaks, and again after each rest, until `act` has returned.
+pub(crate) fn while_all_speak<R>(
+    peers: &[TcpStream],
+    word: &[u8],
+    rest: Duration,
+    act: impl FnOnce() -> R,
+) -> R {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let speaker = scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                peers.iter().for_each(|peer| write(peer, word));
+                std::thread::sleep(rest);
+            }
+        });
+        let over = SetOnDrop(&is_over);
+        let result = act();
+        drop(over);
+        speaker.join().unwrap();
+        result
+    })
+}
+
 /// Writes until all is taken, or nothing more has been for so long: how many bytes were. Without
 /// blocking, since a blocked write whose time is over does not say on Windows what it has written.
 #[track_caller]
