@@ -49,6 +49,8 @@ start_clients() {
 
 held_back() { grep -q 'held back' "$SCRATCH/clients"; }
 
+floods() { grep -q 'has begun' "$SCRATCH/clients"; }
+
 told() { note "$1"; }
 
 compare() { # LABEL: from the arrays WITHOUT and WITH
@@ -139,6 +141,7 @@ for backend in uring readiness; do
         p99 "$label, round $round without"
         WITHOUT+=("$P99")
         start_clients flooding 1 19
+        wait_until 20 floods || fail "$label: the flood did not begin"
         p99 "$label, round $round with"
         WITH+=("$P99")
         kill -TERM "$CLIENTS_PID"

@@ -177,6 +177,8 @@ def flooding(address, clients):
         while not stop.is_set():
             for key, events in selector.select(timeout=0.05):
                 if events & selectors.EVENT_READ:
+                    if came == 0:
+                        print("the flood has begun", flush=True)
                     came += len(key.fileobj.recv(1 << 20))
                 if events & selectors.EVENT_WRITE:
                     at = key.data["at"]

@@ -176,7 +176,6 @@ on_every_backend! {
         let options = Options {
             drain_timeout: Some(LIMIT / 2),
             send_stall_timeout: None,
-            idle_timeout: Some(LIMIT / 4),
             close_linger: Duration::from_secs(3_600),
             send_queue_bytes_max: 64 << 20,
             ..one_worker()
