@@ -210,7 +210,9 @@ impl SendBatch {
     /// Empties the batch and keeps its first piece's memory for the next frames.
     fn recycle(&mut self) {
         self.pieces.truncate(1);
-        self.pieces.shrink_to(PIECES_AT_REST);
+        if self.pieces.capacity() > PIECES_AT_REST {
+            self.pieces.shrink_to(PIECES_AT_REST);
+        }
         if let Some(piece) = self.pieces.first_mut() {
             piece.clear();
         }

@@ -107,6 +107,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     }
 
     /// Ends the session if one of its times has come and what is asked then agrees; else sets the timer anew.
+    #[cold] // beside what else is done for a session
     pub(super) fn look_at_time<P: CompletionPort>(
         &mut self,
         port: &mut P,

@@ -197,6 +197,7 @@ impl UringPort {
         }
     }
 
+    #[inline]
     fn room_for_one(&mut self) -> bool {
         if !self.ring.submission().is_full() {
             return true;
