@@ -101,7 +101,8 @@ impl Seen {
                 (self.plan.has_short_stall, "the limit has not passed")
             }
             CloseReason::DrainTimeout => {
-                (self.plan.has_short_drain() && facts.closes > 0, "the limit has not passed")
+                let is_asked = facts.closes > 0 || facts.closed_at > self.end_began;
+                (self.plan.has_short_drain() && is_asked, "the limit has not passed")
             }
             CloseReason::Local => (facts.closes > 0, "nobody has asked for it"),
             CloseReason::Drained | CloseReason::Stopped => {
