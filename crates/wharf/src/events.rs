@@ -1,6 +1,6 @@
 //! The one schema of what happens: counters now; spans, tests and the command's live line read the same.
 
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 
 /// What has happened since the start, and what is there now.
 ///

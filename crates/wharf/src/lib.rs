@@ -37,25 +37,23 @@
 
 #![deny(unsafe_code)]
 
-mod acceptor;
 mod buffer;
 mod chunks;
 mod clock;
-mod config;
+mod close;
 mod engine;
 mod error;
 mod events;
+mod face;
 mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod group;
 mod guarded;
-mod handle;
-mod handler;
 #[cfg(all(test, any(loom, shuttle)))]
 #[allow(unsafe_code)]
 mod models;
+mod options;
 #[allow(unsafe_code)]
 mod port;
 mod server;
@@ -67,18 +65,17 @@ mod sync;
 mod timer;
 mod worker;
 
-pub use config::{
-    Backend, BackendChoice, Backpressure, Close, FirstFrameTimeout, IdleReceive, Keepalive, Options,
-};
+pub use close::{Close, CloseReason};
+pub use engine::Group;
 pub use error::{
-    AcceptError, BackendRefusal, CloseReason, ConnectError, Error, JoinError, ListenFailure,
-    PublishError, Result, SendError,
+    AcceptError, BackendRefusal, ConnectError, Error, JoinError, ListenFailure, PublishError,
+    Result, SendError,
 };
 pub use events::{DrainReport, Stats};
+pub use face::{Handle, Handler, Session};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};
-pub use group::Group;
-pub use handle::Handle;
-pub use handler::Handler;
+pub use options::{
+    Backend, BackendChoice, Backpressure, FirstFrameTimeout, IdleReceive, Keepalive, Options,
+};
 pub use server::{Builder, Connector, Server};
 pub use session::{ParseSessionIdError, SessionId};
-pub use worker::Session;

@@ -80,8 +80,8 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use crate::Result;
-use crate::handler::Handler;
+use crate::error::Result;
+use crate::face::Handler;
 use crate::port::simulated::World;
 pub use crate::port::simulated::{Fault, Faults, Figures, Peer, PeerListener};
 use crate::server::{Builder, Server};
@@ -174,6 +174,8 @@ impl Simulation {
 
     /// A simulation with these faults.
     pub fn with_faults(seed: u64, faults: Faults) -> Self {
+        #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+        crate::port::simulated::register_steps();
         let world = World::new(seed, faults);
         world.begin();
         let ports = if world.below(2) == 0 { Ports::OneEach } else { Ports::OneShared };

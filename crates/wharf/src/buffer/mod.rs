@@ -9,7 +9,7 @@ mod ring_buffer;
 mod send_batch;
 mod shared_frame;
 
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 
 pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};

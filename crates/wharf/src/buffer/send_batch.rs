@@ -15,14 +15,13 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::shared_frame::{SHARED_BYTES_MIN, SharedFrame};
+use super::shared_frame::{PIECE_BYTES_MAX, SHARED_BYTES_MIN, SharedFrame};
 use crate::sync::Mutex;
 
 const FIRST_PIECE_BYTES: usize = 2 * 1024;
 const PIECE_GROWTH: usize = 8;
 /// Pieces that an empty batch has room for without asking the allocator: those of 64 KiB.
 const PIECES_AT_REST: usize = 4;
-pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a batch may hold beyond the bytes that have not left: the sent part of a piece of its own and
 /// of a shared one, the room in its last piece, and its first.

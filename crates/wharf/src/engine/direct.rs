@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::buffer::Direct;
 use crate::clock::Moment;
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 use crate::events::Stats;
 use crate::port::{DirectSender, Registration};
 use crate::session::Slot;
@@ -147,9 +147,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::Options;
     use crate::engine::{Engine, Follows};
     use crate::framing::Framing;
+    use crate::options::Options;
     use crate::port::{SendAnywhere, Sockets};
     use crate::sync::Mutex;
 

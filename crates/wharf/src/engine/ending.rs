@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{DRAINING, Engine, STOPPING};
+use super::engine::{DRAINING, Engine, STOPPING};
+use super::mailbox::Mail;
 use crate::error::{Error, Result};
 use crate::events::DrainReport;
 use crate::sync::Ordering;
-use crate::worker::mailbox::Mail;
 
 /// When a drain's deadline has come, its sessions are cut, which takes a moment: it is waited for as long
 /// as sessions end, at most so long.
@@ -20,12 +20,6 @@ const CUT_LOOK: Duration = Duration::from_millis(10);
 thread_local! {
     /// The engine that this thread is a worker of, by its address; 0: it is none.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Ended {
-    workers: usize,
-    error: Option<Error>,
 }
 
 impl Engine {

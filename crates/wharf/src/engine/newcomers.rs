@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use super::engine::{Engine, NEVER};
 use crate::clock::Moment;
 use crate::sync::Ordering;
 
@@ -19,9 +19,6 @@ const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
 /// How long after it was told that accepting fails it is told again.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
-/// Above every moment.
-pub(super) const NEVER: u64 = u64::MAX;
 
 impl Engine {
     /// The port for a newcomer: the one that has accepted it, unless that is well ahead of another or
@@ -60,8 +57,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::config::Options;
     use crate::framing::Framing;
+    use crate::options::Options;
     use crate::port::Sockets;
     use crate::sync::AtomicU64;
 

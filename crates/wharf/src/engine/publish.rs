@@ -1,11 +1,12 @@
 //! Publishing: from the one who publishes into the queues of the ports, and from there, by their
 //! workers, into the send queues of sessions.
 
-use super::{Engine, Follows, PortShare};
+use super::engine::Engine;
+use super::groups::{Publication, REQUEST_BYTES};
+use super::mailbox::Mail;
+use super::share::{Follows, PortShare};
 use crate::buffer::{Frame, SharedFrame};
-use crate::group::{Publication, REQUEST_BYTES};
 use crate::session::Slot;
-use crate::worker::mailbox::Mail;
 
 impl Engine {
     /// Encodes a frame that many are to be sent; or else says how many bytes it may have.

@@ -4,7 +4,7 @@
 //! bound before it becomes a `usize` or is added to anything, so no length can overflow a sum or
 //! cost memory.
 
-use super::{Cut, FramingError};
+use super::cut::{Cut, FramingError};
 
 /// The shape of the header, and the bound on what it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

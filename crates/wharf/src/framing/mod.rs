@@ -6,9 +6,11 @@
 //! the buffer that it was received into, and what a peer announces is judged before any memory is
 //! spent on it (invariant 9).
 
+mod cut;
 mod length;
 
-pub use length::{Endianness, LengthPrefix, LengthWidth};
+pub(crate) use self::cut::{Cut, FramingError};
+pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 
 /// The most that one raw frame has: what was received at once may be delivered in several.
 pub(crate) const RAW_FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -21,26 +23,6 @@ pub struct Framing(Kind);
 enum Kind {
     Raw,
     Length(LengthPrefix),
-}
-
-/// What the bytes from a frame boundary on are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// A whole frame: a header, then the frame that the handler sees.
-    Frame { header_bytes: usize, frame_bytes: usize },
-    /// Not yet a whole frame. Ask again when so many bytes are there, counted from the boundary.
-    More { bytes_min: usize },
-    /// No frame can be had from this stream any more.
-    Refused(FramingError),
-}
-
-/// Why bytes are no frame, or a frame cannot be put into bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FramingError {
-    /// The frame is larger than is allowed, or than its header can say.
-    FrameTooLarge { bytes: u64, max: u64 },
-    /// A length that counts its own header is smaller than that header.
-    LengthTooSmall { length: u64, min: u64 },
 }
 
 impl Framing {

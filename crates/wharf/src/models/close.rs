@@ -7,10 +7,11 @@
 use loom::thread;
 
 use super::{engine, explore};
+use crate::CloseReason;
+use crate::close::Close;
+use crate::engine::Mail;
 use crate::engine::{Engine, Follows};
 use crate::session::{Closing, SessionId};
-use crate::worker::mailbox::Mail;
-use crate::{Close, CloseReason};
 
 /// Asks as a handle does; what the session was then seen to end for.
 fn close(engine: &Engine, id: SessionId, reason: CloseReason, how: Close) -> Option<Closing> {

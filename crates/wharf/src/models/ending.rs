@@ -8,10 +8,11 @@
 use loom::thread;
 
 use super::{engine, explore};
+use crate::CloseReason;
+use crate::close::Close;
 use crate::engine::Engine;
+use crate::engine::Mail;
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
-use crate::{Close, CloseReason};
 
 /// As a worker that admits a session and opens it.
 fn arrive(engine: &Engine) -> SessionId {

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::{explore, ports};
+use crate::CloseReason;
+use crate::close::Close;
 use crate::engine::Engine;
-use crate::group::Group;
-use crate::handle::Handle;
+use crate::engine::Group;
+use crate::engine::Mail;
+use crate::face::Handle;
 use crate::session::SessionId;
 use crate::sync::yield_now;
-use crate::worker::mailbox::Mail;
-use crate::{Close, CloseReason};
 
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 

@@ -12,9 +12,9 @@ use loom::thread;
 
 use super::port::ModelPort;
 use super::{explore, join_all};
+use crate::engine::{Mail, Mailbox};
 use crate::session::SessionId;
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
-use crate::worker::mailbox::{Mail, Mailbox};
 
 struct Model {
     mailbox: Mailbox,

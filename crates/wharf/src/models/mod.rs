@@ -56,9 +56,9 @@ mod loom_only {
     use loom::thread::JoinHandle;
 
     use super::port::ModelPort;
-    use crate::config::Options;
     use crate::engine::Engine;
     use crate::framing::Framing;
+    use crate::options::Options;
     use crate::session::SessionTable;
 
     /// The model's own thread is one of them.

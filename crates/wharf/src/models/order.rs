@@ -13,10 +13,10 @@ use loom::thread;
 
 use super::worker::OwnWorker;
 use super::{engine, explore, join_all};
-use crate::Close;
+use crate::close::Close;
 use crate::engine::Engine;
-use crate::group::{Group, Share};
-use crate::handle::Handle;
+use crate::engine::{Group, Share};
+use crate::face::Handle;
 use crate::session::SessionId;
 
 const ROOM: Group = Group(1);

@@ -15,9 +15,9 @@ use super::{engine, explore, join_all};
 use crate::buffer::SendBatch;
 use crate::clock::Moment;
 use crate::engine::Engine;
-use crate::handle::Handle;
+use crate::engine::Mail;
+use crate::face::Handle;
 use crate::session::{SessionId, Slot};
-use crate::worker::mailbox::Mail;
 
 /// What the two threads push, a byte a frame.
 const PUSHED: [&[u8]; 2] = [b"ab", b"x"];

@@ -12,12 +12,13 @@ use loom::thread;
 use super::port::ModelPort;
 use super::worker::OwnWorker;
 use super::{explore, join_all, ports};
+use crate::CloseReason;
+use crate::close::Close;
 use crate::engine::Engine;
-use crate::group::{Group, Share};
-use crate::handle::Handle;
+use crate::engine::Mail;
+use crate::engine::{Group, Share};
+use crate::face::Handle;
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
-use crate::{Close, CloseReason};
 
 const ROOM: Group = Group(1);
 

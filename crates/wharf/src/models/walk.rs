@@ -14,8 +14,8 @@ use super::port::ModelPort;
 use super::worker::OwnWorker;
 use super::{explore, ports};
 use crate::engine::Engine;
+use crate::engine::Mail;
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
 
 /// Another thread's part: it accepts for port 1.
 fn admit_for_port_1(engine: &Engine) {

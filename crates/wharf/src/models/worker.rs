@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::port::ModelPort;
 use crate::buffer::SharedFrame;
+use crate::engine::Mail;
+use crate::engine::{Due, Publication, Share};
 use crate::engine::{Engine, Follows, PortShare};
-use crate::group::{Due, Publication, Share};
 use crate::session::{Closing, SessionId, Slot};
-use crate::worker::mailbox::Mail;
 
 pub(super) struct OwnWorker {
     engine: Arc<Engine>,

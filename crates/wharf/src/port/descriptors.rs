@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::{Direct, DirectSender, Registration, SendAnywhere};
-use crate::error::CloseReason;
+use super::completion_port::{DirectSender, SendAnywhere};
+use super::operation::Registration;
+use crate::buffer::Direct;
+use crate::close::CloseReason;
 use crate::sync::{Gate, OnceLock};
 
 /// The first chunk of the table has so many entries, and each chunk twice as many as the one before. They stay

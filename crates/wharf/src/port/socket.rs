@@ -17,14 +17,14 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 #[cfg(windows)]
-use super::iocp::set_peer_timeout;
-use crate::config::{Keepalive, Options};
+use super::iocp::peer_timeout::set_peer_timeout;
 #[cfg(unix)]
-use crate::error::CloseReason;
+use crate::buffer::Direct;
 #[cfg(unix)]
-use crate::port::Direct;
+use crate::close::CloseReason;
+use crate::options::{Keepalive, Options};
 #[cfg(feature = "simulation")]
-use crate::port::simulated::{SimulatedSocket, World};
+use crate::port::simulated::{socket::SimulatedSocket, world::World};
 
 /// Dropping it closes it.
 #[derive(Debug)]
@@ -37,6 +37,13 @@ pub(crate) enum Socket {
 impl From<socket2::Socket> for Socket {
     fn from(socket: socket2::Socket) -> Self {
         Socket::Os(socket)
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl From<SimulatedSocket> for Socket {
+    fn from(socket: SimulatedSocket) -> Self {
+        Socket::Simulated(socket)
     }
 }
 
@@ -198,7 +205,10 @@ impl Sockets {
                 Ok(listeners.into_iter().map(Socket::Os).collect())
             }
             #[cfg(feature = "simulation")]
-            Sockets::Simulated(world) => world.listen(address, options.listen_backlog, ports),
+            Sockets::Simulated(world) => {
+                let listeners = world.listen(address, options.listen_backlog, ports)?;
+                Ok(listeners.into_iter().map(Socket::from).collect())
+            }
         }
     }
 
@@ -207,7 +217,7 @@ impl Sockets {
         match self {
             Sockets::Os => to_connect(address).map(Socket::Os),
             #[cfg(feature = "simulation")]
-            Sockets::Simulated(world) => Ok(world.socket()),
+            Sockets::Simulated(world) => Ok(world.socket().into()),
         }
     }
 }

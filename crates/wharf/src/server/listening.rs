@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use super::Plan;
+use super::plan::Plan;
 use crate::error::{Error, ListenFailure, Result};
 use crate::port::Socket;
 

@@ -15,9 +15,9 @@
 //! may leave at once, under the lock, by a way of the port's ([`Direct`]). What the socket does not take
 //! is queued.
 
-use crate::Close;
 use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
-use crate::error::CloseReason;
+use crate::close::Close;
+use crate::close::CloseReason;
 
 /// That a session was asked to close: why, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

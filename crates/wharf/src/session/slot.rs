@@ -1,8 +1,8 @@
 //! The shared part of one session: what any thread may reach after a look-up.
 
-use crate::Close;
 use crate::buffer::SendBatch;
-use crate::error::CloseReason;
+use crate::close::Close;
+use crate::close::CloseReason;
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, Ordering};
 
 use super::count::IoCount;

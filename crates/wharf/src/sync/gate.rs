@@ -1,7 +1,7 @@
 //! What one thread at a time uses and another ends: who uses it enters its gate, who ends it shuts the gate and
 //! waits until it has been left.
 
-use super::{AtomicU32, Ordering, yield_now};
+use super::chosen::{AtomicU32, Ordering, yield_now};
 
 /// Somebody is inside.
 const IN_USE: u32 = 1 << 31;

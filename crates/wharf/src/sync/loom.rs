@@ -6,8 +6,6 @@ pub(crate) use ::loom::sync::atomic::{
 pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::loom::thread::yield_now;
 
-pub(crate) use super::CheckedOnceLock as OnceLock;
-
 /// A cell whose every access loom is told of: two that nothing orders are a fault.
 ///
 /// Only those who have a cell to themselves ask for its pointer here, so each time counts as a write.

@@ -8,5 +8,3 @@ pub(crate) use ::shuttle::sync::atomic::{
 };
 pub(crate) use ::shuttle::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::shuttle::thread::yield_now;
-
-pub(crate) use super::CheckedOnceLock as OnceLock;

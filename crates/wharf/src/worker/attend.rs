@@ -13,21 +13,18 @@
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 
+use super::floor::{Floor, RECEIVE_ROOM_BYTES_MIN, SESSION_OPERATIONS};
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::pause;
-use super::{Floor, SESSION_OPERATIONS};
-use crate::Close;
 use crate::clock::Clock;
-use crate::config::IdleReceive;
-use crate::error::CloseReason;
-use crate::handler::Handler;
+use crate::close::Close;
+use crate::close::CloseReason;
+use crate::face::Handler;
+use crate::options::IdleReceive;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::session::{Asked, Closing, HalfInHand, SessionId, Slot};
 
 type InHand<'e, H> = HalfInHand<'e, ReceiveHalf<<H as Handler>::State>>;
-
-/// Room that a receive into the receive queue has at least.
-pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Does something to a session that cannot be released meanwhile, if it is not gone. On a shared

@@ -3,16 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::Floor;
+use super::floor::Floor;
 use super::half::{Phase, ReceiveHalf, Receiving};
 use super::receive::Lent;
-use super::session::Session;
 use super::timeouts::CONNECT_TIMED_OUT;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::clock::Clock;
-use crate::error::CloseReason;
+use crate::close::CloseReason;
+use crate::face::Handler;
+use crate::face::Session;
 use crate::guarded::Guarded;
-use crate::handler::Handler;
 use crate::port::{Completion, Failure, Outcome, Token};
 use crate::session::{Closing, HalfInHand, Sent, SessionId, Slot};
 

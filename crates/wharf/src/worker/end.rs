@@ -3,17 +3,19 @@
 use std::io;
 use std::time::Duration;
 
+use super::Worker;
+use super::floor::Floor;
 use super::half::Phase;
-use super::mailbox::Mail;
-use super::session::Session;
-use super::{Floor, Worker};
-use crate::Close;
 use crate::clock::Clock;
+use crate::close::Close;
+use crate::close::CloseReason;
 use crate::engine::Engine;
-use crate::error::{CloseReason, Error};
+use crate::engine::Mail;
+use crate::error::Error;
 use crate::events::DrainReport;
+use crate::face::Handler;
+use crate::face::Session;
 use crate::guarded::guarded;
-use crate::handler::Handler;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, SessionId, Slot};
 use crate::sync::yield_now;

@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::config::{Backpressure, Options};
 use crate::engine::Engine;
+use crate::engine::Mail;
+use crate::face::Handle;
+use crate::face::Handler;
 use crate::framing::Framing;
-use crate::handle::Handle;
-use crate::handler::Handler;
+use crate::options::{Backpressure, Options};
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
 use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
 use crate::{CloseReason, SendError};
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -106,14 +106,14 @@ impl Drop for State {
 impl Handler for Noting {
     type State = State;
 
-    fn opened(&self, session: &super::Session) -> State {
+    fn opened(&self, session: &crate::Session) -> State {
         self.opened.lock().unwrap().push(session.id());
         State(self.states_dropped.clone())
     }
 
-    fn received(&self, _: &super::Session, _: &mut State, _: &[u8]) {}
+    fn received(&self, _: &crate::Session, _: &mut State, _: &[u8]) {}
 
-    fn closed(&self, session: &super::Session, _: State, reason: CloseReason) {
+    fn closed(&self, session: &crate::Session, _: State, reason: CloseReason) {
         self.closed.lock().unwrap().entry(session.id()).or_default().push(reason);
     }
 

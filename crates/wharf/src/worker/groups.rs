@@ -4,13 +4,13 @@
 //! there is no room for it the session ends as a slow consumer, whatever the policy: there is nobody to
 //! give the frame back to, and its peer must not miss one and go on as if it had not.
 
-use super::Floor;
-use super::mailbox::Mail;
+use super::floor::Floor;
 use crate::buffer::SharedFrame;
 use crate::clock::Clock;
 use crate::engine::Follows;
-use crate::group::{Due, Publication, Share};
-use crate::handler::Handler;
+use crate::engine::Mail;
+use crate::engine::{Due, Publication, Share};
+use crate::face::Handler;
 use crate::session::SessionId;
 
 impl<H: Handler, C: Clock> Floor<'_, H, C> {

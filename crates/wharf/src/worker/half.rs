@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::clock::Moment;
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 use crate::guarded::Guarded;
 use crate::session::ReceiveQueue;
 use crate::timer::TimerId;
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn who_was_paused_is_received_from_a_buffer_at_a_time_until_there_was_no_pause_for_long() {
-        let (mut half, mut stats) = (ReceiveHalf::<()>::default(), crate::Stats::default());
+        let (mut half, mut stats) = (ReceiveHalf::<()>::default(), crate::events::Stats::default());
         assert!(!half.takes_single_receive());
         for _ in 0..2 {
             super::super::receive::pause(&mut half, &mut stats);

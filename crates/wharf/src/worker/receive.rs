@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
+use super::floor::Floor;
 use super::half::{Phase, ReceiveHalf, SINGLE_RECEIVES_AFTER_PAUSE};
-use super::session::Session;
-use super::{Floor, Stats};
-use crate::Close;
 use crate::clock::{Clock, Moment};
+use crate::close::Close;
+use crate::close::CloseReason;
 use crate::engine::ReceiveRoom;
-use crate::error::CloseReason;
+use crate::events::Stats;
+use crate::face::Handler;
+use crate::face::Session;
 use crate::framing::{Cut, Framing, FramingError};
-use crate::handler::Handler;
 use crate::port::Direct;
 use crate::session::{SessionId, Slot};
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::config::Options;
-use crate::error::CloseReason;
+use crate::close::CloseReason;
+use crate::face::Handle;
+use crate::face::Handler;
 use crate::framing::Framing;
-use crate::handle::Handle;
-use crate::handler::Handler;
+use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
@@ -114,15 +114,15 @@ struct Echo(Arc<Notes>);
 impl Handler for Echo {
     type State = ();
 
-    fn opened(&self, _: &super::Session) {
+    fn opened(&self, _: &crate::Session) {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn received(&self, session: &super::Session, _: &mut (), frame: &[u8]) {
+    fn received(&self, session: &crate::Session, _: &mut (), frame: &[u8]) {
         session.send(frame);
     }
 
-    fn closed(&self, _: &super::Session, _: (), reason: CloseReason) {
+    fn closed(&self, _: &crate::Session, _: (), reason: CloseReason) {
         self.0.closed.lock().unwrap().push(reason);
     }
 

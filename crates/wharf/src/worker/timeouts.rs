@@ -16,11 +16,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::Floor;
+use super::floor::Floor;
 use super::half::{Phase, ReceiveHalf, Receiving};
 use crate::clock::{Clock, Moment};
-use crate::error::CloseReason;
-use crate::handler::Handler;
+use crate::close::CloseReason;
+use crate::face::Handler;
 use crate::port::{CompletionPort, OperationKind, Registration};
 use crate::session::{SessionId, Slot};
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Type};
 
-use crate::config::Options;
+use crate::engine::Mail;
+use crate::face::Handler;
 use crate::framing::Framing;
-use crate::handler::Handler;
+use crate::options::Options;
 #[cfg(windows)]
 use crate::port::iocp::{IocpPort, SharedPort};
 #[cfg(unix)]
@@ -21,7 +22,6 @@ use crate::port::uring::{UringPort, UringSizes};
 use crate::port::{CompletionPort, Socket};
 use crate::server::{Plan, start_on};
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
 
 const CONNECTS: usize = 41;
 const BOUND: Duration = Duration::from_secs(30);
@@ -35,11 +35,11 @@ struct Noting {
 impl Handler for Noting {
     type State = ();
 
-    fn opened(&self, _: &super::Session) {
+    fn opened(&self, _: &crate::Session) {
         self.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn received(&self, _: &super::Session, (): &mut (), _: &[u8]) {}
+    fn received(&self, _: &crate::Session, (): &mut (), _: &[u8]) {}
 
     fn connect_failed(&self, id: SessionId, to: SocketAddr, error: &io::Error) {
         self.failed.lock().unwrap().push((id, to, error.kind()));

@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::CloseReason;
-use crate::config::Options;
 use crate::engine::Engine;
+use crate::engine::Mail;
+use crate::face::Handler;
 use crate::framing::Framing;
-use crate::handler::Handler;
+use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
 };
 use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -96,9 +96,9 @@ struct Silent;
 impl Handler for Silent {
     type State = ();
 
-    fn opened(&self, _: &super::Session) {}
+    fn opened(&self, _: &crate::Session) {}
 
-    fn received(&self, _: &super::Session, (): &mut (), _: &[u8]) {}
+    fn received(&self, _: &crate::Session, (): &mut (), _: &[u8]) {}
 }
 
 /// Many rounds of it, for the moment that matters is short.
@@ -152,15 +152,15 @@ impl Drop for Dropped {
 impl Handler for Noting {
     type State = Dropped;
 
-    fn opened(&self, session: &super::Session) -> Dropped {
+    fn opened(&self, session: &crate::Session) -> Dropped {
         let address = session.peer_address().expect("the peer is there");
         self.opened.lock().unwrap().push((session.id(), address));
         Dropped(self.dropped.clone())
     }
 
-    fn received(&self, _: &super::Session, _: &mut Dropped, _: &[u8]) {}
+    fn received(&self, _: &crate::Session, _: &mut Dropped, _: &[u8]) {}
 
-    fn closed(&self, session: &super::Session, _: Dropped, reason: CloseReason) {
+    fn closed(&self, session: &crate::Session, _: Dropped, reason: CloseReason) {
         self.closed.lock().unwrap().push((session.id(), reason));
     }
 }

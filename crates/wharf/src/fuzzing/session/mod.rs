@@ -14,9 +14,10 @@ use std::io;
 use arbitrary::{Arbitrary, Unstructured};
 
 use crate::buffer::BatchPool;
-use crate::error::CloseReason;
+use crate::close::Close;
+use crate::close::CloseReason;
+use crate::session::Slot;
 use crate::session::{Closing, HalfTable, Reference, SessionId, SessionTable};
-use crate::{Close, session::Slot};
 
 use receiving::{Half, ReceiveStep, Receiving};
 use sending::{SendStep, Sending};

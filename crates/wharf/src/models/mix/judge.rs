@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use super::port::{Drawing, FRAME_BYTES};
 use super::{Notes, PUBLISHED, PUBLISHERS, Recorder, Totals};
+use crate::CloseReason;
+use crate::close::Close;
 use crate::engine::Engine;
-use crate::group::Share;
+use crate::engine::Share;
 use crate::session::SessionId;
-use crate::{Close, CloseReason};
 
 /// A publication, by its publisher and its number.
 type Name = (u8, u8);

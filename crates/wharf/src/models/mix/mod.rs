@@ -28,16 +28,18 @@ use shuttle::thread;
 use self::judge::judge;
 use self::port::{Drawing, DrawingPort, FRAME_BYTES, PEER};
 use self::users::{Begun, Publishing, close, dawdle, look, publish, push};
+use crate::CloseReason;
 use crate::clock::{Clock, Moment};
-use crate::config::{Backpressure, IdleReceive, Options};
+use crate::close::Close;
 use crate::engine::Engine;
+use crate::face::Handle;
+use crate::face::Handler;
+use crate::face::Session;
 use crate::framing::Framing;
-use crate::handle::Handle;
-use crate::handler::Handler;
+use crate::options::{Backpressure, IdleReceive, Options};
 use crate::port::Sockets;
 use crate::session::{Closing, HalfTable, SessionId};
-use crate::worker::{Halves, Session, Worker};
-use crate::{Close, CloseReason};
+use crate::worker::{Halves, Worker};
 
 const CONNECTS: usize = 5;
 /// Few, so that slots are used again while the ids of before are still around.

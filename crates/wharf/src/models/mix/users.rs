@@ -8,10 +8,10 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
 use super::{CONNECTS, PUBLISHED, PUBLISHERS_STEPS, PUSHER, PUSHES, Published, Recorder};
-use crate::Close;
+use crate::close::Close;
+use crate::engine::{Audience, Group, Publication};
 use crate::error::JoinError;
-use crate::group::{Audience, Group, Publication};
-use crate::handle::Handle;
+use crate::face::Handle;
 use crate::session::SessionId;
 
 /// The sessions that were begun, for the others to pick from.

@@ -19,7 +19,7 @@ macro_rules! or_simulated {
     ($function:ident($($argument:ident)?)) => {
         #[cfg(feature = "simulation")]
         if let Some(world) = crate::port::simulated::World::of_this_test() {
-            return world.$function($($argument)?);
+            return world.$function($($argument)?).into();
         }
     };
 }

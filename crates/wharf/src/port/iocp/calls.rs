@@ -6,16 +6,15 @@
 //! The socket is given by its number: before the call has returned, another thread may have taken
 //! the packet, dealt with it, and ended the registration that the socket rests in.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::windows::io::AsRawSocket;
 use std::ptr;
-use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONREAD, IPPROTO_TCP, SO_UPDATE_CONNECT_CONTEXT, SOCKET, SOL_SOCKET, TCP_MAXRT,
-    WSA_IO_PENDING, WSABUF, WSARecv, WSASend, ioctlsocket, setsockopt,
+    FIONREAD, SO_UPDATE_CONNECT_CONTEXT, SOCKET, SOL_SOCKET, WSA_IO_PENDING, WSABUF, WSARecv,
+    WSASend, ioctlsocket, setsockopt,
 };
 use windows_sys::core::BOOL;
 
@@ -30,23 +29,6 @@ pub(super) enum Started {
     Outstanding,
     /// It succeeded at once. A packet comes all the same, unless the socket skips it.
     Done,
-}
-
-/// Ends a connection that has stood still for so long, in whole seconds (TCP_MAXRT, IPPROTO_TCP socket
-/// options).
-pub(in crate::port) fn set_peer_timeout(socket: &Socket, limit: Duration) -> io::Result<()> {
-    let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
-    // SAFETY: the value is read during the call, with the size that is told.
-    let failed = unsafe {
-        setsockopt(
-            socket.as_raw_socket() as SOCKET,
-            IPPROTO_TCP,
-            TCP_MAXRT,
-            (&raw const seconds).cast(),
-            size_of::<u32>() as i32,
-        )
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(last_code() as i32)) }
 }
 
 /// Bytes that wait in a socket.

@@ -13,7 +13,6 @@ use std::sync::OnceLock;
 use socket2::Socket;
 use windows_sys::Win32::Networking::WinSock::SOCKET;
 
-use super::KINDS;
 use super::accept::Accepting;
 use super::calls::{raw, unread_bytes};
 use super::overlapped::Overlapped;
@@ -21,6 +20,9 @@ use super::state::State;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{OperationKind, Token};
 use crate::sync::{AtomicU32, Ordering};
+
+pub(super) const KINDS: [OperationKind; 4] =
+    [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
 
 /// Where a receive's bytes go.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use socket2::Socket;
 
-use super::IocpSizes;
 use super::accept::{Accepting, Place};
 use super::calls::{self, Started};
 use super::error::{error_of, is_shortage};
@@ -21,6 +20,18 @@ use super::wake::PortWaker;
 use crate::buffer::SendBatch;
 use crate::port::{Operation, OperationKind, PostAnywhere, Refused, Registration, Token};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+
+/// How a completion port is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IocpSizes {
+    /// `NumberOfConcurrentThreads`: the workers.
+    pub(crate) concurrent_threads: u32,
+    /// AcceptEx operations outstanding for each listener.
+    pub(crate) accepts_outstanding: u32,
+    /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`: this many completions of a socket in a row may be
+    /// dealt with without going through the port. 0: all go through the port.
+    pub(crate) synchronous_completions_max: u32,
+}
 
 /// Pieces that one send operation gathers at most; the rest leaves with the next.
 const PIECES_MAX: usize = 64;
@@ -364,7 +375,7 @@ impl SharedPort {
     }
 
     /// Sends a packet through the port. One that the OS has no memory for waits for the next `wait`, or for
-    /// a handle that sleeps to look ([`SLEEP_MS_MAX`](super::SLEEP_MS_MAX)).
+    /// a handle that sleeps to look ([`SLEEP_MS_MAX`](super::handle::SLEEP_MS_MAX)).
     pub(super) fn pass(&self, packet: Packet) {
         if self.port.post(packet).is_err() {
             self.leave_over(packet);

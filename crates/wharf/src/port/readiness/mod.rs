@@ -34,10 +34,12 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry};
 
+use super::descriptors::Descriptors;
+use super::memory::scratch;
 use super::socket::{has_unread, stalled_for};
 use super::{
-    Completion, CompletionPort, Descriptors, DirectSender, Operation, OperationKind, Refused,
-    Registration, Sink, Socket, Token, Wake, Waker, scratch,
+    Completion, CompletionPort, DirectSender, Operation, OperationKind, Refused, Registration,
+    Sink, Socket, Token, Wake, Waker,
 };
 use record::Record;
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, Weak};
 
 use super::fault::Faults;
 use super::network::{Connecting, Readable, SocketIndex, Writable};
-use super::operations::Sizes;
+use super::port::{At, SimulatedPort};
+use super::port_state::Sizes;
+use super::socket::SimulatedSocket;
 use super::world::{Pace, Shared, State, World};
-use super::{At, SimulatedPort, SimulatedSocket};
 use crate::port::Socket;
 use crate::port::contract::trial::BOUND;
 
@@ -79,14 +80,14 @@ impl World {
         let ours = self.socket();
         ours.connect(address).unwrap();
         let (peer, _) = listener.accept().unwrap();
-        (ours, peer)
+        (ours.into(), peer)
     }
 
     pub(in crate::port) fn listener(&self, backlog: i32) -> (Socket, SocketAddr) {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = self.listen(any, backlog.unsigned_abs(), 1).unwrap().remove(0);
         let address = listener.local_address().unwrap();
-        (listener, address)
+        (listener.into(), address)
     }
 
     pub(in crate::port) fn deaf_socket(&self) -> (Socket, SocketAddr) {

@@ -3,214 +3,19 @@
 
 mod attempts;
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 
-use super::SimulatedSocket;
 use super::fault::Fault;
 use super::network::{Connecting, Readable, SocketIndex, Writable};
+use super::port_state::{KINDS, PortState, Posted, Ready, ReadyResult};
 use super::world::{Event, State};
-use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{Failure, Operation, OperationKind, Token};
+use crate::port::operation::{Failure, Operation, OperationKind};
 
 /// Pieces that leave in one send.
 const PIECES_MAX: usize = 16;
 
-/// What a simulated port has, for all handles to it.
-#[derive(Debug, Default)]
-pub(super) struct PortState {
-    pub(super) registrations: Vec<Registered>,
-    pub(super) vacant: Vec<u32>,
-    /// Posted, and not submitted to the system yet.
-    pub(super) unsubmitted: Vec<(u32, u8)>,
-    pub(super) ready: VecDeque<Ready>,
-    /// Wakes that have ended no wait yet.
-    pub(super) wakes: usize,
-    /// A sleep is to end without reason.
-    pub(super) spurious: bool,
-    /// Lent buffers that are out.
-    pub(super) lent: usize,
-    pub(super) sizes: Sizes,
-    pub(super) is_shared: bool,
-    /// A wait has failed.
-    pub(super) has_failed: bool,
-    /// Open handles.
-    pub(super) handles: usize,
-    pub(super) posts_made: u32,
-    /// Waits there have been.
-    pub(super) waits: u64,
-    /// The most of them between a send being due and being posted.
-    pub(super) send_waits_max: u64,
-}
-
-/// How much a port has of what it has.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sizes {
-    /// Lent buffers.
-    pub(crate) buffers: usize,
-    /// Bytes of each, or of the memory that a port without lent buffers receives into.
-    pub(crate) buffer_bytes: usize,
-    /// Completions that lie ready before receives that go on are ended.
-    pub(crate) ready_max: usize,
-    /// Completions that a wait delivers.
-    pub(crate) batch_max: usize,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Sizes { buffers: 256, buffer_bytes: 16 * 1024, ready_max: 4_096, batch_max: 1_024 }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Registered {
-    pub(super) token: Token,
-    /// `None`: the place is vacant.
-    pub(super) socket: Option<SocketIndex>,
-    pub(super) posts: [Option<Posted>; 4],
-    /// A send is due since this wait of the port.
-    send_due_since: Option<u64>,
-}
-
-/// An outstanding operation.
-#[derive(Debug)]
-pub(super) struct Posted {
-    /// So that what was meant for one before it does not meet it.
-    pub(super) number: u32,
-    /// What it is, until its last completion lies ready.
-    pub(super) operation: Option<Operation>,
-    submitted: bool,
-    /// The system will look at it.
-    scheduled: bool,
-    cancelled: bool,
-    /// Completions before the last that some handle has not told of yet.
-    untold: u32,
-    /// The last, which came to another handle meanwhile.
-    held_back: Option<Ready>,
-}
-
-/// A completion that lies ready.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) registration: u32,
-    pub(super) kind: OperationKind,
-    pub(super) result: ReadyResult,
-    pub(super) more: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum ReadyResult {
-    Accepted(Result<(SocketIndex, SocketAddr), Failure>),
-    Connected(Result<(), Failure>),
-    /// The bytes lie in a lent buffer if the flag is set.
-    Received(Result<Vec<u8>, Failure>, bool),
-    ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
-    Sent(Box<SendBatch>, Result<usize, Failure>),
-}
-
-pub(super) const KINDS: [OperationKind; 4] =
-    [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
-
 fn os(kind: io::ErrorKind) -> Failure {
     Failure::Os(kind.into())
-}
-
-impl PortState {
-    pub(super) fn has_something(&self) -> bool {
-        !self.ready.is_empty() || self.wakes > 0 || self.spurious || !self.unsubmitted.is_empty()
-    }
-
-    pub(super) fn registered(&mut self, registration: u32) -> &mut Registered {
-        let registered = &mut self.registrations[registration as usize];
-        assert!(registered.socket.is_some(), "the registration was deregistered");
-        registered
-    }
-
-    /// Something was queued for a socket to send: if no send of it is outstanding, one is due.
-    pub(super) fn note_send_due(&mut self, registration: u32) {
-        let waits = self.waits;
-        if let Some(registered) = self.registrations.get_mut(registration as usize)
-            && registered.posts[OperationKind::Send as usize].is_none()
-        {
-            registered.send_due_since.get_or_insert(waits);
-        }
-    }
-
-    pub(super) fn occupy(&mut self, socket: SocketIndex, token: Token) -> u32 {
-        let posts = [const { None }; 4];
-        let registered = Registered { token, socket: Some(socket), posts, send_due_since: None };
-        match self.vacant.pop() {
-            Some(registration) => {
-                self.registrations[registration as usize] = registered;
-                registration
-            }
-            None => {
-                self.registrations.push(registered);
-                self.registrations.len() as u32 - 1
-            }
-        }
-    }
-
-    /// Takes the socket out of a place, in which nothing may be outstanding.
-    pub(super) fn vacate(&mut self, registration: u32) -> (SocketIndex, Token) {
-        let registered = self.registered(registration);
-        for kind in KINDS {
-            let is_outstanding = registered.posts[kind as usize].is_some();
-            assert!(!is_outstanding, "deregistered while {kind:?} is outstanding");
-        }
-        let (socket, token) = (registered.socket.take(), registered.token);
-        self.vacant.push(registration);
-        (socket.expect("checked by registered"), token)
-    }
-
-    pub(super) fn put(&mut self, registration: u32, operation: Operation) -> OperationKind {
-        let kind = operation.kind();
-        if let Operation::ReceiveInto(ring) = &operation {
-            assert!(ring.free() > 0, "a receive without room would look like the end");
-        }
-        self.posts_made = self.posts_made.wrapping_add(1);
-        let number = self.posts_made;
-        let waits = self.waits;
-        let registered = self.registered(registration);
-        let due_since = match kind {
-            OperationKind::Send => registered.send_due_since.take(),
-            _ => None,
-        };
-        let post = &mut registered.posts[kind as usize];
-        assert!(post.is_none(), "a second {kind:?} while one is outstanding");
-        let operation = Some(operation);
-        *post = Some(Posted {
-            number,
-            operation,
-            submitted: false,
-            scheduled: false,
-            cancelled: false,
-            untold: 0,
-            held_back: None,
-        });
-        let waited = due_since.map_or(0, |since| waits - since);
-        self.send_waits_max = self.send_waits_max.max(waited);
-        kind
-    }
-
-    /// Begins to tell of a completion: its token. `None`: it is an operation's last, and another handle
-    /// has still to tell of one before it. Then that handle sees to it that it is told later.
-    pub(super) fn begin_telling(&mut self, ready: Ready) -> Option<(Token, Ready)> {
-        let registered = self.registered(ready.registration);
-        let (token, post) = (registered.token, &mut registered.posts[ready.kind as usize]);
-        if !ready.more {
-            match post {
-                Some(posted) if posted.untold > 0 => {
-                    posted.held_back = Some(ready);
-                    return None;
-                }
-                // Over when it is told, not before: what else would it be that the sink is told of?
-                _ => *post = None,
-            }
-        }
-        Some((token, ready))
-    }
 }
 
 impl State {
@@ -475,9 +280,4 @@ impl ReadyResult {
             ReadyResult::ReceivedInto(_, result) | ReadyResult::Sent(_, result) => of(result),
         }
     }
-}
-
-/// A simulated socket in somebody's hand.
-pub(super) fn in_hand(world: &super::World, index: SocketIndex) -> crate::port::Socket {
-    crate::port::Socket::Simulated(SimulatedSocket::new(world, index))
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::threads::{Waits, current_entered, ns_of};
+use super::scheduler::current_entered;
+use super::threads::{Waits, ns_of};
 use super::world::World;
 use crate::sync::steps::{Scheduler, set_scheduler};
 
@@ -20,7 +21,7 @@ const YIELD: Duration = Duration::from_micros(1);
 /// Leaves each decision to the world of the thread that asks.
 struct Worlds;
 
-pub(super) fn register() {
+pub(crate) fn register() {
     set_scheduler(&Worlds);
 }
 

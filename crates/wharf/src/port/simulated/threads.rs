@@ -1,30 +1,7 @@
-//! One thread at a time, and the seed says which.
-//!
-//! Workers, the driver (the test's own thread) and threads that the test started are real threads, so
-//! each can stand still in the middle of anything. But all of them wait but one, which hands on when it
-//! sleeps, ends, or comes by a place where another might go on: between two calls of a port, or two
-//! completions of a batch; and, where a build has them, between two *steps*.
-//!
-//! A step is one access to an atomic of the engine's, or the taking of one of its locks
-//! ([`crate::sync`]). A thread that is preempted there ([`Fault::ThreadPreempted`]) stays out for a
-//! number of hand-ons. It may hold a lock. Who finds that lock taken waits for it here, not in the
-//! system, which would never let its holder go on. Where the user's code is under way, or calls in, and
-//! may hold locks that nothing is known of here, no thread is preempted unless the test says that it holds
-//! none ([`Threads::switches_in_calls`]); nor is then any that has a lock of the engine's, since whoever
-//! waits for that might have one of the user's.
-//!
-//! When none can go on, those that were preempted do. When there are none, time passes: to the next
-//! thing that is to happen, or the end of the next sleep.
+//! The threads of a simulated world, and what each waits for.
 
-use std::cell::RefCell;
-use std::sync::MutexGuard;
 use std::thread::Thread;
 use std::time::Duration;
-
-use super::fault::Fault;
-use super::trace::What;
-use super::world::{State, World};
-use crate::sync::steps;
 
 /// The thread that made the simulation.
 pub(super) const DRIVER: usize = 0;
@@ -33,7 +10,7 @@ pub(super) const DRIVER: usize = 0;
 pub(super) struct Threads {
     /// The one that runs.
     pub(super) running: usize,
-    list: Vec<Governed>,
+    pub(super) list: Vec<Governed>,
     /// Nobody can go on, and nothing will ever happen.
     pub(super) is_stuck: bool,
     /// Also where a thread of the user's calls in, which may hold locks of its own.
@@ -43,16 +20,16 @@ pub(super) struct Threads {
     /// The time that passed while threads were preempted.
     pub(super) out_ns: u64,
     /// Kept for its memory.
-    able: Vec<usize>,
+    pub(super) able: Vec<usize>,
 }
 
 #[derive(Debug)]
-struct Governed {
-    waits: Waits,
+pub(super) struct Governed {
+    pub(super) waits: Waits,
     /// To unpark it by, once it is there.
-    thread: Option<Thread>,
+    pub(super) thread: Option<Thread>,
     /// The port and registration of which it is telling the worker.
-    telling: Option<(u32, u32)>,
+    pub(super) telling: Option<(u32, u32)>,
 }
 
 impl Threads {
@@ -75,7 +52,7 @@ impl Threads {
     }
 
     /// Of those that were preempted, the one that is to go on first.
-    fn first_preempted(&self) -> Option<usize> {
+    pub(super) fn first_preempted(&self) -> Option<usize> {
         let preempted = self.list.iter().enumerate().filter_map(|(index, thread)| {
             let Waits::HandOn { hand_on, until: None } = thread.waits else { return None };
             Some((hand_on, index))
@@ -104,265 +81,6 @@ pub(super) enum Waits {
     Absent,
 }
 
-/// This thread's place in a run. When it ends, another goes on.
-#[derive(Debug)]
-struct Place {
-    world: World,
-    index: usize,
-    /// It has had its first turn.
-    entered: bool,
-    /// It is no thread of the user's.
-    is_worker: bool,
-    /// It is the driver's, and there is no simulation any more.
-    is_over: bool,
-}
-
-thread_local! {
-    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.index == DRIVER {
-            return;
-        }
-        let mut state = self.world.shared().lock();
-        state.threads.list[self.index].waits = Waits::Absent;
-        // A thread that never had its turn has none to hand on.
-        if state.threads.running == self.index {
-            state.choose();
-            unpark_chosen(state);
-        }
-    }
-}
-
-/// The world that this thread lives in, if it does.
-pub(crate) fn current() -> Option<World> {
-    PLACE.with_borrow_mut(|place| {
-        if place.as_ref().is_some_and(|place| place.is_over && !place.world.is_served()) {
-            *place = None;
-        }
-        place.as_ref().map(|place| place.world.clone())
-    })
-}
-
-/// The same with this thread's number and whether it is a worker, if it has had its first turn.
-#[cfg(debug_assertions)]
-pub(super) fn current_entered() -> Option<(World, usize, bool)> {
-    let current = |place: &RefCell<Option<Place>>| {
-        let place = place.borrow();
-        let is_here = |place: &&Place| place.entered && (!place.is_over || place.world.is_served());
-        let place = place.as_ref().filter(is_here)?;
-        Some((place.world.clone(), place.index, place.is_worker))
-    };
-    PLACE.try_with(current).ok().flatten()
-}
-
-impl World {
-    /// Makes this thread the driver, which runs.
-    pub(crate) fn begin(&self) {
-        let thread = Some(std::thread::current());
-        self.with(|state| {
-            state.threads.list.push(Governed { waits: Waits::Turn, thread, telling: None })
-        });
-        self.take(DRIVER, true, false);
-        steps::begin();
-    }
-
-    fn take(&self, index: usize, entered: bool, is_worker: bool) {
-        let world = self.clone();
-        PLACE.replace(Some(Place { world, index, entered, is_worker, is_over: false }));
-    }
-
-    /// Ends the driver's part, with the last server: while there is one, its workers have their turns
-    /// from this thread.
-    pub(crate) fn end(&self) {
-        PLACE.with_borrow_mut(|place| {
-            if let Some(place) = place.as_mut().filter(|place| place.world.is(self)) {
-                place.is_over = true;
-            }
-        });
-    }
-
-    /// Makes places for threads that are about to be started; the first one's number.
-    pub(crate) fn expect_threads(&self, count: usize) -> usize {
-        self.with(|state| {
-            let first = state.threads.list.len();
-            let absent = || Governed { waits: Waits::Absent, thread: None, telling: None };
-            state.threads.list.extend(std::iter::repeat_with(absent).take(count));
-            first
-        })
-    }
-
-    /// This thread, a worker or one of the user's, takes the place that was made for it. It runs until it
-    /// first calls in.
-    pub(crate) fn take_place(&self, index: usize, is_worker: bool) {
-        self.with(|state| {
-            let thread = Some(std::thread::current());
-            state.threads.list[index] = Governed { waits: Waits::Turn, thread, telling: None };
-        });
-        self.take(index, false, is_worker);
-    }
-
-    /// This thread's number, once it is its turn. `None`: it has no place here, and runs as it likes.
-    pub(super) fn this_thread(&self) -> Option<usize> {
-        let (index, entered) = PLACE.with_borrow_mut(|place| {
-            let place = place.as_mut().filter(|place| place.world.is(self))?;
-            Some((place.index, std::mem::replace(&mut place.entered, true)))
-        })?;
-        if !entered {
-            drop(self.await_turn(self.shared().lock(), index));
-            steps::begin();
-        }
-        Some(index)
-    }
-
-    /// A thread that has taken its place waits until it may begin.
-    pub(crate) fn wait_for_turn(&self) {
-        self.this_thread();
-    }
-
-    fn await_turn<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        me: usize,
-    ) -> MutexGuard<'a, State> {
-        while state.threads.running != me {
-            drop(state);
-            std::thread::park();
-            state = self.shared().lock();
-        }
-        state
-    }
-
-    /// Waits for what is said, or the turn after others; whoever can goes on meanwhile.
-    pub(super) fn hand_on<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        me: usize,
-        waits: Waits,
-    ) -> MutexGuard<'a, State> {
-        state.threads.list[me].waits = waits;
-        state.choose();
-        if state.threads.running == me {
-            return state;
-        }
-        unpark_chosen(state);
-        self.await_turn(self.shared().lock(), me)
-    }
-
-    /// A place where another thread might go on.
-    pub(crate) fn may_switch(&self) {
-        let Some(me) = self.this_thread() else { return };
-        let mut state = self.shared().lock();
-        if me != DRIVER && state.fires(Fault::ThreadStalls) {
-            let ns = state.long_ns(Duration::from_millis(1), Duration::from_secs(10));
-            let until = state.now.saturating_add(ns);
-            drop(self.hand_on(state, me, Waits::Time { until }));
-            return;
-        }
-        let one_in = state.pace.switch_one_in;
-        if state.below(one_in) == 0 {
-            drop(self.hand_on(state, me, Waits::Turn));
-        }
-    }
-
-    /// The same where the user's thread calls in.
-    pub(super) fn may_switch_in_call(&self) {
-        if self.with(|state| state.threads.switches_in_calls) {
-            self.may_switch();
-        }
-    }
-
-    /// Lets so much time pass for this thread.
-    pub(crate) fn sleep(&self, duration: Duration) {
-        let Some(me) = self.this_thread() else { return };
-        let state = self.shared().lock();
-        let until = state.now.saturating_add(ns_of(duration));
-        drop(self.hand_on(state, me, Waits::Time { until }));
-    }
-
-    /// Waits for news of a peer. False: there will never be any, and no time comes.
-    pub(crate) fn await_news(&self, timeout: Option<Duration>) -> bool {
-        let Some(me) = self.this_thread() else { return false };
-        let state = self.shared().lock();
-        let until = timeout.map(|timeout| state.now.saturating_add(ns_of(timeout)));
-        let mut state = self.hand_on(state, me, Waits::News { until });
-        !std::mem::take(&mut state.threads.is_stuck)
-    }
-}
-
-fn unpark_chosen(state: MutexGuard<'_, State>) {
-    let thread = state.threads.list[state.threads.running].thread.clone();
-    drop(state);
-    if let Some(thread) = thread {
-        thread.unpark();
-    }
-}
-
 pub(super) fn ns_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl State {
-    /// Chooses who runs next.
-    fn choose(&mut self) {
-        self.threads.hand_ons += 1;
-        loop {
-            self.run_due();
-            let mut able = std::mem::take(&mut self.threads.able);
-            able.clear();
-            able.extend((0..self.threads.list.len()).filter(|index| self.is_able(*index)));
-            let chosen = match able.len() as u64 {
-                0 => self.threads.first_preempted(),
-                count => Some(able[self.below(count) as usize]),
-            };
-            self.threads.able = able;
-            if let Some(chosen) = chosen {
-                self.threads.list[chosen].waits = Waits::Turn;
-                if chosen != self.threads.running {
-                    self.figures.switches += 1;
-                    self.threads.running = chosen;
-                    self.note(What::Runs);
-                }
-                return;
-            }
-            let Some(next) = self.next_at() else {
-                self.threads.is_stuck = true;
-                self.threads.list[DRIVER].waits = Waits::Turn;
-                self.threads.running = DRIVER;
-                return;
-            };
-            self.now = self.now.max(next);
-            if self.fires(Fault::ClockJumps) {
-                self.now += self.long_ns(Duration::from_secs(10), Duration::from_secs(7_200));
-            }
-        }
-    }
-
-    fn is_able(&self, index: usize) -> bool {
-        let has_come = |until: Option<u64>| until.is_some_and(|until| self.now >= until);
-        match self.threads.list[index].waits {
-            Waits::Turn => true,
-            Waits::Port { port, until } => {
-                self.ports[port as usize].has_something() || has_come(until)
-            }
-            Waits::Time { until } => self.now >= until,
-            Waits::News { until } => self.network.has_news() || has_come(until),
-            Waits::HandOn { hand_on, until } => self.threads.hand_ons >= hand_on || has_come(until),
-            Waits::Unlock { .. } | Waits::Absent => false,
-        }
-    }
-
-    /// When something next happens, or a thread stops waiting.
-    fn next_at(&self) -> Option<u64> {
-        let untils = self.threads.list.iter().filter_map(|thread| match thread.waits {
-            Waits::Port { until, .. } | Waits::News { until } | Waits::HandOn { until, .. } => {
-                until
-            }
-            Waits::Time { until } => Some(until),
-            Waits::Turn | Waits::Unlock { .. } | Waits::Absent => None,
-        });
-        untils.chain(self.next_event_at()).min()
-    }
 }

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::fault::Fault;
-use crate::port::{OperationKind, Token};
+use crate::port::operation::{OperationKind, Token};
 
 /// One thing that happened.
 #[derive(Debug, Clone, Copy)]

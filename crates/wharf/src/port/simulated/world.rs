@@ -6,8 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,12 +13,12 @@ use oorandom::Rand64;
 
 use super::fault::{Dice, Fault, Faults, random_of};
 use super::network::{Network, SocketIndex};
-use super::operations::{PortState, Sizes};
+use super::port_state::{PortState, Sizes};
 use super::threads::Threads;
 use super::trace::{Trace, What};
 use crate::clock::{Clock, Moment};
-use crate::config::Options;
-use crate::port::{OperationKind, Socket};
+use crate::options::Options;
+use crate::port::operation::OperationKind;
 
 /// A run's world, for all who live in it.
 #[derive(Clone)]
@@ -138,8 +136,6 @@ impl World {
     }
 
     pub(super) fn with_pace(seed: u64, faults: Faults, pace: Pace, is_free: bool) -> Self {
-        #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
-        super::steps::register();
         World(Arc::new(Shared {
             is_free,
             state: Mutex::new(State {
@@ -180,24 +176,6 @@ impl World {
     /// Does something to the state.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         act(&mut self.0.lock())
-    }
-
-    /// So many sockets that listen at an address, at which nobody else does.
-    pub(crate) fn listen(
-        &self,
-        address: SocketAddr,
-        backlog: u32,
-        count: usize,
-    ) -> io::Result<Vec<Socket>> {
-        let listeners = self.with(|state| state.network.listen(address, backlog, count))?;
-        let socket = |index| Socket::Simulated(super::SimulatedSocket::new(self, index));
-        Ok(listeners.into_iter().map(socket).collect())
-    }
-
-    /// A socket without a connection.
-    pub(crate) fn socket(&self) -> Socket {
-        let index = self.with(|state| state.network.unconnected());
-        Socket::Simulated(super::SimulatedSocket::new(self, index))
     }
 
     /// The generation of a server's first sessions: each server in the world has its own.

@@ -2,20 +2,10 @@
 
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{Probe, opcode};
 
-use super::{UringPort, UringSizes};
+use super::port::{UringPort, UringSizes, build_ring};
 use crate::error::{BackendRefusal, NoMemory};
-
-/// A ring with the flags that the port relies on.
-pub(super) fn build_ring(submission_entries: u32, completion_entries: u32) -> io::Result<IoUring> {
-    IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(completion_entries)
-        .build(submission_entries)
-}
 
 /// Makes a port of these sizes and lets it go again; says what stands in the way, if anything.
 pub(crate) fn probe(sizes: UringSizes) -> Result<(), BackendRefusal> {

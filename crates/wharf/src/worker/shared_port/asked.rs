@@ -11,13 +11,14 @@ use super::super::Worker;
 use super::super::half::Phase;
 use super::{BOUND, Notes, Recorder, Trial, both, port_maker};
 use crate::clock::SystemClock;
+use crate::close::Close;
 use crate::engine::Engine;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Socket, Sockets,
     Token, Waker,
 };
 use crate::session::{Asked, HalfTable};
-use crate::{Close, CloseReason, Framing, Options, Session};
+use crate::{CloseReason, Framing, Options, Session};
 
 /// Holds one post of a receive back until somebody has asked that it end.
 #[derive(Default)]

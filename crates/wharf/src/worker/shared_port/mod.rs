@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 #[cfg(unix)]
 use socket2::{Domain, Socket, Type};
 
+use crate::close::Close;
 use crate::port::CompletionPort;
 use crate::server::{Plan, Running, start_on};
 use crate::{
-    Backpressure, Close, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session,
-    SessionId,
+    Backpressure, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session, SessionId,
 };
 
 #[cfg(unix)]

@@ -4,7 +4,7 @@
 use std::net::{Shutdown, SocketAddr};
 
 use super::{Connecting, Kind, Listening, SocketIndex, Stream, Then, Unconnected, Writable};
-use crate::port::OperationKind;
+use crate::port::operation::OperationKind;
 use crate::port::simulated::trace::What;
 use crate::port::simulated::world::{Event, State};
 

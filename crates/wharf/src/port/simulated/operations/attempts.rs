@@ -2,13 +2,14 @@
 
 use std::io;
 
-use super::{PIECES_MAX, Ready, ReadyResult, os};
-use crate::error::CloseReason;
+use super::{PIECES_MAX, os};
+use crate::close::CloseReason;
+use crate::port::operation::{Failure, Operation, OperationKind};
 use crate::port::simulated::fault::Fault;
 use crate::port::simulated::network::{Connecting, Readable, SocketIndex, Writable};
+use crate::port::simulated::port_state::{Ready, ReadyResult};
 use crate::port::simulated::trace::What;
 use crate::port::simulated::world::State;
-use crate::port::{Failure, Operation, OperationKind};
 
 impl State {
     pub(super) fn try_accept(&mut self, port: u32, registration: u32) {

@@ -46,7 +46,7 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         | AcceptWithoutMemory
         | AcceptAborted
         | CancelledAcceptSucceeds => accepted(fault, &mut bench),
-        RegisterRefused => bench.port.register(bench.world.socket(), Token(1)).is_err(),
+        RegisterRefused => bench.port.register(bench.world.socket().into(), Token(1)).is_err(),
         ConnectRefused | ConnectTimesOut | ConnectUnanswered | ConnectMeetsItself => {
             connected(fault, &mut bench)
         }
@@ -83,7 +83,7 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         AdmissionFaults => {
             let socket = bench.world.socket();
             let prepare = std::panic::AssertUnwindSafe(|| {
-                socket.prepare(&crate::Options::default(), true);
+                socket.prepare();
             });
             std::panic::catch_unwind(prepare).is_err()
         }
@@ -223,7 +223,7 @@ fn accepted<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool
 
 fn connected<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool {
     let listener = bench.peer_listener();
-    let client = bench.port.register(bench.world.socket(), Token(1)).unwrap();
+    let client = bench.port.register(bench.world.socket().into(), Token(1)).unwrap();
     bench.post(client, Operation::Connect(listener.address()));
     if fault == Fault::ConnectUnanswered {
         bench.wait(Duration::from_secs(60)).unwrap();

@@ -10,8 +10,10 @@ mod steps;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::port_state::Sizes;
+use super::socket::SimulatedSocket;
 use super::world::Pace;
-use super::{Faults, Peer, PeerListener, SimulatedPort, Sizes, World};
+use super::{Faults, Peer, PeerListener, SimulatedPort, World};
 use crate::port::{
     CompletionPort, Failure, Operation, OperationKind, Outcome, Registration, Token,
 };
@@ -56,7 +58,7 @@ impl<const SHARED: bool> Bench<SHARED> {
         let listener = world.listen(([10, 0, 0, 1], 7_000).into(), 16, 1).unwrap().remove(0);
         let address = listener.local_address().unwrap();
         // Where registering is refused, that is what is looked at.
-        let listening = port.register(listener, LISTENER).unwrap_or(Registration(u32::MAX));
+        let listening = port.register(listener.into(), LISTENER).unwrap_or(Registration(u32::MAX));
         Bench { world, port, listening, address, told: Vec::new() }
     }
 
@@ -120,7 +122,7 @@ impl<const SHARED: bool> Bench<SHARED> {
             let listener = state.ports[0].registered(self.listening.0).socket.unwrap();
             state.accept(listener).unwrap().0
         });
-        let socket = super::in_hand(&self.world, socket);
+        let socket = SimulatedSocket::new(&self.world, socket).into();
         (self.port.register(socket, Token(token)).unwrap(), peer)
     }
 

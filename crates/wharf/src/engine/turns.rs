@@ -76,7 +76,7 @@ impl Turns {
 
     /// When at the latest that happened which has this stamp: a tick later than it says, or the end of
     /// its turn if that took longer.
-    pub(super) fn latest(&self, stamp: Moment, now: Moment) -> Moment {
+    pub(crate) fn latest(&self, stamp: Moment, now: Moment) -> Moment {
         let is_of = |turn: &Turn| turn.0.load(Ordering::Acquire) == stamp.nanos();
         if self.open.iter().any(is_of) {
             // That turn is not over. (Who asks may have looked at the clock before it began.)

@@ -4,31 +4,32 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::Close;
+use super::handle::Handle;
+use crate::close::Close;
+use crate::close::CloseReason;
 use crate::engine::Follows;
-use crate::error::{CloseReason, SendError};
-use crate::handle::Handle;
+use crate::error::SendError;
 use crate::port::Direct;
 use crate::session::{SessionId, Slot};
 
 /// What a worker's callbacks may do to it: note which sessions to attend to after the batch.
 #[derive(Debug)]
-pub(super) struct Desk {
-    pub(super) handle: Handle,
+pub(crate) struct Desk {
+    pub(crate) handle: Handle,
     /// To be looked at once the batch has been taken. A session may stand here twice.
-    pub(super) to_attend: RefCell<Vec<SessionId>>,
+    pub(crate) to_attend: RefCell<Vec<SessionId>>,
     /// They had their share of this turn, and go on in the next. Each at most once.
-    pub(super) behind: RefCell<Vec<SessionId>>,
+    pub(crate) behind: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
-    pub(super) left_directly: Cell<LeftDirectly>,
+    pub(crate) left_directly: Cell<LeftDirectly>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct LeftDirectly {
-    pub(super) sends: u64,
-    pub(super) bytes: u64,
+pub(crate) struct LeftDirectly {
+    pub(crate) sends: u64,
+    pub(crate) bytes: u64,
     /// Frames that left whole. Of another the rest was queued, and is counted when it has left.
-    pub(super) frames: u64,
+    pub(crate) frames: u64,
 }
 
 /// The port's way back to a peer, and what leaves by it is counted.
@@ -51,17 +52,17 @@ impl Direct for Counted<'_> {
 }
 
 impl Desk {
-    pub(super) fn new(handle: Handle) -> Self {
+    pub(crate) fn new(handle: Handle) -> Self {
         let (to_attend, behind) = (RefCell::default(), RefCell::default());
         Desk { handle, to_attend, behind, left_directly: Cell::default() }
     }
 
-    pub(super) fn attend_later(&self, id: SessionId) {
+    pub(crate) fn attend_later(&self, id: SessionId) {
         self.to_attend.borrow_mut().push(id);
     }
 
     /// Whether nothing is left to be done in the next turn.
-    pub(super) fn is_clear(&self) -> bool {
+    pub(crate) fn is_clear(&self) -> bool {
         self.to_attend.borrow().is_empty() && self.behind.borrow().is_empty()
     }
 }
@@ -70,16 +71,16 @@ impl Desk {
 ///
 /// Outside of callbacks a session is reached by its [`id`](Session::id) through a [`Handle`].
 pub struct Session<'a> {
-    pub(super) id: SessionId,
-    pub(super) slot: &'a Slot,
-    pub(super) desk: &'a Desk,
-    pub(super) peer_address: Option<SocketAddr>,
+    pub(crate) id: SessionId,
+    pub(crate) slot: &'a Slot,
+    pub(crate) desk: &'a Desk,
+    pub(crate) peer_address: Option<SocketAddr>,
     /// The way back of what it has just received. For one frame: several leave together.
-    pub(super) direct: Cell<Option<&'a dyn Direct>>,
+    pub(crate) direct: Cell<Option<&'a dyn Direct>>,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: SessionId,
         slot: &'a Slot,
         desk: &'a Desk,
@@ -151,7 +152,7 @@ impl<'a> Session<'a> {
         &self.desk.handle
     }
 
-    pub(super) fn ask_to_close(&self, reason: CloseReason, how: Close) {
+    pub(crate) fn ask_to_close(&self, reason: CloseReason, how: Close) {
         if self.desk.handle.engine().ask_to_close(self.id, self.slot, reason, how) {
             self.desk.attend_later(self.id);
         }

@@ -17,20 +17,13 @@
 //! has published to it before still reaches it. So does one that ends: until then its id stands in lists, and
 //! names nobody. That is safe because an id never comes again.
 
-mod members;
-
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use self::members::Members;
+use super::members::{Group, Members};
 use crate::buffer::SharedFrame;
 use crate::error::JoinError;
 use crate::session::{SessionId, Slot};
 use crate::sync::Mutex;
-
-/// A group of sessions, by a number of the program's: a room, a topic, a match. It exists while it has
-/// members, and costs nothing otherwise. Who has names for groups keeps a map from them to numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Group(pub u64);
 
 /// What a request that waits holds in memory besides the bytes of its frame, in bytes.
 pub(crate) const REQUEST_BYTES: usize = 192;

@@ -1,98 +1,12 @@
 //! The options of a server, each with its default, the reason for it, and what happens at its limit.
 
+mod backend;
 mod check;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::{BackendRefusal, Error, Result};
+pub use self::backend::{Backend, BackendChoice};
 use crate::framing::Framing;
-
-/// Which completion port to use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Backend {
-    /// io_uring where the kernel grants every feature it needs, else readiness; on Windows iocp.
-    /// The default.
-    #[default]
-    Auto,
-    /// io_uring, or an error that says why not.
-    Uring,
-    /// epoll or kqueue. Not on Windows.
-    Readiness,
-    /// I/O completion ports. Windows alone, and all there is there.
-    Iocp,
-    /// The simulated port: of servers that a `simulation::Simulation` has started, and no others.
-    #[cfg(feature = "simulation")]
-    Simulated,
-}
-
-impl FromStr for Backend {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Backend::Auto),
-            "uring" => Ok(Backend::Uring),
-            "readiness" => Ok(Backend::Readiness),
-            "iocp" => Ok(Backend::Iocp),
-            _ => Err(Error::BackendName { name: name.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Backend::Auto => "auto",
-            Backend::Uring => "uring",
-            Backend::Readiness => "readiness",
-            Backend::Iocp => "iocp",
-            #[cfg(feature = "simulation")]
-            Backend::Simulated => "simulated",
-        })
-    }
-}
-
-/// Which port was chosen, and why. Its `Display` is the one line that a server says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BackendChoice {
-    /// It was asked for by name.
-    Forced(Backend),
-    /// io_uring was there with all it needs.
-    UringGranted,
-    /// io_uring cannot be used, for this reason.
-    UringRefused(BackendRefusal),
-    /// This is Windows, which has I/O completion ports and needs no choice.
-    WindowsHasIocp,
-}
-
-impl BackendChoice {
-    /// The port that serves: any but [`Backend::Auto`].
-    pub fn backend(&self) -> Backend {
-        match self {
-            BackendChoice::Forced(backend) => *backend,
-            BackendChoice::UringGranted => Backend::Uring,
-            BackendChoice::UringRefused(_) => Backend::Readiness,
-            BackendChoice::WindowsHasIocp => Backend::Iocp,
-        }
-    }
-}
-
-impl fmt::Display for BackendChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BackendChoice::Forced(backend) => write!(f, "{backend} (asked for)"),
-            BackendChoice::UringGranted => {
-                f.write_str("uring (the kernel grants every feature it needs)")
-            }
-            BackendChoice::UringRefused(reason) => write!(f, "readiness (no io_uring: {reason})"),
-            BackendChoice::WindowsHasIocp => f.write_str("iocp (the completion port of Windows)"),
-        }
-    }
-}
 
 /// What happens when a session's peer does not read as fast as it is sent to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -160,15 +74,6 @@ impl Default for Keepalive {
         let (idle, interval) = (Duration::from_secs(60), Duration::from_secs(10));
         Keepalive { idle, interval, count: 6 }
     }
-}
-
-/// How to end a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// Take no more frames, let what is queued leave, then end.
-    Drain,
-    /// End now; what is queued is lost.
-    Stop,
 }
 
 /// The options of a server or connector. A plain struct: change what you need and take the rest
@@ -325,92 +230,5 @@ impl Options {
             FirstFrameTimeout::Never => None,
             FirstFrameTimeout::After(limit) => Some(limit),
         }
-    }
-
-    /// Bytes lent by one worker's port at once, the most of all ports.
-    fn lent_bytes_max(&self) -> u64 {
-        u64::from(self.receive_buffers)
-            .saturating_mul(self.receive_buffer_bytes as u64)
-            .saturating_add(crate::port::LARGE_BUFFERS_BYTES as u64)
-            .max(crate::port::SCRATCH_BYTES as u64)
-    }
-
-    /// The most user-space memory that the sessions and workers can come to hold, in bytes, if
-    /// every session fills every bound at once. It does not count the handler's own state, nor
-    /// what the kernel holds. Of options outside their ranges, which no server starts with, it may say
-    /// `u64::MAX`.
-    pub fn memory_bytes_max(&self) -> u64 {
-        let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-        // The ring that a receive goes into on Windows: all of a session's, or that of a frame's rest.
-        let own_buffer = match self.idle_receive {
-            _ if cfg!(not(windows)) => 0,
-            IdleReceive::Buffered => {
-                self.receive_buffer_bytes.checked_next_power_of_two().unwrap_or(usize::MAX)
-            }
-            IdleReceive::ZeroByte => 2 * crate::worker::RECEIVE_ROOM_BYTES_MIN,
-        };
-        let send_queue = self.send_queue_bytes_max as u64;
-        let session = sum(&[
-            crate::session::SESSION_BYTES as u64,
-            // Two batches, and what refers to the shared frames in them.
-            send_queue,
-            send_queue / 16,
-            2 * crate::buffer::BATCH_SLACK_BYTES as u64,
-            u64::from(self.groups_per_session_max) * crate::group::MEMBERSHIP_BYTES as u64,
-            // The places of its close and of its end, and as many of those before it.
-            3 * crate::group::REQUEST_BYTES as u64,
-            own_buffer as u64,
-        ]);
-        let worker = sum(&[
-            crate::worker::WORKER_BYTES as u64,
-            self.lent_bytes_max(),
-            (self.receive_queues_bytes_max as u64).saturating_mul(2), // a ring grows by doubling
-            self.publications_bytes_max as u64,
-        ]);
-        let workers = self.worker_count() as u64;
-        // Each worker may have one more that ends.
-        let sessions = u64::from(self.sessions_max).saturating_add(workers);
-        sessions.saturating_mul(session).saturating_add(workers.saturating_mul(worker))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_memory_of_options_outside_their_ranges_is_announced_too() {
-        let options = Options {
-            workers: usize::MAX,
-            sessions_max: u32::MAX,
-            send_queue_bytes_max: usize::MAX,
-            receive_queues_bytes_max: usize::MAX,
-            groups_per_session_max: u32::MAX,
-            publications_bytes_max: usize::MAX,
-            receive_buffers: u16::MAX,
-            receive_buffer_bytes: usize::MAX,
-            idle_receive: IdleReceive::Buffered,
-            ..Options::default()
-        };
-        assert_eq!(options.memory_bytes_max(), u64::MAX);
-        for one in [
-            Options { workers: usize::MAX, ..Options::default() },
-            Options { send_queue_bytes_max: usize::MAX, ..Options::default() },
-            Options { receive_queues_bytes_max: usize::MAX, ..Options::default() },
-            Options { publications_bytes_max: usize::MAX, ..Options::default() },
-            Options { receive_buffer_bytes: usize::MAX, ..Options::default() },
-        ] {
-            assert!(one.memory_bytes_max() > Options::default().memory_bytes_max());
-        }
-    }
-
-    #[test]
-    fn a_text_that_names_no_backend_is_told_as_that_wherever_it_came_from() {
-        for backend in [Backend::Auto, Backend::Uring, Backend::Readiness, Backend::Iocp] {
-            assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
-        }
-        let error = "foo".parse::<Backend>().unwrap_err().to_string();
-        let rest = "there are auto, uring, readiness and iocp";
-        assert_eq!(error, format!("no backend is named \"foo\"; {rest}"));
     }
 }

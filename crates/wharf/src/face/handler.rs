@@ -3,9 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::error::{AcceptError, CloseReason};
+use super::session::Session;
+use crate::close::CloseReason;
+use crate::error::AcceptError;
 use crate::session::SessionId;
-use crate::worker::Session;
 
 /// The callbacks of a server or connector.
 ///

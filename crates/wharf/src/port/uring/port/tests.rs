@@ -4,11 +4,11 @@ use std::mem::offset_of;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::buffers::Group;
-use super::record::{Ends, UserData};
 use super::{REFUSED_TIMEOUT, UringPort};
 use crate::port::contract::sockets::{batch, pair, pattern, read_to_end, tcp_pair, write};
 use crate::port::contract::trial::Trial;
+use crate::port::uring::buffers::Group;
+use crate::port::uring::record::{Ends, UserData};
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Token};
 
 #[test]

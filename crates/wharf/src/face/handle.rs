@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Close;
+use crate::close::Close;
+use crate::close::CloseReason;
+use crate::engine::Mail;
+use crate::engine::{Audience, Group, Publication, Taken};
 use crate::engine::{Engine, Follows, PortShare};
-use crate::error::{self, CloseReason, ConnectError, JoinError, PublishError, SendError};
+use crate::error::{self, ConnectError, JoinError, PublishError, SendError};
 use crate::events::{DrainReport, Stats};
-use crate::group::{Audience, Group, Publication, Taken};
 use crate::session::SessionId;
-use crate::worker::mailbox::Mail;
 
 /// A running server or connector, from any thread: cheap to clone, generic over nothing.
 #[derive(Clone)]

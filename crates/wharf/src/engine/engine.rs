@@ -1,41 +1,32 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
-mod direct;
-mod ending;
-mod newcomers;
-mod publish;
-
-use std::fmt;
-
-use self::direct::DirectSends;
-use self::ending::Ended;
-use self::newcomers::NEVER;
-use crate::Close;
-use crate::acceptor::Acceptor;
-use crate::buffer::{BatchPool, Frame};
-use crate::clock::{AnyClock, Clock, Moment};
-use crate::config::{Backpressure, Options};
-use crate::error::{CloseReason, SendError};
-use crate::events::{DrainReport, Stats};
+use super::mailbox::Mail;
+use super::share::{Follows, PortShare, Posting, Published};
+use crate::buffer::Frame;
+use crate::clock::{AnyClock, Clock};
+use crate::close::Close;
+use crate::close::CloseReason;
+use crate::error::{Error, SendError};
+use crate::events::Stats;
 use crate::framing::Framing;
-use crate::group::Groups;
-use crate::port::{Direct, Poster, Registration, Sockets};
-use crate::session::{Pushed, Refusal, Room, SessionId, SessionTable, Slot};
-use crate::sync::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, fence,
-};
-use crate::timer::TimingWheel;
-use crate::worker::mailbox::{Mail, Mailbox};
-use crate::worker::turns::Turns;
+use crate::options::{Backpressure, Options};
+use crate::port::{Direct, Registration, Sockets};
+use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
 
-/// Empty send batches that are kept at rest for one port.
-const BATCHES_AT_REST_MAX: usize = 1024;
-/// What they hold, in bytes.
-pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
+pub(super) const NOT_ENDING: u32 = 0;
+pub(super) const DRAINING: u32 = 1;
+pub(super) const STOPPING: u32 = 2;
 
-const NOT_ENDING: u32 = 0;
-const DRAINING: u32 = 1;
-const STOPPING: u32 = 2;
+/// Above every moment, in nanoseconds.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// The workers that have ended, and the first error of theirs.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) workers: usize,
+    pub(super) error: Option<Error>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -49,141 +40,19 @@ pub(crate) struct Engine {
     /// Where the sockets of its connects come from.
     pub(crate) sockets: Sockets,
     /// Each port has listeners of its own, not only the first.
-    each_port_accepts: bool,
+    pub(super) each_port_accepts: bool,
     /// The workers' own, if it is known here.
-    clock: Option<AnyClock>,
+    pub(super) clock: Option<AnyClock>,
     /// When the handler was told last that accepting fails.
-    accept_failure_told: AtomicU64,
+    pub(super) accept_failure_told: AtomicU64,
     /// Held while a publication goes into the queues of all ports: so all have them in one order.
-    publishing: Mutex<()>,
+    pub(super) publishing: Mutex<()>,
     /// That a drain or a stop has begun: nothing is admitted any more.
-    ending: AtomicU32,
+    pub(super) ending: AtomicU32,
     /// A worker has met a fault of our own, and what it had in hand will never come back.
-    faulted: AtomicBool,
-    ended: Mutex<Ended>,
-    worker_ended: Condvar,
-}
-
-/// What belongs to one port, for the workers that serve it and for those who ask something of them.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(crate) struct PortShare {
-    pub(crate) mailbox: Mailbox,
-    pub(crate) pool: BatchPool,
-    pub(crate) timers: Mutex<TimingWheel<SessionId>>,
-    pub(crate) acceptor: Mutex<Acceptor>,
-    pub(crate) turns: Turns,
-    pub(crate) groups: Groups,
-    /// Workers that serve it.
-    workers: AtomicU32,
-    /// Sessions assigned to it: what "least loaded" means.
-    assigned: AtomicU32,
-    /// Bytes that wait in the receive queues of its sessions.
-    receive_queues_bytes: AtomicUsize,
-    posting: OnceLock<Posting>,
-    pub(crate) direct_sends: DirectSends,
-}
-
-/// How a thread that serves no port posts a send to one that is shared.
-struct Posting {
-    poster: Poster,
-    now: Box<dyn Fn() -> Moment + Send + Sync>,
-}
-
-impl fmt::Debug for Posting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.poster.fmt(f)
-    }
-}
-
-/// What a worker has last said of itself.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(crate) struct Published(pub(crate) Mutex<Said>);
-
-#[derive(Debug, Default)]
-pub(crate) struct Said {
-    pub(crate) stats: Stats,
-    /// What became of its sessions since it knows of the end.
-    pub(crate) drain: Option<DrainReport>,
-}
-
-/// What follows from what was done to a session: its worker must attend to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Follows {
-    /// The send queue was armed: a send must be posted.
-    pub(crate) armed: bool,
-    /// Something else of it has changed.
-    pub(crate) changed: bool,
-}
-
-impl PortShare {
-    fn new(workers: usize, is_shared: bool) -> Self {
-        PortShare {
-            mailbox: Mailbox::new(is_shared),
-            pool: BatchPool::new(BATCHES_AT_REST_MAX),
-            timers: Mutex::new(TimingWheel::new()),
-            acceptor: Mutex::default(),
-            turns: Turns::new(workers),
-            groups: Groups::default(),
-            workers: AtomicU32::new(workers as u32),
-            assigned: AtomicU32::new(0),
-            receive_queues_bytes: AtomicUsize::new(0),
-            posting: OnceLock::new(),
-            direct_sends: DirectSends::default(),
-        }
-    }
-
-    pub(crate) fn assigned_sessions(&self) -> u32 {
-        self.assigned.load(Ordering::SeqCst)
-    }
-
-    /// Says that one of its workers has ended. True: none is left. (Of one that meets a fault at its very
-    /// end it is said twice.)
-    pub(crate) fn worker_left(&self) -> bool {
-        let less = |workers: u32| workers.checked_sub(1);
-        let before = self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        before.unwrap_or_else(|none| none) <= 1
-    }
-
-    /// Wakes every other worker that shares it: as many waits as there are workers, for the caller may
-    /// have left already.
-    pub(crate) fn wake_all_others(&self) {
-        for _ in 0..self.workers.load(Ordering::Acquire) {
-            self.mailbox.wake_others();
-        }
-    }
-
-    pub(crate) fn set_poster(
-        &self,
-        poster: Poster,
-        now: impl Fn() -> Moment + Send + Sync + 'static,
-    ) {
-        // The workers of a shared port all bring the same.
-        let _ = self.posting.set(Posting { poster, now: Box::new(now) });
-    }
-}
-
-/// The memory that the receive queues of a port may have.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReceiveRoom<'e> {
-    pub(crate) share: &'e PortShare,
-    pub(crate) bytes_max: usize,
-}
-
-impl Room for ReceiveRoom<'_> {
-    fn take(&self, bytes: usize) -> bool {
-        let taken = &self.share.receive_queues_bytes;
-        let with = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
-        bytes == 0 || taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
-    }
-
-    fn give(&self, bytes: usize) {
-        if bytes > 0 {
-            let before = self.share.receive_queues_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            debug_assert!(before >= bytes, "more room was given back than was taken");
-        }
-    }
+    pub(super) faulted: AtomicBool,
+    pub(super) ended: Mutex<Ended>,
+    pub(super) worker_ended: Condvar,
 }
 
 impl Engine {
@@ -335,7 +204,7 @@ impl Engine {
         self.one_less(port);
     }
 
-    fn one_less(&self, port: &PortShare) {
+    pub(super) fn one_less(&self, port: &PortShare) {
         if port.assigned.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_ending() {
             // Others that serve this port may be waiting for just that.
             port.mailbox.wake_others();
@@ -357,7 +226,11 @@ impl Engine {
 
     /// Writes the header of a frame, and says how many bytes it has; or else how many bytes a frame may
     /// have that can be sent at all.
-    fn encode_header(&self, frame_bytes: usize, header: &mut [u8; 8]) -> Result<usize, usize> {
+    pub(super) fn encode_header(
+        &self,
+        frame_bytes: usize,
+        header: &mut [u8; 8],
+    ) -> Result<usize, usize> {
         let queue_max = self.options.send_queue_bytes_max;
         match self.framing.encode_header(frame_bytes, header) {
             Ok(header_bytes) if header_bytes + frame_bytes <= queue_max => Ok(header_bytes),
@@ -401,7 +274,7 @@ impl Engine {
     }
 
     /// Queues a frame, header and all; `closes`: a session without room for it.
-    fn push_frame(
+    pub(super) fn push_frame(
         &self,
         slot: &Slot,
         frame: Frame<'_>,
@@ -500,8 +373,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use super::newcomers::{AHEAD_PART, AHEAD_SESSIONS};
     use super::*;
+    use crate::engine::newcomers::{AHEAD_PART, AHEAD_SESSIONS};
 
     /// On the echo path a worker writes its share, its counters, its turn (see there), and slots and
     /// halves of its sessions; the rest of the engine is only read.
@@ -543,7 +416,7 @@ mod tests {
             |engine, _| engine.ask_all_to_close(0, CloseReason::Drained, Close::Drain, |_, _| {}),
             |engine, _| engine.ask_all_to_close(0, CloseReason::Stopped, Close::Stop, |_, _| {}),
             |engine, id| {
-                let group = crate::group::Group(1);
+                let group = crate::Group(1);
                 let slot = engine.table.held(id).unwrap();
                 engine.ports[0].groups.join(id, slot, group, 1, 1 << 20).unwrap();
             },

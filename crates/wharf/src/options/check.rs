@@ -144,7 +144,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Keepalive;
+    use crate::options::Keepalive;
 
     #[test]
     fn the_defaults_are_valid_with_every_framing_and_both_policies() {

@@ -1,7 +1,7 @@
 //! Which port serves: chosen once, at start, and said in one line.
 
-use crate::config::{Backend, BackendChoice, Options};
 use crate::error::{BackendRefusal, Error, Result};
+use crate::options::{Backend, BackendChoice, Options};
 
 /// Chooses by the options and the kernel.
 #[cfg(unix)]
@@ -49,7 +49,7 @@ pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
 /// a caller's later blocking call must not fail with EINTR because it once started a server.
 #[cfg(target_os = "linux")]
 fn probe_uring(options: &Options) -> std::result::Result<(), BackendRefusal> {
-    use super::uring::{UringSizes, probe};
+    use crate::port::uring::{UringSizes, probe};
     let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
     std::thread::scope(|scope| {
         let asking = std::thread::Builder::new()

@@ -3,8 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::Group;
 use crate::session::SessionId;
+
+/// A group of sessions, by a number of the program's: a room, a topic, a match. It exists while it has
+/// members, and costs nothing otherwise. Who has names for groups keeps a map from them to numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub u64);
 
 /// Who is in which group, as far as the queue was worked off.
 #[derive(Debug, Default)]

@@ -1,0 +1,194 @@
+//! How a session is ended, and why it has ended.
+
+use std::fmt;
+use std::io;
+
+/// How to end a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Take no more frames, let what is queued leave, then end.
+    Drain,
+    /// End now; what is queued is lost.
+    Stop,
+}
+
+/// Why a session ended. A closed set; each with the facts there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer ended its stream between two frames.
+    PeerClosed,
+    /// The peer ended its stream inside a frame, of which this many bytes had come.
+    PeerClosedInFrame {
+        /// Bytes of the frame that had come, its header included.
+        bytes: usize,
+    },
+    /// The peer reset the connection, or vanished and its time ran out in the kernel.
+    Reset,
+    /// The peer announced a frame larger than is allowed. Nothing was allocated for it.
+    FrameTooLarge {
+        /// What was announced.
+        bytes: u64,
+        /// What is allowed.
+        max: u64,
+    },
+    /// A length that counts itself was smaller than itself.
+    LengthTooSmall {
+        /// What was announced.
+        length: u64,
+        /// The least it can be.
+        min: u64,
+    },
+    /// The peer did not read as fast as frames were sent to it, and the send queue was full.
+    SlowConsumer {
+        /// Bytes queued at that moment.
+        queued: usize,
+    },
+    /// What had come from the peer and could not be delivered yet (an unfinished frame, or what
+    /// came before receiving was paused) found the worker's receive queues full, see
+    /// [`Options::receive_queues_bytes_max`](crate::Options::receive_queues_bytes_max).
+    ReceiveQueueFull {
+        /// Bytes that the session would have had waiting.
+        queued: usize,
+    },
+    /// Nothing was received for `idle_timeout`.
+    IdleTimeout,
+    /// No whole frame came within `first_frame_timeout`.
+    FirstFrameTimeout,
+    /// Bytes waited to be sent, and the peer took none for `send_stall_timeout`.
+    SendStallTimeout,
+    /// It was to end when all had left, and after `drain_timeout` not all had.
+    DrainTimeout,
+    /// The program closed it. After [`Close::Drain`](crate::Close::Drain), unless a
+    /// [`Close::Stop`](crate::Close::Stop) followed: and what was accepted before has left.
+    Local,
+    /// The server drained, and what was queued for the peer has left.
+    Drained,
+    /// The server was stopped, or its drain's deadline came; what was queued is lost.
+    Stopped,
+    /// A callback panicked.
+    HandlerPanicked,
+    /// The program gave [`Session::send`](crate::Session::send) a frame that could never be sent: it is larger than
+    /// the framing or an empty send queue allows. The program's own mistake, none of the peer's.
+    FrameTooLargeToSend {
+        /// Bytes of the frame.
+        bytes: usize,
+        /// The most that a frame may have.
+        max: usize,
+    },
+    /// The operating system refused something else; or the completion port of the session's worker has failed,
+    /// and [`Server::wait`](crate::Server::wait) says so too ([`Error::Port`](crate::Error::Port)).
+    Io {
+        /// Its kind.
+        kind: io::ErrorKind,
+        /// The error number, where there was one.
+        code: Option<i32>,
+    },
+}
+
+impl CloseReason {
+    /// How many kinds there are.
+    pub(crate) const KINDS: usize = 17;
+
+    /// The kinds' names, by [`CloseReason::kind_index`].
+    pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
+        "peer closed",
+        "peer closed in frame",
+        "reset",
+        "frame too large",
+        "length too small",
+        "slow consumer",
+        "receive queue full",
+        "idle timeout",
+        "first frame timeout",
+        "send stall timeout",
+        "drain timeout",
+        "local",
+        "drained",
+        "stopped",
+        "handler panicked",
+        "frame too large to send",
+        "io",
+    ];
+
+    pub(crate) fn kind_index(self) -> usize {
+        match self {
+            CloseReason::PeerClosed => 0,
+            CloseReason::PeerClosedInFrame { .. } => 1,
+            CloseReason::Reset => 2,
+            CloseReason::FrameTooLarge { .. } => 3,
+            CloseReason::LengthTooSmall { .. } => 4,
+            CloseReason::SlowConsumer { .. } => 5,
+            CloseReason::ReceiveQueueFull { .. } => 6,
+            CloseReason::IdleTimeout => 7,
+            CloseReason::FirstFrameTimeout => 8,
+            CloseReason::SendStallTimeout => 9,
+            CloseReason::DrainTimeout => 10,
+            CloseReason::Local => 11,
+            CloseReason::Drained => 12,
+            CloseReason::Stopped => 13,
+            CloseReason::HandlerPanicked => 14,
+            CloseReason::FrameTooLargeToSend { .. } => 15,
+            CloseReason::Io { .. } => 16,
+        }
+    }
+
+    /// Whether what is queued may still reach a peer whose stream ended for this reason.
+    pub(crate) fn peer_may_still_read(self) -> bool {
+        matches!(self, CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. })
+    }
+
+    /// What an error of a port means for its sessions.
+    pub(crate) fn of_port(error: &io::Error) -> CloseReason {
+        CloseReason::Io { kind: error.kind(), code: error.raw_os_error() }
+    }
+
+    /// What an error on an established connection means for its session.
+    pub(crate) fn of_io(error: &io::Error) -> CloseReason {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::NotConnected => CloseReason::Reset,
+            _ => CloseReason::of_port(error),
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::KIND_NAMES[self.kind_index()])?;
+        match self {
+            CloseReason::PeerClosedInFrame { bytes } => write!(f, " ({bytes} bytes had come)"),
+            CloseReason::FrameTooLarge { bytes, max } => {
+                write!(f, " ({bytes} bytes, {max} may be)")
+            }
+            CloseReason::FrameTooLargeToSend { bytes, max } => {
+                write!(f, " ({bytes} bytes, {max} may be)")
+            }
+            CloseReason::LengthTooSmall { length, min } => write!(f, " ({length}, least {min})"),
+            CloseReason::SlowConsumer { queued } | CloseReason::ReceiveQueueFull { queued } => {
+                write!(f, " ({queued} bytes queued)")
+            }
+            CloseReason::Io { kind, code: Some(code) } => write!(f, " ({kind}, os error {code})"),
+            CloseReason::Io { kind, code: None } => write!(f, " ({kind})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_vanished_is_a_reset_and_anything_else_keeps_its_number() {
+        let reset = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(CloseReason::of_io(&reset), CloseReason::Reset);
+        let odd = io::Error::from(io::ErrorKind::OutOfMemory);
+        let reason = CloseReason::of_io(&odd);
+        assert_eq!(reason, CloseReason::Io { kind: io::ErrorKind::OutOfMemory, code: None });
+        assert_eq!(reason.to_string(), "io (out of memory)");
+    }
+}

@@ -1,0 +1,143 @@
+//! What belongs to one port, for the workers that serve it and for those who ask something of them.
+
+use std::fmt;
+
+use super::acceptor::Acceptor;
+use super::direct::DirectSends;
+use super::groups::Groups;
+use super::mailbox::Mailbox;
+use super::turns::Turns;
+use crate::buffer::BatchPool;
+use crate::clock::Moment;
+use crate::events::{DrainReport, Stats};
+use crate::port::Poster;
+use crate::session::{Room, SessionId};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
+use crate::timer::TimingWheel;
+
+/// Empty send batches that are kept at rest for one port.
+const BATCHES_AT_REST_MAX: usize = 1024;
+/// What they hold, in bytes.
+pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
+
+/// What belongs to one port, for the workers that serve it and for those who ask something of them.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct PortShare {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) pool: BatchPool,
+    pub(crate) timers: Mutex<TimingWheel<SessionId>>,
+    pub(crate) acceptor: Mutex<Acceptor>,
+    pub(crate) turns: Turns,
+    pub(crate) groups: Groups,
+    /// Workers that serve it.
+    pub(super) workers: AtomicU32,
+    /// Sessions assigned to it: what "least loaded" means.
+    pub(super) assigned: AtomicU32,
+    /// Bytes that wait in the receive queues of its sessions.
+    pub(super) receive_queues_bytes: AtomicUsize,
+    pub(super) posting: OnceLock<Posting>,
+    pub(crate) direct_sends: DirectSends,
+}
+
+/// How a thread that serves no port posts a send to one that is shared.
+pub(super) struct Posting {
+    pub(super) poster: Poster,
+    pub(super) now: Box<dyn Fn() -> Moment + Send + Sync>,
+}
+
+impl fmt::Debug for Posting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.poster.fmt(f)
+    }
+}
+
+/// What a worker has last said of itself.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Published(pub(crate) Mutex<Said>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) stats: Stats,
+    /// What became of its sessions since it knows of the end.
+    pub(crate) drain: Option<DrainReport>,
+}
+
+/// What follows from what was done to a session: its worker must attend to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Follows {
+    /// The send queue was armed: a send must be posted.
+    pub(crate) armed: bool,
+    /// Something else of it has changed.
+    pub(crate) changed: bool,
+}
+
+impl PortShare {
+    pub(super) fn new(workers: usize, is_shared: bool) -> Self {
+        PortShare {
+            mailbox: Mailbox::new(is_shared),
+            pool: BatchPool::new(BATCHES_AT_REST_MAX),
+            timers: Mutex::new(TimingWheel::new()),
+            acceptor: Mutex::default(),
+            turns: Turns::new(workers),
+            groups: Groups::default(),
+            workers: AtomicU32::new(workers as u32),
+            assigned: AtomicU32::new(0),
+            receive_queues_bytes: AtomicUsize::new(0),
+            posting: OnceLock::new(),
+            direct_sends: DirectSends::default(),
+        }
+    }
+
+    pub(crate) fn assigned_sessions(&self) -> u32 {
+        self.assigned.load(Ordering::SeqCst)
+    }
+
+    /// Says that one of its workers has ended. True: none is left. (Of one that meets a fault at its very
+    /// end it is said twice.)
+    pub(crate) fn worker_left(&self) -> bool {
+        let less = |workers: u32| workers.checked_sub(1);
+        let before = self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.unwrap_or_else(|none| none) <= 1
+    }
+
+    /// Wakes every other worker that shares it: as many waits as there are workers, for the caller may
+    /// have left already.
+    pub(crate) fn wake_all_others(&self) {
+        for _ in 0..self.workers.load(Ordering::Acquire) {
+            self.mailbox.wake_others();
+        }
+    }
+
+    pub(crate) fn set_poster(
+        &self,
+        poster: Poster,
+        now: impl Fn() -> Moment + Send + Sync + 'static,
+    ) {
+        // The workers of a shared port all bring the same.
+        let _ = self.posting.set(Posting { poster, now: Box::new(now) });
+    }
+}
+
+/// The memory that the receive queues of a port may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReceiveRoom<'e> {
+    pub(crate) share: &'e PortShare,
+    pub(crate) bytes_max: usize,
+}
+
+impl Room for ReceiveRoom<'_> {
+    fn take(&self, bytes: usize) -> bool {
+        let taken = &self.share.receive_queues_bytes;
+        let with = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        bytes == 0 || taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        if bytes > 0 {
+            let before = self.share.receive_queues_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more room was given back than was taken");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Everything of a worker but its port: what the port's completions act upon.
+
+use std::time::Duration;
+
+use super::half::ReceiveHalf;
+use crate::clock::{Clock, Moment};
+use crate::close::{Close, CloseReason};
+use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
+use crate::error::AcceptError;
+use crate::events::{DrainReport, Stats};
+use crate::face::{Desk, Handler, Session};
+use crate::guarded::guarded;
+use crate::port::{Completion, OperationKind, Sink};
+use crate::session::{HalfTable, SessionId};
+
+/// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
+/// stack, batches at rest.
+pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
+
+/// Room that a receive into the receive queue has at least.
+pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
+
+/// The halves of all sessions, of all workers.
+pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
+
+/// Everything of a worker but its port: what the port's completions act upon.
+pub(crate) struct Floor<'e, H: Handler, C> {
+    pub(super) index: usize,
+    /// Which of the engine's ports it serves, and whether others serve it too.
+    pub(super) port_index: usize,
+    pub(super) is_shared: bool,
+    pub(super) engine: &'e Engine,
+    pub(super) halves: &'e Halves<H>,
+    pub(super) handler: &'e H,
+    pub(super) clock: C,
+    /// The time of this turn; `None` until it is first used.
+    pub(super) now: Option<Moment>,
+    /// It has said that it sleeps, and no completion has come since.
+    pub(super) asleep: bool,
+    /// When the last turn ended, if nothing was waited for since.
+    pub(super) turn_ended: Option<Moment>,
+    pub(super) desk: Desk,
+    /// Takes turns with the desk's list, so that neither allocates anew.
+    pub(super) attending: Vec<SessionId>,
+    /// Whose count came to zero in this turn.
+    pub(super) to_release: Vec<SessionId>,
+    pub(super) stats: Stats,
+    pub(super) drain: Option<DrainReport>,
+}
+
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    pub(super) fn share(&self) -> &'e PortShare {
+        &self.engine.ports[self.port_index]
+    }
+
+    pub(super) fn now(&mut self) -> Moment {
+        if let Some(now) = self.now {
+            return now;
+        }
+        let now = self.clock.now();
+        self.now = Some(now);
+        self.share().turns.begin(self.index_at_port(), now);
+        now
+    }
+
+    /// Notes those that had their share of the turn before, to be attended to in this one.
+    pub(super) fn go_on_with_those_behind(&mut self) {
+        if self.desk.behind.borrow().is_empty() {
+            return;
+        }
+        let mut behind = self.desk.behind.take();
+        for id in behind.drain(..) {
+            self.with_hold(id, |floor, slot| {
+                slot.note_turn_came();
+                floor.desk.attend_later(id);
+            });
+        }
+        self.desk.behind.replace(behind);
+    }
+
+    /// This worker's place among those of its port.
+    pub(super) fn index_at_port(&self) -> usize {
+        if self.is_shared { self.index } else { 0 }
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        let (began, ended) = (self.now(), self.clock.now());
+        self.share().turns.end(self.index_at_port(), began, ended);
+        self.turn_ended = Some(ended);
+    }
+
+    pub(super) fn publish(&mut self) {
+        let left = self.desk.left_directly.take();
+        self.stats.sends += left.sends;
+        self.stats.sent_bytes += left.bytes;
+        self.stats.sent_frames += left.frames;
+        let mut said = self.engine.published[self.index].0.lock();
+        said.stats = self.stats;
+        if self.drain.is_some() {
+            said.drain = self.drain;
+        }
+    }
+
+    /// How long the worker may sleep: until a timer or the acceptor wants it.
+    pub(super) fn sleep_max(&mut self) -> Option<Duration> {
+        let share = self.share();
+        let timers = share.timers.lock().next_deadline();
+        let next = [timers, share.acceptor.lock().next_deadline()].into_iter().flatten().min()?;
+        let now = self.turn_ended.unwrap_or_else(|| self.clock.now());
+        Some(now.until(next))
+    }
+
+    pub(super) fn tell_accept_failure(&mut self, error: &AcceptError, now: Moment) {
+        if self.engine.is_accept_failure_to_be_told(now)
+            && guarded(|| self.handler.accept_failed(error)).is_none()
+        {
+            self.stats.handler_panics += 1;
+        }
+    }
+
+    /// Runs a callback. A panic ends its session, and nothing else (invariant 10).
+    pub(super) fn guarded<R>(
+        session: &Session<'_>,
+        stats: &mut Stats,
+        callback: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let result = guarded(callback);
+        if result.is_none() {
+            stats.handler_panics += 1;
+            session.ask_to_close(CloseReason::HandlerPanicked, Close::Stop);
+        }
+        result
+    }
+}
+
+impl<H: Handler, C: Clock> Sink for Floor<'_, H, C> {
+    fn take(&mut self, completion: Completion<'_>) {
+        if std::mem::take(&mut self.asleep) {
+            // What its callbacks, and others meanwhile, send to its sessions leaves together, by the worker.
+            self.share().mailbox.woke();
+        }
+        self.complete(completion);
+    }
+}
+
+/// Whether this kind of operation is outstanding is the half's to know; this is only which exist.
+pub(super) const SESSION_OPERATIONS: [OperationKind; 2] =
+    [OperationKind::Receive, OperationKind::Send];

@@ -1,0 +1,211 @@
+//! The turn of a worker's loop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::floor::{Floor, Halves};
+use crate::clock::{Clock, Moment};
+use crate::close::{Close, CloseReason};
+use crate::engine::{Engine, Mail};
+use crate::error::{AcceptError, Error};
+use crate::events::Stats;
+use crate::face::{Desk, Handle, Handler};
+use crate::port::{Accepted, CompletionPort};
+use crate::session::SessionId;
+
+/// A worker: a port, and what happens at it.
+pub(crate) struct Worker<'e, P, H: Handler, C> {
+    pub(super) port: P,
+    pub(super) floor: Floor<'e, H, C>,
+}
+
+impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
+    pub(crate) fn new(
+        port: P,
+        index: usize,
+        engine: &'e Arc<Engine>,
+        halves: &'e Halves<H>,
+        handler: &'e H,
+        clock: C,
+    ) -> Self {
+        let port_index = if P::SHARED { 0 } else { index };
+        let share = &engine.ports[port_index];
+        share.mailbox.set_waker(port.waker());
+        if let Some(poster) = port.poster() {
+            let clock = clock.clone();
+            share.set_poster(poster, move || clock.now());
+        }
+        if let Some(sender) = port.direct_sender() {
+            let clock = clock.clone();
+            share.direct_sends.set_way(sender, move || clock.now());
+        }
+        let desk = Desk::new(Handle::new(engine.clone()));
+        let floor = Floor {
+            index,
+            port_index,
+            is_shared: P::SHARED,
+            engine,
+            halves,
+            handler,
+            clock,
+            now: None,
+            asleep: false,
+            turn_ended: None,
+            desk,
+            attending: Vec::new(),
+            to_release: Vec::new(),
+            stats: Stats::default(),
+            drain: None,
+        };
+        Worker { port, floor }
+    }
+
+    /// Serves until a drain or stop has ended the last session.
+    pub(crate) fn run(mut self) {
+        let now = self.floor.now();
+        self.post_accepts(now);
+        self.floor.end_turn();
+        let mut mails = Vec::new();
+        let mut fired = Vec::new();
+        let error = loop {
+            if let Err(source) = self.turn(&mut mails, &mut fired) {
+                break Some(Error::Port { worker: self.floor.index, source });
+            }
+            // The listeners are closed as soon as they are quiet, not when the last session has gone.
+            if self.floor.drain.is_some()
+                && self.floor.share().acceptor.lock().is_quiet(&mut self.port)
+                && self.floor.share().assigned_sessions() == 0
+            {
+                break None;
+            }
+            if self.floor.engine.is_faulted() {
+                break None; // what the faulted one had in hand would be waited for in vain
+            }
+        };
+        self.end(error);
+    }
+
+    fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
+        let share = self.floor.share();
+        self.floor.go_on_with_those_behind();
+        self.floor.asleep = self.floor.desk.is_clear() && share.mailbox.may_sleep();
+        let timeout = if self.floor.asleep { self.floor.sleep_max() } else { Some(Duration::ZERO) };
+        (self.floor.now, self.floor.turn_ended) = (None, None);
+        self.port.wait(timeout, &mut self.floor)?;
+        let now = self.floor.now();
+
+        share.mailbox.take(mails);
+        // Asked when the mail has been taken, so that who has the mail of the end knows of the end: it
+        // may be all that is left, and nothing would wake a worker that then slept.
+        self.floor.look_for_the_end();
+        for mail in mails.drain(..) {
+            self.mail(mail);
+        }
+
+        share.timers.lock().advance(now, fired);
+        for id in fired.drain(..) {
+            self.floor.time_came(id);
+        }
+
+        self.accept(now);
+        self.attend_and_release();
+        self.floor.publish();
+        self.floor.end_turn();
+        Ok(())
+    }
+
+    /// Attends to every session noted, and to those that the attending itself noted: a handler
+    /// that runs here may send to others. This ends: only a callback notes anything anew, and no session has
+    /// more of these than its share of the turn.
+    pub(super) fn attend_and_release(&mut self) {
+        let mut batch = std::mem::take(&mut self.floor.attending);
+        loop {
+            std::mem::swap(&mut batch, &mut *self.floor.desk.to_attend.borrow_mut());
+            if batch.is_empty() && self.floor.to_release.is_empty() {
+                break;
+            }
+            for id in batch.drain(..) {
+                self.floor.attend(&mut self.port, id);
+            }
+            while let Some(id) = self.floor.to_release.pop() {
+                self.floor.release(&mut self.port, id);
+            }
+        }
+        self.floor.attending = batch;
+    }
+
+    fn mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Arrival(id, socket, peer_address) => {
+                self.floor.arrive(&mut self.port, id, socket, peer_address);
+            }
+            Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
+            Mail::Attend(id) => self.floor.desk.attend_later(id),
+            Mail::Release(id) => self.floor.to_release.push(id),
+            Mail::Groups => self.floor.work_off_groups(),
+            Mail::Drain => {
+                self.floor.work_off_all_groups();
+                self.end_all(CloseReason::Drained, Close::Drain);
+            }
+            Mail::Stop => self.end_all(CloseReason::Stopped, Close::Stop),
+        }
+    }
+
+    /// Begins the end of the listeners and of every session of the port: `Drained` lets their queues
+    /// leave, `Stopped` does not.
+    pub(super) fn end_all(&mut self, reason: CloseReason, how: Close) {
+        self.floor.share().acceptor.lock().end(&mut self.port);
+        self.floor.end_sessions(reason, how);
+    }
+
+    /// Admits what was accepted in this batch, and goes on accepting.
+    fn accept(&mut self, now: Moment) {
+        loop {
+            let next = self.floor.share().acceptor.lock().next_accepted();
+            let Some(accepted) = next else { break };
+            self.admit(accepted);
+        }
+        self.post_accepts(now);
+    }
+
+    fn post_accepts(&mut self, now: Moment) {
+        let failure = {
+            let mut acceptor = self.floor.share().acceptor.lock();
+            acceptor.post(&mut self.port, now);
+            acceptor.take_failure()
+        };
+        if let Some(error) = failure {
+            self.floor.tell_accept_failure(&AcceptError { source: error }, now);
+        }
+    }
+
+    fn admit(&mut self, accepted: Accepted) {
+        let Accepted { socket, peer_address } = accepted;
+        self.floor.stats.accepted += 1;
+        let engine = self.floor.engine;
+        let admitted = if self.floor.drain.is_none() {
+            engine.admit(Some(self.floor.port_index))
+        } else {
+            None
+        };
+        let Some(id) = admitted else {
+            // Closed at once: the socket is dropped here.
+            self.floor.stats.refused += 1;
+            return;
+        };
+        socket.prepare(&engine.options, true);
+        // The hold that `admit` took goes with the arrival (invariant 3).
+        let port = engine.table.held(id).map_or(self.floor.port_index, |slot| slot.port());
+        if port == self.floor.port_index {
+            self.floor.arrive(&mut self.port, id, socket, peer_address);
+            return;
+        }
+        let arrival = Mail::Arrival(id, socket, peer_address);
+        if engine.ports[port].mailbox.post(arrival).is_err() {
+            // A drain has reached that worker sooner than this one.
+            engine.abandon(id);
+            self.floor.stats.refused += 1;
+        }
+    }
+}
