@@ -108,16 +108,22 @@ pub(crate) fn crowd(
     let mut buffer = vec![0; 64 * 1024];
     let (mut peers, mut gone) = (Vec::new(), Vec::new());
     let mut connects_at = Instant::now();
+    // Whom the listener has, came after it was last found empty.
+    let mut listened_at = Instant::now();
     while !town.ended.load(Ordering::SeqCst) {
         let mut is_quiet = true;
+        let listening_at = Instant::now();
         while let Some(stream) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
-            peers.extend(Peer::new(stream.0, town, true, &mut random));
+            peers.extend(Peer::new(stream.0, listened_at, town, true, &mut random));
         }
+        listened_at = listening_at;
         let is_due = (peers.len() as u64) < size && connects_at <= Instant::now();
         if is_due && !town.truth.is_ending() {
-            connects_at = Instant::now() + random.millis(0..6);
+            let began = Instant::now();
+            connects_at = began + random.millis(0..6);
             let connected = TcpStream::connect_timeout(&town.server, CONNECT_TIMEOUT).ok();
-            peers.extend(connected.and_then(|stream| Peer::new(stream, town, false, &mut random)));
+            let peer = |stream| Peer::new(stream, began, town, false, &mut random);
+            peers.extend(connected.and_then(peer));
         }
         for peer in &mut peers {
             is_quiet &= !peer.turn(town, &mut buffer, &mut random);
@@ -165,8 +171,10 @@ fn sort_out(
 }
 
 impl Peer {
+    /// `began`: no later than its connection.
     fn new(
         stream: TcpStream,
+        began: Instant,
         town: &Town,
         was_connected_to: bool,
         random: &mut Random,
@@ -194,7 +202,7 @@ impl Peer {
             written: 0,
             waiting: 0,
             requests,
-            wrote_at: Instant::now(),
+            wrote_at: began,
             reads_slowly_at: is_slow.then(Instant::now),
             may_be_urgent: hazards.urgent_data && random.one_in(4),
             was_reset: false,
