@@ -90,12 +90,12 @@ impl RingBuffer {
     }
 
     /// The waiting bytes in one piece; moves them only when they wrap.
-    pub(crate) fn make_contiguous(&mut self) -> &[u8] {
+    pub(crate) fn make_contiguous(&mut self) -> &mut [u8] {
         if self.head + self.len > self.capacity() {
             self.memory.rotate_left(self.head);
             self.head = 0;
         }
-        &self.memory[self.head..self.head + self.len]
+        &mut self.memory[self.head..self.head + self.len]
     }
 }
 

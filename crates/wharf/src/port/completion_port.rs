@@ -27,7 +27,7 @@ pub(crate) enum Outcome<'a> {
     Connected(Result<Option<SocketAddr>, Failure>),
     /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream (and it is the last
     /// completion).
-    Received(Result<&'a [u8], Failure>),
+    Received(Result<&'a mut [u8], Failure>),
     /// The ring comes back; its new bytes are marked as filled. 0: the peer ended its stream.
     ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
     /// The batch comes back, already advanced by the bytes that left.

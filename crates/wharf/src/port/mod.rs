@@ -24,7 +24,8 @@
 //! - What an operation owns (a [`SendBatch`](crate::buffer::SendBatch), a [`RingBuffer`](crate::buffer::RingBuffer)) comes back with
 //!   its last completion and in no other way (invariant 7).
 //! - The bytes of a `Received` completion are **lent**: they are the port's, and
-//!   end with the call of the sink. What must outlive it is copied.
+//!   end with the call of the sink. What must outlive it is copied. Until then they are the sink's alone,
+//!   which may write over them: no other completion and no later receive sees anything of it.
 //! - What lies before and behind an urgent byte is received as if that byte were not there.
 //! - With the bytes of a `Receive` may come the way back ([`Direct`]): as long as the sink has them, bytes
 //!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. Where

@@ -50,8 +50,8 @@ impl ReceiveQueue {
     }
 
     /// All that waits, in one piece.
-    pub(crate) fn contents(&mut self) -> &[u8] {
-        self.ring.as_mut().map_or(&[], |ring| ring.make_contiguous())
+    pub(crate) fn contents(&mut self) -> &mut [u8] {
+        self.ring.as_mut().map_or(&mut [], |ring| ring.make_contiguous())
     }
 
     /// Forgets the oldest `count` bytes, and memory that what is left does not need.

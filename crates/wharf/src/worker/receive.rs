@@ -24,10 +24,10 @@ const FRAMES_BETWEEN_LOOKS: u16 = 16;
 /// A session whose callbacks have taken so long has had its share of the turn.
 const TIME_OF_TURN_MAX: Duration = Duration::from_millis(1);
 
-/// What has come, in memory of the port's, and the way back.
-#[derive(Debug, Clone, Copy)]
+/// What has come, in memory of the port's that may be written over, and the way back.
+#[derive(Debug)]
 pub(super) struct Lent<'a> {
-    pub(super) bytes: &'a [u8],
+    pub(super) bytes: &'a mut [u8],
     pub(super) direct: Option<&'a dyn Direct>,
 }
 
@@ -42,7 +42,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
         loop {
-            bytes = &bytes[self.deliver_now(id, slot, half, Lent { bytes, direct })..];
+            let done = self.deliver_now(id, slot, half, Lent { bytes, direct });
+            bytes = &mut bytes[done..];
             let is_kept = half.phase != Phase::Open
                 || slot.count.is_closing()
                 || half.queue.append(bytes, &self.receive_room());
@@ -81,8 +82,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.deliver_waiting(id, slot, half, direct);
         }
         if half.queue.is_empty() {
-            done +=
-                self.deliver_from(id, slot, half, Lent { bytes: &bytes[done..], direct }, framing);
+            done += self.deliver_from(
+                id,
+                slot,
+                half,
+                Lent { bytes: &mut bytes[done..], direct },
+                framing,
+            );
         }
         done
     }

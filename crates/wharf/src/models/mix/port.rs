@@ -127,14 +127,14 @@ impl Drop for Changing<'_> {
     }
 }
 
-fn deliver(token: Token, drawn: Drawn, more: bool, sink: &mut impl Sink) {
-    let outcome = match &drawn {
+fn deliver(token: Token, mut drawn: Drawn, more: bool, sink: &mut impl Sink) {
+    let outcome = match &mut drawn {
         Drawn::Received(Ok(bytes)) => {
             return sink.take(Completion::new(token, Outcome::Received(Ok(bytes)), more));
         }
         _ => match drawn {
             Drawn::Connected(result) => Outcome::Connected(result),
-            Drawn::Received(result) => Outcome::Received(result.map(|_| &[][..])),
+            Drawn::Received(result) => Outcome::Received(result.map(|_| &mut [][..])),
             Drawn::ReceivedInto(ring, result) => Outcome::ReceivedInto(ring, result),
             Drawn::Sent(batch, result) => Outcome::Sent(batch, result),
         },

@@ -172,6 +172,55 @@ pub(super) fn hundreds_of_completions_that_come_at_once_all_arrive<P: Completion
     trial.finish();
 }
 
+/// What every lent byte is written over with: in no pattern of theirs.
+const WRITTEN_OVER: u8 = 0xFF;
+
+/// Whatever is written over lent bytes, no other session and no later receive sees anything of it.
+pub(super) fn lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionPort>(port: P) {
+    let _alone = DESCRIPTORS.lock();
+    let mut trial = Trial::of(port);
+    let mut pairs = Vec::new();
+    for _ in 0..300 {
+        let (ours, peer) = pair();
+        let ours = trial.register(ours);
+        trial.post(ours, Operation::Receive);
+        pairs.push((ours, peer));
+    }
+    let ways: [fn(&mut [u8]); 3] = [
+        |bytes| bytes.fill(WRITTEN_OVER),
+        |bytes| bytes[0] = WRITTEN_OVER,
+        |bytes| bytes[bytes.len() - 1] = WRITTEN_OVER,
+    ];
+    for round in 0..9 {
+        trial.ledger.writes_over = Some(ways[round % ways.len()]);
+        // Of every length up to some hundred, and a few streams.
+        let sent = |at: usize| {
+            let len = if at % 32 == 0 { 50_000 } else { (at * 7 + round) % 700 + 1 };
+            let mut sent = pattern(len, at + round);
+            sent.iter_mut().for_each(|byte| *byte %= WRITTEN_OVER);
+            sent
+        };
+        for (at, (_, peer)) in pairs.iter().enumerate() {
+            write(peer, &sent(at));
+        }
+        for (at, (ours, _)) in pairs.iter().enumerate() {
+            let sent = sent(at);
+            trial.drive(|trial| trial.account(*ours).received.len() >= sent.len());
+            let received = std::mem::take(&mut trial.account(*ours).received);
+            assert!(received == sent, "round {round}, session {at}");
+        }
+    }
+    let tokens: Vec<_> = pairs.iter().map(|(ours, _)| *ours).collect();
+    drop(pairs);
+    drive_until_all_settled(&mut trial, &tokens);
+    trial.finish();
+}
+
+/// The same where there are few buffers, so that each is soon lent again.
+pub(super) fn few_lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionPort>(port: P) {
+    lent_bytes_are_written_over_and_nobody_else_sees_it(port);
+}
+
 pub(super) fn hundreds_of_operations_cancelled_at_once_all_complete<P: CompletionPort>(port: P) {
     let _alone = DESCRIPTORS.lock();
     let mut trial = Trial::of(port);

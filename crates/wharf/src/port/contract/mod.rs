@@ -78,10 +78,12 @@ macro_rules! contract_suite {
             waiting::a_thousand_wakes_of_four_threads_are_not_lost
             waiting::a_waker_may_outlive_its_port
             crowds::ten_thousand_operations_are_outstanding_and_all_complete
+            crowds::lent_bytes_are_written_over_and_nobody_else_sees_it
             crowds::a_registration_used_again_sees_nothing_of_the_one_before
             crowds::a_socket_registered_again_goes_on_where_it_was
         );
         contract_suite!(@properties $small,
+            crowds::few_lent_bytes_are_written_over_and_nobody_else_sees_it
             crowds::receives_that_find_no_buffer_lose_nothing_when_posted_again
             crowds::hundreds_of_operations_posted_between_two_waits_all_complete
             crowds::hundreds_of_completions_that_come_at_once_all_arrive

@@ -34,6 +34,8 @@ pub(in crate::port) struct Ledger {
     again: Vec<(Token, Operation)>,
     /// How often a receive ended because no lent buffer was left.
     pub(in crate::port) exhausted: usize,
+    /// What is done to lent bytes once they have been looked at.
+    pub(in crate::port) writes_over: Option<fn(&mut [u8])>,
     completions: u64,
 }
 
@@ -234,7 +236,7 @@ impl Sink for Ledger {
     fn take(&mut self, completion: Completion<'_>) {
         let Completion { token, outcome, more, direct } = completion;
         self.completions += 1;
-        let kind = kind_of(&outcome);
+        let (kind, writes_over) = (kind_of(&outcome), self.writes_over);
         let account = self.account(token);
         assert!(account.registration.is_some(), "after the deregistration: {outcome:?}");
         assert!(account.is_outstanding(kind), "not outstanding: {outcome:?}");
@@ -267,6 +269,9 @@ impl Sink for Ledger {
             Outcome::Accepted(Err(failure)) => self.end(token, Last::Accepted(Err(failure))),
             Outcome::Received(Ok(bytes)) if !bytes.is_empty() => {
                 account.received.extend_from_slice(bytes);
+                if let Some(write_over) = writes_over {
+                    write_over(bytes);
+                }
                 if goes_on && !account.receives_once {
                     self.again.push((token, Operation::Receive));
                 } else if !more {

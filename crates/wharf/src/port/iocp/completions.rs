@@ -175,7 +175,7 @@ impl<S: Sink> Taker<'_, S> {
 
     fn lend(&mut self, token: Token, count: usize, more: bool) {
         self.delivered = true;
-        let outcome = Outcome::Received(Ok(&self.scratch[..count]));
+        let outcome = Outcome::Received(Ok(&mut self.scratch[..count]));
         self.sink.take(Completion::new(token, outcome, more));
     }
 
@@ -190,7 +190,7 @@ impl<S: Sink> Taker<'_, S> {
             ring.filled(*received.as_ref().unwrap_or(&0));
             self.last(token, Outcome::ReceivedInto(ring, received));
         } else {
-            self.last(token, Outcome::Received(received.map(|_| &[][..])));
+            self.last(token, Outcome::Received(received.map(|_| &mut [][..])));
         }
     }
 

@@ -313,11 +313,11 @@ impl Record {
         }
         match (self.receive, read) {
             (Some(Receive::Again), Ok(count)) if count > 0 => {
-                self.received(sink, &scratch[..count], true);
+                self.received(sink, &mut scratch[..count], true);
             }
             (Some(Receive::Once), Ok(count)) => {
                 self.receive = None;
-                self.received(sink, &scratch[..count], false);
+                self.received(sink, &mut scratch[..count], false);
             }
             (_, read) => self.last_receive(sink, read.map_err(Failure::Os)),
         }
@@ -364,7 +364,7 @@ impl Record {
     fn last_receive<S: Sink>(&mut self, sink: &mut S, received: Result<usize, Failure>) {
         self.receive = None;
         match self.receive_into.take() {
-            None => self.last(sink, Outcome::Received(received.map(|_| &[][..]))),
+            None => self.last(sink, Outcome::Received(received.map(|_| &mut [][..]))),
             Some(mut ring) => {
                 ring.filled(*received.as_ref().unwrap_or(&0));
                 self.last(sink, Outcome::ReceivedInto(ring, received));
@@ -372,7 +372,7 @@ impl Record {
         }
     }
 
-    fn received<S: Sink>(&self, sink: &mut S, bytes: &[u8], more: bool) {
+    fn received<S: Sink>(&self, sink: &mut S, bytes: &mut [u8], more: bool) {
         let outcome = Outcome::Received(Ok(bytes));
         let direct = (self.writable && self.send.is_none()).then_some(&self.socket as &dyn Direct);
         sink.take(Completion { token: self.token, outcome, more, direct });

@@ -80,11 +80,11 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
                 let own_address = || world.with(|state| state.network.addresses(socket).0);
                 tell(Outcome::Connected(result.map(|()| own_address())));
             }
-            ReadyResult::Received(Ok(bytes), lent) => {
+            ReadyResult::Received(Ok(mut bytes), lent) => {
                 let at = AtOnce { at: &self.at, registration };
                 let may = world.with(|state| state.may_send_directly(*port, registration));
                 let direct = may.then_some(&at as &dyn Direct);
-                let outcome = Outcome::Received(Ok(&bytes));
+                let outcome = Outcome::Received(Ok(&mut bytes));
                 sink.take(Completion { token, outcome, more, direct });
                 world.with(|state| state.ports[*port as usize].lent -= usize::from(lent));
             }

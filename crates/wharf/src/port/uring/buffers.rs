@@ -159,13 +159,15 @@ impl BufferRing {
         self.buffer_bytes
     }
 
-    /// What the kernel has put into a buffer.
-    pub(super) fn bytes(&self, buffer: u16, count: usize) -> &[u8] {
+    /// What the kernel has put into a buffer: for who has the completion that names it, until it gives the
+    /// buffer back.
+    pub(super) fn bytes(&mut self, buffer: u16, count: usize) -> &mut [u8] {
         assert!(buffer < self.count && count <= self.buffer_bytes, "the kernel named no buffer");
         let offset = usize::from(buffer) * self.buffer_bytes;
-        // SAFETY: inside the memory, initialised (zeroed at first), and the kernel does not touch
-        // a buffer that it has handed out until it is given back and published (invariant 7).
-        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(offset), count) }
+        // SAFETY: inside the memory, and initialised (zeroed at first). The buffer is this completion's
+        // alone (invariant 7): the kernel hands out each buffer with one completion, and neither touches it
+        // nor hands it out again before it is given back and published. `&mut self` lends one at a time.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(offset), count) }
     }
 
     /// Puts a buffer back; the kernel sees it after `publish`.

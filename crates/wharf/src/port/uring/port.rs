@@ -470,8 +470,10 @@ impl UringPort {
             }
         }
         let buffer = io_uring::cqueue::buffer_select(flags);
-        let lent = |count| buffer.map_or(&[][..], |buffer| buffers.bytes(buffer, count));
-        let outcome = Outcome::Received(result.map(lent));
+        let outcome = Outcome::Received(match (result, buffer) {
+            (Ok(count), Some(buffer)) => Ok(buffers.bytes(buffer, count)),
+            (result, _) => result.map(|_| &mut [][..]),
+        });
         let direct = record.direct().filter(|_| may_reply);
         sink.take(Completion { token: record.token, outcome, more, direct });
         if let Some(buffer) = buffer {

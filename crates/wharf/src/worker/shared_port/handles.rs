@@ -70,7 +70,7 @@ impl Owned {
         let outcome = match outcome {
             Outcome::Accepted(result) => OwnedOutcome::Accepted(result),
             Outcome::Connected(result) => OwnedOutcome::Connected(result),
-            Outcome::Received(result) => OwnedOutcome::Received(result.map(<[u8]>::to_vec)),
+            Outcome::Received(result) => OwnedOutcome::Received(result.map(|bytes| bytes.to_vec())),
             Outcome::ReceivedInto(ring, result) => {
                 OwnedOutcome::Other(Outcome::ReceivedInto(ring, result))
             }
@@ -88,8 +88,8 @@ impl Owned {
             OwnedOutcome::Connected(result) => {
                 sink.take(Completion::new(token, Outcome::Connected(result), more));
             }
-            OwnedOutcome::Received(Ok(bytes)) => {
-                sink.take(Completion::new(token, Outcome::Received(Ok(&bytes)), more));
+            OwnedOutcome::Received(Ok(mut bytes)) => {
+                sink.take(Completion::new(token, Outcome::Received(Ok(&mut bytes)), more));
             }
             OwnedOutcome::Received(Err(failure)) => {
                 sink.take(Completion::new(token, Outcome::Received(Err(failure)), more));
