@@ -12,12 +12,18 @@ pub(crate) struct RingBuffer {
     memory: Box<[u8]>,
     head: usize,
     len: usize,
+    scanned: usize,
 }
 
 impl RingBuffer {
     /// A ring that holds `capacity` bytes (at least 1).
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        RingBuffer { memory: vec![0; capacity.max(1)].into_boxed_slice(), head: 0, len: 0 }
+        RingBuffer {
+            memory: vec![0; capacity.max(1)].into_boxed_slice(),
+            head: 0,
+            len: 0,
+            scanned: 0,
+        }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -77,9 +83,22 @@ impl RingBuffer {
         count
     }
 
-    /// Forgets the oldest `count` bytes.
+    /// How many of the oldest bytes who looks for something in them need not look at again.
+    pub(crate) fn scanned(&self) -> usize {
+        self.scanned
+    }
+
+    pub(crate) fn set_scanned(&mut self, scanned: usize) {
+        assert!(scanned <= self.len, "more bytes were scanned than wait");
+        self.scanned = scanned;
+    }
+
+    /// Forgets the oldest `count` bytes. What is left was not scanned from where it begins now.
     pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.len, "more bytes were consumed than waited");
+        if count > 0 {
+            self.scanned = 0;
+        }
         self.len -= count;
         self.head = if self.len == 0 {
             0

@@ -94,14 +94,14 @@ impl LengthPrefix {
     pub(super) fn cut(&self, bytes: &[u8]) -> Cut {
         let header_bytes = self.width.bytes();
         let Some(header) = bytes.get(..header_bytes) else {
-            return Cut::More { bytes_min: header_bytes };
+            return Cut::More { bytes_min: header_bytes, scanned: 0 };
         };
         match self.frame_bytes(self.decode(header)) {
             Err(error) => Cut::Refused(error),
             Ok(frame_bytes) if bytes.len() - header_bytes < frame_bytes => {
-                Cut::More { bytes_min: header_bytes + frame_bytes }
+                Cut::More { bytes_min: header_bytes + frame_bytes, scanned: 0 }
             }
-            Ok(frame_bytes) => Cut::Frame { header_bytes, frame_bytes },
+            Ok(frame_bytes) => Cut::Frame { header_bytes, frame_bytes, trailer_bytes: 0 },
         }
     }
 
@@ -177,13 +177,13 @@ mod tests {
         for part in [first, second] {
             waiting.extend_from_slice(part);
             while waiting.len() >= needed {
-                match framing.cut(&waiting) {
-                    Cut::Frame { header_bytes, frame_bytes } => {
+                match framing.cut(&waiting, 0) {
+                    Cut::Frame { header_bytes, frame_bytes, .. } => {
                         let rest = waiting.split_off(header_bytes + frame_bytes);
                         frames.push(waiting.split_off(header_bytes));
                         (waiting, needed) = (rest, 0);
                     }
-                    Cut::More { bytes_min } => {
+                    Cut::More { bytes_min, .. } => {
                         assert!(bytes_min > waiting.len(), "it would be asked in vain");
                         needed = bytes_min;
                     }
@@ -214,11 +214,14 @@ mod tests {
                 assert!(header[header_bytes..].iter().all(|byte| *byte == 0xEE));
                 let mut wire = bytes[..header_bytes + frame_bytes].to_vec();
                 wire[..header_bytes].copy_from_slice(&header[..header_bytes]);
-                let whole = Cut::Frame { header_bytes, frame_bytes };
-                assert_eq!(framing.cut(&wire), whole, "{prefix:?}");
+                let whole = Cut::Frame { header_bytes, frame_bytes, trailer_bytes: 0 };
+                assert_eq!(framing.cut(&wire, 0), whole, "{prefix:?}");
                 let bytes_min = wire.len();
                 if frame_bytes > 0 {
-                    assert_eq!(framing.cut(&wire[..bytes_min - 1]), Cut::More { bytes_min });
+                    assert_eq!(
+                        framing.cut(&wire[..bytes_min - 1], 0),
+                        Cut::More { bytes_min, scanned: 0 }
+                    );
                 }
             }
         }
@@ -234,7 +237,7 @@ mod tests {
             assert_eq!(framing.encode_header(101, &mut header), Err(refusal));
             let wider = LengthPrefix { frame_bytes_max: 101, ..prefix };
             let used = Framing::length_prefixed(wider).encode_header(101, &mut header).unwrap();
-            assert_eq!(framing.cut(&header[..used]), Cut::Refused(refusal));
+            assert_eq!(framing.cut(&header[..used], 0), Cut::Refused(refusal));
         }
     }
 
@@ -271,7 +274,7 @@ mod tests {
         let prefix = LengthPrefix { counts_itself: true, ..LengthPrefix::default() };
         let refusal = FramingError::LengthTooSmall { length: 3, min: 4 };
         assert_eq!(prefix.cut(&[0, 0, 0, 3, 9]), Cut::Refused(refusal));
-        let empty = Cut::Frame { header_bytes: 4, frame_bytes: 0 };
+        let empty = Cut::Frame { header_bytes: 4, frame_bytes: 0, trailer_bytes: 0 };
         assert_eq!(prefix.cut(&[0, 0, 0, 4]), empty);
     }
 
@@ -311,10 +314,10 @@ mod tests {
                 for prefix in prefixes(bound) {
                     let wire_max = prefix.wire_frame_bytes_max();
                     match prefix.cut(&garbage) {
-                        Cut::Frame { header_bytes, frame_bytes } => {
+                        Cut::Frame { header_bytes, frame_bytes, .. } => {
                             assert!(header_bytes + frame_bytes <= garbage.len().min(wire_max));
                         }
-                        Cut::More { bytes_min } => {
+                        Cut::More { bytes_min, .. } => {
                             assert!(bytes_min > garbage.len() && bytes_min <= wire_max);
                         }
                         Cut::Refused(_) => {}

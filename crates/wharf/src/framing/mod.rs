@@ -5,11 +5,17 @@
 //! copies nothing, keeps nothing and allocates nothing. So a frame can be handed out straight from
 //! the buffer that it was received into, and what a peer announces is judged before any memory is
 //! spent on it (invariant 9).
+//!
+//! It keeps nothing, so it is told what it has said before: how many of the bytes it has *scanned*. One
+//! that searches for the end of a frame goes on there, and its work is linear in the frame, however many
+//! pieces that comes in.
 
 mod cut;
 mod length;
+#[cfg(test)]
+pub(crate) mod line;
 
-pub(crate) use self::cut::{Cut, FramingError};
+pub(crate) use self::cut::{Cut, FramingError, TakeOver};
 pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 
 /// The most that one raw frame has: what was received at once may be delivered in several.
@@ -23,6 +29,8 @@ pub struct Framing(Kind);
 enum Kind {
     Raw,
     Length(LengthPrefix),
+    #[cfg(test)]
+    Line(line::Line),
 }
 
 impl Framing {
@@ -36,6 +44,11 @@ impl Framing {
         Framing(Kind::Length(prefix))
     }
 
+    #[cfg(test)]
+    pub(crate) fn line(frame_bytes_max: usize) -> Self {
+        Framing(Kind::Line(line::Line { frame_bytes_max }))
+    }
+
     pub(crate) fn is_raw(&self) -> bool {
         self.0 == Kind::Raw
     }
@@ -45,17 +58,38 @@ impl Framing {
         match &self.0 {
             Kind::Raw => None,
             Kind::Length(prefix) => Some(prefix.wire_frame_bytes_max()),
+            #[cfg(test)]
+            Kind::Line(line) => Some(line.wire_frame_bytes_max()),
         }
     }
 
-    /// Looks for the frame that begins at the first of `bytes`.
-    pub(crate) fn cut(&self, bytes: &[u8]) -> Cut {
+    /// Looks for the frame that begins at the first of `bytes`, of which so many were scanned before.
+    pub(crate) fn cut(&self, bytes: &[u8], scanned: usize) -> Cut {
+        debug_assert!(scanned <= bytes.len());
         match &self.0 {
-            Kind::Raw if bytes.is_empty() => Cut::More { bytes_min: 1 },
+            Kind::Raw if bytes.is_empty() => Cut::More { bytes_min: 1, scanned: 0 },
             Kind::Raw => {
-                Cut::Frame { header_bytes: 0, frame_bytes: bytes.len().min(RAW_FRAME_BYTES_MAX) }
+                let frame_bytes = bytes.len().min(RAW_FRAME_BYTES_MAX);
+                Cut::Frame { header_bytes: 0, frame_bytes, trailer_bytes: 0 }
             }
             Kind::Length(prefix) => prefix.cut(bytes),
+            #[cfg(test)]
+            Kind::Line(line) => line.cut(bytes, scanned),
+        }
+    }
+
+    /// How a frame that waits in part, of which so many bytes were scanned, goes on with what `came`.
+    pub(crate) fn take_over(&self, waiting: &[u8], scanned: usize, came: &[u8]) -> TakeOver {
+        match &self.0 {
+            // As many as it needs are known.
+            Kind::Raw | Kind::Length(_) => match self.cut(waiting, scanned) {
+                Cut::More { bytes_min, scanned } => {
+                    TakeOver { bytes: (bytes_min - waiting.len()).min(came.len()), scanned }
+                }
+                Cut::Frame { .. } | Cut::Refused(_) => TakeOver { bytes: 0, scanned },
+            },
+            #[cfg(test)]
+            Kind::Line(line) => line.take_over(waiting, scanned, came),
         }
     }
 
@@ -68,6 +102,8 @@ impl Framing {
         match &self.0 {
             Kind::Raw => Ok(0),
             Kind::Length(prefix) => prefix.encode_header(frame_bytes, header),
+            #[cfg(test)]
+            Kind::Line(_) => Ok(0),
         }
     }
 }
@@ -87,10 +123,13 @@ mod tests {
         let framing = Framing::raw();
         assert!(framing.is_raw());
         assert_eq!(framing.wire_frame_bytes_max(), None);
-        assert_eq!(framing.cut(b"abc"), Cut::Frame { header_bytes: 0, frame_bytes: 3 });
-        assert_eq!(framing.cut(b""), Cut::More { bytes_min: 1 });
-        let largest = Cut::Frame { header_bytes: 0, frame_bytes: 65_536 };
-        assert_eq!(framing.cut(&[0; 65_537]), largest, "the rest is another frame");
+        assert_eq!(
+            framing.cut(b"abc", 0),
+            Cut::Frame { header_bytes: 0, frame_bytes: 3, trailer_bytes: 0 }
+        );
+        assert_eq!(framing.cut(b"", 0), Cut::More { bytes_min: 1, scanned: 0 });
+        let largest = Cut::Frame { header_bytes: 0, frame_bytes: 65_536, trailer_bytes: 0 };
+        assert_eq!(framing.cut(&[0; 65_537], 0), largest, "the rest is another frame");
         let mut header = [7; 8];
         assert_eq!(framing.encode_header(usize::MAX, &mut header), Ok(0));
         assert_eq!(header, [7; 8]);
@@ -101,7 +140,10 @@ mod tests {
         let framing = Framing::length_prefixed(LengthPrefix::default());
         assert!(!framing.is_raw());
         assert_eq!(framing.wire_frame_bytes_max(), Some(4 + 65_536));
-        assert_eq!(framing.cut(b"\0\0\0\x02hi!"), Cut::Frame { header_bytes: 4, frame_bytes: 2 });
+        assert_eq!(
+            framing.cut(b"\0\0\0\x02hi!", 0),
+            Cut::Frame { header_bytes: 4, frame_bytes: 2, trailer_bytes: 0 }
+        );
         let mut header = [0; 8];
         assert_eq!(framing.encode_header(0x0102, &mut header), Ok(4));
         assert_eq!(header[..4], [0, 0, 1, 2]);

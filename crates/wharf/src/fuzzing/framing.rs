@@ -6,7 +6,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
-use crate::framing::{Cut, Endianness, Framing, FramingError, LengthPrefix, LengthWidth};
+use crate::framing::{Cut, Endianness, Framing, FramingError, LengthPrefix, LengthWidth, TakeOver};
 use crate::session::{Left, ReceiveQueue};
 
 #[derive(Debug, Arbitrary)]
@@ -119,12 +119,14 @@ impl Reference {
     fn cut(&self, bytes: &[u8]) -> Cut {
         let Reference::Length { header_bytes, little, counted, max } = *self else {
             return match bytes.len() {
-                0 => Cut::More { bytes_min: 1 },
-                len => Cut::Frame { header_bytes: 0, frame_bytes: len.min(65_536) },
+                0 => Cut::More { bytes_min: 1, scanned: 0 },
+                len => {
+                    Cut::Frame { header_bytes: 0, frame_bytes: len.min(65_536), trailer_bytes: 0 }
+                }
             };
         };
         if bytes.len() < header_bytes {
-            return Cut::More { bytes_min: header_bytes };
+            return Cut::More { bytes_min: header_bytes, scanned: 0 };
         }
         let mut length = 0u128;
         for (place, byte) in bytes[..header_bytes].iter().enumerate() {
@@ -141,9 +143,9 @@ impl Reference {
         }
         let bytes_min = header_bytes as u128 + length - counted;
         if (bytes.len() as u128) < bytes_min {
-            return Cut::More { bytes_min: bytes_min as usize };
+            return Cut::More { bytes_min: bytes_min as usize, scanned: 0 };
         }
-        Cut::Frame { header_bytes, frame_bytes: (length - counted) as usize }
+        Cut::Frame { header_bytes, frame_bytes: (length - counted) as usize, trailer_bytes: 0 }
     }
 
     /// A header is what the reference reads as that frame, or it is refused.
@@ -163,8 +165,8 @@ impl Reference {
         assert_eq!(encoded, Ok(header_bytes));
         assert!(header[header_bytes..].iter().all(|byte| *byte == UNTOUCHED));
         let read = match frame_bytes {
-            0 => Cut::Frame { header_bytes, frame_bytes },
-            _ => Cut::More { bytes_min: header_bytes + frame_bytes },
+            0 => Cut::Frame { header_bytes, frame_bytes, trailer_bytes: 0 },
+            _ => Cut::More { bytes_min: header_bytes + frame_bytes, scanned: 0 },
         };
         assert_eq!(self.cut(&header[..header_bytes]), read);
     }
@@ -176,7 +178,7 @@ impl Reference {
             return;
         }
         let (mut rest, mut frames) = (stream, feed.frames.iter());
-        while let Cut::Frame { header_bytes, frame_bytes } = self.cut(rest) {
+        while let Cut::Frame { header_bytes, frame_bytes, .. } = self.cut(rest) {
             let frame = frames.next().expect("a frame was not delivered");
             assert_eq!(frame, &rest[header_bytes..header_bytes + frame_bytes]);
             rest = &rest[header_bytes + frame_bytes..];
@@ -209,12 +211,10 @@ impl<'a> Feed<'a> {
     fn receive(&mut self, mut bytes: &[u8]) {
         while !self.queue.is_empty() && !bytes.is_empty() && self.refused.is_none() {
             let waiting = self.queue.contents().to_vec();
-            let Cut::More { bytes_min } = self.look(&waiting) else {
-                unreachable!("what waits is no whole frame");
-            };
-            let taken = (bytes_min - waiting.len()).min(bytes.len());
-            assert!(self.queue.append(&bytes[..taken], &self.room));
-            bytes = &bytes[taken..];
+            let came = self.take_over(&waiting, bytes);
+            assert!(self.queue.append(&bytes[..came.bytes], &self.room));
+            self.queue.set_scanned(came.scanned);
+            bytes = &bytes[came.bytes..];
             let waiting = self.queue.contents().to_vec();
             let delivered = self.deliver(&waiting);
             self.queue.consume(delivered, &self.room);
@@ -233,7 +233,7 @@ impl<'a> Feed<'a> {
         let mut taken = 0;
         while taken < bytes.len() && self.refused.is_none() {
             match self.look(&bytes[taken..]) {
-                Cut::Frame { header_bytes, frame_bytes } => {
+                Cut::Frame { header_bytes, frame_bytes, .. } => {
                     let start = taken + header_bytes;
                     taken = start + frame_bytes;
                     self.frames.push(bytes[start..taken].to_vec());
@@ -245,16 +245,27 @@ impl<'a> Feed<'a> {
         taken
     }
 
+    /// What waits takes over what it needs, as the reference has it.
+    fn take_over(&self, waiting: &[u8], came: &[u8]) -> TakeOver {
+        let Cut::More { bytes_min, scanned } = self.look(waiting) else {
+            unreachable!("what waits is no whole frame");
+        };
+        let taken = self.framing.take_over(waiting, scanned, came);
+        let bytes = (bytes_min - waiting.len()).min(came.len());
+        assert_eq!(taken, TakeOver { bytes, scanned: 0 });
+        taken
+    }
+
     /// One look, which must be the reference's, and must lead on.
     fn look(&self, bytes: &[u8]) -> Cut {
-        let cut = self.framing.cut(bytes);
+        let cut = self.framing.cut(bytes, 0);
         assert_eq!(cut, self.reference.cut(bytes), "{:?}, {bytes:?}", self.framing);
         let bound = self.framing.wire_frame_bytes_max().unwrap_or(usize::MAX);
         match cut {
-            Cut::Frame { header_bytes, frame_bytes } => {
+            Cut::Frame { header_bytes, frame_bytes, .. } => {
                 assert!(header_bytes + frame_bytes <= bytes.len().min(bound));
             }
-            Cut::More { bytes_min } => assert!(bytes_min > bytes.len() && bytes_min <= bound),
+            Cut::More { bytes_min, .. } => assert!(bytes_min > bytes.len() && bytes_min <= bound),
             Cut::Refused(_) => {}
         }
         cut

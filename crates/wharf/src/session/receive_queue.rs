@@ -49,6 +49,17 @@ impl ReceiveQueue {
         true
     }
 
+    /// How many of the bytes that wait, from the oldest on, the framing has scanned.
+    pub(crate) fn scanned(&self) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.scanned())
+    }
+
+    pub(crate) fn set_scanned(&mut self, scanned: usize) {
+        if let Some(ring) = &mut self.ring {
+            ring.set_scanned(scanned);
+        }
+    }
+
     /// All that waits, in one piece.
     pub(crate) fn contents(&mut self) -> &mut [u8] {
         self.ring.as_mut().map_or(&mut [], |ring| ring.make_contiguous())
@@ -134,8 +145,11 @@ fn roomy(needed: usize) -> usize {
 /// A ring with what waits in another.
 fn ring_of(capacity: usize, waiting: Option<&RingBuffer>) -> Box<RingBuffer> {
     let mut ring = Box::new(RingBuffer::with_capacity(capacity));
-    for segment in waiting.map_or([&[][..]; 2], RingBuffer::filled_segments) {
-        ring.write(segment);
+    if let Some(waiting) = waiting {
+        for segment in waiting.filled_segments() {
+            ring.write(segment);
+        }
+        ring.set_scanned(waiting.scanned());
     }
     ring
 }
@@ -213,6 +227,28 @@ mod tests {
         let ring = queue.lend(CAPACITY_MIN - 3);
         assert_eq!(ring.filled_segments()[0].as_ptr(), waits_at);
         assert_eq!(ring.free(), CAPACITY_MIN - 3);
+    }
+
+    #[test]
+    fn what_was_scanned_stays_so_until_a_frame_is_taken_whatever_becomes_of_the_memory() {
+        let (mut queue, room) = (ReceiveQueue::default(), room());
+        queue.set_scanned(0);
+        assert!(queue.append(&[1; 200], &room));
+        queue.set_scanned(200);
+        assert!(queue.append(&[2; 200], &room), "in a larger ring");
+        assert_eq!(queue.scanned(), 200);
+        let mut ring = queue.lend(5_000);
+        ring.write(&[3; 10]);
+        assert!(queue.take_back(ring, &room));
+        assert_eq!(queue.scanned(), 200);
+        queue.consume(0, &room);
+        assert_eq!(queue.scanned(), 200);
+        queue.consume(1, &room);
+        assert_eq!(queue.scanned(), 0);
+        queue.set_scanned(409);
+        queue.consume(409, &room);
+        assert!(queue.append(b"new", &room));
+        assert_eq!(queue.scanned(), 0);
     }
 
     #[test]

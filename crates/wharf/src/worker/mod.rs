@@ -30,6 +30,9 @@ mod failed_port;
 mod floor;
 mod groups;
 mod half;
+#[cfg(unix)]
+#[cfg(test)]
+mod pieces;
 mod receive;
 #[cfg(unix)]
 #[cfg(test)]

@@ -42,13 +42,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
         loop {
-            let done = self.deliver_now(id, slot, half, Lent { bytes, direct });
+            let (done, scanned) = self.deliver_now(id, slot, half, Lent { bytes, direct });
             bytes = &mut bytes[done..];
             let is_kept = half.phase != Phase::Open
                 || slot.count.is_closing()
                 || half.queue.append(bytes, &self.receive_room());
             if is_kept {
-                return;
+                return half.queue.set_scanned(scanned);
             }
             if !half.is_behind {
                 return self.receive_queues_are_full(id, slot, half, bytes.len());
@@ -57,40 +57,36 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Delivers what may be delivered now; how many bytes of those that have come are done with.
+    /// Delivers what may be delivered now; how many bytes of those that have come are done with, and how
+    /// many of what waits then are scanned.
     fn deliver_now(
         &mut self,
         id: SessionId,
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
         Lent { bytes, direct }: Lent<'_>,
-    ) -> usize {
+    ) -> (usize, usize) {
         let (framing, mut done) = (self.engine.framing, 0);
-        // Complete the frame that waits, taking over only what it still needs.
+        // Complete the frame that waits, taking over only what is its own.
         while !half.queue.is_empty() && done < bytes.len() && may_deliver(slot, half) {
             let rest = &bytes[done..];
-            let taken = match framing.cut(half.queue.contents()) {
-                Cut::More { bytes_min } => (bytes_min - half.queue.len()).min(rest.len()),
-                _ => 0,
-            };
-            if !half.queue.append(&rest[..taken], &self.receive_room()) {
-                self.receive_queues_are_full(id, slot, half, taken);
-                return done;
+            let scanned = half.queue.scanned();
+            let taken = framing.take_over(half.queue.contents(), scanned, rest);
+            if !half.queue.append(&rest[..taken.bytes], &self.receive_room()) {
+                self.receive_queues_are_full(id, slot, half, taken.bytes);
+                return (done, scanned);
             }
-            done += taken;
+            half.queue.set_scanned(taken.scanned);
+            done += taken.bytes;
             let direct = direct.filter(|_| done == bytes.len());
             self.deliver_waiting(id, slot, half, direct);
         }
-        if half.queue.is_empty() {
-            done += self.deliver_from(
-                id,
-                slot,
-                half,
-                Lent { bytes: &mut bytes[done..], direct },
-                framing,
-            );
+        if !half.queue.is_empty() {
+            return (done, half.queue.scanned());
         }
-        done
+        let lent = Lent { bytes: &mut bytes[done..], direct };
+        let (taken, scanned) = self.deliver_from(id, slot, half, lent, framing, 0);
+        (done + taken, scanned)
     }
 
     /// Delivers the whole frames that wait in the receive queue.
@@ -105,15 +101,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return;
         }
         let mut queue = std::mem::take(&mut half.queue);
-        let framing = self.engine.framing;
+        let (framing, scanned) = (self.engine.framing, queue.scanned());
         let waiting = Lent { bytes: queue.contents(), direct };
-        let taken = self.deliver_from(id, slot, half, waiting, framing);
+        let (taken, scanned) = self.deliver_from(id, slot, half, waiting, framing, scanned);
         queue.consume(taken, &self.receive_room());
+        queue.set_scanned(scanned);
         half.queue = queue;
     }
 
-    /// Delivers whole frames from the front of `bytes` while the session may; how many bytes
-    /// they took.
+    /// Delivers whole frames from the front of `bytes`, of which so many are scanned, while the session may;
+    /// how many bytes they took, and how many of what is left are scanned.
     fn deliver_from(
         &mut self,
         id: SessionId,
@@ -121,17 +118,22 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half: &mut ReceiveHalf<H::State>,
         Lent { bytes, direct }: Lent<'_>,
         framing: Framing,
-    ) -> usize {
+        mut scanned: usize,
+    ) -> (usize, usize) {
         let session = Session::new(id, slot, &self.desk, half.peer_address);
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Self { stats, handler, clock, .. } = self;
         let (mut taken, mut began) = (0, None);
         while taken < bytes.len() && may_deliver(slot, half) {
-            let (start, end) = match framing.cut(&bytes[taken..]) {
-                Cut::Frame { header_bytes, frame_bytes } => {
-                    (taken + header_bytes, taken + header_bytes + frame_bytes)
+            let (frame, end) = match framing.cut(&bytes[taken..], scanned) {
+                Cut::Frame { header_bytes, frame_bytes, trailer_bytes } => {
+                    let start = taken + header_bytes;
+                    (start..start + frame_bytes, start + frame_bytes + trailer_bytes)
                 }
-                Cut::More { .. } => break,
+                Cut::More { scanned: so_far, .. } => {
+                    scanned = so_far;
+                    break;
+                }
                 Cut::Refused(error) => {
                     session.ask_to_close(refusal_reason(error), Close::Drain);
                     break;
@@ -148,11 +150,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let Some(state) = half.state.as_mut() else { break };
             stats.received_frames += 1;
             half.frame_came = true;
-            taken = end;
+            (taken, scanned) = (end, 0);
             // What came before it is answered first, and together.
             session.direct.set(direct.filter(|_| end == bytes.len()));
             Self::guarded(&session, stats, || {
-                handler.received(&session, state, &bytes[start..end]);
+                handler.received(&session, state, &bytes[frame]);
             });
             if pause_mark < usize::MAX && slot.send_queue.lock().is_paused(pause_mark, resume_mark)
             {
@@ -160,7 +162,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 self.desk.attend_later(id);
             }
         }
-        taken
+        (taken, scanned)
     }
 
     /// What has come finds no room to wait in: the session ends, rather than lose bytes and go on.

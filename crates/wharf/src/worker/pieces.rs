@@ -1,0 +1,150 @@
+//! Tests of frames that come in many pieces: whatever they are, what was looked at is not looked at again.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use crate::config::Options;
+use crate::framing::{Framing, line};
+use crate::handler::Handler;
+use crate::port::readiness::ReadinessPort;
+use crate::port::{
+    Completion, CompletionPort, Operation, OperationKind, Outcome, Refused, Registration, Sink,
+    Socket, Token, Waker,
+};
+use crate::server::{Plan, start_on};
+
+/// The readiness port, but what comes is told in pieces of these sizes, over and over.
+struct CrumblingPort {
+    port: ReadinessPort,
+    sizes: &'static [usize],
+    told: usize,
+}
+
+impl CompletionPort for CrumblingPort {
+    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+        self.port.register(socket, token)
+    }
+
+    fn deregister(&mut self, registration: Registration) -> Socket {
+        self.port.deregister(registration)
+    }
+
+    fn post(
+        &mut self,
+        registration: Registration,
+        operation: Operation,
+    ) -> Result<(), Refused<Operation>> {
+        self.port.post(registration, operation)
+    }
+
+    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
+        self.port.cancel(registration, kind);
+    }
+
+    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
+        self.port.shutdown(registration, how);
+    }
+
+    fn has_unread(&self, registration: Registration) -> bool {
+        self.port.has_unread(registration)
+    }
+
+    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
+        self.port.stalled_for(registration)
+    }
+
+    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
+        let CrumblingPort { port, sizes, told } = self;
+        port.wait(timeout, &mut |completion: Completion<'_>| {
+            let Completion { token, outcome, more, direct } = completion;
+            let Outcome::Received(Ok(mut bytes)) = outcome else {
+                return sink.take(Completion { token, outcome, more, direct });
+            };
+            loop {
+                let size = sizes[*told % sizes.len()].min(bytes.len());
+                let (piece, rest) = bytes.split_at_mut(size);
+                let more = more || !rest.is_empty();
+                *told += 1;
+                sink.take(Completion::new(token, Outcome::Received(Ok(piece)), more));
+                if rest.is_empty() {
+                    return;
+                }
+                bytes = rest;
+            }
+        })
+    }
+
+    fn waker(&self) -> Waker {
+        self.port.waker()
+    }
+
+    fn close<S: Sink>(self, sink: &mut S) {
+        self.port.close(sink);
+    }
+}
+
+/// Tells of each frame, and how many bytes were looked at for it.
+struct Recorder(Sender<(Vec<u8>, usize)>);
+
+impl Handler for Recorder {
+    type State = ();
+
+    fn opened(&self, _: &super::Session) {}
+
+    fn received(&self, _: &super::Session, _: &mut (), frame: &[u8]) {
+        self.0.send((frame.to_vec(), line::take_looked_at())).expect("the test waits for it");
+    }
+}
+
+/// The frames that come of a stream of lines in such pieces are those lines. Gives how many bytes were
+/// looked at for each.
+fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
+    let options = Options { workers: 1, ..Options::default() };
+    let plan = Plan::new(Framing::line(64 * 1024), &options);
+    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
+    let address = listeners[0].local_address().unwrap();
+    let make_port = move |_| Ok(CrumblingPort { port: ReadinessPort::new()?, sizes, told: 0 });
+    let (frames, received) = channel();
+    let handler = Arc::new(Recorder(frames));
+    let Ok(_running) = start_on(make_port, plan, vec![listeners], &handler) else {
+        panic!("not started")
+    };
+    let mut peer = TcpStream::connect(address).unwrap();
+    let stream: Vec<u8> = lines.iter().flat_map(|line| [line, &b"\r\n"[..]].concat()).collect();
+    peer.write_all(&stream).unwrap();
+    let looked_at = lines.iter().map(|line| {
+        let (frame, looked_at) = received.recv_timeout(Duration::from_secs(30)).expect("a frame");
+        assert!(frame == *line, "{} bytes instead of {}", frame.len(), line.len());
+        looked_at
+    });
+    looked_at.collect()
+}
+
+/// A line, in which the delimiter seems to begin now and then.
+fn line_of(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| if at % 1_000 == 0 { b'\r' } else { b'a' + (at % 26) as u8 }).collect()
+}
+
+#[test]
+fn a_frame_in_ten_thousand_pieces_is_looked_at_no_more_than_twice() {
+    let lines = [20_000, 3, 20_000, 0, 1, 20_000].map(line_of);
+    let looked_at = looked_at(&[1, 2, 3], &lines);
+    for (line, looked_at) in lines.iter().zip(looked_at) {
+        let bytes = line.len() + 2;
+        assert!((bytes..=2 * bytes).contains(&looked_at), "{looked_at} of {bytes}");
+    }
+}
+
+#[test]
+fn a_frame_in_large_pieces_is_looked_at_once() {
+    let lines = [60_000, 10, 60_000, 60_000].map(line_of);
+    let looked_at = looked_at(&[25_000, 500], &lines);
+    for (line, looked_at) in lines.iter().zip(looked_at) {
+        let bytes = line.len() + 2;
+        assert!((bytes..bytes + 100).contains(&looked_at), "{looked_at} of {bytes}");
+    }
+}
