@@ -8,7 +8,7 @@ use crate::close::Close;
 use crate::close::CloseReason;
 use crate::error::{Error, SendError};
 use crate::events::Stats;
-use crate::framing::Framing;
+use crate::framing::{Framing, Framings};
 use crate::options::{Backpressure, Options};
 use crate::port::{Direct, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
@@ -35,7 +35,8 @@ pub(crate) struct Engine {
     pub(crate) ports: Box<[PortShare]>,
     /// What each worker has published of its counters.
     pub(crate) published: Box<[Published]>,
-    pub(crate) framing: Framing,
+    /// Each session's slot says which of them is its.
+    pub(super) framings: Framings,
     pub(crate) options: Options,
     /// Where the sockets of its connects come from.
     pub(crate) sockets: Sockets,
@@ -59,7 +60,7 @@ impl Engine {
     /// An engine for so many workers, each with a port of its own, or sharing one.
     pub(crate) fn new(
         is_shared: bool,
-        framing: Framing,
+        framings: impl Into<Framings>,
         options: Options,
         sockets: Sockets,
     ) -> Self {
@@ -70,7 +71,7 @@ impl Engine {
             table: SessionTable::new(options.sessions_max, workers as u32),
             ports: (0..ports).map(|_| PortShare::new(workers_each, is_shared)).collect(),
             published: (0..workers).map(|_| Published::default()).collect(),
-            framing,
+            framings: framings.into(),
             options,
             sockets,
             each_port_accepts: false,
@@ -96,6 +97,11 @@ impl Engine {
     /// The port that a session stays with.
     pub(crate) fn port_of(&self, slot: &Slot) -> &PortShare {
         &self.ports[slot.port()]
+    }
+
+    /// How the bytes of a session are cut. For who holds a count.
+    pub(crate) fn framing_of(&self, slot: &Slot) -> &Framing {
+        self.framings.get(slot.framing())
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -167,7 +173,7 @@ impl Engine {
         let port = self.port_of_newcomer(accepted_at)?;
         // Counted before it stands in the table: a worker that finds it there waits for it.
         self.ports[port].assigned.fetch_add(1, Ordering::SeqCst);
-        let id = self.table.insert(port);
+        let id = self.table.insert(port, self.framings.of_newcomers());
         if id.is_none() {
             let port = &self.ports[port];
             self.one_less(port);
@@ -228,22 +234,23 @@ impl Engine {
     /// have that can be sent at all.
     pub(super) fn encode_header(
         &self,
+        framing: &Framing,
         frame_bytes: usize,
         header: &mut [u8; 8],
     ) -> Result<usize, usize> {
         let queue_max = self.options.send_queue_bytes_max;
-        match self.framing.encode_header(frame_bytes, header) {
+        match framing.encode_header(frame_bytes, header) {
             Ok(header_bytes) if header_bytes + frame_bytes <= queue_max => Ok(header_bytes),
-            _ => Err(self.frame_bytes_max()),
+            _ => Err(self.frame_bytes_max(framing)),
         }
     }
 
     /// The most bytes of a frame that can be sent, its header not counted.
     #[cold]
-    fn frame_bytes_max(&self) -> usize {
+    fn frame_bytes_max(&self, framing: &Framing) -> usize {
         let queue_max = self.options.send_queue_bytes_max;
-        let wire_max = self.framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max);
-        wire_max.saturating_sub(self.framing.encode_header(0, &mut [0; 8]).unwrap_or(0))
+        let wire_max = framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max);
+        wire_max.saturating_sub(framing.encode_header(0, &mut [0; 8]).unwrap_or(0))
     }
 
     /// Queues a frame for a session on which the caller holds a count, and says what follows (the
@@ -257,7 +264,8 @@ impl Engine {
         direct: Option<&dyn Direct>,
     ) -> (Result<(), SendError<()>>, Follows) {
         let mut header = [0; 8];
-        let header_bytes = match self.encode_header(frame.len(), &mut header) {
+        let framing = self.framing_of(slot);
+        let header_bytes = match self.encode_header(framing, frame.len(), &mut header) {
             Ok(header_bytes) => header_bytes,
             Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
         };
@@ -440,6 +448,24 @@ mod tests {
             assert!(slot.count.is_closing());
             engine.abandon(next);
         }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_session_has_the_framing_of_that_session() {
+        let prefixed = Framing::length_prefixed(crate::LengthPrefix::default());
+        let framings = Framings::of(&[Framing::raw(), prefixed]).for_newcomers(1);
+        let options = Options { workers: 1, ..Options::default() };
+        let engine = Engine::new(false, framings, options, Sockets::Os);
+        let slot_of = |id: Option<SessionId>| engine.table.held(id.unwrap()).unwrap();
+        let newcomer = slot_of(engine.admit(None));
+        let raw = slot_of(engine.table.insert(0, 0));
+        for (slot, header_bytes, bytes_max) in [(newcomer, 4, 65_536), (raw, 0, 256 * 1024)] {
+            assert_eq!(engine.push(slot, b"frame", None).0, Ok(()));
+            assert_eq!(slot.send_queue.lock().queued_bytes(), header_bytes + 5);
+            let too_large = engine.push(slot, &vec![0; 2 << 20], None).0;
+            assert!(matches!(too_large, Err(SendError::TooLarge { max, .. }) if max == bytes_max));
+        }
+        assert_eq!(engine.encode(b"published").unwrap().bytes(), 4 + 9);
     }
 
     /// The worker looks at how many there are, and then whether there is mail, before it sleeps.

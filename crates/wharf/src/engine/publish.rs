@@ -9,10 +9,12 @@ use crate::buffer::{Frame, SharedFrame};
 use crate::session::Slot;
 
 impl Engine {
-    /// Encodes a frame that many are to be sent; or else says how many bytes it may have.
+    /// Encodes a frame that many are to be sent, all of them with the framing of newcomers; or else says how
+    /// many bytes it may have.
     pub(crate) fn encode(&self, frame: &[u8]) -> Result<SharedFrame, usize> {
         let mut header = [0; 8];
-        let header_bytes = self.encode_header(frame.len(), &mut header)?;
+        let framing = self.framings.get(self.framings.of_newcomers());
+        let header_bytes = self.encode_header(framing, frame.len(), &mut header)?;
         let waiting_max = self.options.publications_bytes_max - REQUEST_BYTES;
         if header_bytes + frame.len() > waiting_max {
             return Err(waiting_max - header_bytes);

@@ -15,6 +15,8 @@ mod length;
 #[cfg(test)]
 pub(crate) mod line;
 
+use std::fmt;
+
 pub(crate) use self::cut::{Cut, FramingError, TakeOver};
 pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 
@@ -31,6 +33,52 @@ enum Kind {
     Length(LengthPrefix),
     #[cfg(test)]
     Line(line::Line),
+}
+
+/// The framings that are declared at the start. A session has one of them for its whole life, and its slot
+/// that one's index: a byte, for each of whose values there is a place, so none is out of range.
+#[derive(Clone, Copy)]
+pub(crate) struct Framings {
+    places: [Framing; 256],
+    declared: usize,
+    /// The index of the one that each new session has.
+    newcomers: u8,
+}
+
+impl Framings {
+    /// At least one, and at most as many as there are places.
+    pub(crate) fn of(declared: &[Framing]) -> Self {
+        let mut places = [Framing::raw(); 256];
+        assert!(!declared.is_empty(), "there is a framing");
+        places[..declared.len()].copy_from_slice(declared);
+        Framings { places, declared: declared.len(), newcomers: 0 }
+    }
+
+    pub(crate) fn get(&self, index: u8) -> &Framing {
+        &self.places[usize::from(index)]
+    }
+
+    pub(crate) fn of_newcomers(&self) -> u8 {
+        assert!(usize::from(self.newcomers) < self.declared, "a framing is declared, then used");
+        self.newcomers
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_newcomers(self, newcomers: u8) -> Self {
+        Framings { newcomers, ..self }
+    }
+}
+
+impl From<Framing> for Framings {
+    fn from(only: Framing) -> Self {
+        Framings::of(&[only])
+    }
+}
+
+impl fmt::Debug for Framings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.places[..self.declared]).finish()
+    }
 }
 
 impl Framing {
@@ -133,6 +181,22 @@ mod tests {
         let mut header = [7; 8];
         assert_eq!(framing.encode_header(usize::MAX, &mut header), Ok(0));
         assert_eq!(header, [7; 8]);
+    }
+
+    #[test]
+    fn a_framing_is_had_by_its_index_and_no_index_is_out_of_range() {
+        let prefixed = Framing::length_prefixed(LengthPrefix::default());
+        let framings = Framings::of(&[Framing::raw(), prefixed]).for_newcomers(1);
+        assert_eq!((framings.get(0), framings.get(1)), (&Framing::raw(), &prefixed));
+        assert_eq!(framings.get(framings.of_newcomers()), &prefixed);
+        framings.get(u8::MAX);
+        assert_eq!(format!("{framings:?}"), format!("{:?}", [Framing::raw(), prefixed]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a framing is declared")]
+    fn no_session_is_given_a_framing_that_was_not_declared() {
+        Framings::of(&[Framing::raw()]).for_newcomers(1).of_newcomers();
     }
 
     #[test]

@@ -27,7 +27,7 @@ struct Model {
 impl Model {
     fn of_one_slot() -> Self {
         let table = SessionTable::new(1, 0);
-        let id = table.insert(0).unwrap();
+        let id = table.insert(0, 0).unwrap();
         let belongings = Watched::new(id.generation());
         Model { table, id, belongings, releases: AtomicUsize::new(0) }
     }
@@ -45,7 +45,7 @@ impl Model {
         self.belongings.write(u64::MAX);
         self.table.release(self.id);
         // The slot is taken into use again at once.
-        let next = self.table.insert(0).unwrap();
+        let next = self.table.insert(0, 0).unwrap();
         assert_eq!((next.index(), next.generation()), (self.id.index(), self.id.generation() + 1));
         self.belongings.write(next.generation());
     }
@@ -115,7 +115,7 @@ fn what_the_acceptor_prepared_is_seen_by_whoever_finds_the_session() {
                 }
             })
         });
-        assert_eq!(table.insert(7), Some(expected));
+        assert_eq!(table.insert(7, 0), Some(expected));
         join_all(lookers);
     });
 }

@@ -23,7 +23,7 @@ struct Model {
 
 impl Model {
     fn insert_and_release(&self) -> Option<SessionId> {
-        let id = self.table.insert(0)?;
+        let id = self.table.insert(0, 0)?;
         assert!(self.live.fetch_add(1, Ordering::Relaxed) < SESSIONS_MAX as usize);
         let mine = &self.slots[id.index() as usize];
         mine.write(id.to_bits());
@@ -56,7 +56,7 @@ fn no_slot_is_handed_out_twice() {
         let distinct: HashSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len(), "an id came twice");
         // Nothing was lost: there is room for as many as before.
-        assert!(model.table.insert(0).is_some() && model.table.insert(0).is_some());
-        assert!(model.table.insert(0).is_none());
+        assert!(model.table.insert(0, 0).is_some() && model.table.insert(0, 0).is_some());
+        assert!(model.table.insert(0, 0).is_none());
     });
 }

@@ -132,7 +132,8 @@ impl Builder {
         let (clock, sockets) = (world.clone(), Sockets::Simulated(world.clone()));
         let sizes = world.sizes(&options);
         let first_generation = world.first_generation(SessionId::FIRST_GENERATION_BITS);
-        let plan = Plan { framing, options, clock, sockets, first_generation };
+        let framings = framing.into();
+        let plan = Plan { framings, options, clock, sockets, first_generation };
         let ports = if is_shared { 1 } else { workers };
         let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
         let first_port = world.make_ports(ports, is_shared, sizes);

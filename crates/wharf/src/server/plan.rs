@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
 use crate::clock::SystemClock;
-use crate::framing::Framing;
+use crate::framing::Framings;
 use crate::options::Options;
 use crate::port::Sockets;
 use crate::session::SessionId;
@@ -12,7 +12,7 @@ use crate::session::SessionId;
 /// What all workers are started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan<C> {
-    pub(crate) framing: Framing,
+    pub(crate) framings: Framings,
     pub(crate) options: Options,
     pub(crate) clock: C,
     pub(crate) sockets: Sockets,
@@ -22,10 +22,11 @@ pub(crate) struct Plan<C> {
 
 impl Plan<SystemClock> {
     /// The real clock, and the operating system's sockets.
-    pub(crate) fn new(framing: Framing, options: &Options) -> Self {
+    pub(crate) fn new(framings: impl Into<Framings>, options: &Options) -> Self {
         let (options, clock) = (options.clone(), SystemClock::start());
         let first_generation = draw_first_generation();
-        Plan { framing, options, clock, sockets: Sockets::Os, first_generation }
+        let framings = framings.into();
+        Plan { framings, options, clock, sockets: Sockets::Os, first_generation }
     }
 }
 

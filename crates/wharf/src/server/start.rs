@@ -105,9 +105,9 @@ pub(crate) fn start_on<P, H: Handler, C: Clock>(
 where
     P: CompletionPort,
 {
-    let Plan { framing, options, clock, sockets, first_generation } = plan;
+    let Plan { framings, options, clock, sockets, first_generation } = plan;
     let workers = options.workers;
-    let mut engine = Engine::new(P::SHARED, framing, options, sockets);
+    let mut engine = Engine::new(P::SHARED, framings, options, sockets);
     engine.set_clock(clock.clone());
     engine.table.begin_generations_at(first_generation);
     let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(engine.table.slots_max()));

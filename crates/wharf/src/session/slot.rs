@@ -30,6 +30,8 @@ pub(crate) struct Slot {
     /// The port's name for the session's socket.
     registration: AtomicU32,
     notes: AtomicU8,
+    /// Which of the framings that were declared at the start is the session's.
+    framing: AtomicU8,
 }
 
 impl Default for Slot {
@@ -40,6 +42,7 @@ impl Default for Slot {
             port: AtomicU16::new(0),
             registration: AtomicU32::new(NO_REGISTRATION),
             notes: AtomicU8::new(0),
+            framing: AtomicU8::new(0),
         }
     }
 }
@@ -51,6 +54,16 @@ impl Slot {
         // Acquire, with the release in `set_port`: who sees the next session's port sees that the one
         // before has ended.
         self.port.load(Ordering::Acquire).into()
+    }
+
+    /// Which framing is the session's, for its whole life. For who holds a count.
+    pub(crate) fn framing(&self) -> u8 {
+        // Relaxed: it was set before the session's first count (see `IoCount::begin`).
+        self.framing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_framing(&self, framing: u8) {
+        self.framing.store(framing, Ordering::Relaxed);
     }
 
     pub(super) fn set_port(&self, port: usize) {
@@ -187,6 +200,7 @@ impl Slot {
     /// release.
     pub(super) fn renew(&self) -> [Option<Box<SendBatch>>; 2] {
         self.notes.store(0, Ordering::Release);
+        self.set_framing(0);
         self.set_registration(None);
         self.send_queue.lock().end()
     }
@@ -194,7 +208,11 @@ impl Slot {
     /// Whether nothing is left of its last session.
     pub(super) fn is_new(&self) -> bool {
         let is_noted = self.notes.load(Ordering::Acquire) != 0;
-        !is_noted && self.registration().is_none() && self.send_queue.lock().is_new()
+        let has_framing = self.framing() != 0;
+        !is_noted
+            && !has_framing
+            && self.registration().is_none()
+            && self.send_queue.lock().is_new()
     }
 }
 
@@ -223,11 +241,12 @@ mod tests {
 
     #[test]
     fn whatever_was_noted_of_a_session_a_renewed_slot_is_new() {
-        let leave_behind: [fn(&Slot); 7] = [
+        let leave_behind: [fn(&Slot); 8] = [
             |slot| assert!(slot.leaves_place()),
             |slot| slot.set_opened(),
             |slot| slot.note_time_came(),
             |slot| slot.set_in_groups(true),
+            |slot| slot.set_framing(1),
             |slot| slot.set_registration(Some(0)),
             |slot| assert!(slot.ask_to_drain(CloseReason::Local, true)),
             |slot| slot.send_queue.lock().hold_back(true),

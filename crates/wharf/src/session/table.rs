@@ -72,13 +72,13 @@ impl SessionTable {
         self.slots_max
     }
 
-    /// Takes a place, and a slot into use, for a new session at a port, with a count of 1 that is the
-    /// caller's. `None`: there are `sessions_max` sessions, or too many slots are retired.
+    /// Takes a place, and a slot into use, for a new session at a port with this of the framings, with a count
+    /// of 1 that is the caller's. `None`: there are `sessions_max` sessions, or too many slots are retired.
     ///
     /// New slots are taken before old ones are used again only until all have been touched once;
     /// a table that is never full therefore still grows to no more than twice what was live, since
     /// a resting slot is preferred as soon as as many rest as are in use.
-    pub(crate) fn insert(&self, port: usize) -> Option<SessionId> {
+    pub(crate) fn insert(&self, port: usize, framing: u8) -> Option<SessionId> {
         let (index, first) = {
             let mut free = self.free.lock();
             if free.places == self.sessions_max {
@@ -98,6 +98,7 @@ impl SessionTable {
         let slot = self.slots.get_or_grow(index);
         assert!(slot.is_new(), "invariant 4: something is left of the slot's last session");
         slot.set_port(port);
+        slot.set_framing(framing);
         Some(SessionId::new(index, slot.count.begin(first)))
     }
 
@@ -217,8 +218,8 @@ mod tests {
         assert_eq!(table.sessions_max(), 3);
         let mut seen = HashSet::new();
         for _ in 0..50 {
-            let ids: Vec<_> = (0..3).map(|_| table.insert(0).unwrap()).collect();
-            assert!(table.insert(0).is_none());
+            let ids: Vec<_> = (0..3).map(|_| table.insert(0, 0).unwrap()).collect();
+            assert!(table.insert(0, 0).is_none());
             for id in ids {
                 assert!(seen.insert(id), "{id} came twice");
                 end(&table, id);
@@ -230,24 +231,24 @@ mod tests {
     fn a_session_that_ends_leaves_its_place_once_and_keeps_its_slot_for_as_long_as_it_needs_it() {
         let table = SessionTable::new(2, 1);
         assert_eq!((table.sessions_max(), table.slots_max()), (2, 3));
-        let [first, second] = [(); 2].map(|()| table.insert(0).unwrap());
-        assert!(table.insert(0).is_none(), "there is a slot, and no place");
+        let [first, second] = [(); 2].map(|()| table.insert(0, 0).unwrap());
+        assert!(table.insert(0, 0).is_none(), "there is a slot, and no place");
         let ending = table.held(first).unwrap();
         table.leave_place(ending);
         table.leave_place(ending);
-        let third = table.insert(0).unwrap();
+        let third = table.insert(0, 0).unwrap();
         assert_eq!(third.index(), 2);
-        assert!(table.insert(0).is_none());
+        assert!(table.insert(0, 0).is_none());
         table.leave_place(table.held(second).unwrap());
-        assert!(table.insert(0).is_none(), "there is a place, and no slot: two are ending");
+        assert!(table.insert(0, 0).is_none(), "there is a place, and no slot: two are ending");
         end(&table, first);
-        let fourth = table.insert(0).unwrap();
+        let fourth = table.insert(0, 0).unwrap();
         assert_eq!(fourth.index(), first.index());
-        assert!(table.insert(0).is_none(), "that was the second's place");
+        assert!(table.insert(0, 0).is_none(), "that was the second's place");
         end(&table, second);
-        assert!(table.insert(0).is_none());
+        assert!(table.insert(0, 0).is_none());
         end(&table, third); // without having left before
-        table.insert(0).unwrap();
+        table.insert(0, 0).unwrap();
     }
 
     #[test]
@@ -255,13 +256,13 @@ mod tests {
         let mut table = SessionTable::new(2, 0);
         let first = (1 << SessionId::FIRST_GENERATION_BITS) - 1;
         table.begin_generations_at(first);
-        let ids = [(); 2].map(|()| table.insert(0).unwrap());
+        let ids = [(); 2].map(|()| table.insert(0, 0).unwrap());
         assert_eq!(ids, [0, 1].map(|index| SessionId::new(index, first)));
         for index in [0, 1] {
             assert!(table.look_up(SessionId::new(index, 0)).is_none(), "of another server");
         }
         end(&table, ids[1]);
-        assert_eq!(table.insert(0), Some(SessionId::new(1, first + 1)));
+        assert_eq!(table.insert(0, 0), Some(SessionId::new(1, first + 1)));
         assert!(table.look_up(ids[1]).is_none());
         let sessions_left = SessionId::GENERATION_MAX - first + 1;
         assert_eq!(sessions_left, 1 << 39, "that a slot serves at least");
@@ -270,25 +271,25 @@ mod tests {
     #[test]
     fn slots_are_used_again_in_the_order_they_were_freed() {
         let table = SessionTable::new(4, 0);
-        let ids: Vec<_> = (0..4).map(|_| table.insert(0).unwrap()).collect();
+        let ids: Vec<_> = (0..4).map(|_| table.insert(0, 0).unwrap()).collect();
         for which in [2, 0, 3, 1] {
             end(&table, ids[which]);
         }
-        let again: Vec<_> = (0..4).map(|_| table.insert(0).unwrap().index()).collect();
+        let again: Vec<_> = (0..4).map(|_| table.insert(0, 0).unwrap().index()).collect();
         assert_eq!(again, [2, 0, 3, 1].map(|which| ids[which].index()));
     }
 
     #[test]
     fn a_late_look_up_finds_nothing_and_an_early_one_neither() {
         let table = SessionTable::new(1, 0);
-        let first = table.insert(5).unwrap();
+        let first = table.insert(5, 0).unwrap();
         let reference = table.look_up(first).unwrap();
         assert_eq!(reference.slot().port(), 5);
         assert!(!reference.end());
         assert!(table.look_up(SessionId::new(0, first.generation() + 1)).is_none());
         end(&table, first);
         assert!(table.look_up(first).is_none());
-        let second = table.insert(0).unwrap();
+        let second = table.insert(0, 0).unwrap();
         assert_eq!(second.index(), first.index());
         assert!(table.look_up(first).is_none());
         assert!(table.held(first).is_none());
@@ -299,12 +300,12 @@ mod tests {
     #[test]
     fn a_walk_names_the_live_sessions_of_its_port_and_of_no_other() {
         let table = SessionTable::new(4, 0);
-        let ids = [0, 1, 0, 1].map(|port| table.insert(port).unwrap());
+        let ids = [0, 1, 0, 1].map(|port| table.insert(port, 0).unwrap());
         let walk = |port| table.sessions_of(port).collect::<Vec<_>>();
         assert_eq!((walk(0), walk(1)), (vec![ids[0], ids[2]], vec![ids[1], ids[3]]));
         end(&table, ids[0]);
         assert_eq!(walk(0), [ids[2]], "its slot rests, and still has the port of before");
-        let next = table.insert(1).unwrap();
+        let next = table.insert(1, 0).unwrap();
         assert_eq!(next.index(), ids[0].index());
         assert_eq!((walk(0), walk(1)), (vec![ids[2]], vec![next, ids[1], ids[3]]));
     }
@@ -313,23 +314,23 @@ mod tests {
     #[should_panic(expected = "something is left")]
     fn a_slot_that_was_not_left_as_new_is_not_handed_out() {
         let table = SessionTable::new(1, 0);
-        let id = table.insert(0).unwrap();
+        let id = table.insert(0, 0).unwrap();
         end(&table, id);
         table.slots.get(id.index()).unwrap().note_time_came();
-        table.insert(0);
+        table.insert(0, 0);
     }
 
     #[test]
     fn a_retired_slot_is_never_used_again() {
         let table = SessionTable::new(2, 0);
-        let first = table.insert(0).unwrap();
+        let first = table.insert(0, 0).unwrap();
         end(&table, first);
         // Bring the slot to its last generation, as 2^40 sessions would.
         let slot = table.slots.get(first.index()).unwrap();
         *table.free.lock() = FreeSlots { resting: [0].into(), touched: 1, ..FreeSlots::default() };
         slot.count.set_generation(SessionId::GENERATION_MAX);
-        let other = table.insert(0).unwrap();
-        let last = if other.index() == 0 { other } else { table.insert(0).unwrap() };
+        let other = table.insert(0, 0).unwrap();
+        let last = if other.index() == 0 { other } else { table.insert(0, 0).unwrap() };
         assert_eq!(last.generation(), SessionId::GENERATION_MAX);
         end(&table, last);
         assert!(table.look_up(last).is_none());
@@ -337,9 +338,9 @@ mod tests {
             end(&table, other);
         }
         for _ in 0..10 {
-            let id = table.insert(0).unwrap();
+            let id = table.insert(0, 0).unwrap();
             assert_eq!(id.index(), 1, "slot 0 is retired");
-            assert!(table.insert(0).is_none(), "and is one session less");
+            assert!(table.insert(0, 0).is_none(), "and is one session less");
             end(&table, id);
         }
     }
@@ -347,18 +348,18 @@ mod tests {
     #[test]
     fn a_table_grows_to_no_more_than_twice_what_was_live_and_a_retired_slot_is_not_live() {
         let table = SessionTable::new(100, 0);
-        end(&table, table.insert(0).unwrap());
+        end(&table, table.insert(0, 0).unwrap());
         table.slots.get(0).unwrap().count.set_generation(SessionId::GENERATION_MAX);
-        let last = table.insert(0).unwrap();
+        let last = table.insert(0, 0).unwrap();
         assert_eq!(last.generation(), SessionId::GENERATION_MAX);
         end(&table, last);
         for _ in 0..3 {
-            let alone = table.insert(0).unwrap();
+            let alone = table.insert(0, 0).unwrap();
             assert_eq!(alone.index(), 1, "the first beside the retired one, over and over");
             end(&table, alone);
         }
         for _ in 0..10 {
-            let ids = [(); 5].map(|()| table.insert(0).unwrap());
+            let ids = [(); 5].map(|()| table.insert(0, 0).unwrap());
             for id in ids {
                 assert!((1..=10).contains(&id.index()), "{id}");
                 end(&table, id);
@@ -371,7 +372,7 @@ mod tests {
     #[should_panic(expected = "was not ended")]
     fn a_reference_that_is_merely_dropped_is_caught() {
         let table = SessionTable::new(1, 0);
-        let id = table.insert(0).unwrap();
+        let id = table.insert(0, 0).unwrap();
         drop(table.look_up(id));
     }
 
@@ -380,7 +381,7 @@ mod tests {
         let table = SessionTable::new(8, 0);
         let rounds = if cfg!(miri) { 20 } else { 2_000 };
         for _ in 0..rounds {
-            let id = table.insert(0).unwrap();
+            let id = table.insert(0, 0).unwrap();
             let slot = table.held(id).unwrap();
             slot.count.raise(); // the receive
             slot.count.raise(); // the send

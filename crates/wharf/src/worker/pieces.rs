@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use crate::config::Options;
-use crate::framing::{Framing, line};
-use crate::handler::Handler;
+use crate::face::Handler;
+use crate::framing::{Framing, Framings, line};
+use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
     Completion, CompletionPort, Operation, OperationKind, Outcome, Refused, Registration, Sink,
@@ -92,9 +92,9 @@ struct Recorder(Sender<(Vec<u8>, usize)>);
 impl Handler for Recorder {
     type State = ();
 
-    fn opened(&self, _: &super::Session) {}
+    fn opened(&self, _: &crate::Session) {}
 
-    fn received(&self, _: &super::Session, _: &mut (), frame: &[u8]) {
+    fn received(&self, _: &crate::Session, _: &mut (), frame: &[u8]) {
         self.0.send((frame.to_vec(), line::take_looked_at())).expect("the test waits for it");
     }
 }
@@ -103,7 +103,9 @@ impl Handler for Recorder {
 /// looked at for each.
 fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
     let options = Options { workers: 1, ..Options::default() };
-    let plan = Plan::new(Framing::line(64 * 1024), &options);
+    // Not the first that is declared, so the sessions' slots must say which.
+    let framings = Framings::of(&[Framing::raw(), Framing::line(64 * 1024)]).for_newcomers(1);
+    let plan = Plan::new(framings, &options);
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
     let address = listeners[0].local_address().unwrap();

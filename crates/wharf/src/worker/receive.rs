@@ -66,7 +66,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half: &mut ReceiveHalf<H::State>,
         Lent { bytes, direct }: Lent<'_>,
     ) -> (usize, usize) {
-        let (framing, mut done) = (self.engine.framing, 0);
+        let (framing, mut done) = (self.engine.framing_of(slot), 0);
         // Complete the frame that waits, taking over only what is its own.
         while !half.queue.is_empty() && done < bytes.len() && may_deliver(slot, half) {
             let rest = &bytes[done..];
@@ -101,7 +101,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return;
         }
         let mut queue = std::mem::take(&mut half.queue);
-        let (framing, scanned) = (self.engine.framing, queue.scanned());
+        let (framing, scanned) = (self.engine.framing_of(slot), queue.scanned());
         let waiting = Lent { bytes: queue.contents(), direct };
         let (taken, scanned) = self.deliver_from(id, slot, half, waiting, framing, scanned);
         queue.consume(taken, &self.receive_room());
@@ -117,7 +117,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot: &Slot,
         half: &mut ReceiveHalf<H::State>,
         Lent { bytes, direct }: Lent<'_>,
-        framing: Framing,
+        framing: &Framing,
         mut scanned: usize,
     ) -> (usize, usize) {
         let session = Session::new(id, slot, &self.desk, half.peer_address);

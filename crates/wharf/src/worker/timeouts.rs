@@ -78,8 +78,9 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         };
         let hears =
             phase == Phase::Open && !half.paused && !half.is_behind && !slot.count.is_closing();
-        let first_frame =
-            options.first_frame_limit(&self.engine.framing).filter(|_| hears && !half.frame_came);
+        let first_frame = options
+            .first_frame_limit(self.engine.framing_of(slot))
+            .filter(|_| hears && !half.frame_came);
         let idle = options.idle_timeout.filter(|_| hears);
         let connect = options.connect_timeout.filter(|_| phase == Phase::Connecting);
         let stall = options.send_stall_timeout.filter(|_| phase != Phase::Connecting);

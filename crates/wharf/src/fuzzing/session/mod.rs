@@ -142,7 +142,7 @@ impl<'a> World<'a> {
     }
 
     fn insert(&mut self, port: usize) {
-        let Some(id) = self.table.insert(port) else {
+        let Some(id) = self.table.insert(port, 0) else {
             assert_eq!(self.lives.len(), SESSIONS_MAX as usize, "refused with room left");
             return;
         };
