@@ -19,5 +19,7 @@ pub(crate) use self::groups::{
     Audience, Due, MEMBERSHIP_BYTES, Publication, REQUEST_BYTES, Share, Taken,
 };
 pub(crate) use self::mailbox::Mail;
+#[cfg(all(test, loom))]
+pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
 pub(crate) use self::share::{BATCHES_AT_REST_BYTES, Follows, PortShare, ReceiveRoom};

@@ -195,7 +195,7 @@ pub(super) fn lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionP
         trial.ledger.writes_over = Some(ways[round % ways.len()]);
         // Of every length up to some hundred, and a few streams.
         let sent = |at: usize| {
-            let len = if at % 32 == 0 { 50_000 } else { (at * 7 + round) % 700 + 1 };
+            let len = if at.is_multiple_of(32) { 50_000 } else { (at * 7 + round) % 700 + 1 };
             let mut sent = pattern(len, at + round);
             sent.iter_mut().for_each(|byte| *byte %= WRITTEN_OVER);
             sent
