@@ -9,7 +9,7 @@
 //!
 //! Bounded by what it carries: for each session at most one arrival, one release, and a few
 //! requests to attend (it was armed, it closes, it passed the pause mark). What is asked of groups
-//! waits elsewhere ([`crate::group`]); here is one word of it. A word (that, drain, stop) waits once,
+//! waits elsewhere ([`Groups`](super::groups::Groups)); here is one word of it. A word (that, drain, stop) waits once,
 //! however often it is posted.
 
 use std::net::SocketAddr;

@@ -97,7 +97,7 @@ pub enum Error {
         call: &'static str,
     },
     /// A worker's port could not be made, or failed while it served. Then its sessions were closed, with
-    /// [`CloseReason::Io`], and the server was stopped. What the operating system may still touch of what
+    /// [`CloseReason::Io`](crate::CloseReason::Io), and the server was stopped. What the operating system may still touch of what
     /// was outstanding is not freed.
     #[error("the completion port of worker {worker} failed{}", InBrackets::of(source))]
     Port {

@@ -11,6 +11,7 @@ thread_local! {
     static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
 }
 
+#[cfg_attr(not(unix), allow(dead_code, reason = "asked by a test over a simulated or Unix port"))]
 /// How many bytes were looked at on this thread since this was last asked.
 pub(crate) fn take_looked_at() -> usize {
     LOOKED_AT.take()

@@ -125,12 +125,12 @@ pub struct Options {
     /// `send_stall_timeout`. TCP_USER_TIMEOUT on Linux, TCP_MAXRT (whole seconds) on Windows; elsewhere it
     /// is refused. Default `None`.
     pub peer_timeout: Option<Duration>,
-    /// After a close with [`Close::Drain`], end a session of which not all has left after so long, with
+    /// After a close with [`Close::Drain`](crate::Close::Drain), end a session of which not all has left after so long, with
     /// [`CloseReason::DrainTimeout`](crate::CloseReason::DrainTimeout). Default 30 s. `None`: as
     /// long as the peer takes something within `send_stall_timeout`. The deadline of a server's
     /// drain ends it in any case.
     pub drain_timeout: Option<Duration>,
-    /// When all has left after a close with [`Close::Drain`], how long to wait for the peer's own end of
+    /// When all has left after a close with [`Close::Drain`](crate::Close::Drain), how long to wait for the peer's own end of
     /// stream, so that a reset does not take away what was just sent. Default 1 s.
     pub close_linger: Duration,
     /// TCP_NODELAY. Default `true`: wharf coalesces frames itself, Nagle would only delay them.
@@ -167,7 +167,7 @@ pub struct Options {
     /// all are out, receives wait for one to come back; nothing is lost. Besides, there are 16 of 64 KiB
     /// for sessions whose receives fill these again and again. None takes memory before it is used. If the
     /// system does not grant their address space, [`Backend::Auto`] serves on readiness, and
-    /// [`Backend::Uring`] is refused ([`BackendRefusal::Memory`]).
+    /// [`Backend::Uring`] is refused ([`BackendRefusal::Memory`](crate::BackendRefusal::Memory)).
     pub receive_buffers: u16,
     /// The size of each, 1 KiB to 1 MiB. Default 16 KiB; small frames cost the same in any size.
     pub receive_buffer_bytes: usize,

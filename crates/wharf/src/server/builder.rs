@@ -41,7 +41,7 @@ impl Builder {
     /// `[::]` takes IPv4 too; see [`Options::ipv6_only`].
     ///
     /// # Errors
-    /// [`Error::Resolve`] if the name has no address.
+    /// [`Error::Resolve`](crate::Error::Resolve) if the name has no address.
     pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
         self.names.push(Name::resolve(address)?);
         Ok(self)
@@ -93,7 +93,7 @@ impl Server {
     /// A server that will listen on `address`; see [`Builder::listen`].
     ///
     /// # Errors
-    /// [`Error::Resolve`] if the name has no address.
+    /// [`Error::Resolve`](crate::Error::Resolve) if the name has no address.
     pub fn bind(address: impl ToSocketAddrs + fmt::Debug) -> Result<Builder> {
         Builder::default().listen(address)
     }
@@ -105,7 +105,7 @@ pub struct Connector;
 
 impl Connector {
     /// A connector. What [`start`](Builder::start) returns is a [`Server`] without a listener;
-    /// its [`Handle::connect`] begins sessions.
+    /// its [`Handle::connect`](crate::Handle::connect) begins sessions.
     #[expect(clippy::new_ret_no_self, reason = "it reads as its counterpart Server::bind does")]
     pub fn new() -> Builder {
         Builder::default()

@@ -44,7 +44,7 @@ impl Server {
     ///
     /// # Errors
     /// If a worker's port failed, or it met a fault of wharf's own, which stops the other workers too.
-    /// [`Error::InCallback`] in a callback of the same server, whose worker it would wait for; the
+    /// [`Error::InCallback`](crate::Error::InCallback) in a callback of the same server, whose worker it would wait for; the
     /// server, which this call has taken, is then stopped.
     pub fn wait(mut self) -> Result<()> {
         self.running.engine.refuse_on_a_worker("Server::wait")?;

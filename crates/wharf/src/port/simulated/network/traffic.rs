@@ -121,7 +121,7 @@ impl State {
         Some((accepted, remote))
     }
 
-    /// Writes what there is room for; says how much that was. Who may write asks [`Network::writable`] first.
+    /// Writes what there is room for; says how much that was. Who may write asks [`Network::writable`](super::Network::writable) first.
     pub(in crate::port::simulated) fn write(&mut self, index: SocketIndex, slices: &[&[u8]]) {
         let Some(stream) = self.network.stream(index) else { return };
         let other = stream.other;
