@@ -59,8 +59,8 @@ pub enum CloseReason {
     SendStallTimeout,
     /// It was to end when all had left, and after `drain_timeout` not all had.
     DrainTimeout,
-    /// The program closed it. After [`Close::Drain`](crate::Close::Drain), unless a
-    /// [`Close::Stop`](crate::Close::Stop) followed: and what was accepted before has left.
+    /// The program closed it. After [`Close::Drain`], unless a
+    /// [`Close::Stop`] followed: and what was accepted before has left.
     Local,
     /// The server drained, and what was queued for the peer has left.
     Drained,

@@ -4,7 +4,7 @@
 //!   thread's `io_uring_enter`, so there is one system call for a batch and no interruption.
 //! - `Accept` is a multishot accept; `Receive` a multishot receive into the ring of provided
 //!   buffers ([`buffers`]), so an idle session holds none; a `Send` of one piece is a SEND, of
-//!   several a SENDMSG with up to [`PIECES_MAX`](port::PIECES_MAX) pieces.
+//!   several a SENDMSG with up to `PIECES_MAX` pieces.
 //! - What an operation owns rests in the socket's record until its completion comes (invariant 7).
 //!   The `user_data` that the kernel carries is the record's index, its generation and the kind:
 //!   never an address, never the socket's number (invariant 5).
