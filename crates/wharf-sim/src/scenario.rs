@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oorandom::Rand64;
 use wharf::simulation::{Fault, Faults};
-use wharf::{Backpressure, FirstFrameTimeout, IdleReceive, Options};
+use wharf::{Backpressure, FirstFrameTimeout, Options};
 
 use crate::publications::GROUPS;
 
@@ -318,11 +318,10 @@ impl Plan {
             connect_timeout: seconds(among(&[3, 10, 100])),
             receive_queues_bytes_max: among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24])
                 as usize,
-            idle_receive: match among(&[0, 1]) {
-                0 => IdleReceive::ZeroByte,
-                _ => IdleReceive::Buffered,
+            listen_backlog: {
+                among(&[0, 1]); // of an option that is gone; so the plans of before stay what they were
+                among(&[1, 8, 1_024]) as u32
             },
-            listen_backlog: among(&[1, 8, 1_024]) as u32,
             groups_per_session_max: among(&[2, 64]) as u32,
             publications_bytes_max: among(&[32 << 10, 16 << 20]) as usize,
             ..Options::default()

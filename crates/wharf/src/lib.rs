@@ -74,8 +74,6 @@ pub use error::{
 pub use events::{DrainReport, Stats};
 pub use face::{Handle, Handler, Session};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};
-pub use options::{
-    Backend, BackendChoice, Backpressure, FirstFrameTimeout, IdleReceive, Keepalive, Options,
-};
+pub use options::{Backend, BackendChoice, Backpressure, FirstFrameTimeout, Keepalive, Options};
 pub use server::{Builder, Connector, Server};
 pub use session::{ParseSessionIdError, SessionId};

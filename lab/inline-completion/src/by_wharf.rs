@@ -18,9 +18,10 @@ impl Handler for Handles {
     }
 }
 
-fn run(options: Options, streams_for: Duration) -> Seen {
+fn run(backend: Backend, streams_for: Duration) -> Seen {
     // Receives of the size that the other servers have.
-    let options = Options { workers: 1, receive_buffer_bytes: CHUNK_BYTES, ..options };
+    let receive_buffer_bytes = CHUNK_BYTES;
+    let options = Options { workers: 1, backend, receive_buffer_bytes, ..Options::default() };
     let builder = Server::bind("127.0.0.1:0").expect("an address").framing(Framing::raw());
     let server = match builder.options(options).start(Handles) {
         Ok(server) => server,
@@ -29,33 +30,10 @@ fn run(options: Options, streams_for: Duration) -> Seen {
     load::run(server.addresses()[0], streams_for)
 }
 
-#[cfg(target_os = "linux")]
 pub fn readiness(streams_for: Duration) -> Seen {
-    run(Options { backend: Backend::Readiness, ..Options::default() }, streams_for)
+    run(Backend::Readiness, streams_for)
 }
 
-#[cfg(target_os = "linux")]
 pub fn uring(streams_for: Duration) -> Seen {
-    run(Options { backend: Backend::Uring, ..Options::default() }, streams_for)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn iocp(synchronous_completions_max: u32, streams_for: Duration) -> Seen {
-    let backend = Backend::Auto;
-    run(Options { backend, synchronous_completions_max, ..Options::default() }, streams_for)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn none_inline(streams_for: Duration) -> Seen {
-    iocp(0, streams_for)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn inline_16(streams_for: Duration) -> Seen {
-    iocp(16, streams_for)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn inline_without_bound(streams_for: Duration) -> Seen {
-    iocp(1 << 20, streams_for)
+    run(Backend::Uring, streams_for)
 }

@@ -13,8 +13,6 @@ pub const BUSY: u8 = b'b';
 pub const QUIET_FRAME: [u8; 8] = *b"quiet...";
 /// What a receive brings at most, and what the handler is busy with for so long.
 pub const CHUNK_BYTES: usize = 4 * 1024;
-#[cfg_attr(target_os = "linux", allow(dead_code, reason = "a measure for what is seen on Windows"))]
-pub const CHUNK_KIB: f64 = CHUNK_BYTES as f64 / 1024.0;
 const WORK_FOR_CHUNK: Duration = Duration::from_micros(5);
 /// An answer that has not come by then has been forgotten.
 const PATIENCE: Duration = Duration::from_secs(20);

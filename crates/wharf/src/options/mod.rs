@@ -26,22 +26,6 @@ pub enum Backpressure {
     PauseReceive,
 }
 
-/// How a session that is quiet waits for bytes on [`Backend::Iocp`]. The other backends lend their
-/// buffers only when bytes have come, and take no notice of this.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IdleReceive {
-    /// By a receive of no bytes, which completes when some have come; then they are fetched without
-    /// waiting. A quiet session holds no buffer and Windows locks no page for it. The default: it
-    /// costs one system call more for what comes after a silence, and nothing while a frame is
-    /// coming in parts.
-    #[default]
-    ZeroByte,
-    /// By a receive into a buffer of its own of [`Options::receive_buffer_bytes`], for few sessions
-    /// that are never quiet.
-    Buffered,
-}
-
 /// How long a new session may take until its first whole frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -171,16 +155,9 @@ pub struct Options {
     pub receive_buffers: u16,
     /// The size of each, 1 KiB to 1 MiB. Default 16 KiB; small frames cost the same in any size.
     pub receive_buffer_bytes: usize,
-    /// How a quiet session waits for bytes on Windows. Default [`IdleReceive::ZeroByte`].
-    pub idle_receive: IdleReceive,
     /// How many AcceptEx operations are outstanding for each listener on Windows, 1 to 1,024.
     /// Default 64: a burst of so many is accepted without coming back to the listener.
     pub accepts_outstanding: u32,
-    /// How many operations of a session in a row may, on Windows, be dealt with without going through
-    /// the completion port when they succeed at once (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`); the
-    /// next then goes through it, so that a busy session cannot starve the others. Default 0: all go
-    /// through the port, the one path that is always taken.
-    pub synchronous_completions_max: u32,
 }
 
 impl Default for Options {
@@ -207,9 +184,7 @@ impl Default for Options {
             publications_bytes_max: 16 * 1024 * 1024,
             receive_buffers: 256,
             receive_buffer_bytes: 16 * 1024,
-            idle_receive: IdleReceive::ZeroByte,
             accepts_outstanding: 64,
-            synchronous_completions_max: 0,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a server's sessions and workers can come to hold: it adds up the constants of all floors.
 
-use crate::options::{IdleReceive, Options};
+use crate::options::Options;
 
 impl Options {
     /// Bytes lent by one worker's port at once, the most of all ports.
@@ -17,14 +17,8 @@ impl Options {
     /// `u64::MAX`.
     pub fn memory_bytes_max(&self) -> u64 {
         let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-        // The ring that a receive goes into on Windows: all of a session's, or that of a frame's rest.
-        let own_buffer = match self.idle_receive {
-            _ if cfg!(not(windows)) => 0,
-            IdleReceive::Buffered => {
-                self.receive_buffer_bytes.checked_next_power_of_two().unwrap_or(usize::MAX)
-            }
-            IdleReceive::ZeroByte => 2 * crate::worker::RECEIVE_ROOM_BYTES_MIN,
-        };
+        // The ring that the rest of a frame is received into on Windows.
+        let own_buffer = if cfg!(windows) { 2 * crate::worker::RECEIVE_ROOM_BYTES_MIN } else { 0 };
         let send_queue = self.send_queue_bytes_max as u64;
         let session = sum(&[
             crate::session::SESSION_BYTES as u64,
@@ -65,7 +59,6 @@ mod tests {
             publications_bytes_max: usize::MAX,
             receive_buffers: u16::MAX,
             receive_buffer_bytes: usize::MAX,
-            idle_receive: IdleReceive::Buffered,
             ..Options::default()
         };
         assert_eq!(options.memory_bytes_max(), u64::MAX);

@@ -67,7 +67,6 @@ pub(super) fn start_workers<H: Handler>(
     let sizes = IocpSizes {
         concurrent_threads: plan.options.workers as u32,
         accepts_outstanding: plan.options.accepts_outstanding,
-        synchronous_completions_max: plan.options.synchronous_completions_max,
     };
     let shared = SharedPort::new(sizes).map_err(|source| Error::Port { worker: 0, source })?;
     let make_port = move |_| IocpPort::join(shared.clone());

@@ -20,7 +20,6 @@ use crate::clock::Clock;
 use crate::close::Close;
 use crate::close::CloseReason;
 use crate::face::Handler;
-use crate::options::IdleReceive;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::session::{Asked, Closing, HalfInHand, SessionId, Slot};
 
@@ -295,20 +294,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     fn receive_operation(&self, half: &mut ReceiveHalf<H::State>) -> Operation {
-        let options = &self.engine.options;
         if !self.is_shared {
             let single = half.takes_single_receive();
             return if single { Operation::ReceiveOnce } else { Operation::Receive };
         }
-        if !half.queue.is_empty() {
-            return Operation::ReceiveInto(half.queue.lend(RECEIVE_ROOM_BYTES_MIN));
+        if half.queue.is_empty() {
+            return Operation::ReceiveOnce;
         }
-        match options.idle_receive {
-            IdleReceive::ZeroByte => Operation::ReceiveOnce,
-            IdleReceive::Buffered => {
-                Operation::ReceiveInto(half.queue.lend(options.receive_buffer_bytes))
-            }
-        }
+        Operation::ReceiveInto(half.queue.lend(RECEIVE_ROOM_BYTES_MIN))
     }
 
     /// Pauses and resumes; delivers what waits; sees the stream's end.

@@ -36,7 +36,7 @@ use crate::face::Handle;
 use crate::face::Handler;
 use crate::face::Session;
 use crate::framing::Framing;
-use crate::options::{Backpressure, IdleReceive, Options};
+use crate::options::{Backpressure, Options};
 use crate::port::Sockets;
 use crate::session::{Closing, HalfTable, SessionId};
 use crate::worker::{Halves, Worker};
@@ -178,13 +178,11 @@ impl Handler for Recorder {
 
 fn draw_options(workers: usize) -> Options {
     let pauses = thread_rng().gen_bool(0.5);
-    let buffered = thread_rng().gen_bool(0.3);
     Options {
         workers,
         sessions_max: SESSIONS_MAX,
         send_queue_bytes_max: thread_rng().gen_range(4..=10) * FRAME_BYTES,
         backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
-        idle_receive: if buffered { IdleReceive::Buffered } else { IdleReceive::default() },
         send_stall_timeout: None,
         ..Options::default()
     }

@@ -185,12 +185,5 @@ contract_suite!(
     crate::port::iocp::IocpPort::join_for_test
 );
 
-#[cfg(windows)]
-contract_suite!(
-    iocp_skipping,
-    crate::port::iocp::IocpPort::for_test_skipping(),
-    crate::port::iocp::IocpPort::for_test_skipping()
-);
-
 #[cfg(feature = "simulation")]
 mod simulated_port;

@@ -27,7 +27,7 @@ use super::overlapped::Overlapped;
 pub(super) enum Started {
     /// A packet will come.
     Outstanding,
-    /// It succeeded at once. A packet comes all the same, unless the socket skips it.
+    /// It succeeded at once. A packet comes all the same.
     Done,
 }
 

@@ -31,16 +31,7 @@ pub(super) struct Taker<'a, S> {
 }
 
 impl<S: Sink> Taker<'_, S> {
-    /// A packet that came through the port ends its socket's row of those that did not.
-    pub(super) fn take_from_port(&mut self, packet: Packet) {
-        self.take(packet, true);
-    }
-
-    pub(super) fn take_ready(&mut self, packet: Packet) {
-        self.take(packet, false);
-    }
-
-    fn take(&mut self, packet: Packet, through_port: bool) {
+    pub(super) fn take(&mut self, packet: Packet) {
         // SAFETY: the packet was taken by this handle, which keeps the shared port alive.
         let overlapped = unsafe { Overlapped::of(packet) };
         let (generation, index) = overlapped.name();
@@ -55,9 +46,6 @@ impl<S: Sink> Taker<'_, S> {
         // SAFETY: an operation of it is outstanding, which this handle has from here on. What follows does not
         // use it after it has told of the last completion.
         let record = unsafe { record.in_use() };
-        if through_port {
-            record.in_a_row.store(0, Ordering::Relaxed);
-        }
         // SAFETY: the packet says that the operation is not the OS's any more (invariant 7).
         let result = unsafe { overlapped.result(record.socket(), packet.count) };
         match overlapped.kind {

@@ -59,18 +59,6 @@ impl IocpPort {
         IocpPort::join_for_test(&SharedPort::for_test())
     }
 
-    /// What succeeds at once mostly goes past the port, and there is one AcceptEx at a time.
-    #[cfg(test)]
-    pub(crate) fn for_test_skipping() -> Self {
-        use super::shared::IocpSizes;
-        let sizes = IocpSizes {
-            concurrent_threads: 1,
-            accepts_outstanding: 1,
-            synchronous_completions_max: 3,
-        };
-        IocpPort::join_for_test(&SharedPort::new(sizes).unwrap())
-    }
-
     #[cfg(test)]
     pub(crate) fn join_for_test(shared: &Arc<SharedPort>) -> Self {
         IocpPort::join(shared.clone()).unwrap()
@@ -85,7 +73,7 @@ impl IocpPort {
         // Not what these add: a busy socket has its next turn with the others.
         for _ in 0..taker.ready.len() {
             if let Some(packet) = taker.ready.pop_front() {
-                taker.take_ready(packet);
+                taker.take(packet);
             }
         }
         let is_busy = taker.delivered || !taker.ready.is_empty();
@@ -98,7 +86,7 @@ impl IocpPort {
         }
         for at in 0..count {
             if let Taken::Packet(packet) = entries.at(at) {
-                taker.take_from_port(packet);
+                taker.take(packet);
             }
         }
         Ok(taker.delivered || wakes > 0 || shared.waker.take_lost())

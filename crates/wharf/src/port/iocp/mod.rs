@@ -16,10 +16,7 @@
 //!   them then into the scratch memory of the handle that was told. So a quiet session holds no
 //!   buffer and locks no page. A `ReceiveInto` has the OS fill the ring's free segments itself.
 //! - An `Accept` is several AcceptEx at once ([`accept`]); each is posted again by who took it.
-//! - A call that succeeds at once has a packet like any other. With `synchronous_completions_max`
-//!   sockets skip it (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`), and the handle that posted takes the
-//!   result with its next `wait`: but only so many times in a row for a socket, then it queues in
-//!   the port behind the others. Everything from the packet on is the same path.
+//! - A call that succeeds at once has a packet like any other: there is one path.
 //! - What a post's call answers is refused only when the OS lacks something. A socket that is shut
 //!   down, reset or not connected is told by a completion, as the other ports tell it; the packet
 //!   for that is our own.

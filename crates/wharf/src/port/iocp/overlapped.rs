@@ -106,15 +106,6 @@ impl Overlapped {
         Err(Fault { code: unsafe { self.code_of_failure(socket) }, count })
     }
 
-    /// Bytes that a call moved that succeeded at once, and of which no packet comes.
-    ///
-    /// # Safety
-    /// The call has just succeeded, and the OS queues no packet: the operation is the caller's.
-    pub(super) unsafe fn count(&self) -> u32 {
-        // SAFETY: by the caller's promise the OS writes to it no more (invariant 7).
-        unsafe { (*self.of_the_os.get()).InternalHigh as u32 }
-    }
-
     /// Has Winsock translate the status: it knows which of its own errors each of them is.
     ///
     /// # Safety

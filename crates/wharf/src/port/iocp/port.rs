@@ -8,12 +8,10 @@ use socket2::Socket;
 use windows_sys::Win32::Foundation::{
     CloseHandle, ERROR_INVALID_PARAMETER, HANDLE, INVALID_HANDLE_VALUE, WAIT_TIMEOUT,
 };
-use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::{
     CreateIoCompletionPort, GetQueuedCompletionStatusEx, OVERLAPPED, OVERLAPPED_ENTRY,
     PostQueuedCompletionStatus,
 };
-use windows_sys::Win32::System::WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS;
 
 /// Packets that one call takes at most; the rest stay for the other handles. Few enough that a slow
 /// handler holds up few others beside its own session, and enough for replies to share a send.
@@ -152,13 +150,4 @@ impl std::fmt::Debug for Entries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Entries({PACKETS_MAX})")
     }
-}
-
-/// From here on a call on the socket that succeeds at once queues no packet.
-pub(super) fn skip_packets_on_success(socket: &Socket) -> io::Result<()> {
-    let file = socket.as_raw_socket() as HANDLE;
-    let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;
-    // SAFETY: the handle is open, by the borrow of its owner.
-    let set = unsafe { SetFileCompletionNotificationModes(file, mode) };
-    if set == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -50,8 +50,6 @@ struct Registered {
 pub(super) struct Record {
     /// Raised at each deregistration.
     generation: AtomicU32,
-    /// Successes in a row that were dealt with without the port.
-    pub(super) in_a_row: AtomicU32,
     registered: UnsafeCell<Option<Registered>>,
     accepting: OnceLock<Box<Accepting>>,
     pub(super) connect: Owned<()>,
@@ -96,7 +94,6 @@ impl Default for Record {
     fn default() -> Self {
         Record {
             generation: AtomicU32::new(0),
-            in_a_row: AtomicU32::new(0),
             registered: UnsafeCell::new(None),
             accepting: OnceLock::new(),
             connect: Owned::new(OperationKind::Connect),
@@ -110,7 +107,6 @@ impl Record {
     /// # Safety
     /// The record is vacant, and the caller took it from the vacant ones.
     pub(super) unsafe fn register(&self, socket: Socket, token: Token) {
-        self.in_a_row.store(0, Ordering::Relaxed);
         // SAFETY: by the caller's promise nobody else reads or writes it now.
         let registered = unsafe { &mut *self.registered.get() };
         debug_assert!(registered.is_none(), "invariant 6: only a vacant record is used again");

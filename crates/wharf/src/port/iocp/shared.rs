@@ -12,7 +12,7 @@ use super::calls::{self, Started};
 use super::error::{error_of, is_shortage};
 use super::extension::Extensions;
 use super::overlapped::Overlapped;
-use super::port::{OsPort, Packet, skip_packets_on_success};
+use super::port::{OsPort, Packet};
 use super::record::{InUse, Receiving, Record};
 use super::records::Records;
 use super::state::{CANCELLED, SHUT, State};
@@ -28,9 +28,6 @@ pub(crate) struct IocpSizes {
     pub(crate) concurrent_threads: u32,
     /// AcceptEx operations outstanding for each listener.
     pub(crate) accepts_outstanding: u32,
-    /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`: this many completions of a socket in a row may be
-    /// dealt with without going through the port. 0: all go through the port.
-    pub(crate) synchronous_completions_max: u32,
 }
 
 /// Pieces that one send operation gathers at most; the rest leaves with the next.
@@ -84,12 +81,7 @@ impl SharedPort {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Arc<Self> {
-        let sizes = IocpSizes {
-            concurrent_threads: 4,
-            accepts_outstanding: 4,
-            synchronous_completions_max: 0,
-        };
-        SharedPort::new(sizes).unwrap()
+        SharedPort::new(IocpSizes { concurrent_threads: 4, accepts_outstanding: 4 }).unwrap()
     }
 
     pub(super) fn register(
@@ -99,10 +91,6 @@ impl SharedPort {
     ) -> Result<Registration, Refused<Socket>> {
         // Not blocking, for the reads into scratch memory; posted operations are not touched by it.
         let entered = socket.set_nonblocking(true).and_then(|()| self.port.associate(&socket));
-        let entered = entered.and_then(|()| match self.sizes.synchronous_completions_max {
-            0 => Ok(()),
-            _ => skip_packets_on_success(&socket),
-        });
         if let Err(error) = entered {
             return Err(Refused { given_back: socket, error });
         }
@@ -201,7 +189,7 @@ impl SharedPort {
             Ok(Started::Outstanding) => {
                 accepting.state.cancel_if_asked(|| place.overlapped.cancel(socket))
             }
-            Ok(Started::Done) => self.deliver_success(&record, &place.overlapped, way),
+            Ok(Started::Done) => {}
             Err(code) => self.deliver_failure(&place.overlapped, code, way),
         }
     }
@@ -221,7 +209,7 @@ impl SharedPort {
             Ok(Started::Outstanding) => {
                 connect.state.cancel_if_asked(|| connect.overlapped.cancel(socket));
             }
-            Ok(Started::Done) => self.deliver_success(&record, &connect.overlapped, way),
+            Ok(Started::Done) => {}
             Err(code) => self.deliver_failure(&connect.overlapped, code, way),
         }
     }
@@ -278,7 +266,7 @@ impl SharedPort {
                 }
             }
         };
-        self.settle(&record, &receive.overlapped, &receive.state, socket, started, way)
+        self.settle(&receive.overlapped, &receive.state, socket, started, way)
     }
 
     fn post_batch(
@@ -307,7 +295,7 @@ impl SharedPort {
             }
             let socket = record.raw_socket();
             let started = calls::send(socket, &slices[..count], &send.overlapped);
-            self.settle(&record, &send.overlapped, &send.state, socket, started, way)
+            self.settle(&send.overlapped, &send.state, socket, started, way)
         };
         let Err(code) = started else {
             return Ok(());
@@ -325,7 +313,6 @@ impl SharedPort {
     /// is about the socket or its peer, and is told as any port tells it: by a completion.
     fn settle(
         &self,
-        record: &Record,
         overlapped: &Overlapped,
         state: &State,
         socket: usize,
@@ -334,32 +321,11 @@ impl SharedPort {
     ) -> Result<(), u32> {
         match started {
             Ok(Started::Outstanding) => state.cancel_if_asked(|| overlapped.cancel(socket)),
-            Ok(Started::Done) => self.deliver_success(record, overlapped, way),
+            Ok(Started::Done) => {}
             Err(code) if is_shortage(code) => return Err(code),
             Err(code) => self.deliver_failure(overlapped, code, way),
         }
         Ok(())
-    }
-
-    /// The OS queues a packet, or, when the socket skips it, this does what is needed instead: a
-    /// handle takes it without the port, but only so many of a socket in a row. After that it queues
-    /// behind the others, so that a busy socket cannot starve them.
-    fn deliver_success(&self, record: &Record, overlapped: &Overlapped, way: &mut Way<'_>) {
-        if self.sizes.synchronous_completions_max == 0 {
-            return;
-        }
-        // SAFETY: the socket skips the packets of what succeeds at once, as this has.
-        let packet = overlapped.packet(unsafe { overlapped.count() });
-        let in_a_row = record.in_a_row.fetch_add(1, Ordering::Relaxed);
-        match way {
-            Way::Ready(ready) if in_a_row < self.sizes.synchronous_completions_max => {
-                ready.push_back(packet);
-            }
-            _ => {
-                record.in_a_row.store(0, Ordering::Relaxed);
-                self.pass(packet);
-            }
-        }
     }
 
     fn deliver_failure(&self, overlapped: &Overlapped, code: u32, way: &mut Way<'_>) {

@@ -85,33 +85,6 @@ fn an_array_of_buffers_may_be_a_local_variable() {
     assert_eq!(packet_of(&port, send), 6_000_000);
 }
 
-#[test]
-fn what_succeeds_at_once_goes_past_the_port_only_so_many_times_in_a_row() {
-    let mut port = IocpPort::for_test_skipping();
-    let (ours, peer) = pair();
-    let ours = port.register(ours, Token(1)).unwrap();
-    let mut past = Vec::new();
-    for _ in 0..8 {
-        port.post(ours, Operation::Send(batch(b"!"))).unwrap();
-        past.push(!port.ready.is_empty());
-        let mut sent = 0;
-        let mut take = |completion: Completion<'_>| match completion.outcome {
-            Outcome::Sent(_, Ok(1)) => sent += 1,
-            outcome => panic!("{outcome:?}"),
-        };
-        port.wait(Some(BOUND), &mut take).unwrap();
-        assert_eq!(sent, 1);
-    }
-    assert_eq!(past, [true, true, true, false, true, true, true, false]);
-    assert_eq!(read(&peer, 8), b"!!!!!!!!");
-    // A thread without a handle has no next `wait`.
-    port.poster().unwrap().post_send(ours, batch(b"?")).unwrap();
-    assert!(port.ready.is_empty());
-    let mut sent = false;
-    port.wait(Some(BOUND), &mut |_: Completion<'_>| sent = true).unwrap();
-    assert!(sent);
-}
-
 fn accepted(port: &mut IocpPort, listening: Registration) -> Accepted {
     port.post(listening, Operation::Accept).unwrap();
     let mut accepted = None;
@@ -323,8 +296,7 @@ fn nobody_joins_a_port_that_has_ended() {
 
 #[test]
 fn a_port_that_nobody_closed_ends_with_its_last_handle() {
-    let sizes =
-        IocpSizes { concurrent_threads: 1, accepts_outstanding: 2, synchronous_completions_max: 0 };
+    let sizes = IocpSizes { concurrent_threads: 1, accepts_outstanding: 2 };
     let shared = SharedPort::new(sizes).unwrap();
     let mut port = IocpPort::join(shared.clone()).unwrap();
     let (ours, peer) = pair();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::Worker;
 use super::super::half::Phase;
-use super::{BOUND, Notes, Recorder, Trial, both, port_maker};
+use super::{BOUND, Notes, Recorder, Trial, holding_back, port_maker};
 use crate::clock::SystemClock;
 use crate::close::Close;
 use crate::engine::Engine;
@@ -113,21 +113,19 @@ impl<P: CompletionPort> CompletionPort for GatedPort<P> {
 
 #[test]
 fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_not_lost() {
-    both(|options| {
-        let options = Options { workers: 4, ..options };
-        let gate = Arc::new(Gate::default());
-        let make_port = port_maker(&options);
-        let of_ports = gate.clone();
-        let make_port =
-            move |index| make_port(index).map(|port| GatedPort { port, gate: of_ports.clone() });
-        let trial = Trial::on(make_port, options, Framing::raw(), |_, _| {});
-        gate.is_set.store(true, Ordering::SeqCst);
-        let (_peer, id) = trial.connect_known();
-        gate.wait_for(POST);
-        assert!(trial.handle().close(id, Close::Stop));
-        assert_eq!(trial.reason(id), CloseReason::Local);
-        trial.finish();
-    });
+    let options = Options { workers: 4, ..holding_back() };
+    let gate = Arc::new(Gate::default());
+    let make_port = port_maker(&options);
+    let of_ports = gate.clone();
+    let make_port =
+        move |index| make_port(index).map(|port| GatedPort { port, gate: of_ports.clone() });
+    let trial = Trial::on(make_port, options, Framing::raw(), |_, _| {});
+    gate.is_set.store(true, Ordering::SeqCst);
+    let (_peer, id) = trial.connect_known();
+    gate.wait_for(POST);
+    assert!(trial.handle().close(id, Close::Stop));
+    assert_eq!(trial.reason(id), CloseReason::Local);
+    trial.finish();
 }
 
 #[test]

@@ -20,9 +20,7 @@ use socket2::{Domain, Socket, Type};
 use crate::close::Close;
 use crate::port::CompletionPort;
 use crate::server::{Plan, Running, start_on};
-use crate::{
-    Backpressure, CloseReason, Framing, Handle, Handler, IdleReceive, Options, Session, SessionId,
-};
+use crate::{Backpressure, CloseReason, Framing, Handle, Handler, Options, Session, SessionId};
 
 #[cfg(unix)]
 fn port_maker(
@@ -40,7 +38,6 @@ fn port_maker(
     let sizes = IocpSizes {
         concurrent_threads: options.workers as u32,
         accepts_outstanding: options.accepts_outstanding,
-        synchronous_completions_max: options.synchronous_completions_max,
     };
     let shared = SharedPort::new(sizes).unwrap();
     move |_| IocpPort::join(shared.clone())
@@ -217,85 +214,67 @@ fn round_trip(mut peer: &TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// Both ways for a quiet session to wait, and on Windows with and without taking what succeeds at
-/// once past the port.
-fn both(test: impl Fn(Options)) {
-    for idle_receive in [IdleReceive::ZeroByte, IdleReceive::Buffered] {
-        for synchronous_completions_max in if cfg!(windows) { &[0, 8][..] } else { &[0] } {
-            let backpressure = Backpressure::PauseReceive;
-            let synchronous_completions_max = *synchronous_completions_max;
-            test(Options {
-                idle_receive,
-                backpressure,
-                synchronous_completions_max,
-                ..Options::default()
-            });
-        }
-    }
+/// A full send queue holds the peer back, so that echoes end nobody as slow.
+fn holding_back() -> Options {
+    Options { backpressure: Backpressure::PauseReceive, ..Options::default() }
 }
 
 #[test]
 fn any_worker_takes_any_completion_and_every_byte_comes_back() {
-    both(|options| {
-        let trial = Trial::echo(options);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let peer = trial.connect();
-                    for round in 0..200 {
-                        round_trip(&peer, &pattern(1 + round * 37 % 5_000));
-                    }
-                });
-            }
-        });
-        assert!(trial.notes.wandered.load(Ordering::Relaxed) > 0, "no session changed its worker");
-        trial.finish();
+    let trial = Trial::echo(holding_back());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let peer = trial.connect();
+                for round in 0..200 {
+                    round_trip(&peer, &pattern(1 + round * 37 % 5_000));
+                }
+            });
+        }
     });
+    assert!(trial.notes.wandered.load(Ordering::Relaxed) > 0, "no session changed its worker");
+    trial.finish();
 }
 
 #[test]
 fn megabytes_go_both_ways_at_once_and_are_held_back() {
-    both(|options| {
-        let trial = Trial::echo(options);
-        let bytes = pattern(32 << 20); // more than the kernel takes for who does not read
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    let peer = trial.connect();
-                    std::thread::scope(|scope| {
-                        scope.spawn(|| (&peer).write_all(&bytes).unwrap());
-                        eventually("it is held back", || trial.handle().stats().receive_pauses > 0);
-                        let mut back = vec![0; bytes.len()];
-                        (&peer).read_exact(&mut back).unwrap();
-                        assert!(back == bytes);
-                    });
+    let trial = Trial::echo(holding_back());
+    let bytes = pattern(32 << 20); // more than the kernel takes for who does not read
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let peer = trial.connect();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| (&peer).write_all(&bytes).unwrap());
+                    eventually("it is held back", || trial.handle().stats().receive_pauses > 0);
+                    let mut back = vec![0; bytes.len()];
+                    (&peer).read_exact(&mut back).unwrap();
+                    assert!(back == bytes);
                 });
-            }
-        });
-        trial.finish();
+            });
+        }
     });
+    trial.finish();
 }
 
 #[test]
 fn frames_in_parts_are_put_together_in_the_receive_queues_ring() {
-    both(|options| {
-        let framing = Framing::length_prefixed(crate::LengthPrefix::default());
-        let trial = Trial::of(options, framing, |session, frame| session.send(frame));
-        let (mut peer, _id) = trial.connect_known();
-        peer.set_nodelay(true).unwrap();
-        for len in [0usize, 1, 255, 4_096, 4_097, 65_536] {
-            let mut wire = (len as u32).to_be_bytes().to_vec();
-            wire.extend(pattern(len));
-            for part in wire.chunks(wire.len() / 7 + 1) {
-                peer.write_all(part).unwrap();
-                std::thread::yield_now();
-            }
-            let mut back = vec![0; wire.len()];
-            peer.read_exact(&mut back).unwrap();
-            assert!(back == wire, "{len}");
+    let framing = Framing::length_prefixed(crate::LengthPrefix::default());
+    let trial = Trial::of(holding_back(), framing, |session, frame| session.send(frame));
+    let (mut peer, _id) = trial.connect_known();
+    peer.set_nodelay(true).unwrap();
+    for len in [0usize, 1, 255, 4_096, 4_097, 65_536] {
+        let mut wire = (len as u32).to_be_bytes().to_vec();
+        wire.extend(pattern(len));
+        for part in wire.chunks(wire.len() / 7 + 1) {
+            peer.write_all(part).unwrap();
+            std::thread::yield_now();
         }
-        trial.finish();
-    });
+        let mut back = vec![0; wire.len()];
+        peer.read_exact(&mut back).unwrap();
+        assert!(back == wire, "{len}");
+    }
+    trial.finish();
 }
 
 #[test]
@@ -329,125 +308,117 @@ fn sends_complete_while_the_handler_of_the_same_session_runs() {
 
 #[test]
 fn closes_sends_and_resets_race_and_every_session_ends_once() {
-    both(|options| {
-        let trial = Trial::echo(options);
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let (trial, over) = (&trial, &over);
-            for seed in 0..2u64 {
-                scope.spawn(move || {
-                    let handle = trial.handle();
-                    let mut state = seed * 7 + 1;
-                    while !over.load(Ordering::Relaxed) {
-                        let ids = trial.notes.opened.lock().unwrap().clone();
-                        for id in ids.iter().rev().take(12) {
-                            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                            match state >> 60 {
-                                0 => drop(handle.close(*id, Close::Stop)),
-                                1 => drop(handle.close(*id, Close::Drain)),
-                                _ => drop(handle.send(*id, pattern((state >> 50) as usize % 999))),
-                            }
+    let trial = Trial::echo(holding_back());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (trial, over) = (&trial, &over);
+        for seed in 0..2u64 {
+            scope.spawn(move || {
+                let handle = trial.handle();
+                let mut state = seed * 7 + 1;
+                while !over.load(Ordering::Relaxed) {
+                    let ids = trial.notes.opened.lock().unwrap().clone();
+                    for id in ids.iter().rev().take(12) {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        match state >> 60 {
+                            0 => drop(handle.close(*id, Close::Stop)),
+                            1 => drop(handle.close(*id, Close::Drain)),
+                            _ => drop(handle.send(*id, pattern((state >> 50) as usize % 999))),
                         }
                     }
-                });
-            }
-            let peers: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(move || {
-                        for round in 0..150 {
-                            let mut peer = trial.connect();
-                            let _ = peer.write_all(&pattern(1 + round * 11));
-                            if round % 3 == 0 {
-                                let socket = socket2::SockRef::from(&peer);
-                                let _ = socket.set_linger(Some(Duration::ZERO));
-                            }
-                            if round % 4 == 0 {
-                                let _ = peer.read(&mut [0; 100]);
-                            }
+                }
+            });
+        }
+        let peers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(move || {
+                    for round in 0..150 {
+                        let mut peer = trial.connect();
+                        let _ = peer.write_all(&pattern(1 + round * 11));
+                        if round % 3 == 0 {
+                            let socket = socket2::SockRef::from(&peer);
+                            let _ = socket.set_linger(Some(Duration::ZERO));
                         }
-                    })
+                        if round % 4 == 0 {
+                            let _ = peer.read(&mut [0; 100]);
+                        }
+                    }
                 })
-                .collect();
-            for peer in peers {
-                peer.join().unwrap();
-            }
-            over.store(true, Ordering::Relaxed);
-        });
-        eventually("all have come and ended", || {
-            let stats = trial.handle().stats();
-            // Some systems do not accept a peer that has reset already.
-            stats.live == 0 && stats.opened + stats.accept_failures == 600
-        });
-        trial.finish();
+            })
+            .collect();
+        for peer in peers {
+            peer.join().unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
     });
+    eventually("all have come and ended", || {
+        let stats = trial.handle().stats();
+        // Some systems do not accept a peer that has reset already.
+        stats.live == 0 && stats.opened + stats.accept_failures == 600
+    });
+    trial.finish();
 }
 
 #[test]
 fn a_quiet_session_is_ended_by_its_time_and_by_a_close_though_its_half_is_with_a_receive() {
-    both(|options| {
-        let idle_timeout = Some(Duration::from_millis(150));
-        let trial = Trial::echo(Options { idle_timeout, ..options.clone() });
-        let (_peer, id) = trial.connect_known();
-        assert_eq!(trial.reason(id), CloseReason::IdleTimeout);
-        trial.finish();
+    let idle_timeout = Some(Duration::from_millis(150));
+    let trial = Trial::echo(Options { idle_timeout, ..holding_back() });
+    let (_peer, id) = trial.connect_known();
+    assert_eq!(trial.reason(id), CloseReason::IdleTimeout);
+    trial.finish();
 
-        for how in [Close::Stop, Close::Drain] {
-            let trial = Trial::echo(options.clone());
-            let (mut peer, id) = trial.connect_known();
-            round_trip(&peer, b"well");
-            assert!(trial.handle().close(id, how));
-            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
-            drop(peer);
-            assert_eq!(trial.reason(id), CloseReason::Local);
-            trial.finish();
-        }
-    });
+    for how in [Close::Stop, Close::Drain] {
+        let trial = Trial::echo(holding_back());
+        let (mut peer, id) = trial.connect_known();
+        round_trip(&peer, b"well");
+        assert!(trial.handle().close(id, how));
+        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        drop(peer);
+        assert_eq!(trial.reason(id), CloseReason::Local);
+        trial.finish();
+    }
 }
 
 #[test]
 fn what_is_pushed_past_the_pause_mark_from_outside_pauses_receiving_and_it_goes_on_later() {
-    both(|options| {
-        let trial = Trial::echo(options);
-        let (mut peer, id) = trial.connect_known();
-        round_trip(&peer, b"well");
-        let mut pushed = 0;
-        let began = Instant::now();
-        // Until the kernel takes no more for it, and the queue stays full.
-        while trial.handle().stats().receive_pauses == 0 {
-            assert!(began.elapsed() < BOUND, "it does not pause");
-            match trial.handle().send(id, vec![9; 10_000]) {
-                Ok(()) => pushed += 10_000,
-                Err(_) => std::thread::yield_now(),
-            }
+    let trial = Trial::echo(holding_back());
+    let (mut peer, id) = trial.connect_known();
+    round_trip(&peer, b"well");
+    let mut pushed = 0;
+    let began = Instant::now();
+    // Until the kernel takes no more for it, and the queue stays full.
+    while trial.handle().stats().receive_pauses == 0 {
+        assert!(began.elapsed() < BOUND, "it does not pause");
+        match trial.handle().send(id, vec![9; 10_000]) {
+            Ok(()) => pushed += 10_000,
+            Err(_) => std::thread::yield_now(),
         }
-        peer.write_all(b"are you there").unwrap();
-        let mut back = vec![0; pushed + 13];
-        peer.read_exact(&mut back).unwrap();
-        assert!(back.ends_with(b"9are you there") || back.ends_with(b"\x09are you there"));
-        trial.finish();
-    });
+    }
+    peer.write_all(b"are you there").unwrap();
+    let mut back = vec![0; pushed + 13];
+    peer.read_exact(&mut back).unwrap();
+    assert!(back.ends_with(b"9are you there") || back.ends_with(b"\x09are you there"));
+    trial.finish();
 }
 
 #[test]
 fn a_drain_flushes_every_session_whichever_worker_has_it() {
-    both(|options| {
-        let trial = Trial::echo(options);
-        let peers: Vec<_> = (0..40).map(|_| trial.connect()).collect();
-        for peer in &peers {
-            round_trip(peer, b"hello");
+    let trial = Trial::echo(holding_back());
+    let peers: Vec<_> = (0..40).map(|_| trial.connect()).collect();
+    for peer in &peers {
+        round_trip(peer, b"hello");
+    }
+    let handle = trial.handle();
+    let report = std::thread::scope(|scope| {
+        let drain = scope.spawn(|| handle.drain(BOUND).unwrap());
+        for mut peer in &peers {
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+            peer.shutdown(Shutdown::Write).unwrap();
         }
-        let handle = trial.handle();
-        let report = std::thread::scope(|scope| {
-            let drain = scope.spawn(|| handle.drain(BOUND).unwrap());
-            for mut peer in &peers {
-                assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
-                peer.shutdown(Shutdown::Write).unwrap();
-            }
-            drain.join().unwrap()
-        });
-        assert_eq!((report.served, report.live, report.flushed), (40, 40, 40), "{report:?}");
-        trial.finish();
+        drain.join().unwrap()
     });
+    assert_eq!((report.served, report.live, report.flushed), (40, 40, 40), "{report:?}");
+    trial.finish();
 }
 
 #[test]
@@ -616,30 +587,28 @@ mod provoked {
 /// receive goes into both free segments.
 #[test]
 fn three_megabytes_of_frames_go_both_ways_at_once_through_the_wrap_of_the_ring() {
-    both(|options| {
-        let framing = Framing::length_prefixed(crate::LengthPrefix::default());
-        let trial = Trial::of(options, framing, |session, frame| session.send(frame));
-        let mut wire = Vec::new();
-        for len in [2_999, 5_003, 7, 4_099].into_iter().cycle() {
-            wire.extend((len as u32).to_be_bytes());
-            wire.extend(pattern(len));
-            if wire.len() > 3_000_000 {
-                break;
-            }
+    let framing = Framing::length_prefixed(crate::LengthPrefix::default());
+    let trial = Trial::of(holding_back(), framing, |session, frame| session.send(frame));
+    let mut wire = Vec::new();
+    for len in [2_999, 5_003, 7, 4_099].into_iter().cycle() {
+        wire.extend((len as u32).to_be_bytes());
+        wire.extend(pattern(len));
+        if wire.len() > 3_000_000 {
+            break;
         }
-        std::thread::scope(|scope| {
-            for _ in 0..10 {
-                scope.spawn(|| {
-                    let peer = trial.connect();
-                    std::thread::scope(|scope| {
-                        scope.spawn(|| (&peer).write_all(&wire).unwrap());
-                        let mut back = vec![0; wire.len()];
-                        (&peer).read_exact(&mut back).unwrap();
-                        assert!(back == wire, "other bytes came back");
-                    });
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                let peer = trial.connect();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| (&peer).write_all(&wire).unwrap());
+                    let mut back = vec![0; wire.len()];
+                    (&peer).read_exact(&mut back).unwrap();
+                    assert!(back == wire, "other bytes came back");
                 });
-            }
-        });
-        trial.finish();
+            });
+        }
     });
+    trial.finish();
 }
