@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,72 +15,39 @@ use crate::face::Handler;
 use crate::framing::Framing;
 use crate::options::{Backpressure, Options};
 use crate::port::readiness::ReadinessPort;
-use crate::port::{
-    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
-};
+use crate::port::{CompletionPort, Sink};
 use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
+use crate::worker::changed_port::{ChangedPort, Changes};
 use crate::{CloseReason, SendError};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A port that fails when it is told to.
-struct FailingPort<P> {
-    port: P,
-    fails: Arc<AtomicBool>,
+/// A port fails when it is told to.
+struct Fails<P> {
+    now: Arc<AtomicBool>,
     /// What a wait then comes to.
     fail: fn(&mut P) -> io::Error,
     /// Its end tells nothing then: it is merely dropped.
     ends_untold: bool,
 }
 
-impl<P: CompletionPort> CompletionPort for FailingPort<P> {
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.port.register(socket, token)
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.port.deregister(registration)
-    }
-
-    fn post(
+impl<P: CompletionPort> Changes<P> for Fails<P> {
+    fn wait<S: Sink>(
         &mut self,
-        registration: Registration,
-        operation: Operation,
-    ) -> Result<(), Refused<Operation>> {
-        self.port.post(registration, operation)
-    }
-
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.port.cancel(registration, kind);
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.port.shutdown(registration, how);
-    }
-
-    fn has_unread(&self, registration: Registration) -> bool {
-        self.port.has_unread(registration)
-    }
-
-    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
-        self.port.stalled_for(registration)
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err((self.fail)(&mut self.port));
+        port: &mut P,
+        timeout: Option<Duration>,
+        sink: &mut S,
+    ) -> io::Result<()> {
+        if self.now.load(Ordering::SeqCst) {
+            return Err((self.fail)(port));
         }
-        self.port.wait(timeout, sink)
+        port.wait(timeout, sink)
     }
 
-    fn waker(&self) -> Waker {
-        self.port.waker()
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        if !(self.fails.load(Ordering::SeqCst) && self.ends_untold) {
-            self.port.close(sink);
+    fn close<S: Sink>(&mut self, port: P, sink: &mut S) {
+        if !(self.now.load(Ordering::SeqCst) && self.ends_untold) {
+            port.close(sink);
         }
     }
 }
@@ -166,8 +133,8 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
     let fails = Arc::new(AtomicBool::new(false));
     let for_port = fails.clone();
     let make_port = move |index| {
-        let fails = if index == 0 { for_port.clone() } else { Arc::default() };
-        Ok(FailingPort { port: make()?, fails, fail, ends_untold })
+        let now = if index == 0 { for_port.clone() } else { Arc::default() };
+        Ok(ChangedPort { port: make()?, changes: Fails { now, fail, ends_untold } })
     };
     let backpressure = Backpressure::PauseReceive;
     let options = Options { workers: 2, backpressure, ..Options::default() };

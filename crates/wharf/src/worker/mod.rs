@@ -22,6 +22,8 @@
 //! the send queue's next batch ([`crate::session::HalfTable`], [`end`]).
 
 mod attend;
+#[cfg(test)]
+mod changed_port;
 mod completions;
 mod end;
 #[cfg(unix)]

@@ -1,63 +1,33 @@
 //! Tests of frames that come in many pieces: whatever they are, what was looked at is not looked at again.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use super::changed_port::{ChangedPort, Changes};
 use crate::face::Handler;
 use crate::framing::{Framing, Framings, line};
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
-use crate::port::{
-    Completion, CompletionPort, Operation, OperationKind, Outcome, Refused, Registration, Sink,
-    Socket, Token, Waker,
-};
+use crate::port::{Completion, CompletionPort, Outcome, Sink};
 use crate::server::{Plan, start_on};
 
-/// The readiness port, but what comes is told in pieces of these sizes, over and over.
-struct CrumblingPort {
-    port: ReadinessPort,
+/// What comes is told in pieces of these sizes, over and over.
+struct Crumbles {
     sizes: &'static [usize],
     told: usize,
 }
 
-impl CompletionPort for CrumblingPort {
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.port.register(socket, token)
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.port.deregister(registration)
-    }
-
-    fn post(
+impl Changes<ReadinessPort> for Crumbles {
+    fn wait<S: Sink>(
         &mut self,
-        registration: Registration,
-        operation: Operation,
-    ) -> Result<(), Refused<Operation>> {
-        self.port.post(registration, operation)
-    }
-
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.port.cancel(registration, kind);
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.port.shutdown(registration, how);
-    }
-
-    fn has_unread(&self, registration: Registration) -> bool {
-        self.port.has_unread(registration)
-    }
-
-    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
-        self.port.stalled_for(registration)
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        let CrumblingPort { port, sizes, told } = self;
+        port: &mut ReadinessPort,
+        timeout: Option<Duration>,
+        sink: &mut S,
+    ) -> io::Result<()> {
+        let Crumbles { sizes, told } = self;
         port.wait(timeout, &mut |completion: Completion<'_>| {
             let Completion { token, outcome, more, direct } = completion;
             let Outcome::Received(Ok(mut bytes)) = outcome else {
@@ -75,14 +45,6 @@ impl CompletionPort for CrumblingPort {
                 bytes = rest;
             }
         })
-    }
-
-    fn waker(&self) -> Waker {
-        self.port.waker()
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        self.port.close(sink);
     }
 }
 
@@ -109,7 +71,9 @@ fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
     let address = listeners[0].local_address().unwrap();
-    let make_port = move |_| Ok(CrumblingPort { port: ReadinessPort::new()?, sizes, told: 0 });
+    let make_port = move |_| {
+        Ok(ChangedPort { port: ReadinessPort::new()?, changes: Crumbles { sizes, told: 0 } })
+    };
     let (frames, received) = channel();
     let handler = Arc::new(Recorder(frames));
     let Ok(_running) = start_on(make_port, plan, vec![listeners], &handler) else {

@@ -2,7 +2,7 @@
 //! operation. The count must go back at once (invariant 3), and the session end for that reason.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,11 +13,10 @@ use crate::face::Handler;
 use crate::framing::Framing;
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
-use crate::port::{
-    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
-};
+use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
 use crate::server::{Plan, Running, start_on};
 use crate::session::SessionId;
+use crate::worker::changed_port::{ChangedPort, Changes};
 
 /// What is refused: every second of these.
 #[derive(Clone, Copy, PartialEq)]
@@ -26,15 +25,14 @@ enum What {
     Post(OperationKind),
 }
 
-/// The readiness port, but for what it refuses.
-struct RefusingPort {
-    port: ReadinessPort,
+/// A port refuses some of what is asked of it.
+struct Refuses {
     what: What,
     asked: usize,
     refused: Arc<AtomicUsize>,
 }
 
-impl RefusingPort {
+impl Refuses {
     fn refuses(&mut self, what: What) -> bool {
         if what != self.what {
             return false;
@@ -50,55 +48,29 @@ fn no_memory<T>(given_back: T) -> Refused<T> {
     Refused { given_back, error: io::Error::from(io::ErrorKind::OutOfMemory) }
 }
 
-impl CompletionPort for RefusingPort {
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
+impl<P: CompletionPort> Changes<P> for Refuses {
+    fn register(
+        &mut self,
+        port: &mut P,
+        socket: Socket,
+        token: Token,
+    ) -> Result<Registration, Refused<Socket>> {
         if self.refuses(What::Register) {
             return Err(no_memory(socket));
         }
-        self.port.register(socket, token)
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.port.deregister(registration)
+        port.register(socket, token)
     }
 
     fn post(
         &mut self,
+        port: &mut P,
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
         if self.refuses(What::Post(operation.kind())) {
             return Err(no_memory(operation));
         }
-        self.port.post(registration, operation)
-    }
-
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.port.cancel(registration, kind);
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.port.shutdown(registration, how);
-    }
-
-    fn has_unread(&self, registration: Registration) -> bool {
-        self.port.has_unread(registration)
-    }
-
-    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
-        self.port.stalled_for(registration)
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        self.port.wait(timeout, sink)
-    }
-
-    fn waker(&self) -> Waker {
-        self.port.waker()
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        self.port.close(sink);
+        port.post(registration, operation)
     }
 }
 
@@ -149,8 +121,8 @@ impl Trial {
         let (notes, refused) = (Arc::new(Notes::default()), Arc::new(AtomicUsize::new(0)));
         let counted = refused.clone();
         let make_port = move |_| {
-            let (port, refused) = (ReadinessPort::new()?, counted.clone());
-            Ok(RefusingPort { port, what, asked: 0, refused })
+            let changes = Refuses { what, asked: 0, refused: counted.clone() };
+            Ok(ChangedPort { port: ReadinessPort::new()?, changes })
         };
         let handler = Arc::new(Echo(notes.clone()));
         let started = start_on(make_port, plan, vec![listeners], &handler);

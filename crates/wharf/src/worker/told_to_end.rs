@@ -3,7 +3,7 @@
 //! workers ends by a fault of our own, the others end too.
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,11 +15,10 @@ use crate::face::Handler;
 use crate::framing::Framing;
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
-use crate::port::{
-    CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token, Waker,
-};
+use crate::port::{CompletionPort, Sink};
 use crate::server::{Listening, Name, Plan, start_on};
 use crate::session::SessionId;
+use crate::worker::changed_port::{ChangedPort, Changes};
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -32,63 +31,27 @@ struct Mood {
     fails: AtomicBool,
 }
 
-struct RestlessPort {
-    port: ReadinessPort,
-    mood: Arc<Mood>,
-}
-
-impl CompletionPort for RestlessPort {
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.port.register(socket, token)
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.port.deregister(registration)
-    }
-
-    fn post(
+impl<P: CompletionPort> Changes<P> for Arc<Mood> {
+    fn wait<S: Sink>(
         &mut self,
-        registration: Registration,
-        operation: Operation,
-    ) -> Result<(), Refused<Operation>> {
-        self.port.post(registration, operation)
-    }
-
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.port.cancel(registration, kind);
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.port.shutdown(registration, how);
-    }
-
-    fn has_unread(&self, registration: Registration) -> bool {
-        self.port.has_unread(registration)
-    }
-
-    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
-        self.port.stalled_for(registration)
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        if self.mood.restless.load(Ordering::SeqCst) {
+        port: &mut P,
+        timeout: Option<Duration>,
+        sink: &mut S,
+    ) -> io::Result<()> {
+        if self.restless.load(Ordering::SeqCst) {
             return Ok(());
         }
-        self.port.wait(timeout, sink)?;
-        assert!(!self.mood.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
-        match self.mood.fails.load(Ordering::SeqCst) {
+        port.wait(timeout, sink)?;
+        assert!(!self.broken.load(Ordering::SeqCst), "a fault of our own, on purpose");
+        match self.fails.load(Ordering::SeqCst) {
             true => Err(io::ErrorKind::OutOfMemory.into()),
             false => Ok(()),
         }
     }
+}
 
-    fn waker(&self) -> Waker {
-        self.port.waker()
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        self.port.close(sink);
-    }
+fn readiness(mood: Arc<Mood>) -> io::Result<ChangedPort<ReadinessPort, Arc<Mood>>> {
+    Ok(ChangedPort { port: ReadinessPort::new()?, changes: mood })
 }
 
 struct Silent;
@@ -107,8 +70,7 @@ fn ends_when_told(tell: fn(&Engine)) {
     for round in 0..200 {
         let mood = Arc::new(Mood { restless: true.into(), ..Mood::default() });
         let for_port = mood.clone();
-        let make_port =
-            move |_| Ok(RestlessPort { port: ReadinessPort::new()?, mood: for_port.clone() });
+        let make_port = move |_| readiness(for_port.clone());
         let plan = Plan::new(Framing::raw(), &options);
         let running = start_on(make_port, plan, Vec::new(), &Arc::new(Silent)).unwrap();
         for _ in 0..round % 8 {
@@ -173,10 +135,8 @@ const PEERS: usize = 41;
 fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
     let mood = Arc::new(Mood::default());
     let for_port = mood.clone();
-    let make_port = move |index| {
-        let mood = if index == 0 { for_port.clone() } else { Arc::default() };
-        Ok(RestlessPort { port: ReadinessPort::new()?, mood })
-    };
+    let make_port =
+        move |index| readiness(if index == 0 { for_port.clone() } else { Arc::default() });
     let plan = Plan::new(Framing::raw(), &Options { workers: WORKERS, ..Options::default() });
     let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let Listening { listeners, addresses, .. } = plan.listen(&[here], WORKERS).unwrap();
@@ -231,8 +191,7 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
     let options = Options { workers: 1, sessions_max: 1, ..Options::default() };
     let mood = Arc::new(Mood::default());
     let for_port = mood.clone();
-    let make_port =
-        move |_| Ok(RestlessPort { port: ReadinessPort::new()?, mood: for_port.clone() });
+    let make_port = move |_| readiness(for_port.clone());
     let plan = Plan::new(Framing::raw(), &options);
     let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let Listening { listeners, addresses, .. } = plan.listen(&[here], 1).unwrap();

@@ -1,21 +1,19 @@
 //! A half that is wanted while somebody has it: the moments that no peer and no thread can bring
 //! about, only a port that waits or a worker that does not run.
 
-use std::io;
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use super::super::Worker;
+use super::super::changed_port::{ChangedPort, Changes};
 use super::super::half::Phase;
 use super::{BOUND, Notes, Recorder, Trial, holding_back, port_maker};
 use crate::clock::SystemClock;
 use crate::close::Close;
 use crate::engine::Engine;
 use crate::port::{
-    CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink, Socket, Sockets,
-    Token, Waker,
+    CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Sockets, Token,
 };
 use crate::session::{Asked, HalfTable};
 use crate::{CloseReason, Framing, Options, Session};
@@ -45,69 +43,25 @@ impl Gate {
     }
 }
 
-struct GatedPort<P> {
-    port: P,
-    gate: Arc<Gate>,
-}
-
-impl<P: CompletionPort> CompletionPort for GatedPort<P> {
-    const SHARED: bool = P::SHARED;
-
-    fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>> {
-        self.port.register(socket, token)
-    }
-
-    fn deregister(&mut self, registration: Registration) -> Socket {
-        self.port.deregister(registration)
-    }
-
+impl<P: CompletionPort> Changes<P> for Arc<Gate> {
     fn post(
         &mut self,
+        port: &mut P,
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        if operation.kind() == OperationKind::Receive
-            && self.gate.is_set.swap(false, Ordering::SeqCst)
-        {
-            self.gate.reach(POST);
-            self.gate.wait_for(CANCEL);
+        if operation.kind() == OperationKind::Receive && self.is_set.swap(false, Ordering::SeqCst) {
+            self.reach(POST);
+            self.wait_for(CANCEL);
         }
-        self.port.post(registration, operation)
+        port.post(registration, operation)
     }
 
-    fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        self.port.cancel(registration, kind);
+    fn cancel(&mut self, port: &mut P, registration: Registration, kind: OperationKind) {
+        port.cancel(registration, kind);
         if kind == OperationKind::Receive {
-            self.gate.reach(CANCEL);
+            self.reach(CANCEL);
         }
-    }
-
-    fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        self.port.shutdown(registration, how);
-    }
-
-    fn has_unread(&self, registration: Registration) -> bool {
-        self.port.has_unread(registration)
-    }
-
-    fn stalled_for(&self, registration: Registration) -> Option<Duration> {
-        self.port.stalled_for(registration)
-    }
-
-    fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
-        self.port.wait(timeout, sink)
-    }
-
-    fn waker(&self) -> Waker {
-        self.port.waker()
-    }
-
-    fn poster(&self) -> Option<Poster> {
-        self.port.poster()
-    }
-
-    fn close<S: Sink>(self, sink: &mut S) {
-        self.port.close(sink);
     }
 }
 
@@ -118,7 +72,7 @@ fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_n
     let make_port = port_maker(&options);
     let of_ports = gate.clone();
     let make_port =
-        move |index| make_port(index).map(|port| GatedPort { port, gate: of_ports.clone() });
+        move |index| Ok(ChangedPort { port: make_port(index)?, changes: of_ports.clone() });
     let trial = Trial::on(make_port, options, Framing::raw(), |_, _| {});
     gate.is_set.store(true, Ordering::SeqCst);
     let (_peer, id) = trial.connect_known();
