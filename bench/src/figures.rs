@@ -1,4 +1,6 @@
-//! Medians and quartiles.
+//! Medians and quartiles, and how a count is written.
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -31,6 +33,23 @@ fn quantile(sorted: &[f64], at: f64) -> f64 {
     let place = at * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()
+}
+
+/// A whole number with its thousands marked.
+pub(crate) struct Count(pub(crate) f64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = format!("{:.0}", self.0);
+        let mut marked = String::new();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                marked.push(',');
+            }
+            marked.push(digit);
+        }
+        f.pad(&marked)
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::build::Built;
-use crate::figures::Spread;
+use crate::figures::{Count, Spread};
 use crate::measure::{Found, Outcome};
 use crate::peers::{RING, TOKIO, WHARF};
 use crate::provenance::Provenance;
@@ -223,21 +223,4 @@ fn shown(ratio: Option<Spread>) -> String {
     ratio.map_or_else(String::new, |it| {
         format!("{:.2} ({:.2} to {:.2})", it.median, it.quartile_1, it.quartile_3)
     })
-}
-
-/// A whole number with its thousands marked.
-pub(crate) struct Count(pub(crate) f64);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:.0}", self.0);
-        let mut marked = String::new();
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                marked.push(',');
-            }
-            marked.push(digit);
-        }
-        f.pad(&marked)
-    }
 }

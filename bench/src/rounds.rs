@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::build::Built;
+use crate::figures::Count;
 use crate::measure::{Found, Outcome, measure};
 use crate::order::shuffled;
 use crate::peers::Peer;
-use crate::report::Count;
 use crate::workloads::Workload;
 
 #[derive(Debug, Clone, Copy)]

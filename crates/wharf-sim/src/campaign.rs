@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use wharf::simulation::Fault;
 
 use crate::driver::{Outcome, run_until};
+use crate::rules::{Rule, Violation};
 use crate::scenario::{Case, Changes, Scenario};
-use crate::truth::{Rule, Violation};
 
 /// What to run.
 #[derive(Debug, Clone)]

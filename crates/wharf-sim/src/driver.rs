@@ -14,10 +14,11 @@ use wharf::{
     LengthPrefix, Server, SessionId,
 };
 
-use crate::frames::{Request, cut_frames};
-use crate::scenario::{Case, FRAME_BYTES_MAX, Plan, Scenario};
+use crate::frames::{FRAME_BYTES_MAX, Request, cut_frames};
+use crate::rules::{Rule, Violation};
+use crate::scenario::{Case, Plan, Scenario};
 use crate::town::{Town, action, send};
-use crate::truth::{Excuses, Rule, SharedTruth, Truth, Violation};
+use crate::truth::{Excuses, SharedTruth, Truth};
 use crate::{panics, senders};
 
 /// What came of a run.

@@ -20,6 +20,11 @@ pub(crate) struct Message {
     pub(crate) number: u32,
 }
 
+/// The largest frame that is allowed either way.
+pub(crate) const FRAME_BYTES_MAX: usize = 20_000;
+/// There are groups 0 to this. A publication to this one is to everyone.
+pub(crate) const GROUPS: u64 = 4;
+
 /// The least that a frame has: what it says, and so much of the body that a changed bit shows.
 const REQUEST_HEAD_BYTES: usize = 11;
 const MESSAGE_HEAD_BYTES: usize = 16;

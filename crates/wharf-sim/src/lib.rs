@@ -8,7 +8,8 @@
 //! - [`scenario`]: what is played, and how large.
 //! - `driver`: plays the peers. `town`: the handler. `senders`: the program's other threads.
 //!   `misbehaviour`: what all of the user's code does that it should not.
-//! - `truth`: what was seen, and the rules that it must keep. `publications`: the same of groups.
+//! - `rules`: what must hold. `truth`: what was seen, held against them; `publications`: the same of
+//!   groups; `publishing`: what the program does with these.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: a failing case made small.
 //!   [`ledger`]: the totals of long runs. [`whole_file`]: how files are written.
 
@@ -21,6 +22,8 @@ pub mod ledger;
 mod misbehaviour;
 mod panics;
 mod publications;
+mod publishing;
+mod rules;
 pub mod scenario;
 mod senders;
 pub mod shrink;
@@ -29,5 +32,5 @@ mod truth;
 pub mod whole_file;
 
 pub use driver::{Outcome, run};
+pub use rules::{Rule, Violation};
 pub use scenario::{Case, Changes, Scenario, Size};
-pub use truth::{Rule, Violation};

@@ -5,16 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use wharf::{Close, CloseReason, Group, Handle, JoinError, PublishError, Session, SessionId};
+use wharf::SessionId;
 
-use crate::frames::Message;
-use crate::truth::{Rule, SharedTruth, Truth};
+use crate::frames::{GROUPS, Message};
+use crate::rules::Rule;
 
 /// Senders from here on are publishers: peers by their requests, then the program's threads.
 pub(crate) const PUBLISHERS: u32 = 1 << 31;
 pub(crate) const PUBLISHING_THREADS: u32 = PUBLISHERS + (1 << 30);
-/// There are groups 0 to this. A publication to this one is to everyone.
-pub(crate) const GROUPS: u64 = 4;
 
 /// To whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub(crate) enum To {
 }
 
 impl To {
-    fn group(self) -> u64 {
+    pub(crate) fn group(self) -> u64 {
         match self {
             To::Members(group) | To::MembersBut(group, _) => group,
             To::All => GROUPS,
@@ -81,16 +79,71 @@ impl Publications {
         self.ends.get_or_insert(now);
     }
 
+    /// Somebody is about to publish: the number of that.
+    pub(crate) fn begins(&mut self, publisher: u32, to: To) -> u32 {
+        let began = self.now();
+        let of = self.by_publisher.entry(publisher).or_default();
+        of.push(Publication { to, began, returned: None });
+        of.len() as u32 - 1
+    }
+
+    pub(crate) fn returns(&mut self, publisher: u32, number: u32, accepted: bool) {
+        let now = self.now();
+        let of = self.by_publisher.entry(publisher).or_default();
+        of[number as usize].returned = Some((now, accepted));
+    }
+
+    /// A session is about to join. Whether it was a member.
+    pub(crate) fn joins(&mut self, id: SessionId, group: u64) -> bool {
+        let (was_member, joins) = (self.current(id, group).is_some(), self.now());
+        if !was_member {
+            let begun = Membership { group, joins, joined: None, leaves: None, left: None };
+            self.memberships.entry(id).or_default().push(begun);
+        }
+        was_member
+    }
+
+    /// One that was no member was let in, or not. How many groups it was in meanwhile, this one included.
+    pub(crate) fn joined(
+        &mut self,
+        id: SessionId,
+        group: u64,
+        was_member: bool,
+        is_let_in: bool,
+    ) -> usize {
+        let now = self.now();
+        let count = self.groups_of(id).count();
+        if !was_member && let Some(membership) = self.current(id, group) {
+            membership.joined = Some(now);
+            if !is_let_in {
+                (membership.joined, membership.leaves, membership.left) =
+                    (None, Some(now), Some(0));
+            }
+        }
+        count
+    }
+
+    /// A session is about to leave. Whether it was a member.
+    pub(crate) fn leaves(&mut self, id: SessionId, group: u64) -> bool {
+        let now = self.now();
+        let membership = self.current(id, group);
+        membership.map(|membership| membership.leaves = Some(now)).is_some()
+    }
+
+    pub(crate) fn left(&mut self, id: SessionId, group: u64) {
+        let now = self.now();
+        let of = self.memberships.entry(id).or_default().iter_mut().rev();
+        if let Some(membership) = of.into_iter().find(|membership| membership.group == group) {
+            membership.left.get_or_insert(now);
+        }
+    }
+
     fn current(&mut self, id: SessionId, group: u64) -> Option<&mut Membership> {
         let mut of = self.memberships.get_mut(&id)?.iter_mut().rev();
         of.find(|membership| membership.group == group && membership.leaves.is_none())
     }
 
-    fn is_member(&mut self, id: SessionId, group: u64) -> bool {
-        self.current(id, group).is_some()
-    }
-
-    fn groups_of(&self, id: SessionId) -> impl Iterator<Item = u64> {
+    pub(crate) fn groups_of(&self, id: SessionId) -> impl Iterator<Item = u64> {
         let of = self.memberships.get(&id).into_iter().flatten();
         of.filter(|membership| membership.leaves.is_none()).map(|membership| membership.group)
     }
@@ -192,150 +245,39 @@ impl Publications {
             (!places.is_sorted()).then_some((**one, **other))
         })
     }
-}
 
-impl Truth {
-    /// A publication came to a peer whose session is known.
-    pub(crate) fn peer_gets_published(&mut self, peer: u32, id: SessionId, message: Message) {
+    /// A publication came to a peer whose session is known. What is wrong with it.
+    pub(crate) fn comes(
+        &mut self,
+        peer: u32,
+        id: SessionId,
+        message: Message,
+    ) -> Option<(Rule, String)> {
         let Message { to, sender, number } = message;
-        let publications = &mut self.publications;
-        publications.got.entry(peer).or_default().push((sender, number));
-        let last = publications.lasts.insert((peer, sender), number);
-        let publications = &self.publications;
-        let Some(publication) = publications.of(sender, number) else {
+        self.got.entry(peer).or_default().push((sender, number));
+        let last = self.lasts.insert((peer, sender), number);
+        let Some(publication) = self.of(sender, number) else {
             let what = format!("peer {peer} got publication {number} of {sender}, who did not");
-            return self.broken(Rule::FramesArriveWhole, vec![id.to_bits()], what);
+            return Some((Rule::FramesArriveWhole, what));
         };
         if publication.to.group() != to.to_bits() {
             let what = format!("publication {number} of {sender} came as of group {to}");
-            return self.broken(Rule::FramesArriveWhole, vec![id.to_bits()], what);
+            return Some((Rule::FramesArriveWhole, what));
         }
-        if let Some(why) = publications.why_not(id, publication) {
+        if let Some(why) = self.why_not(id, publication) {
             let what = format!("{id} got publication {number} of {sender}, but {why}");
-            return self.broken(Rule::FramesReachTheirSession, vec![id.to_bits()], what);
+            return Some((Rule::FramesReachTheirSession, what));
         }
         if last.is_some_and(|last| last >= number) {
             let what = format!("{id} got publication {number} of {sender} after {last:?}");
-            return self.broken(Rule::FramesArriveInOrder, vec![id.to_bits()], what);
+            return Some((Rule::FramesArriveInOrder, what));
         }
         let from = last.map_or(0, |last| last + 1);
         let must = |number: &u32| {
-            publications
-                .of(sender, *number)
-                .is_some_and(|left_out| publications.must_get(id, left_out))
+            self.of(sender, *number).is_some_and(|left_out| self.must_get(id, left_out))
         };
-        if let Some(left_out) = (from..number).find(must) {
-            let what = format!("{id} got publication {number} of {sender}, and not {left_out}");
-            self.broken(Rule::FramesArriveInOrder, vec![id.to_bits()], what);
-        }
-    }
-}
-
-/// Publishes, and notes what became of it.
-pub(crate) fn publish(truth: &SharedTruth, handle: &Handle, publisher: u32, to: To, bytes: usize) {
-    let number = {
-        let publications = &mut truth.lock().publications;
-        let began = publications.now();
-        let of = publications.by_publisher.entry(publisher).or_default();
-        of.push(Publication { to, began, returned: None });
-        of.len() as u32 - 1
-    };
-    let name = SessionId::from_bits(to.group());
-    let frame = Message { to: name, sender: publisher, number }.write(bytes);
-    let result = match to {
-        To::Members(group) => handle.publish(Group(group), &frame),
-        To::MembersBut(group, except) => handle.publish_except(Group(group), except, &frame),
-        To::All => handle.broadcast(&frame),
-    };
-    let mut truth = truth.lock();
-    let now = truth.publications.now();
-    let of = truth.publications.by_publisher.entry(publisher).or_default();
-    of[number as usize].returned = Some((now, result.is_ok()));
-    let Err(error) = result else { return };
-    let is_explained = match error {
-        PublishError::Full { waiting, max, .. } => waiting <= max,
-        PublishError::Ending(_) => truth.ending || truth.excuses.port_may_fail,
-        _ => false,
-    };
-    if !is_explained {
-        let what = format!("a publication was refused: {error}");
-        truth.broken(Rule::GoneIsGone, Vec::new(), what);
-    }
-    if error.into_inner() != &frame {
-        let what = "another frame than was published came back".to_owned();
-        truth.broken(Rule::FramesArriveWhole, Vec::new(), what);
-    }
-}
-
-/// In a callback of the session: it joins.
-pub(crate) fn join(truth: &SharedTruth, session: &Session, group: u64) {
-    let id = session.id();
-    let was_member = {
-        let publications = &mut truth.lock().publications;
-        let (was_member, joins) = (publications.is_member(id, group), publications.now());
-        if !was_member {
-            let begun = Membership { group, joins, joined: None, leaves: None, left: None };
-            publications.memberships.entry(id).or_default().push(begun);
-        }
-        was_member
-    };
-    let result = session.handle().join(id, Group(group));
-    let mut truth = truth.lock();
-    let now = truth.publications.now();
-    let count = truth.publications.groups_of(id).count();
-    if !was_member && let Some(membership) = truth.publications.current(id, group) {
-        membership.joined = Some(now);
-        if result.is_err() {
-            (membership.joined, membership.leaves, membership.left) = (None, Some(now), Some(0));
-        }
-    }
-    match result {
-        Ok(is_new) if is_new != was_member => {}
-        Err(JoinError::TooManyGroups { max }) if !was_member && count > max as usize => {}
-        Err(JoinError::Full { .. }) => {}
-        Err(JoinError::Gone) => truth.found_gone(id),
-        answer => {
-            let what =
-                format!("{id}, a member: {was_member}, of {count} groups, joins: {answer:?}");
-            truth.broken(Rule::MembershipsAreTrue, vec![id.to_bits()], what);
-        }
-    }
-}
-
-/// In a callback of the session: it leaves.
-pub(crate) fn leave(truth: &SharedTruth, session: &Session, group: u64) {
-    let id = session.id();
-    let was_member = {
-        let publications = &mut truth.lock().publications;
-        let now = publications.now();
-        let membership = publications.current(id, group);
-        membership.map(|membership| membership.leaves = Some(now)).is_some()
-    };
-    let left = session.handle().leave(id, Group(group));
-    let mut truth = truth.lock();
-    let now = truth.publications.now();
-    let of = truth.publications.memberships.entry(id).or_default().iter_mut().rev();
-    if let Some(membership) = of.into_iter().find(|membership| membership.group == group) {
-        membership.left.get_or_insert(now);
-    }
-    if left != was_member {
-        let what = format!("{id} left a group, it was a member: {was_member}, and it said: {left}");
-        truth.broken(Rule::MembershipsAreTrue, vec![id.to_bits()], what);
-    }
-}
-
-/// In `closed`: tells the others of a group that it has gone, as a chat would.
-pub(crate) fn say_goodbye(truth: &SharedTruth, session: &Session, reason: CloseReason) {
-    let id = session.id();
-    let (group, peer) = {
-        let truth = truth.lock();
-        let peer = truth.sessions.get(&id).and_then(|session| session.peer);
-        (truth.publications.groups_of(id).next(), peer)
-    };
-    if let (Some(group), Some(peer)) = (group, peer)
-        && reason != CloseReason::Stopped
-    {
-        publish(truth, session.handle(), PUBLISHERS + peer, To::Members(group), 0);
-        session.handle().close(id, Close::Stop); // which changes nothing any more
+        let left_out = (from..number).find(must)?;
+        let what = format!("{id} got publication {number} of {sender}, and not {left_out}");
+        Some((Rule::FramesArriveInOrder, what))
     }
 }

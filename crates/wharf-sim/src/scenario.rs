@@ -9,7 +9,7 @@ use oorandom::Rand64;
 use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, FirstFrameTimeout, Options};
 
-use crate::publications::GROUPS;
+use crate::frames::{FRAME_BYTES_MAX, GROUPS};
 
 /// A scenario's name says what there is most of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -274,9 +274,6 @@ pub(crate) struct Plan {
     /// Peers do harm.
     pub(crate) is_rough: bool,
 }
-
-/// The largest frame that is allowed either way.
-pub(crate) const FRAME_BYTES_MAX: usize = 20_000;
 
 impl Plan {
     fn new(case: &Case) -> Plan {

@@ -8,7 +8,9 @@ use oorandom::Rand64;
 use wharf::simulation::{Fault, fires};
 use wharf::{Close, Handle};
 
-use crate::publications::{GROUPS, PUBLISHING_THREADS, To, publish};
+use crate::frames::GROUPS;
+use crate::publications::{PUBLISHING_THREADS, To};
+use crate::publishing::publish;
 use crate::scenario::Plan;
 use crate::town::send;
 use crate::truth::SharedTruth;

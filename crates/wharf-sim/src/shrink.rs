@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use wharf::Error;
 
 use crate::driver::{Outcome, run, run_until};
+use crate::rules::Rule;
 use crate::scenario::{Case, Size};
-use crate::truth::Rule;
 
 /// The smallest case that was found, and how it went.
 #[derive(Debug)]

@@ -9,11 +9,12 @@ use std::time::Duration;
 use wharf::simulation::{Fault, fires, may_switch, note_queued};
 use wharf::{AcceptError, Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
 
-use crate::frames::Message;
+use crate::frames::{FRAME_BYTES_MAX, GROUPS, Message};
 use crate::misbehaviour::{Bytes, ON_PURPOSE, may_block, panic_on_purpose};
-use crate::publications::{GROUPS, PUBLISHERS, To, join, leave, publish, say_goodbye};
-use crate::scenario::FRAME_BYTES_MAX;
-use crate::truth::{Rule, SharedTruth};
+use crate::publications::{PUBLISHERS, To};
+use crate::publishing::{join, leave, publish, say_goodbye};
+use crate::rules::Rule;
+use crate::truth::SharedTruth;
 
 /// What a request can ask for.
 pub(crate) mod action {

@@ -1,79 +1,35 @@
-//! One who sends, publishes and closes: a thread, or a session's callbacks. It knows in which order it has
-//! asked for what, and so what must come of it.
+//! One who sends, publishes and closes: a thread, or a session's callbacks. It notes what it does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use wharf::{Close, Group, Handle, JoinError, PublishError, SendError, SessionId};
 
+use crate::deeds::{Deeds, Membership, Publication, To};
 use crate::frames::{Frame, Kind};
 use crate::truth::{Rule, Truth};
 
-/// Every session joins this group in `opened`, and none leaves it.
-pub(crate) const TOWN: u64 = 0;
-/// What is published to all is said to be to this group.
-const ALL: u64 = u64::MAX;
 /// Actors from here on are threads; those below are sessions, by their ids.
 pub(crate) const THREADS: u64 = 1 << 63;
 /// Groups that one thread has to itself.
 pub(crate) const GROUPS_OF_A_THREAD: u64 = 4;
 
-/// To whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum To {
-    Members(u64),
-    MembersBut(u64, SessionId),
-    All,
-}
-
-impl To {
-    pub(crate) fn group(self) -> u64 {
-        match self {
-            To::Members(group) | To::MembersBut(group, _) => group,
-            To::All => ALL,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Publication {
-    pub(crate) to: To,
-    pub(crate) began: u64,
-    pub(crate) returned: u64,
-    pub(crate) accepted: bool,
-}
-
-/// A session in a group of the actor's own, which nobody else changes: so its own order of things decides.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Membership {
-    pub(crate) group: u64,
-    /// When the join was asked for. It counts only if the session has joined.
-    pub(crate) joins: u64,
-    /// When it was asked to leave; `u64::MAX`: not yet.
-    pub(crate) leaves: u64,
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Actor {
-    pub(crate) from: u64,
     pub(crate) is_raw: bool,
-    /// Frames that were accepted, by session.
-    pub(crate) accepted: HashMap<u64, u32>,
-    pub(crate) publications: Vec<Publication>,
-    pub(crate) memberships: HashMap<u64, Vec<Membership>>,
-    /// When it had asked a session to drain.
-    pub(crate) drains: HashMap<u64, u64>,
+    pub(crate) deeds: Deeds,
     closed: HashSet<u64>,
 }
 
 impl Actor {
     pub(crate) fn new(from: u64, is_raw: bool) -> Actor {
-        Actor { from, is_raw, ..Actor::default() }
+        let deeds = Deeds { from, ..Deeds::default() };
+        Actor { is_raw, deeds, closed: HashSet::new() }
     }
 
     /// A group that only this actor joins sessions to.
     pub(crate) fn own_group(&self, number: u64) -> u64 {
-        let is_thread = u64::from(self.from >= THREADS);
-        1 + ((self.from << 3) | (is_thread << 2) | (number % GROUPS_OF_A_THREAD))
+        let is_thread = u64::from(self.deeds.from >= THREADS);
+        1 + ((self.deeds.from << 3) | (is_thread << 2) | (number % GROUPS_OF_A_THREAD))
     }
 
     /// Sends to a session by `push`. True: it was accepted.
@@ -84,9 +40,13 @@ impl Actor {
         bytes: usize,
         push: impl FnOnce(Vec<u8>) -> Result<(), SendError<Vec<u8>>>,
     ) -> bool {
-        let accepted = self.accepted.entry(id.to_bits()).or_default();
-        let frame =
-            Frame { kind: Kind::Direct, to: id.to_bits(), from: self.from, number: *accepted };
+        let accepted = self.deeds.accepted.entry(id.to_bits()).or_default();
+        let frame = Frame {
+            kind: Kind::Direct,
+            to: id.to_bits(),
+            from: self.deeds.from,
+            number: *accepted,
+        };
         let written = frame.write(bytes, self.is_raw);
         let (len, is_closed) = (written.len(), self.closed.contains(&id.to_bits()));
         match push(written) {
@@ -129,7 +89,7 @@ impl Actor {
         truth.close_begins(id, how);
         if how == Close::Drain {
             let now = truth.now();
-            self.drains.entry(id.to_bits()).or_insert(now);
+            self.deeds.drains.entry(id.to_bits()).or_insert(now);
         }
         close();
         self.closed.insert(id.to_bits());
@@ -137,7 +97,7 @@ impl Actor {
     }
 
     fn is_member(&self, id: SessionId, group: u64) -> bool {
-        let of = self.memberships.get(&id.to_bits()).map_or(&[][..], Vec::as_slice);
+        let of = self.deeds.memberships.get(&id.to_bits()).map_or(&[][..], Vec::as_slice);
         of.iter().any(|membership| membership.group == group && membership.leaves == u64::MAX)
     }
 
@@ -151,7 +111,7 @@ impl Actor {
             }
             Ok(true) => {
                 let joined = Membership { group, joins, leaves: u64::MAX };
-                self.memberships.entry(id.to_bits()).or_default().push(joined);
+                self.deeds.memberships.entry(id.to_bits()).or_default().push(joined);
             }
             Err(JoinError::TooManyGroups { .. }) if was_member => {
                 let what = format!("{id}, a member, joins, and is in too many groups");
@@ -167,7 +127,7 @@ impl Actor {
         if left && !was_member {
             truth.broken(Rule::RefusalsAreTrue, format!("{id} left a group that it was not in"));
         }
-        let of = self.memberships.get_mut(&id.to_bits()).into_iter().flatten();
+        let of = self.deeds.memberships.get_mut(&id.to_bits()).into_iter().flatten();
         for membership in of.filter(|membership| membership.group == group) {
             membership.leaves = membership.leaves.min(leaves);
         }
@@ -175,8 +135,8 @@ impl Actor {
 
     /// True: it was accepted.
     pub(crate) fn publish(&mut self, truth: &Truth, handle: &Handle, to: To, bytes: usize) -> bool {
-        let number = self.publications.len() as u32;
-        let frame = Frame { kind: Kind::Published, to: to.group(), from: self.from, number };
+        let number = self.deeds.publications.len() as u32;
+        let frame = Frame { kind: Kind::Published, to: to.group(), from: self.deeds.from, number };
         let written = frame.write(bytes, self.is_raw);
         let began = truth.now();
         let result = match to {
@@ -185,7 +145,7 @@ impl Actor {
             To::All => handle.broadcast(&written),
         };
         let (returned, accepted) = (truth.now(), result.is_ok());
-        self.publications.push(Publication { to, began, returned, accepted });
+        self.deeds.publications.push(Publication { to, began, returned, accepted });
         let Err(error) = result else { return true };
         let is_true = match error {
             PublishError::Full { .. } => true,
@@ -203,6 +163,7 @@ impl Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deeds::{ALL, TOWN};
 
     #[test]
     fn the_groups_of_actors_are_their_own() {
@@ -226,6 +187,6 @@ mod tests {
         assert!(!actor.send(&truth, id, 0, |_| Err(SendError::Gone(vec![1]))));
         let rules: Vec<_> = truth.take_violations().iter().map(|broken| broken.rule).collect();
         assert_eq!(rules, [Rule::RefusalsAreTrue, Rule::FramesArriveWhole]);
-        assert_eq!(actor.accepted[&9], 2);
+        assert_eq!(actor.deeds.accepted[&9], 2);
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use wharf::{Close, CloseReason, Group, Handler, Session, SessionId};
 
-use crate::actor::{Actor, TOWN, To};
+use crate::actor::Actor;
+use crate::deeds::{TOWN, To};
 use crate::frames::{Frame, Kind, Request, cut_frames};
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
@@ -93,7 +94,7 @@ pub(crate) struct State {
 impl Drop for State {
     fn drop(&mut self) {
         self.truth.states_dropped.fetch_add(1, Ordering::Relaxed);
-        lock(&self.truth.retired).push(std::mem::take(&mut self.actor));
+        lock(&self.truth.deeds).push(std::mem::take(&mut self.actor.deeds));
         if self.is_bomb && !std::thread::panicking() {
             self.truth.panics.fetch_add(1, Ordering::Relaxed);
             panics::on_purpose();

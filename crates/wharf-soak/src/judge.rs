@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use wharf::{CloseReason, FirstFrameTimeout, SessionId};
 
-use crate::actor::{Actor, Publication, TOWN, To};
+use crate::deeds::{Deeds, Publication, TOWN, To};
 use crate::peers::{End, PeerFacts};
 use crate::plan::Plan;
 use crate::truth::{Connect, Facts, Rule, Target, Violation};
@@ -16,7 +16,7 @@ pub(crate) struct Seen {
     pub(crate) sessions: BTreeMap<u64, Facts>,
     pub(crate) connects: BTreeMap<u64, Connect>,
     /// By the name that their frames have.
-    pub(crate) actors: BTreeMap<u64, Actor>,
+    pub(crate) actors: BTreeMap<u64, Deeds>,
     pub(crate) peers: Vec<PeerFacts>,
     /// When the end of the server was asked for.
     pub(crate) end_began: u64,
@@ -327,7 +327,7 @@ fn excepts(publication: &Publication, id: u64) -> bool {
 }
 
 /// Whether a session that stays must get a publication.
-fn must_get(id: u64, facts: &Facts, actor: &Actor, publication: &Publication) -> bool {
+fn must_get(id: u64, facts: &Facts, actor: &Deeds, publication: &Publication) -> bool {
     if !publication.accepted || excepts(publication, id) {
         return false;
     }
@@ -340,7 +340,7 @@ fn must_get(id: u64, facts: &Facts, actor: &Actor, publication: &Publication) ->
 }
 
 /// Whether anything speaks for it that a session gets a publication.
-fn may_get(id: u64, facts: &Facts, actor: &Actor, publication: &Publication) -> bool {
+fn may_get(id: u64, facts: &Facts, actor: &Deeds, publication: &Publication) -> bool {
     if excepts(publication, id) {
         return false;
     }
@@ -354,7 +354,7 @@ fn may_get(id: u64, facts: &Facts, actor: &Actor, publication: &Publication) -> 
 }
 
 /// In a group of the publisher's own, whose members nobody else changes.
-fn is_member(id: u64, actor: &Actor, publication: &Publication) -> bool {
+fn is_member(id: u64, actor: &Deeds, publication: &Publication) -> bool {
     let of = actor.memberships.get(&id).map_or(&[][..], Vec::as_slice);
     of.iter().any(|membership| {
         membership.group == publication.to.group()

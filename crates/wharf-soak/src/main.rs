@@ -9,6 +9,7 @@
 mod actor;
 mod broadcasts;
 mod campaign;
+mod deeds;
 mod frames;
 mod handler;
 mod judge;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wharf::{Close, Group, Handle, SessionId};
 
-use crate::actor::TOWN;
+use crate::deeds::TOWN;
 use crate::frames::{Frame, Kind};
 use crate::panics;
 use crate::plan::Hazards;

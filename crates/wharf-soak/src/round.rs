@@ -125,7 +125,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
         plan: (*plan).clone(),
         sessions: truth.sessions(),
         connects: lock(&truth.connects).clone(),
-        actors: lock(&truth.retired).drain(..).map(|actor| (actor.from, actor)).collect(),
+        actors: lock(&truth.deeds).drain(..).map(|deeds| (deeds.from, deeds)).collect(),
         peers,
         end_began: truth.end_began.load(Ordering::SeqCst),
         cut_at,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use wharf::{Close, ConnectError, Handle, SessionId};
 
-use crate::actor::{Actor, GROUPS_OF_A_THREAD, THREADS, TOWN, To};
+use crate::actor::{Actor, GROUPS_OF_A_THREAD, THREADS};
+use crate::deeds::{TOWN, To};
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
 use crate::plan::Plan;
@@ -66,7 +67,7 @@ impl Sender {
                 std::thread::sleep(Duration::from_micros(micros));
             }
         }
-        lock(&self.truth.retired).push(self.actor);
+        lock(&self.truth.deeds).push(self.actor.deeds);
     }
 
     fn publish(&mut self, id: SessionId) {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wharf::{Close, CloseReason, SessionId};
 
-use crate::actor::Actor;
+use crate::deeds::Deeds;
 
 /// A rule that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,8 +109,8 @@ pub(crate) struct Truth {
     sessions: [Mutex<HashMap<u64, Facts>>; SHARDS],
     pub(crate) connects: Mutex<BTreeMap<u64, Connect>>,
     recent: Mutex<Vec<SessionId>>,
-    /// Those who act no more.
-    pub(crate) retired: Mutex<Vec<Actor>>,
+    /// Of those who act no more.
+    pub(crate) deeds: Mutex<Vec<Deeds>>,
     violations: Mutex<Vec<Violation>>,
     pub(crate) states_made: AtomicU64,
     pub(crate) states_dropped: AtomicU64,

@@ -3,7 +3,8 @@
 use wharf::Backend;
 
 use super::*;
-use crate::actor::{Membership, THREADS};
+use crate::actor::THREADS;
+use crate::deeds::Membership;
 
 const ID: u64 = 7;
 
@@ -20,7 +21,7 @@ fn seen() -> Seen {
     let facts =
         Facts { opened_began: 1, opened_ended: 2, closed, closed_at: 50, ..Facts::default() };
     let facts = Facts { closes: 1, in_town: true, peer: Some(3), ..facts };
-    let mut actor = Actor::new(THREADS, false);
+    let mut actor = Deeds { from: THREADS, ..Deeds::default() };
     actor.accepted.insert(ID, 2);
     actor.publications = vec![publication(To::All, 10), publication(To::Members(5), 20)];
     let membership = Membership { group: 5, joins: 15, leaves: u64::MAX };
@@ -54,7 +55,7 @@ fn facts(seen: &mut Seen) -> &mut Facts {
     seen.sessions.entry(ID).or_default()
 }
 
-fn actor(seen: &mut Seen) -> &mut Actor {
+fn actor(seen: &mut Seen) -> &mut Deeds {
     seen.actors.entry(THREADS).or_default()
 }
 

@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::sockets::{
-    deaf_socket, fill, full_listener, pair, pattern, read, tcp_pair, write, write_urgent,
+    BOUND, deaf_socket, fill, full_listener, pair, pattern, read, tcp_pair, write, write_urgent,
 };
-use super::trial::{BOUND, Last, Trial};
+use super::trial::{Last, Trial};
 use crate::buffer::RingBuffer;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Outcome, Sink, Token};
 

@@ -4,8 +4,7 @@ use std::sync::{Condvar, Mutex as WaitedFor, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{batch, listener, pair, pattern, read, read_to_end, tcp_socket, write};
-use super::trial::BOUND;
+use super::sockets::{BOUND, batch, listener, pair, pattern, read, read_to_end, tcp_socket, write};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,

@@ -6,7 +6,7 @@
 //! only says what is special to it.
 //!
 //! No test sleeps blindly and none asserts that something is fast; what never
-//! happens is noticed after `trial::BOUND`.
+//! happens is noticed after `sockets::BOUND`.
 
 mod bytes;
 mod completions;

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::trial::BOUND;
 use crate::buffer::SendBatch;
 use crate::port::Socket;
+
+/// A property that does not show within this time does not hold.
+pub(in crate::port) const BOUND: Duration = Duration::from_secs(30);
 
 /// Returns what the simulated network has instead, in a test of the simulated port.
 macro_rules! or_simulated {

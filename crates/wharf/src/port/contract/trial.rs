@@ -8,14 +8,12 @@ use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::sockets::{BOUND, batch};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
     Sink, Socket, Token,
 };
-
-/// A property that does not show within this time does not hold.
-pub(in crate::port) const BOUND: Duration = Duration::from_secs(30);
 
 pub(in crate::port) const KINDS: [OperationKind; 4] =
     [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
@@ -159,7 +157,7 @@ impl<P: CompletionPort> Trial<P> {
     }
 
     pub(in crate::port) fn send(&mut self, token: Token, bytes: &[u8]) {
-        self.post(token, Operation::Send(super::sockets::batch(bytes)));
+        self.post(token, Operation::Send(batch(bytes)));
     }
 
     pub(in crate::port) fn cancel(&mut self, token: Token, kind: OperationKind) {

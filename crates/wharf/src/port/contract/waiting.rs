@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{fill, listener, pair, write};
-use super::trial::{BOUND, Trial};
+use super::sockets::{BOUND, fill, listener, pair, write};
+use super::trial::Trial;
 use crate::port::{CompletionPort, Operation, OperationKind};
 use crate::sync::{AtomicU64, Ordering};
 

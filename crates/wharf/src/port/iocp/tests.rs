@@ -12,8 +12,10 @@ use super::calls::{self, Started};
 use super::overlapped::Overlapped;
 use super::port::{Entries, OsPort, Taken};
 use super::{IocpPort, IocpSizes, SharedPort};
-use crate::port::contract::sockets::{batch, listener, pair, pattern, read, tcp_socket, write};
-use crate::port::contract::trial::{BOUND, Last, Trial};
+use crate::port::contract::sockets::{
+    BOUND, batch, listener, pair, pattern, read, tcp_socket, write,
+};
+use crate::port::contract::trial::{Last, Trial};
 use crate::port::{
     Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
     Token,

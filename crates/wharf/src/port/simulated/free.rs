@@ -16,7 +16,7 @@ use super::port_state::Sizes;
 use super::socket::SimulatedSocket;
 use super::world::{Pace, Shared, State, World};
 use crate::port::Socket;
-use crate::port::contract::trial::BOUND;
+use crate::port::contract::sockets::BOUND;
 
 thread_local! {
     /// The world of the port that this thread's test judges, while there is something of it.
