@@ -67,27 +67,39 @@ $(calculate %.1f "$(median "${WITHOUT[@]}") / 1000") ms without (medians of $ROU
 (rounds: ${ratios[*]}; at most $RATIO_MAX)" holds "$ratio <= $RATIO_MAX"
 }
 
-for backend in uring readiness; do
-    label="$backend, echo"
-    start_server "$backend" --workers 1
-    p99 "$label, warm-up"
-    before=$(resident VmRSS) peak=0
+# in_turns LABEL BEGUN THEN MODE COUNT [NICE]: p99 without such clients and with them, ROUNDS times, into WITHOUT
+# and WITH. BEGUN holds when the clients are at it; THEN is called before they are told to end.
+in_turns() {
+    local label=$1 begun=$2 then=$3 round code
+    shift 3
     WITHOUT=() WITH=()
     for ((round = 1; round <= ROUNDS; round++)); do
         p99 "$label, round $round without"
         WITHOUT+=("$P99")
-        start_clients stalled "$STALLED"
-        wait_until 20 held_back || fail "$label: the clients were not held back"
+        start_clients "$@"
+        wait_until 20 "$begun" || fail "$label, round $round: the clients did not come so far: $begun"
         p99 "$label, round $round with"
         WITH+=("$P99")
-        now=$(resident VmRSS)
-        if [ "$now" -gt "$peak" ]; then peak=$now; fi
+        "$then" "$round"
         kill -TERM "$CLIENTS_PID"
         code=0
         wait "$CLIENTS_PID" || code=$?
         forget "$CLIENTS_PID"
         [ "$code" -eq 0 ] || fail "$label, round $round: $(cat "$SCRATCH/clients")"
     done
+}
+
+look_at_memory() {
+    local now
+    now=$(resident VmRSS)
+    if [ "$now" -gt "$peak" ]; then peak=$now; fi
+}
+for backend in uring readiness; do
+    label="$backend, echo"
+    start_server "$backend" --workers 1
+    p99 "$label, warm-up"
+    before=$(resident VmRSS) peak=0
+    in_turns "$label" held_back look_at_memory stalled "$STALLED"
     pass "$label: $(tail -n 1 "$SCRATCH/clients")"
     compare "$label"
     # A client's send queue (256 KiB and its pieces' slack), and what one batch had brought.
@@ -99,6 +111,7 @@ done
 
 cargo build --release --quiet --manifest-path "$ROOT/Cargo.toml" -p wharf --examples
 have_ended() { [ "$(grep -c 'ended: slow consumer' "$SCRATCH/ticker")" -ge "$1" ]; }
+wait_for_ends() { wait_until 20 have_ended $(($1 * STALLED)) || true; }
 ticker_listens() { grep -q 'listening on' "$SCRATCH/ticker"; }
 for backend in uring readiness; do
     label="$backend, ticker"
@@ -108,18 +121,7 @@ for backend in uring readiness; do
     wait_until 10 ticker_listens || cannot "the ticker did not start"
     ADDRESS=$(awk '/^listening on/ { sub(";", "", $3); print $3; exit }' "$SCRATCH/ticker")
     p99 "$label, warm-up"
-    WITHOUT=() WITH=()
-    for ((round = 1; round <= ROUNDS; round++)); do
-        p99 "$label, round $round without"
-        WITHOUT+=("$P99")
-        start_clients deaf "$STALLED"
-        p99 "$label, round $round with"
-        WITH+=("$P99")
-        wait_until 20 have_ended $((round * STALLED)) || true
-        kill -TERM "$CLIENTS_PID"
-        wait "$CLIENTS_PID" || true
-        forget "$CLIENTS_PID"
-    done
+    in_turns "$label" true wait_for_ends deaf "$STALLED"
     compare "$label"
     ended=$(grep -c 'ended: slow consumer' "$SCRATCH/ticker" || true)
     check "$label: $ended of $((ROUNDS * STALLED)) ended as slow consumers" \
@@ -136,20 +138,7 @@ for backend in uring readiness; do
     label="$backend, flood"
     start_server "$backend" --workers 1 --framing length
     p99 "$label, warm-up"
-    WITHOUT=() WITH=()
-    for ((round = 1; round <= ROUNDS; round++)); do
-        p99 "$label, round $round without"
-        WITHOUT+=("$P99")
-        start_clients flooding 1 19
-        wait_until 20 floods || fail "$label: the flood did not begin"
-        p99 "$label, round $round with"
-        WITH+=("$P99")
-        kill -TERM "$CLIENTS_PID"
-        code=0
-        wait "$CLIENTS_PID" || code=$?
-        forget "$CLIENTS_PID"
-        [ "$code" -eq 0 ] || fail "$label, round $round: $(cat "$SCRATCH/clients")"
-    done
+    in_turns "$label" floods true flooding 1 19
     note "$label: $(tail -n 1 "$SCRATCH/clients")"
     compare "$label"
     stop_server "$label"

@@ -18,13 +18,12 @@ use wharf::{Close, CloseReason, ConnectError, Handle, Handler, Session, SessionI
 use super::pace::Pace;
 use super::pattern::{Fault, Pattern, Verifier};
 use super::progress::Progress;
-use super::report::{Errors, Latency, Report};
+use super::report::{Errors, Report};
 use super::tally::Counts;
 use super::targets::Targets;
 use super::{BYTES_MAX, CONNECTING_MAX, Common, GRACE, SESSIONS_MAX, run_seed};
 use crate::StartFailure;
 use crate::arguments::{FramingName, rate, seconds, whole};
-use crate::figures::per_second;
 
 #[derive(Args)]
 pub(crate) struct ChurnLoad {
@@ -83,10 +82,7 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
     report.targets = targets.addresses();
     report.given_up = targets.given_up();
     report.secs = lasted.as_secs_f64();
-    report.completed = counts.messages;
-    report.completed_per_s = per_second(counts.messages_in_time, lasted);
-    report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
-    report.latency_us = Latency::of(&counts.latency_ns);
+    report.count(&counts, counts.messages_in_time, lasted);
     report.not_sent = load.rate.map_or(0, |_| due.saturating_sub(begun));
     report.errors = errors;
     handle.stop();

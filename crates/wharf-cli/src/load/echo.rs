@@ -15,7 +15,6 @@ use super::report::{Latency, Report};
 use super::{BYTES_MAX, Common, SESSIONS_MAX};
 use crate::StartFailure;
 use crate::arguments::{rate, seconds, whole};
-use crate::figures::per_second;
 
 #[derive(Args)]
 pub(crate) struct EchoLoad {
@@ -71,13 +70,7 @@ pub(super) fn run(load: &EchoLoad, stop: &Arc<AtomicBool>) -> Result<Report, Sta
         fleet.wait_for_answers();
         let counts = fleet.shared.tally.sum();
         report.secs = lasted.as_secs_f64();
-        report.completed = counts.messages;
-        report.completed_per_s = per_second(counts.messages_in_time, lasted);
-        report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
-        report.latency_us = Latency::of(&counts.latency_ns);
+        report.count(&counts, counts.messages_in_time, lasted);
     }
-    report.targets = fleet.targets.addresses();
-    report.given_up = fleet.targets.given_up();
-    report.errors = fleet.finish()?;
-    Ok(report)
+    fleet.finish(report)
 }

@@ -14,7 +14,7 @@ use wharf::{ConnectError, Handle, Server, SessionId};
 
 use super::client::{Client, Event, Plan, Shared, Slot};
 use super::progress::Progress;
-use super::report::Errors;
+use super::report::{Errors, Report};
 use super::tally::Tally;
 use super::targets::Targets;
 use super::{CONNECTING_MAX, Common, GRACE, run_seed};
@@ -287,15 +287,16 @@ impl Fleet {
         }
     }
 
-    /// Ends all sessions, and gives back what went wrong with any of them.
-    pub(super) fn finish(mut self) -> Result<Errors, StartFailure> {
+    /// Ends all sessions. The report hears of the targets, and of what went wrong with any session.
+    pub(super) fn finish(mut self, report: Report) -> Result<Report, StartFailure> {
         /// For a byte too many that follows the last reply.
         const SETTLE: Duration = Duration::from_millis(50);
+        let (targets, given_up) = (self.targets.addresses(), self.targets.given_up());
         thread::sleep(SETTLE);
         self.shared.finishing.store(true, Ordering::Release);
         self.handle.stop();
         self.hear_all();
         self.server.wait()?;
-        Ok(self.errors)
+        Ok(Report { targets, given_up, errors: self.errors, ..report })
     }
 }

@@ -9,11 +9,10 @@ use clap::Args;
 use super::client::Plan;
 use super::fleet::Fleet;
 use super::progress::Progress;
-use super::report::{Latency, Report};
+use super::report::Report;
 use super::{BYTES_MAX, Common, SESSIONS_MAX};
 use crate::StartFailure;
 use crate::arguments::{seconds, whole};
-use crate::figures::per_second;
 
 #[derive(Args)]
 pub(crate) struct IdleLoad {
@@ -50,13 +49,7 @@ pub(super) fn run(load: &IdleLoad, stop: &Arc<AtomicBool>) -> Result<Report, Sta
         }
         fleet.wait_for_answers();
         let counts = fleet.shared.tally.sum();
-        report.completed = counts.messages;
-        report.completed_per_s = per_second(counts.messages, woken.elapsed());
-        report.mb_per_s = report.completed_per_s * load.bytes as f64 / 1e6;
-        report.latency_us = Latency::of(&counts.latency_ns);
+        report.count(&counts, counts.messages, woken.elapsed());
     }
-    report.targets = fleet.targets.addresses();
-    report.given_up = fleet.targets.given_up();
-    report.errors = fleet.finish()?;
-    Ok(report)
+    fleet.finish(report)
 }

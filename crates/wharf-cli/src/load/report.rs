@@ -10,7 +10,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use wharf_sim::whole_file::WholeFile;
 
-use crate::figures::{Count, Span};
+use super::tally::Counts;
+use crate::figures::{Count, Span, per_second};
 use crate::output::print;
 use crate::process::CpuTime;
 
@@ -55,6 +56,16 @@ pub(super) struct Report {
     pub(super) cpu: Option<CpuTime>,
     #[serde(flatten)]
     pub(super) errors: Errors,
+}
+
+impl Report {
+    /// What went well, of which so many within this time.
+    pub(super) fn count(&mut self, counts: &Counts, in_time: u64, time: Duration) {
+        self.completed = counts.messages;
+        self.completed_per_s = per_second(in_time, time);
+        self.mb_per_s = self.completed_per_s * self.bytes as f64 / 1e6;
+        self.latency_us = Latency::of(&counts.latency_ns);
+    }
 }
 
 /// The usual points of a latency distribution, in microseconds.
