@@ -1,0 +1,251 @@
+//! What peers do: they come, ask, do harm and leave, and take what comes.
+
+use std::time::Duration;
+
+use wharf::simulation::{Fault, Peer, PeerListener};
+use wharf::{Close, SessionId};
+
+use super::state::{DRIVER, Driver, PEERS, Played};
+use crate::frames::{FRAME_BYTES_MAX, Request, cut_frames};
+use crate::scenario::Scenario;
+use crate::town::{action, send};
+
+impl Driver<'_> {
+    pub(super) fn new_peer(&mut self) {
+        if self.listener.is_some()
+            && self.one_in(2)
+            && let Ok(id) = self.handle.connect(PEERS.into())
+        {
+            self.truth.lock().connects(id);
+            self.may_send_early(id);
+        }
+        self.accept();
+        if self.case.scenario == Scenario::Connect && !self.one_in(8) {
+            return;
+        }
+        if let Some(peer) = self.simulation.connect(self.address) {
+            let number = self.truth.lock().new_peer(Some(peer.address()));
+            self.add_peer(peer, number);
+        }
+    }
+
+    /// Those that the server has connected to.
+    pub(super) fn accept(&mut self) {
+        while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
+            let number = self.truth.lock().new_peer(None);
+            self.add_peer(peer, number);
+        }
+    }
+
+    /// Sends to a session that is being connected, and may ask it to drain at once.
+    fn may_send_early(&mut self, id: SessionId) {
+        if !self.one_in(3) {
+            return;
+        }
+        self.truth.lock().is_sent_to_early(id);
+        let bytes = self.below(self.plan.request_bytes as u64) as usize;
+        send(&self.truth, &self.handle, id, DRIVER, bytes, None);
+        if self.one_in(2) {
+            self.truth.lock().asks_to_close(id, Close::Drain);
+            self.handle.close(id, Close::Drain);
+        }
+    }
+
+    /// Some peers leave together, and as many come as there may be.
+    pub(super) fn crowd(&mut self, peers: usize) {
+        for _ in 0..self.below(self.peers.len() as u64 + 1) {
+            let index = self.below(self.peers.len() as u64) as usize;
+            self.leave(index);
+        }
+        for _ in self.peers.len()..peers {
+            self.new_peer();
+        }
+    }
+
+    pub(super) fn add_peer(&mut self, peer: Peer, number: u32) {
+        let requests_left = match self.plan.lifetime_frames {
+            0 => u32::MAX,
+            frames => 1 + self.below(u64::from(frames) * 2) as u32,
+        };
+        self.by_key.insert(peer.key(), self.peers.len());
+        let (stream, asked_at_batch) = (Vec::new(), None);
+        self.peers.push(Played { peer, number, stream, requests_left, asked_at_batch });
+    }
+
+    fn remove_peer(&mut self, index: usize) -> Played {
+        let played = self.peers.swap_remove(index);
+        self.by_key.remove(&played.peer.key());
+        if let Some(moved) = self.peers.get(index) {
+            self.by_key.insert(moved.peer.key(), index);
+        }
+        played
+    }
+
+    /// A peer does something.
+    pub(super) fn act(&mut self, index: usize) {
+        if self.plan.is_rough && self.does_harm(index) {
+            return;
+        }
+        let number = self.peers[index].number;
+        let ended = {
+            let truth = self.truth.lock();
+            let facts = &truth.peers[number as usize];
+            facts.ended || facts.vanished
+        };
+        if ended {
+            if self.one_in(4) {
+                self.leave(index);
+            }
+            return;
+        }
+        let count = if self.one_in(10) { 1 + self.below(20) } else { 1 };
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            self.write_request(number, &mut bytes);
+        }
+        if self.simulation.fires(Fault::BytesCorrupted) {
+            let at = self.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.below(8);
+            self.truth.lock().peers[number as usize].corrupt = true;
+        }
+        let batches = self.simulation.figures().batches;
+        let played = &mut self.peers[index];
+        played.asked_at_batch.get_or_insert(batches);
+        played.requests_left = played.requests_left.saturating_sub(count as u32);
+        let leaves = played.requests_left == 0;
+        if self.plan.is_rough && self.one_in(3) {
+            // In two parts, with time between them.
+            let cut = self.below(bytes.len() as u64) as usize;
+            self.say(index, &bytes[..cut]);
+            let key = self.peers[index].peer.key();
+            let gap = self.below(self.plan.gap.as_nanos() as u64 * 2);
+            self.let_pass(Duration::from_nanos(gap));
+            if let Some(index) = self.by_key.get(&key) {
+                self.say(*index, &bytes[cut..]);
+            }
+        } else {
+            self.say(index, &bytes);
+        }
+        if leaves && let Some(index) = self.index_of(number) {
+            self.end_stream(index);
+        }
+    }
+
+    fn say(&mut self, index: usize, bytes: &[u8]) {
+        let Played { peer, number, .. } = &self.peers[index];
+        if !bytes.is_empty() {
+            self.truth.lock().peers[*number as usize].speech.goes_on();
+        }
+        peer.send(bytes);
+    }
+
+    fn index_of(&self, number: u32) -> Option<usize> {
+        self.peers.iter().position(|played| played.number == number)
+    }
+
+    fn write_request(&mut self, peer: u32, into: &mut Vec<u8>) {
+        let number = {
+            let mut truth = self.truth.lock();
+            let sent = &mut truth.peers[peer as usize].sent;
+            *sent += 1;
+            *sent - 1
+        };
+        let only_asks =
+            matches!(self.case.scenario, Scenario::Calm | Scenario::Echo | Scenario::Idle);
+        let action = if only_asks || self.one_in(2) && self.case.scenario != Scenario::Rooms {
+            action::ANSWER
+        } else if self.case.scenario == Scenario::Rooms && !self.one_in(4) {
+            [action::JOIN, action::LEAVE, action::PUBLISH, action::PUBLISH][self.below(4) as usize]
+        } else {
+            let (any, closes) = (self.below(action::COUNT) as u8, self.one_in(20));
+            let is_close = matches!(any, action::CLOSE | action::CLOSE_OTHER);
+            if is_close && !closes { action::LISTEN } else { any }
+        };
+        let bytes = self.below(self.plan.request_bytes as u64) as usize;
+        let argument = self.below(self.plan.request_bytes.min(FRAME_BYTES_MAX) as u64) as u16;
+        let mut frame = Vec::new();
+        Request { peer, number, action, argument }.write(bytes, &mut frame);
+        into.extend((frame.len() as u32).to_be_bytes());
+        into.extend(frame);
+    }
+
+    /// What no good peer does. True: it has done it, and nothing else.
+    fn does_harm(&mut self, index: usize) -> bool {
+        let simulation = self.simulation;
+        let number = self.peers[index].number as usize;
+        if simulation.fires(Fault::PeerStalls) {
+            self.peers[index].peer.stall(true);
+            self.truth.lock().peers[number].stalled = true;
+        } else if self.truth.lock().peers[number].stalled && self.one_in(8) {
+            self.peers[index].peer.stall(false);
+            self.truth.lock().peers[number].stalled = false;
+        }
+        if simulation.fires(Fault::PeerHalfCloses) {
+            self.end_stream(index);
+            return true;
+        }
+        if simulation.fires(Fault::PeerVanishes) {
+            self.truth.lock().peers[number].vanished = true;
+            self.peers[index].peer.vanish();
+            self.remove_peer(index);
+            return true;
+        }
+        if simulation.fires(Fault::PeerResets) {
+            self.truth.lock().peers[number].cut = true;
+            let mut played = self.remove_peer(index);
+            played.peer.reset();
+            return true;
+        }
+        if simulation.fires(Fault::PeerClosesUnread) {
+            self.truth.lock().peers[number].cut = true;
+            let mut played = self.remove_peer(index);
+            played.peer.close_now();
+            return true;
+        }
+        false
+    }
+
+    fn end_stream(&mut self, index: usize) {
+        self.truth.lock().peers[self.peers[index].number as usize].ended = true;
+        self.peers[index].peer.shutdown();
+    }
+
+    /// A peer closes, in order as far as it can tell.
+    fn leave(&mut self, index: usize) {
+        let played = self.remove_peer(index);
+        let facts = &mut self.truth.lock().peers[played.number as usize];
+        facts.ended = true;
+        // What comes after it has closed is answered by a reset.
+        facts.cut = true;
+    }
+
+    /// Something came for a peer: messages, or an end.
+    pub(super) fn take_news(&mut self, key: u64) {
+        let Some(index) = self.by_key.get(&key).copied() else { return };
+        let played = &mut self.peers[index];
+        played.stream.extend(played.peer.received());
+        let (number, mut stream) = (played.number, std::mem::take(&mut played.stream));
+        {
+            let mut truth = self.truth.lock();
+            let before = truth.frames;
+            cut_frames(&mut stream, |frame| truth.peer_gets(number, frame));
+            if truth.frames > before
+                && let Some(asked) = played.asked_at_batch.take()
+            {
+                let waited = self.simulation.figures().batches - asked;
+                self.batches_max = self.batches_max.max(waited);
+            }
+        }
+        let played = &mut self.peers[index];
+        played.stream = stream;
+        if played.peer.is_reset() {
+            self.remove_peer(index);
+            let facts = &mut self.truth.lock().peers[number as usize];
+            (facts.cut, facts.saw_end) = (true, true);
+        } else if played.peer.is_ended() {
+            self.truth.lock().peers[number as usize].ended = true;
+            self.remove_peer(index);
+            self.truth.lock().peers[number as usize].saw_end = true;
+        }
+    }
+}

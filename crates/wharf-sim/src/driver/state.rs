@@ -1,0 +1,142 @@
+//! What the driver has at hand, and the little that it all takes: chance, threads, which faults have happened.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oorandom::Rand64;
+use wharf::simulation::{Fault, Peer, PeerListener, Simulation};
+use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
+
+use crate::frames::FRAME_BYTES_MAX;
+use crate::scenario::{Case, Plan};
+use crate::town::Town;
+use crate::truth::{Excuses, SharedTruth};
+
+/// The sender number of the driver's own messages.
+pub(super) const DRIVER: u32 = 1 << 29;
+/// Where the server listens, and where peers do that it connects to.
+const SERVER: ([u8; 4], u16) = ([10, 255, 0, 1], 7_000);
+pub(super) const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
+/// By now everything must have arrived: far above every time that a fault can take, and every limit.
+pub(super) const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
+/// Of a server that does not say how many it has.
+const WORKERS_MAX: usize = 4;
+
+pub(super) struct Played {
+    pub(super) peer: Peer,
+    /// Its number among all that there ever were.
+    pub(super) number: u32,
+    pub(super) stream: Vec<u8>,
+    pub(super) requests_left: u32,
+    pub(super) asked_at_batch: Option<u64>,
+}
+
+pub(super) struct Driver<'a> {
+    pub(super) case: &'a Case,
+    pub(super) plan: Plan,
+    pub(super) simulation: &'a Simulation,
+    pub(super) random: Rand64,
+    pub(super) truth: Arc<SharedTruth>,
+    pub(super) server: Option<Server>,
+    pub(super) handle: Handle,
+    pub(super) address: SocketAddr,
+    pub(super) listener: Option<PeerListener>,
+    pub(super) peers: Vec<Played>,
+    pub(super) by_key: HashMap<u64, usize>,
+    pub(super) batches_max: u64,
+    /// Why the system gave no thread, if it gave none: then nothing can be said of the run.
+    pub(super) thread_refused: Option<io::Error>,
+}
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        case: &'a Case,
+        plan: Plan,
+        simulation: &'a Simulation,
+    ) -> Result<Self, Error> {
+        let truth = Arc::new(SharedTruth::default());
+        let address = SocketAddr::from(SERVER);
+        let present: Vec<Fault> = case.faults().present().collect();
+        {
+            let mut truth = truth.lock();
+            truth.excuses = excuses(&plan, &present);
+            let workers_max = plan.options.workers.max(WORKERS_MAX);
+            truth.open_max = plan.options.sessions_max as usize + workers_max;
+        }
+        let town = Town { truth: truth.clone() };
+        let server = simulation.start(builder(address, &plan)?, town)?;
+        let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
+        Ok(Driver {
+            case,
+            simulation,
+            random: Rand64::new(u128::from(case.seed) << 32 | 0xd1),
+            truth,
+            handle: server.handle(),
+            server: Some(server),
+            address,
+            listener,
+            peers: Vec::new(),
+            by_key: HashMap::new(),
+            plan,
+            batches_max: 0,
+            thread_refused: None,
+        })
+    }
+
+    pub(super) fn below(&mut self, below: u64) -> u64 {
+        self.random.rand_range(0..below.max(1))
+    }
+
+    pub(super) fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    /// Starts a thread of the program's, if the system gives one.
+    pub(super) fn spawn(&mut self, body: impl FnOnce() + Send + 'static) -> bool {
+        let refused = self.simulation.spawn(body).err();
+        let is_given = refused.is_none();
+        self.thread_refused = self.thread_refused.take().or(refused);
+        is_given
+    }
+
+    /// Whether a fault has ended the server.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_fired(Fault::PortFails) || self.has_faulted()
+    }
+
+    /// Whether that was a worker's own. What it had in hand has no end.
+    pub(super) fn has_faulted(&self) -> bool {
+        self.has_fired(Fault::WorkerFaults) || self.has_fired(Fault::AdmissionFaults)
+    }
+
+    pub(super) fn has_fired(&self, fault: Fault) -> bool {
+        self.simulation.fired().iter().any(|(of, times)| *of == fault && *times > 0)
+    }
+}
+
+pub(super) fn builder(address: SocketAddr, plan: &Plan) -> Result<Builder, Error> {
+    let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
+    let builder = Server::bind(address)?.framing(Framing::length_prefixed(prefix));
+    Ok(builder.options(plan.options.clone()))
+}
+
+fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
+    let has = |faults: &[Fault]| faults.iter().any(|fault| present.contains(fault));
+    Excuses {
+        receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
+        port_may_fail: has(&[Fault::PortFails, Fault::WorkerFaults, Fault::AdmissionFaults]),
+        posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
+        idle_timeout: plan.options.idle_timeout,
+        first_frame_timeout: match plan.options.first_frame_timeout {
+            FirstFrameTimeout::After(limit) => Some(limit),
+            FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
+            _ => None,
+        },
+        send_stall_timeout: plan.options.send_stall_timeout,
+        send_queue_bytes_max: plan.options.send_queue_bytes_max,
+        drain_timeout: plan.options.drain_timeout,
+    }
+}
