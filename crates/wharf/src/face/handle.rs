@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::close::Close;
-use crate::close::CloseReason;
+use crate::close::{Close, CloseReason};
 use crate::engine::Mail;
 use crate::engine::{Audience, Group, Publication, Taken};
 use crate::engine::{Engine, Follows, PortShare};

@@ -5,8 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::handle::Handle;
-use crate::close::Close;
-use crate::close::CloseReason;
+use crate::close::{Close, CloseReason};
 use crate::engine::Follows;
 use crate::error::SendError;
 use crate::port::Direct;

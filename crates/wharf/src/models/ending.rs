@@ -10,8 +10,7 @@ use loom::thread;
 use super::{engine, explore};
 use crate::CloseReason;
 use crate::close::Close;
-use crate::engine::Engine;
-use crate::engine::Mail;
+use crate::engine::{Engine, Mail};
 use crate::session::SessionId;
 
 /// As a worker that admits a session and opens it.

@@ -14,8 +14,7 @@ use super::port::{ModelPort, ModelPoster, REGISTRATION};
 use super::{engine, explore, join_all};
 use crate::buffer::SendBatch;
 use crate::clock::Moment;
-use crate::engine::Engine;
-use crate::engine::Mail;
+use crate::engine::{Engine, Mail};
 use crate::face::Handle;
 use crate::session::{SessionId, Slot};
 

@@ -13,8 +13,7 @@ use loom::thread;
 use super::port::ModelPort;
 use super::worker::OwnWorker;
 use super::{explore, ports};
-use crate::engine::Engine;
-use crate::engine::Mail;
+use crate::engine::{Engine, Mail};
 use crate::session::SessionId;
 
 /// Another thread's part: it accepts for port 1.

@@ -16,8 +16,7 @@
 //! is queued.
 
 use crate::buffer::{BatchPool, Direct, Frame, SendBatch};
-use crate::close::Close;
-use crate::close::CloseReason;
+use crate::close::{Close, CloseReason};
 
 /// That a session was asked to close: why, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

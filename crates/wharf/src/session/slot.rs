@@ -1,8 +1,7 @@
 //! The shared part of one session: what any thread may reach after a look-up.
 
 use crate::buffer::SendBatch;
-use crate::close::Close;
-use crate::close::CloseReason;
+use crate::close::{Close, CloseReason};
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, Ordering};
 
 use super::count::IoCount;

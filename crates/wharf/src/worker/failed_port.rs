@@ -8,10 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::engine::Engine;
-use crate::engine::Mail;
-use crate::face::Handle;
-use crate::face::Handler;
+use crate::engine::{Engine, Mail};
+use crate::face::{Handle, Handler};
 use crate::framing::Framing;
 use crate::options::{Backpressure, Options};
 use crate::port::readiness::ReadinessPort;

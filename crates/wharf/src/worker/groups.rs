@@ -7,9 +7,8 @@
 use super::floor::Floor;
 use crate::buffer::SharedFrame;
 use crate::clock::Clock;
-use crate::engine::Follows;
-use crate::engine::Mail;
 use crate::engine::{Due, Publication, Share};
+use crate::engine::{Follows, Mail};
 use crate::face::Handler;
 use crate::session::SessionId;
 

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::close::CloseReason;
-use crate::face::Handle;
-use crate::face::Handler;
+use crate::face::{Handle, Handler};
 use crate::framing::Framing;
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;

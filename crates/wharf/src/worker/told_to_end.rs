@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::CloseReason;
-use crate::engine::Engine;
-use crate::engine::Mail;
+use crate::engine::{Engine, Mail};
 use crate::face::Handler;
 use crate::framing::Framing;
 use crate::options::Options;

@@ -14,8 +14,7 @@ use std::io;
 use arbitrary::{Arbitrary, Unstructured};
 
 use crate::buffer::BatchPool;
-use crate::close::Close;
-use crate::close::CloseReason;
+use crate::close::{Close, CloseReason};
 use crate::session::Slot;
 use crate::session::{Closing, HalfTable, Reference, SessionId, SessionTable};
 

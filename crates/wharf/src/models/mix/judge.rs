@@ -8,8 +8,7 @@ use super::port::{Drawing, FRAME_BYTES};
 use super::{Notes, PUBLISHED, PUBLISHERS, Recorder, Totals};
 use crate::CloseReason;
 use crate::close::Close;
-use crate::engine::Engine;
-use crate::engine::Share;
+use crate::engine::{Engine, Share};
 use crate::session::SessionId;
 
 /// A publication, by its publisher and its number.
