@@ -133,11 +133,6 @@ impl CloseReason {
         }
     }
 
-    /// Whether what is queued may still reach a peer whose stream ended for this reason.
-    pub(crate) fn peer_may_still_read(self) -> bool {
-        matches!(self, CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. })
-    }
-
     /// What an error of a port means for its sessions.
     pub(crate) fn of_port(error: &io::Error) -> CloseReason {
         CloseReason::Io { kind: error.kind(), code: error.raw_os_error() }

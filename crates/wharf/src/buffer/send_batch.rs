@@ -208,8 +208,8 @@ impl SendBatch {
 
     /// Empties the batch and keeps its first piece's memory for the next frames.
     fn recycle(&mut self) {
-        self.pieces.truncate(1);
-        if self.pieces.capacity() > PIECES_AT_REST {
+        if self.pieces.len() > 1 {
+            self.pieces.truncate(1);
             self.pieces.shrink_to(PIECES_AT_REST);
         }
         if let Some(piece) = self.pieces.first_mut() {

@@ -226,6 +226,11 @@ impl SendQueue {
         self.sending
     }
 
+    /// Whether [`take`](Self::take) would give something.
+    pub(crate) fn may_take(&self) -> bool {
+        !(self.sending || self.held_back) && (self.leaving.is_some() || self.waiting.is_some())
+    }
+
     /// Since when bytes wait of which none has left; `None` while none wait, or they have only just
     /// been queued.
     pub(crate) fn waits_since(&self) -> Option<u64> {

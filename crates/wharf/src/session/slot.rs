@@ -107,10 +107,13 @@ impl Slot {
         self.set_note(TURN_CAME, true);
     }
 
+    pub(crate) fn turn_came(&self) -> bool {
+        self.notes.load(Ordering::Relaxed) & TURN_CAME != 0
+    }
+
     /// Whether such a turn has begun since this was last asked.
     pub(crate) fn take_turn_came(&self) -> bool {
-        self.notes.load(Ordering::Relaxed) & TURN_CAME != 0
-            && self.notes.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
+        self.turn_came() && self.notes.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
     }
 
     /// That its `opened` begins.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::floor::Floor;
-use super::half::{Phase, ReceiveHalf, Receiving};
+use super::held::Held;
 use super::receive::Lent;
 use super::timeouts::CONNECT_TIMED_OUT;
 use crate::buffer::{RingBuffer, SendBatch};
@@ -13,7 +13,7 @@ use crate::close::CloseReason;
 use crate::face::{Handler, Session};
 use crate::guarded::Guarded;
 use crate::port::{Completion, Failure, Outcome, Token};
-use crate::session::{Closing, HalfInHand, Sent, SessionId, Slot};
+use crate::session::{Closing, Phase, Sent, SessionId, Slot};
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn complete(&mut self, completion: Completion<'_>) {
@@ -38,21 +38,19 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if let Outcome::Sent(batch, result) = outcome {
             self.sent(id, slot, batch, result);
         } else {
-            let mut half = self.half_of_completion(id);
+            let mut held = self.hands.take_completed(id, slot);
             match outcome {
                 Outcome::Received(Ok(bytes)) => {
-                    self.received(id, slot, &mut half, Lent { bytes, direct }, more);
+                    self.received(&mut held, Lent { bytes, direct }, more);
                 }
-                Outcome::Received(Err(failure)) => self.receive_failed(id, &mut half, failure),
+                Outcome::Received(Err(failure)) => self.receive_failed(&mut held, failure),
                 Outcome::ReceivedInto(ring, result) => {
-                    self.received_into(id, slot, &mut half, ring, result);
+                    self.received_into(&mut held, ring, result);
                 }
-                Outcome::Connected(result) => self.connected(id, slot, &mut half, result),
+                Outcome::Connected(result) => self.connected(&mut held, result),
                 Outcome::Accepted(_) | Outcome::Sent(..) => {}
             }
-            if half.give_back() {
-                self.desk.attend_later(id);
-            }
+            self.give_back(held);
         }
         // The operation has ended and was dealt with: its count goes (invariant 3).
         if !more && slot.count.lower() {
@@ -60,101 +58,70 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// The half of a session whose receive or connect has completed. On a shared port it was lent to
-    /// the operation and comes back with it; else it is free between two completions.
-    fn half_of_completion(&self, id: SessionId) -> HalfInHand<'e, ReceiveHalf<H::State>> {
-        if self.is_shared { self.halves.take_back(id.index()) } else { self.own_half(id) }
-    }
-
-    /// The half of a session that nobody else can be holding.
-    pub(super) fn own_half(&self, id: SessionId) -> HalfInHand<'e, ReceiveHalf<H::State>> {
-        match self.halves.take(id.index()) {
-            Some(half) => half,
-            None => panic!("invariant 2: the receive half of {id} is in another hand"),
-        }
-    }
-
-    fn received(
-        &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
-        lent: Lent<'_>,
-        more: bool,
-    ) {
+    fn received(&mut self, held: &mut Held<'e, H::State>, lent: Lent<'_>, more: bool) {
         if !more {
-            half.receiving = Receiving::No;
+            held.half.life.receive_ends();
         }
         if lent.bytes.is_empty() {
             // What waits is delivered before the end is acted upon.
-            half.stream_end.get_or_insert(CloseReason::PeerClosed);
-            self.desk.attend_later(id);
+            held.half.stream_end.get_or_insert(CloseReason::PeerClosed);
+            self.desk.attend_later(held.id);
             return;
         }
         self.stats.receives += 1;
         self.stats.received_bytes += lent.bytes.len() as u64;
-        if half.phase == Phase::Open {
-            half.heard(self.now());
-            self.deliver(id, slot, half, lent);
+        if held.half.life.phase() == Phase::Open {
+            held.half.heard(self.now());
+            self.deliver(held, lent);
         }
-        if half.receiving == Receiving::Cancelled {
-            // A cancel is only a request: this came in spite of it, so ask again.
-            half.receiving = Receiving::Outstanding;
-            self.desk.attend_later(id);
-        } else if !more {
-            self.desk.attend_later(id);
+        if !more || held.half.life.receive_goes_on() {
+            self.desk.attend_later(held.id);
         }
     }
 
     /// The receive queue's own ring comes back, with more in it.
     fn received_into(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         ring: Box<RingBuffer>,
         result: Result<usize, Failure>,
     ) {
-        let has_room = half.queue.take_back(ring, &self.receive_room());
+        let has_room = held.half.queue.take_back(ring, &self.receive_room);
         let count = match result {
             Ok(count) => count,
-            Err(failure) => return self.receive_failed(id, half, failure),
+            Err(failure) => return self.receive_failed(held, failure),
         };
-        half.receiving = Receiving::No;
-        self.desk.attend_later(id);
+        let Held { id, slot, half } = held;
+        half.life.receive_ends();
+        self.desk.attend_later(*id);
         if count == 0 {
             half.stream_end.get_or_insert(CloseReason::PeerClosed);
             return;
         }
         self.stats.receives += 1;
         self.stats.received_bytes += count as u64;
-        if half.phase != Phase::Open || !has_room {
+        if half.life.phase() != Phase::Open || !has_room {
             if !has_room {
                 let queued = half.queue.len();
                 slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
             }
-            half.queue.clear(&self.receive_room());
+            half.queue.clear(&self.receive_room);
             return;
         }
         half.heard(self.now());
-        self.deliver_waiting(id, slot, half, None);
+        self.deliver_waiting(held, None);
     }
 
-    fn receive_failed(
-        &mut self,
-        id: SessionId,
-        half: &mut ReceiveHalf<H::State>,
-        failure: Failure,
-    ) {
-        half.receiving = Receiving::No;
+    fn receive_failed(&mut self, held: &mut Held<'e, H::State>, failure: Failure) {
+        held.half.life.receive_ends();
         match failure {
             Failure::Cancelled => {}
             Failure::BuffersExhausted => self.stats.buffers_exhausted += 1,
             Failure::Os(error) => {
-                half.stream_end = Some(CloseReason::of_io(&error));
+                held.half.stream_end = Some(CloseReason::of_io(&error));
             }
         }
-        self.desk.attend_later(id);
+        self.desk.attend_later(held.id);
     }
 
     /// Needs no half: whoever has the completion goes on with the send queue.
@@ -193,12 +160,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     fn connected(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         result: Result<Option<SocketAddr>, Failure>,
     ) {
         self.now(); // the turn has begun, whatever callback runs
+        let Held { slot, half, .. } = held;
         let error = match result {
             Ok(Some(own)) if half.peer_address.is_some_and(|to| is_itself(own, to)) => {
                 let said = "it reached itself: nobody listens there, and it had got that port";
@@ -206,7 +172,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             // One that is to drain opens, for what was accepted for it must leave.
             Ok(_) if !slot.closing().is_some_and(Closing::is_stop) => {
-                self.open(id, slot, half);
+                self.open(held);
                 return;
             }
             Err(Failure::Os(error)) => error,
@@ -217,13 +183,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 if is_late { CONNECT_TIMED_OUT } else { io::ErrorKind::ConnectionAborted }.into()
             }
         };
-        self.connect_failed(id, slot, half, error);
+        self.connect_failed(held, error);
     }
 
     /// `opened` runs; from here on the session is open, and `closed` will run.
-    pub(super) fn open(&mut self, id: SessionId, slot: &Slot, half: &mut ReceiveHalf<H::State>) {
+    pub(super) fn open(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
-        half.phase = Phase::Open;
+        let Held { id, slot, half } = held;
+        let id = *id;
+        half.life.enter(Phase::Open);
         half.opened = true;
         slot.set_opened();
         (half.phase_since, half.received_at) = (now, now);
@@ -233,8 +201,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             // It was on its way when the drain began.
             report.live = report.live.wrapping_add(1);
         }
-        if self.is_shared {
-            self.publish(); // before another worker can count its end
+        if self.place.others_count() {
+            self.publish(); // before they do
         }
         let session = Session::new(id, slot, &self.desk, half.peer_address);
         let opened = || self.handler.opened(&session);
@@ -243,7 +211,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.engine.ask_to_close(id, slot, reason, how);
         }
         slot.send_queue.lock().hold_back(false);
-        self.arm_timer(id, slot, half);
+        self.arm_timer(held);
         self.desk.attend_later(id);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::Worker;
 use super::floor::Floor;
-use super::half::Phase;
+use super::half::ReceiveHalf;
+use super::held::Held;
 use crate::clock::Clock;
 use crate::close::{Close, CloseReason};
 use crate::engine::{Engine, Mail};
@@ -14,10 +15,8 @@ use crate::events::DrainReport;
 use crate::face::{Handler, Session};
 use crate::guarded::guarded;
 use crate::port::{CompletionPort, Registration};
-use crate::session::{Closing, HalfInHand, SessionId, Slot};
+use crate::session::{Closing, HalfInHand, Phase, SessionId};
 use crate::sync::yield_now;
-
-use super::half::ReceiveHalf;
 
 /// How long the end of a worker waits for other threads to let go of its last sessions.
 const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,7 +53,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Asks every session of this port to end.
     pub(super) fn end_sessions(&mut self, reason: CloseReason, how: Close) {
         let (desk, to_release) = (&self.desk, &mut self.to_release);
-        self.engine.ask_all_to_close(self.port_index, reason, how, |id, was_last| {
+        self.engine.ask_all_to_close(self.place.port, reason, how, |id, was_last| {
             desk.attend_later(id);
             if was_last {
                 to_release.push(id);
@@ -75,14 +74,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             // Dropping the socket closes it: here and nowhere else (invariant 5).
             drop(socket);
         }
-        self.engine.release(id, self.port_index);
+        self.engine.release(id, self.place.port);
     }
 
     /// The same when the port has ended, and closed the sockets with it.
     fn release_without_port(&mut self) {
         while let Some(id) = self.to_release.pop() {
             self.finish(id, self.last_half(id));
-            self.engine.release(id, self.port_index);
+            self.engine.release(id, self.place.port);
         }
     }
 
@@ -100,7 +99,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if let Some(timer) = ended.timer.take() {
             self.share().timers.lock().cancel(timer);
         }
-        ended.queue.clear(&self.receive_room());
+        ended.queue.clear(&self.receive_room);
         engine.table.leave_place(slot);
         if let (Some(error), Some(address)) = (ended.connect_error.take(), ended.peer_address) {
             self.stats.connect_failures += 1;
@@ -128,7 +127,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// The half of a session that nobody holds a count on any more.
     fn last_half(&self, id: SessionId) -> HalfInHand<'e, ReceiveHalf<H::State>> {
-        match self.halves.take_or_ask(id.index()) {
+        match self.hands.halves.take_or_ask(id.index()) {
             Ok(half) => half,
             Err(asked) => panic!("invariant 2: {id} is released while its half is {asked:?}"),
         }
@@ -168,11 +167,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if self.share().assigned_sessions() == 0 {
             return;
         }
-        for id in engine.table.sessions_of(self.port_index) {
+        for id in engine.table.sessions_of(self.place.port) {
             let Some(reference) = engine.table.look_up(id) else { continue };
             // A half that a faulted worker had in hand stays there, and its session with it.
-            if let Some(mut half) = self.halves.take_last(id.index()) {
-                self.close_without_port(id, reference.slot(), &mut half, reason);
+            if let Some(half) = self.hands.halves.take_last(id.index())
+                && let Some(slot) = engine.table.held(id)
+            {
+                self.close_without_port(Held { id, slot, half }, reason);
             }
             if reference.end() {
                 self.to_release.push(id);
@@ -181,23 +182,17 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.release_without_port();
     }
 
-    fn close_without_port(
-        &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
-        reason: CloseReason,
-    ) {
-        match half.phase {
+    fn close_without_port(&mut self, mut held: Held<'e, H::State>, reason: CloseReason) {
+        match held.half.life.phase() {
             Phase::Absent | Phase::Closing => {}
             Phase::Connecting => {
                 let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                self.connect_failed(id, slot, half, aborted);
+                self.connect_failed(&mut held, aborted);
             }
             Phase::Open | Phase::Draining | Phase::Lingering => {
-                half.phase = Phase::Closing;
-                slot.ask_to_stop(reason);
-                let last = slot.count.lower();
+                held.half.life.enter(Phase::Closing);
+                held.slot.ask_to_stop(reason);
+                let last = held.slot.count.lower();
                 debug_assert!(!last, "the caller's own hold is there");
             }
         }
@@ -209,9 +204,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// go at last, if anybody does.
     fn finish_what_is_held(&mut self) {
         let engine = self.engine;
-        for id in engine.table.sessions_of(self.port_index) {
+        for id in engine.table.sessions_of(self.place.port) {
             // A half that a faulted worker had in hand stays there.
-            let Some(half) = self.halves.take_last(id.index()) else { continue };
+            let Some(half) = self.hands.halves.take_last(id.index()) else { continue };
             self.finish(id, half);
             if let Some(slot) = engine.table.held(id) {
                 slot.send_queue.lock().give_up();
@@ -249,10 +244,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 Mail::Connect(id, _socket, to) => {
                     let Some(slot) = engine.table.held(id) else { continue };
-                    let mut half = self.last_half(id);
-                    (half.peer_address, half.phase) = (Some(to), Phase::Connecting);
+                    let mut held = Held { id, slot, half: self.last_half(id) };
+                    held.half.life.enter(Phase::Connecting);
+                    held.half.peer_address = Some(to);
                     let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                    self.connect_failed(id, slot, &mut half, aborted);
+                    self.connect_failed(&mut held, aborted);
                 }
                 Mail::Release(id) => self.to_release.push(id),
                 Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}

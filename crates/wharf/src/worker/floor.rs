@@ -3,34 +3,31 @@
 use std::time::Duration;
 
 use super::half::ReceiveHalf;
+use super::held::{Hands, Held, Place};
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare};
+use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare, ReceiveRoom};
 use crate::error::AcceptError;
 use crate::events::{DrainReport, Stats};
 use crate::face::{Desk, Handler, Session};
 use crate::guarded::guarded;
 use crate::port::{Completion, OperationKind, Sink};
-use crate::session::{HalfTable, SessionId};
+use crate::session::{HalfTable, SessionId, Slot};
 
 /// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
 /// stack, batches at rest.
 pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
-
-/// Room that a receive into the receive queue has at least.
-pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
 
 /// Everything of a worker but its port: what the port's completions act upon.
 pub(crate) struct Floor<'e, H: Handler, C> {
-    pub(super) index: usize,
-    /// Which of the engine's ports it serves, and whether others serve it too.
-    pub(super) port_index: usize,
-    pub(super) is_shared: bool,
+    pub(super) place: Place,
     pub(super) engine: &'e Engine,
-    pub(super) halves: &'e Halves<H>,
+    /// The memory that all receive queues of its port may have.
+    pub(super) receive_room: ReceiveRoom<'e>,
+    pub(super) hands: Hands<'e, H::State>,
     pub(super) handler: &'e H,
     pub(super) clock: C,
     /// The time of this turn; `None` until it is first used.
@@ -50,7 +47,7 @@ pub(crate) struct Floor<'e, H: Handler, C> {
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn share(&self) -> &'e PortShare {
-        &self.engine.ports[self.port_index]
+        &self.engine.ports[self.place.port]
     }
 
     pub(super) fn now(&mut self) -> Moment {
@@ -59,8 +56,24 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         let now = self.clock.now();
         self.now = Some(now);
-        self.share().turns.begin(self.index_at_port(), now);
+        self.share().turns.begin(self.place.at_port, now);
         now
+    }
+
+    /// Does something to a session that cannot be released meanwhile, if it is not gone.
+    #[inline]
+    pub(super) fn with_hold(&mut self, id: SessionId, act: impl FnOnce(&mut Self, &'e Slot)) {
+        let Some(slot) = self.hands.hold(id) else { return };
+        act(self, slot);
+        if self.hands.let_go(slot) {
+            self.to_release.push(id);
+        }
+    }
+
+    pub(super) fn give_back(&self, held: Held<'e, H::State>) {
+        if held.half.give_back() {
+            self.desk.attend_later(held.id);
+        }
     }
 
     /// Notes those that had their share of the turn before, to be attended to in this one.
@@ -78,14 +91,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.desk.behind.replace(behind);
     }
 
-    /// This worker's place among those of its port.
-    pub(super) fn index_at_port(&self) -> usize {
-        if self.is_shared { self.index } else { 0 }
-    }
-
     pub(super) fn end_turn(&mut self) {
         let (began, ended) = (self.now(), self.clock.now());
-        self.share().turns.end(self.index_at_port(), began, ended);
+        self.share().turns.end(self.place.at_port, began, ended);
         self.turn_ended = Some(ended);
     }
 
@@ -94,7 +102,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.sends += left.sends;
         self.stats.sent_bytes += left.bytes;
         self.stats.sent_frames += left.frames;
-        let mut said = self.engine.published[self.index].0.lock();
+        let mut said = self.engine.published[self.place.worker].0.lock();
         said.stats = self.stats;
         if self.drain.is_some() {
             said.drain = self.drain;

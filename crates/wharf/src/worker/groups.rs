@@ -49,7 +49,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// To every session of the port whose `opened` has begun.
     fn hand_over_to_all(&mut self, except: Option<SessionId>, frame: &SharedFrame) -> usize {
         let table = &self.engine.table;
-        for id in table.sessions_of(self.port_index).filter(|id| Some(*id) != except) {
+        for id in table.sessions_of(self.place.port).filter(|id| Some(*id) != except) {
             self.hand_over_to(id, frame, true);
         }
         table.touched() as usize // having looked at a free slot is work too

@@ -5,42 +5,14 @@ use std::net::SocketAddr;
 
 use crate::clock::Moment;
 use crate::close::CloseReason;
+use crate::events::Stats;
 use crate::guarded::Guarded;
-use crate::session::ReceiveQueue;
+use crate::session::{Life, Pauses, Phase, ReceiveQueue};
 use crate::timer::TimerId;
-
-/// Where a session is in its life. It only goes down this list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// The slot is free, or its session has not arrived at its worker yet.
-    #[default]
-    Absent,
-    /// A connect is outstanding.
-    Connecting,
-    /// Frames are delivered and sent.
-    Open,
-    /// No frame is delivered any more; what is queued is being sent.
-    Draining,
-    /// All is sent, and our end of the stream with it; the peer's end is awaited.
-    Lingering,
-    /// Cut: everything outstanding was asked to end. The session's own count is given up.
-    Closing,
-}
-
-/// The receive operation of a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Receiving {
-    /// None is outstanding.
-    #[default]
-    No,
-    Outstanding,
-    /// Outstanding, and asked to end.
-    Cancelled,
-}
 
 /// After a pause a session is received from one buffer at a time, so that the next pause finds little that
 /// has come already; until so many receives in a row have met with none.
-pub(super) const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
+const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
 
 /// What an idle session costs is mostly this, so it is kept to two cache lines; its slot is one.
 #[derive(Debug)]
@@ -53,15 +25,11 @@ pub(crate) struct ReceiveHalf<S> {
     /// When the phase that it is in began, whose time is limited.
     pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
-    pub(super) phase: Phase,
-    pub(super) receiving: Receiving,
-    pub(super) paused: bool,
+    pub(super) life: Life,
     /// So many receives more take one buffer each, for it was paused.
     pub(super) single_receives: u8,
     pub(super) opened: bool,
     pub(super) frame_came: bool,
-    /// It had its share of a turn, and more waits: it is next in the next turn.
-    pub(super) is_behind: bool,
     /// Frames that it was given in the turn of `received_at`.
     pub(super) frames_of_turn: u16,
     /// It seems to be silent: its receive was asked to end, and then it is known.
@@ -83,13 +51,10 @@ impl<S> Default for ReceiveHalf<S> {
             timer: None,
             phase_since: Moment::default(),
             received_at: Moment::default(),
-            phase: Phase::Absent,
-            receiving: Receiving::No,
-            paused: false,
+            life: Life::default(),
             single_receives: 0,
             opened: false,
             frame_came: false,
-            is_behind: false,
             frames_of_turn: 0,
             is_suspect: false,
             has_more_time: false,
@@ -102,8 +67,8 @@ impl<S> Default for ReceiveHalf<S> {
 impl<S> ReceiveHalf<S> {
     /// Whether nothing is left in it of its slot's last session.
     pub(super) fn is_new(&self) -> bool {
-        let ReceiveHalf { queue, timer, phase, stream_end, .. } = self;
-        *phase == Phase::Absent && queue.is_empty() && timer.is_none() && stream_end.is_none()
+        let ReceiveHalf { queue, timer, life, stream_end, .. } = self;
+        life.phase() == Phase::Absent && queue.is_empty() && timer.is_none() && stream_end.is_none()
     }
 
     /// Something has come in a turn, which its worker stamps with this moment.
@@ -112,6 +77,16 @@ impl<S> ReceiveHalf<S> {
             self.received_at = turn;
             self.frames_of_turn = 0;
         }
+    }
+
+    /// From now on these pause it.
+    pub(super) fn pause(&mut self, pauses: Pauses, stats: &mut Stats) {
+        let begun = pauses.without(self.life.pauses());
+        if begun != Pauses::NONE {
+            self.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
+        }
+        stats.receive_pauses += u64::from(begun.has(Pauses::FULL));
+        self.life.set_pauses(pauses);
     }
 
     /// Whether the receive that is posted now takes one buffer and no more.
@@ -128,17 +103,18 @@ mod tests {
 
     #[test]
     fn who_was_paused_is_received_from_a_buffer_at_a_time_until_there_was_no_pause_for_long() {
-        let (mut half, mut stats) = (ReceiveHalf::<()>::default(), crate::events::Stats::default());
+        let (mut half, mut stats) = (ReceiveHalf::<()>::default(), Stats::default());
+        half.life.enter(Phase::Open);
         assert!(!half.takes_single_receive());
         for _ in 0..2 {
-            super::super::receive::pause(&mut half, &mut stats);
-            half.paused = false; // it resumes
+            half.pause(Pauses::FULL, &mut stats);
+            half.pause(Pauses::NONE, &mut stats);
             let singles = (0..1_000).take_while(|_| half.takes_single_receive()).count();
             assert_eq!(singles, usize::from(SINGLE_RECEIVES_AFTER_PAUSE));
         }
         for _ in 0..3 {
-            super::super::receive::pause(&mut half, &mut stats);
-            half.paused = false;
+            half.pause(Pauses::FULL, &mut stats);
+            half.pause(Pauses::NONE, &mut stats);
             assert!((0..63).all(|_| half.takes_single_receive()), "each pause counts anew");
         }
     }

@@ -21,6 +21,7 @@
 //! them apart is that whoever has a completion has what its operation owned: the receive half, or
 //! the send queue's next batch ([`crate::session::HalfTable`], [`end`]).
 
+mod arrive;
 mod attend;
 #[cfg(test)]
 mod changed_port;
@@ -32,6 +33,7 @@ mod failed_port;
 mod floor;
 mod groups;
 mod half;
+mod held;
 #[cfg(unix)]
 #[cfg(test)]
 mod pieces;
@@ -49,5 +51,6 @@ mod to_itself;
 mod told_to_end;
 mod turn;
 
-pub(crate) use self::floor::{Halves, RECEIVE_ROOM_BYTES_MIN, WORKER_BYTES};
+pub(crate) use self::floor::{Halves, WORKER_BYTES};
+pub(crate) use self::held::RECEIVE_ROOM_BYTES_MIN;
 pub(crate) use self::turn::Worker;

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use super::floor::Floor;
-use super::half::{Phase, ReceiveHalf, SINGLE_RECEIVES_AFTER_PAUSE};
+use super::half::ReceiveHalf;
+use super::held::Held;
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::engine::ReceiveRoom;
 use crate::events::Stats;
 use crate::face::{Handler, Session};
 use crate::framing::{Cut, Framing, FramingError};
 use crate::port::Direct;
-use crate::session::{SessionId, Slot};
+use crate::session::{Pauses, Phase, Slot};
 
 /// Frames that one session is given in a turn. Then the others of its worker have theirs, and the rest
 /// waits for the next turn.
@@ -34,22 +34,24 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// when nothing waits, else what waits first. What cannot be delivered yet is kept.
     pub(super) fn deliver(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
         loop {
-            let (done, scanned) = self.deliver_now(id, slot, half, Lent { bytes, direct });
+            let (done, scanned) = self.deliver_now(held, Lent { bytes, direct });
             bytes = &mut bytes[done..];
-            let is_kept = half.phase != Phase::Open
+            if bytes.is_empty() {
+                return held.half.queue.set_scanned(scanned);
+            }
+            let Held { slot, half, .. } = held;
+            let is_kept = half.life.phase() != Phase::Open
                 || slot.count.is_closing()
-                || half.queue.append(bytes, &self.receive_room());
+                || half.queue.append(bytes, &self.receive_room);
             if is_kept {
                 return half.queue.set_scanned(scanned);
             }
-            if !half.is_behind {
-                return self.receive_queues_are_full(id, slot, half, bytes.len());
+            if !half.life.pauses().has(Pauses::BEHIND) {
+                return self.receive_queues_are_full(held, bytes.len());
             }
             half.goes_on(); // there is no room to wait in for the next turn
         }
@@ -59,70 +61,67 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// many of what waits then are scanned.
     fn deliver_now(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
     ) -> (usize, usize) {
-        let (framing, mut done) = (self.engine.framing_of(slot), 0);
+        let (framing, mut done) = (self.engine.framing_of(held.slot), 0);
         // Complete the frame that waits, taking over only what is its own.
-        while !half.queue.is_empty() && done < bytes.len() && may_deliver(slot, half) {
+        while !held.half.queue.is_empty() && done < bytes.len() && may_deliver(held) {
             let rest = &bytes[done..];
-            let scanned = half.queue.scanned();
-            let taken = framing.take_over(half.queue.contents(), scanned, rest);
-            if !half.queue.append(&rest[..taken.bytes], &self.receive_room()) {
-                self.receive_queues_are_full(id, slot, half, taken.bytes);
+            let queue = &mut held.half.queue;
+            let scanned = queue.scanned();
+            let taken = framing.take_over(queue.contents(), scanned, rest);
+            if !queue.append(&rest[..taken.bytes], &self.receive_room) {
+                self.receive_queues_are_full(held, taken.bytes);
                 return (done, scanned);
             }
-            half.queue.set_scanned(taken.scanned);
+            queue.set_scanned(taken.scanned);
             done += taken.bytes;
             let direct = direct.filter(|_| done == bytes.len());
-            self.deliver_waiting(id, slot, half, direct);
+            self.deliver_waiting(held, direct);
         }
-        if !half.queue.is_empty() {
-            return (done, half.queue.scanned());
+        if !held.half.queue.is_empty() {
+            return (done, held.half.queue.scanned());
         }
         let lent = Lent { bytes: &mut bytes[done..], direct };
-        let (taken, scanned) = self.deliver_from(id, slot, half, lent, framing, 0);
+        let (taken, scanned) = self.deliver_from(held, lent, framing, 0);
         (done + taken, scanned)
     }
 
     /// Delivers the whole frames that wait in the receive queue.
     pub(super) fn deliver_waiting(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         direct: Option<&dyn Direct>,
     ) {
-        if half.queue.is_empty() || !may_deliver(slot, half) {
+        if held.half.queue.is_empty() || !may_deliver(held) {
             return;
         }
-        let mut queue = std::mem::take(&mut half.queue);
-        let (framing, scanned) = (self.engine.framing_of(slot), queue.scanned());
+        let mut queue = std::mem::take(&mut held.half.queue);
+        let (framing, scanned) = (self.engine.framing_of(held.slot), queue.scanned());
         let waiting = Lent { bytes: queue.contents(), direct };
-        let (taken, scanned) = self.deliver_from(id, slot, half, waiting, framing, scanned);
-        queue.consume(taken, &self.receive_room());
+        let (taken, scanned) = self.deliver_from(held, waiting, framing, scanned);
+        queue.consume(taken, &self.receive_room);
         queue.set_scanned(scanned);
-        half.queue = queue;
+        held.half.queue = queue;
     }
 
     /// Delivers whole frames from the front of `bytes`, of which so many are scanned, while the session may;
     /// how many bytes they took, and how many of what is left are scanned.
     fn deliver_from(
         &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
         framing: &Framing,
         mut scanned: usize,
     ) -> (usize, usize) {
-        let session = Session::new(id, slot, &self.desk, half.peer_address);
+        let Held { id, slot, half } = held;
+        let session = Session::new(*id, slot, &self.desk, half.peer_address);
+        let half = &mut **half;
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Self { stats, handler, clock, .. } = self;
         let (mut taken, mut began) = (0, None);
-        while taken < bytes.len() && may_deliver(slot, half) {
+        while taken < bytes.len() && half.life.hears() && !slot.count.is_closing() {
             let (frame, end) = match framing.cut(&bytes[taken..], scanned) {
                 Cut::Frame { header_bytes, frame_bytes, trailer_bytes } => {
                     let start = taken + header_bytes;
@@ -140,8 +139,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if half.frames_of_turn >= FRAMES_BETWEEN_LOOKS
                 && half.has_had_its_share(clock, &mut began)
             {
-                half.falls_behind(slot);
-                self.desk.behind.borrow_mut().push(id);
+                half.falls_behind(slot, stats);
+                self.desk.behind.borrow_mut().push(*id);
                 break;
             }
             half.frames_of_turn += 1;
@@ -156,44 +155,31 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             });
             if pause_mark < usize::MAX && slot.send_queue.lock().is_paused(pause_mark, resume_mark)
             {
-                pause(half, stats);
-                self.desk.attend_later(id);
+                half.pause(half.life.pauses().with(Pauses::FULL), stats);
+                self.desk.attend_later(*id);
             }
         }
         (taken, scanned)
     }
 
     /// What has come finds no room to wait in: the session ends, rather than lose bytes and go on.
-    fn receive_queues_are_full(
-        &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &ReceiveHalf<H::State>,
-        bytes: usize,
-    ) {
-        slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued: half.queue.len() + bytes });
-        self.desk.attend_later(id);
-    }
-
-    /// The memory that all receive queues of this worker's port may have.
-    pub(super) fn receive_room(&self) -> ReceiveRoom<'e> {
-        let options = &self.engine.options;
-        let workers = if self.is_shared { options.workers } else { 1 };
-        let bytes_max = options.receive_queues_bytes_max.saturating_mul(workers);
-        ReceiveRoom { share: self.share(), bytes_max }
+    fn receive_queues_are_full(&mut self, held: &Held<'e, H::State>, bytes: usize) {
+        let queued = held.half.queue.len() + bytes;
+        held.slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
+        self.desk.attend_later(held.id);
     }
 }
 
 impl<S> ReceiveHalf<S> {
-    fn falls_behind(&mut self, slot: &Slot) {
+    fn falls_behind(&mut self, slot: &Slot, stats: &mut Stats) {
         slot.take_turn_came(); // of a turn before
-        self.is_behind = true;
-        self.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
+        self.pause(self.life.pauses().with(Pauses::BEHIND), stats);
     }
 
     /// It was behind, and is given frames again.
-    pub(super) fn goes_on(&mut self) {
-        (self.is_behind, self.frames_of_turn) = (false, 0);
+    fn goes_on(&mut self) {
+        self.frames_of_turn = 0;
+        self.life.set_pauses(self.life.pauses().without(Pauses::BEHIND));
     }
 
     /// Whether a session that was given some frames in this turn is to be given no more; `began`: when that
@@ -211,16 +197,8 @@ impl<S> ReceiveHalf<S> {
     }
 }
 
-pub(super) fn pause<S>(half: &mut ReceiveHalf<S>, stats: &mut Stats) {
-    if !half.paused {
-        half.paused = true;
-        half.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
-        stats.receive_pauses += 1;
-    }
-}
-
-fn may_deliver<S>(slot: &Slot, half: &ReceiveHalf<S>) -> bool {
-    half.phase == Phase::Open && !half.paused && !half.is_behind && !slot.count.is_closing()
+fn may_deliver<S>(held: &Held<'_, S>) -> bool {
+    held.half.life.hears() && !held.slot.count.is_closing()
 }
 
 fn refusal_reason(error: FramingError) -> CloseReason {

@@ -17,12 +17,13 @@ use std::io;
 use std::time::Duration;
 
 use super::floor::Floor;
-use super::half::{Phase, ReceiveHalf, Receiving};
+use super::half::ReceiveHalf;
+use super::held::{AtPort, Held};
 use crate::clock::{Clock, Moment};
 use crate::close::CloseReason;
 use crate::face::Handler;
-use crate::port::{CompletionPort, OperationKind, Registration};
-use crate::session::{SessionId, Slot};
+use crate::port::{CompletionPort, OperationKind};
+use crate::session::{Phase, Receiving, SessionId, Slot};
 
 /// How a connect fails that was not answered in its time.
 pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
@@ -38,26 +39,21 @@ enum Limit {
     Linger,
 }
 
-impl<H: Handler, C: Clock> Floor<'_, H, C> {
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Sets the session's timer to when one of its times may next come. The send stall needs
     /// no timer of its own: a session is looked at again after `send_stall_timeout` at the latest,
     /// which no stall that begins meanwhile can precede.
-    pub(super) fn arm_timer(
-        &mut self,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
-    ) {
+    pub(super) fn arm_timer(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
-        let deadline = self.limits(now, slot, half).map(|(deadline, _)| deadline).min();
+        let deadline = self.limits(now, held).map(|(deadline, _)| deadline).min();
         let share = self.share();
         let mut timers = share.timers.lock();
-        if let Some(timer) = half.timer.take() {
+        if let Some(timer) = held.half.timer.take() {
             timers.cancel(timer);
         }
         let Some(deadline) = deadline else { return };
         let next_before = timers.next_deadline();
-        half.timer = Some(timers.insert(deadline, id));
+        held.half.timer = Some(timers.insert(deadline, held.id));
         drop(timers);
         if next_before.is_none_or(|next| deadline < next) {
             share.wake_all_others(); // they sleep for longer than that, perhaps
@@ -67,17 +63,16 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     fn limits(
         &self,
         now: Moment,
-        slot: &Slot,
-        half: &ReceiveHalf<H::State>,
+        held: &Held<'e, H::State>,
     ) -> impl Iterator<Item = (Moment, Limit)> {
         let options = &self.engine.options;
-        let phase = half.phase;
+        let Held { slot, half, .. } = held;
+        let phase = half.life.phase();
         let turns = &self.share().turns;
         let after = move |from: Moment, limit: Option<Duration>, which| {
             limit.map(|limit| (turns.latest(from, now).after(limit), which))
         };
-        let hears =
-            phase == Phase::Open && !half.paused && !half.is_behind && !slot.count.is_closing();
+        let hears = half.life.hears() && !slot.count.is_closing();
         let first_frame = options
             .first_frame_limit(self.engine.framing_of(slot))
             .filter(|_| hears && !half.frame_came);
@@ -111,39 +106,35 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     #[cold] // beside what else is done for a session
     pub(super) fn look_at_time<P: CompletionPort>(
         &mut self,
-        port: &mut P,
-        registration: Registration,
-        id: SessionId,
-        slot: &Slot,
-        half: &mut ReceiveHalf<H::State>,
+        at: &mut AtPort<'_, P>,
+        held: &mut Held<'e, H::State>,
     ) {
-        if matches!(half.phase, Phase::Absent | Phase::Closing) {
-            return;
-        }
+        held.slot.take_time_came();
         let now = self.now();
-        let due = self.limits(now, slot, half).find(|(deadline, _)| *deadline <= now);
+        let due = self.limits(now, held).find(|(deadline, _)| *deadline <= now);
+        let Held { slot, half, .. } = held;
         half.is_suspect = false;
         let ends = match due.map(|(_, limit)| limit) {
             None => None,
             Some(Limit::Connect) => {
-                port.cancel(registration, OperationKind::Connect);
+                at.cancel(OperationKind::Connect);
                 return; // it is known when that completes
             }
             Some(limit @ (Limit::FirstFrame | Limit::Idle)) => {
                 if half.stream_end.is_some() {
                     return; // it ends for that
                 }
-                if half.receiving != Receiving::No {
+                if half.life.receiving() != Receiving::No {
                     half.is_suspect = true;
-                    if half.receiving == Receiving::Outstanding {
-                        half.receiving = Receiving::Cancelled;
-                        port.cancel(registration, OperationKind::Receive);
+                    if half.life.receiving() == Receiving::Outstanding {
+                        half.life.receive_is_cancelled();
+                        at.cancel(OperationKind::Receive);
                     }
                     return; // looked at again when that completes
                 }
-                self.silence(port, registration, half, limit)
+                self.silence(at, half, limit)
             }
-            Some(Limit::SendStall) => self.stall(port, registration, slot),
+            Some(Limit::SendStall) => self.stall(at, slot),
             Some(Limit::Drain) => Some(CloseReason::DrainTimeout),
             Some(Limit::Linger) => Some(CloseReason::Local),
         };
@@ -151,7 +142,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             Some(reason) => {
                 slot.ask_to_stop(reason);
             }
-            None => self.arm_timer(id, slot, half),
+            None => self.arm_timer(held),
         }
     }
 
@@ -160,13 +151,12 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// pieces has its time only once more.
     fn silence<P: CompletionPort>(
         &mut self,
-        port: &mut P,
-        registration: Registration,
+        at: &mut AtPort<'_, P>,
         half: &mut ReceiveHalf<H::State>,
         limit: Limit,
     ) -> Option<CloseReason> {
         let now = self.now();
-        let waits = port.has_unread(registration);
+        let waits = at.port.has_unread(at.registration);
         match limit {
             Limit::Idle if waits => half.received_at = now,
             Limit::Idle => return Some(CloseReason::IdleTimeout),
@@ -182,12 +172,11 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     /// meanwhile.
     fn stall<P: CompletionPort>(
         &mut self,
-        port: &mut P,
-        registration: Registration,
+        at: &mut AtPort<'_, P>,
         slot: &Slot,
     ) -> Option<CloseReason> {
         let limit = self.engine.options.send_stall_timeout?;
-        match port.stalled_for(registration) {
+        match at.port.stalled_for(at.registration) {
             Some(stalled) if stalled < limit => {
                 let since = self.clock.now().before(stalled);
                 slot.send_queue.lock().note_progress(since.nanos());

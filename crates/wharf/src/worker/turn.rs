@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::floor::{Floor, Halves};
+use super::held::{Hands, Place};
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::{Engine, Mail};
@@ -29,8 +30,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         handler: &'e H,
         clock: C,
     ) -> Self {
-        let port_index = if P::SHARED { 0 } else { index };
-        let share = &engine.ports[port_index];
+        let place = Place::of::<P>(index);
+        let share = &engine.ports[place.port];
         share.mailbox.set_waker(port.waker());
         if let Some(poster) = port.poster() {
             let clock = clock.clone();
@@ -42,11 +43,10 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         }
         let desk = Desk::new(Handle::new(engine.clone()));
         let floor = Floor {
-            index,
-            port_index,
-            is_shared: P::SHARED,
+            place,
             engine,
-            halves,
+            receive_room: place.receive_room(engine),
+            hands: Hands { table: &engine.table, halves, place },
             handler,
             clock,
             now: None,
@@ -70,7 +70,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let mut fired = Vec::new();
         let error = loop {
             if let Err(source) = self.turn(&mut mails, &mut fired) {
-                break Some(Error::Port { worker: self.floor.index, source });
+                break Some(Error::Port { worker: self.floor.place.worker, source });
             }
             // The listeners are closed as soon as they are quiet, not when the last session has gone.
             if self.floor.drain.is_some()
@@ -185,7 +185,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.floor.stats.accepted += 1;
         let engine = self.floor.engine;
         let admitted = if self.floor.drain.is_none() {
-            engine.admit(Some(self.floor.port_index))
+            engine.admit(Some(self.floor.place.port))
         } else {
             None
         };
@@ -196,8 +196,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         };
         socket.prepare(&engine.options, true);
         // The hold that `admit` took goes with the arrival (invariant 3).
-        let port = engine.table.held(id).map_or(self.floor.port_index, |slot| slot.port());
-        if port == self.floor.port_index {
+        let port = engine.table.held(id).map_or(self.floor.place.port, |slot| slot.port());
+        if port == self.floor.place.port {
             self.floor.arrive(&mut self.port, id, socket, peer_address);
             return;
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::super::Worker;
 use super::super::changed_port::{ChangedPort, Changes};
-use super::super::half::Phase;
+use super::super::held::AtPort;
 use super::{BOUND, Notes, Recorder, Trial, holding_back, port_maker};
 use crate::clock::SystemClock;
 use crate::close::Close;
@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Sockets, Token,
 };
-use crate::session::{Asked, HalfTable};
+use crate::session::{Asked, HalfTable, Phase};
 use crate::{CloseReason, Framing, Options, Session};
 
 /// Holds one post of a receive back until somebody has asked that it end.
@@ -102,14 +102,14 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
     slot.set_registration(Some(registration.0));
     let ask = || halves.take_or_ask(id.index()).err();
 
-    let mut half = floor.own_half(id);
-    half.phase = Phase::Open;
+    let mut held = floor.hands.take(id, slot);
+    held.half.life.enter(Phase::Open);
     assert_eq!(ask(), Some(Asked::InAHand));
-    floor.give_back(id, half);
+    floor.give_back(held);
     assert_eq!(*floor.desk.to_attend.borrow(), [id]);
 
-    let half = floor.own_half(id);
+    let held = floor.hands.take(id, slot);
     assert_eq!(ask(), Some(Asked::InAHand));
-    floor.attend_with(&mut port, id, slot, registration, half);
+    floor.attend_with(&mut AtPort { port: &mut port, registration }, held);
     assert_eq!(ask(), Some(Asked::WithAnOperation), "it was left without a receive");
 }

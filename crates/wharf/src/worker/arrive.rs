@@ -1,0 +1,121 @@
+//! A session comes to its worker: it was accepted, or is to be connected.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::floor::Floor;
+use super::held::{AtPort, Held};
+use crate::clock::Clock;
+use crate::close::CloseReason;
+use crate::face::Handler;
+use crate::port::{CompletionPort, Operation, Socket, Token};
+use crate::session::{Phase, SessionId, Slot};
+
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    /// An accepted session comes to its worker, and with it the acceptor's hold, which is the
+    /// session's own until closing begins.
+    pub(super) fn arrive<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        socket: Socket,
+        peer_address: Option<SocketAddr>,
+    ) {
+        self.with_hold(id, |floor, slot| {
+            let mut held = floor.hands.take(id, slot);
+            assert!(
+                held.half.is_new(),
+                "invariant 4: something is left of the slot's last session"
+            );
+            let address = peer_address.or_else(|| socket.peer_address());
+            held.half.peer_address = address.map(as_of_its_family);
+            let registered = port.register(socket, Token(id.to_bits()));
+            if let Ok(registration) = registered {
+                slot.set_registration(Some(registration.0));
+            }
+            floor.open(&mut held);
+            if let Err(refused) = registered {
+                slot.ask_to_stop(CloseReason::of_io(&refused.error));
+                floor.begin_closing(None::<&mut AtPort<'_, P>>, &mut held);
+            }
+            floor.give_back(held);
+        });
+    }
+
+    /// Begins a connection that another thread asked for.
+    pub(super) fn connect<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        socket: Socket,
+        to: SocketAddr,
+    ) {
+        self.with_hold(id, |floor, slot| {
+            if let Err((mut held, error)) = floor.post_connect(port, id, slot, socket, to) {
+                floor.connect_failed(&mut held, error);
+                floor.give_back(held);
+                return;
+            }
+            if let Some((reason, how)) = floor.engine.ending() {
+                floor.engine.ask_to_close(id, slot, reason, how);
+            }
+            // Who asked it to close before there was a registration could do no more than ask.
+            floor.desk.attend_later(id);
+        });
+    }
+
+    fn post_connect<P: CompletionPort>(
+        &mut self,
+        port: &mut P,
+        id: SessionId,
+        slot: &'e Slot,
+        socket: Socket,
+        to: SocketAddr,
+    ) -> Result<(), (Held<'e, H::State>, io::Error)> {
+        let mut held = self.hands.take(id, slot);
+        assert!(held.half.is_new(), "invariant 4: something is left of the slot's last session");
+        held.half.life.enter(Phase::Connecting);
+        // Not the turn's moment, which may be long ago: on a shared port nobody can ask how long.
+        held.half.phase_since = self.clock.now();
+        held.half.peer_address = Some(to);
+        socket.prepare(&self.engine.options, false);
+        let registration = match port.register(socket, Token(id.to_bits())) {
+            Ok(registration) => registration,
+            Err(refused) => return Err((held, refused.error)),
+        };
+        self.arm_timer(&mut held);
+        slot.count.raise(); // before the post (invariant 3)
+        slot.send_queue.lock().hold_back(true);
+        let mut at = AtPort { port, registration };
+        let lent = match at.lend(held) {
+            Ok(lent) => lent,
+            // Nobody can ask for it: nobody attends to a session without a registration.
+            Err(_) => panic!("invariant 2: the half of {id} was asked for before it had a socket"),
+        };
+        slot.set_registration(Some(registration.0));
+        let Err(refused) = at.post(Operation::Connect(to)) else {
+            return Ok(());
+        };
+        let last = slot.count.lower();
+        debug_assert!(!last, "the session's own count is there");
+        Err((self.hands.take_back(lent), refused.error))
+    }
+
+    /// Gives up the session's own count; the handler is told in its release, as of every end.
+    pub(super) fn connect_failed(&mut self, held: &mut Held<'e, H::State>, error: io::Error) {
+        held.half.life.enter(Phase::Closing);
+        held.half.connect_error = Some(error);
+        held.slot.count.ask_to_close();
+        if held.slot.count.lower() {
+            self.to_release.push(held.id);
+        }
+    }
+}
+
+/// An IPv4 peer of a socket that takes both families has an address like any other.
+fn as_of_its_family(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
