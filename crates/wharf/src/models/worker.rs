@@ -121,7 +121,7 @@ impl OwnWorker {
         }
     }
 
-    /// As `Floor::look_after` of an open session, with no peer to wait for.
+    /// As `Floor::attend_with` of an open session, with no peer to wait for.
     fn attend(&mut self, id: SessionId) {
         let engine = self.engine.clone();
         let Some(slot) = engine.table.held(id) else { return };
