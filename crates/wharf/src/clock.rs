@@ -37,7 +37,11 @@ impl Moment {
 
     /// How long until `later`; zero when that has passed.
     pub(crate) fn until(self, later: Moment) -> Duration {
-        Duration::from_nanos(later.0.saturating_sub(self.0))
+        Duration::from_nanos(self.nanos_until(later))
+    }
+
+    pub(crate) fn nanos_until(self, later: Moment) -> u64 {
+        later.0.saturating_sub(self.0)
     }
 }
 

@@ -43,13 +43,13 @@ mod clock;
 mod close;
 mod engine;
 mod error;
-mod events;
 mod face;
 mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guarded;
+mod histogram;
 #[cfg(all(test, any(loom, shuttle)))]
 #[allow(unsafe_code)]
 mod models;
@@ -61,19 +61,21 @@ mod server;
 mod session;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod stats;
 mod sync;
 mod timer;
 mod worker;
 
 pub use close::{Close, CloseReason};
-pub use engine::Group;
+pub use engine::{DrainReport, Group};
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, Error, JoinError, ListenFailure, PublishError,
     Result, SendError,
 };
-pub use events::{DrainReport, Stats};
 pub use face::{Handle, Handler, Session};
 pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};
+pub use histogram::Histogram;
 pub use options::{Backend, BackendChoice, Backpressure, FirstFrameTimeout, Keepalive, Options};
 pub use server::{Builder, Connector, Server};
 pub use session::{ParseSessionIdError, SessionId};
+pub use stats::{Histograms, Metric, MetricValue, Stats};

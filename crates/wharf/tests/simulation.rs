@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wharf::simulation::{Faults, Ports, Simulation, for_seeds};
-use wharf::{Framing, Handler, SendError, Server, Session, SessionId};
+use wharf::{Framing, Handler, Histograms, SendError, Server, Session, SessionId};
 
 struct Echo;
 
@@ -20,8 +20,8 @@ impl Handler for Echo {
     }
 }
 
-/// A few peers that are answered; the run's hash.
-fn echo(simulation: &Simulation) -> u64 {
+/// A few peers that are answered; the run's hash, and what the server has measured.
+fn echo(simulation: &Simulation) -> (u64, Histograms) {
     let builder = Server::bind("10.0.0.1:7000").unwrap().framing(Framing::raw());
     let server = simulation.start(builder, Echo).unwrap();
     let peers: Vec<_> =
@@ -41,7 +41,7 @@ fn echo(simulation: &Simulation) -> u64 {
     assert!(answers.iter().all(|answer| *answer == message));
     let report = server.handle().drain(Duration::from_secs(10)).unwrap();
     assert_eq!(report.live, 5);
-    simulation.hash()
+    (simulation.hash(), server.handle().histograms())
 }
 
 #[test]

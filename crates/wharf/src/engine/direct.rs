@@ -11,9 +11,9 @@ use std::fmt;
 use crate::buffer::Direct;
 use crate::clock::Moment;
 use crate::close::CloseReason;
-use crate::events::Stats;
 use crate::port::{DirectSender, Registration};
 use crate::session::Slot;
+use crate::stats::Stats;
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 
 /// A send of its own costs 2 µs, a gathered one 0.25 µs and its part of a wake. So many within a

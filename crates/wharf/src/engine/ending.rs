@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::drain_report::DrainReport;
 use super::engine::{DRAINING, Engine, STOPPING};
 use super::mailbox::Mail;
 use crate::error::{Error, Result};
-use crate::events::DrainReport;
 use crate::sync::Ordering;
 
 /// When a drain's deadline has come, its sessions are cut, which takes a moment: it is waited for as long
@@ -74,7 +74,7 @@ impl Engine {
         let workers_ended = self.ended.lock().workers;
         let mut report = DrainReport::default();
         // All at once: a session that one worker has opened another may have closed.
-        let published: Vec<_> = self.published.iter().map(|part| part.0.lock()).collect();
+        let published: Vec<_> = self.published.iter().map(|part| part.said.lock()).collect();
         for said in &published {
             // A worker that does not know of the end yet has all its sessions.
             let live = said.stats.live;

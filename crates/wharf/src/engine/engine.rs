@@ -6,11 +6,11 @@ use crate::buffer::Frame;
 use crate::clock::{AnyClock, Clock};
 use crate::close::{Close, CloseReason};
 use crate::error::{Error, SendError};
-use crate::events::Stats;
 use crate::framing::{Framing, Framings};
 use crate::options::{Backpressure, Options};
 use crate::port::{Direct, Registration, Sockets};
 use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
+use crate::stats::{Histograms, Stats};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
 
 pub(super) const NOT_ENDING: u32 = 0;
@@ -32,7 +32,7 @@ pub(crate) struct Engine {
     pub(crate) table: SessionTable,
     /// One for each worker, or one that all of them share.
     pub(crate) ports: Box<[PortShare]>,
-    /// What each worker has published of its counters.
+    /// What each worker has published of itself.
     pub(crate) published: Box<[Published]>,
     /// Each session's slot says which of them is its.
     pub(super) framings: Framings,
@@ -367,13 +367,19 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         // All at once: a session that one worker has opened another may have closed.
-        let published: Vec<_> = self.published.iter().map(|part| part.0.lock()).collect();
+        let published: Vec<_> = self.published.iter().map(|part| part.said.lock()).collect();
         for said in &published {
             sum.add(&said.stats);
         }
         drop(published);
         self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
         sum.queued_bytes += self.table.queued_bytes();
+        sum
+    }
+
+    pub(crate) fn histograms(&self) -> Histograms {
+        let mut sum = Histograms::default();
+        self.published.iter().for_each(|part| part.recorders.add_to(&mut sum));
         sum
     }
 }

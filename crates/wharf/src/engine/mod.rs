@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod direct;
+mod drain_report;
 mod ending;
 #[allow(clippy::module_inception, reason = "the room's one type")]
 mod engine;
@@ -14,6 +15,7 @@ mod share;
 mod turns;
 
 pub(crate) use self::acceptor::Acceptor;
+pub use self::drain_report::DrainReport;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::groups::{
     Audience, Due, MEMBERSHIP_BYTES, Publication, REQUEST_BYTES, Share, Taken,

@@ -4,14 +4,15 @@ use std::fmt;
 
 use super::acceptor::Acceptor;
 use super::direct::DirectSends;
+use super::drain_report::DrainReport;
 use super::groups::Groups;
 use super::mailbox::Mailbox;
 use super::turns::Turns;
 use crate::buffer::BatchPool;
 use crate::clock::Moment;
-use crate::events::{DrainReport, Stats};
 use crate::port::Poster;
 use crate::session::{Room, SessionId};
+use crate::stats::{Recorders, Stats};
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::timer::TimingWheel;
 
@@ -55,7 +56,10 @@ impl fmt::Debug for Posting {
 /// What a worker has last said of itself.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Published(pub(crate) Mutex<Said>);
+pub(crate) struct Published {
+    pub(crate) said: Mutex<Said>,
+    pub(crate) recorders: Recorders,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Said {

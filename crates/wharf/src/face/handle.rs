@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::close::{Close, CloseReason};
 use crate::engine::Mail;
-use crate::engine::{Audience, Group, Publication, Taken};
+use crate::engine::{Audience, DrainReport, Group, Publication, Taken};
 use crate::engine::{Engine, Follows, PortShare};
 use crate::error::{self, ConnectError, JoinError, PublishError, SendError};
-use crate::events::{DrainReport, Stats};
 use crate::session::SessionId;
+use crate::stats::{Histograms, Stats};
 
 /// A running server or connector, from any thread: cheap to clone, generic over nothing.
 #[derive(Clone)]
@@ -194,6 +194,12 @@ impl Handle {
     /// their queues), so once a second is fine and once a frame is not.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
+    }
+
+    /// How long the workers' turns have taken so far, how much came together, and how long it waited for its
+    /// callback. What a worker is just recording may be there in part. A reading is 12 KB: for once a second.
+    pub fn histograms(&self) -> Histograms {
+        self.engine.histograms()
     }
 
     /// Ends the server in order: stops accepting, lets what is queued leave, ends each session

@@ -15,6 +15,10 @@ use crate::guarded::Guarded;
 use crate::port::{Completion, Failure, Outcome, Token};
 use crate::session::{Closing, Phase, Sent, SessionId, Slot};
 
+/// Of so many receives of a worker one is measured: a prime, or it would be the same one of many a batch. The
+/// help of `completion_to_callback_ns` names it.
+const RECEIVES_PER_SAMPLE: u32 = 61;
+
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn complete(&mut self, completion: Completion<'_>) {
         let Completion { token: Token(bits), outcome, more, direct } = completion;
@@ -72,6 +76,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.received_bytes += lent.bytes.len() as u64;
         if held.half.life.phase() == Phase::Open {
             held.half.heard(self.now());
+            self.sample_wait();
             self.deliver(held, lent);
         }
         if !more || held.half.life.receive_goes_on() {
@@ -109,7 +114,25 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return;
         }
         half.heard(self.now());
+        self.sample_wait();
         self.deliver_waiting(held, None);
+    }
+
+    /// Notes how long after the beginning of the turn the callbacks of a receive begin. Only now and then, for
+    /// the clock's sake.
+    #[inline(always)] // one look at a number, for each receive
+    fn sample_wait(&mut self) {
+        self.receives_until_sample -= 1;
+        if self.receives_until_sample == 0 {
+            self.note_wait();
+        }
+    }
+
+    #[cold]
+    fn note_wait(&mut self) {
+        self.receives_until_sample = RECEIVES_PER_SAMPLE;
+        let (began, now) = (self.now(), self.clock.now());
+        self.recorders.completion_to_callback_ns.record(began.nanos_until(now));
     }
 
     fn receive_failed(&mut self, held: &mut Held<'e, H::State>, failure: Failure) {

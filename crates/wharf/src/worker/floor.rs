@@ -6,17 +6,18 @@ use super::half::ReceiveHalf;
 use super::held::{Hands, Held, Place};
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::engine::{BATCHES_AT_REST_BYTES, Engine, PortShare, ReceiveRoom};
+use crate::engine::{BATCHES_AT_REST_BYTES, DrainReport, Engine, PortShare, ReceiveRoom};
 use crate::error::AcceptError;
-use crate::events::{DrainReport, Stats};
 use crate::face::{Desk, Handler, Session};
 use crate::guarded::guarded;
 use crate::port::{Completion, OperationKind, Sink};
 use crate::session::{HalfTable, SessionId, Slot};
+use crate::stats::{Recorders, Stats};
 
 /// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
-/// stack, batches at rest.
-pub(crate) const WORKER_BYTES: usize = 2 * 1024 * 1024 + BATCHES_AT_REST_BYTES;
+/// stack, batches at rest, histograms.
+pub(crate) const WORKER_BYTES: usize =
+    2 * 1024 * 1024 + BATCHES_AT_REST_BYTES + size_of::<Recorders>();
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
@@ -42,6 +43,9 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     /// Whose count came to zero in this turn.
     pub(super) to_release: Vec<SessionId>,
     pub(super) stats: Stats,
+    pub(super) recorders: &'e Recorders,
+    /// With so many more a receive is measured. Never 0.
+    pub(super) receives_until_sample: u32,
     pub(super) drain: Option<DrainReport>,
 }
 
@@ -95,6 +99,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (began, ended) = (self.now(), self.clock.now());
         self.share().turns.end(self.place.at_port, began, ended);
         self.turn_ended = Some(ended);
+        self.recorders.turn_ns.record(began.nanos_until(ended));
     }
 
     pub(super) fn publish(&mut self) {
@@ -102,7 +107,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.sends += left.sends;
         self.stats.sent_bytes += left.bytes;
         self.stats.sent_frames += left.frames;
-        let mut said = self.engine.published[self.place.worker].0.lock();
+        let mut said = self.engine.published[self.place.worker].said.lock();
         said.stats = self.stats;
         if self.drain.is_some() {
             said.drain = self.drain;

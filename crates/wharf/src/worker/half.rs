@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use crate::clock::Moment;
 use crate::close::CloseReason;
-use crate::events::Stats;
 use crate::guarded::Guarded;
 use crate::session::{Life, Pauses, Phase, ReceiveQueue};
+use crate::stats::Stats;
 use crate::timer::TimerId;
 
 /// After a pause a session is received from one buffer at a time, so that the next pause finds little that

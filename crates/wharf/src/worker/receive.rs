@@ -8,11 +8,11 @@ use super::half::ReceiveHalf;
 use super::held::Held;
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::events::Stats;
 use crate::face::{Handler, Session};
 use crate::framing::{Cut, Framing, FramingError};
 use crate::port::Direct;
 use crate::session::{Pauses, Phase, Slot};
+use crate::stats::Stats;
 
 /// Frames that one session is given in a turn. Then the others of its worker have theirs, and the rest
 /// waits for the next turn.

@@ -10,10 +10,10 @@ use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::{Engine, Mail};
 use crate::error::{AcceptError, Error};
-use crate::events::Stats;
 use crate::face::{Desk, Handle, Handler};
 use crate::port::{Accepted, CompletionPort};
 use crate::session::SessionId;
+use crate::stats::Stats;
 
 /// A worker: a port, and what happens at it.
 pub(crate) struct Worker<'e, P, H: Handler, C> {
@@ -56,6 +56,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             attending: Vec::new(),
             to_release: Vec::new(),
             stats: Stats::default(),
+            recorders: &engine.published[index].recorders,
+            receives_until_sample: 1,
             drain: None,
         };
         Worker { port, floor }
@@ -92,7 +94,10 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.floor.asleep = self.floor.desk.is_clear() && share.mailbox.may_sleep();
         let timeout = if self.floor.asleep { self.floor.sleep_max() } else { Some(Duration::ZERO) };
         (self.floor.now, self.floor.turn_ended) = (None, None);
+        let before = self.floor.stats.completions();
         self.port.wait(timeout, &mut self.floor)?;
+        let batch = self.floor.stats.completions() - before;
+        self.floor.recorders.batch_completions.record(batch);
         let now = self.floor.now();
 
         share.mailbox.take(mails);
