@@ -90,7 +90,7 @@ clients() {
 }
 
 server_figure() { python3 "$SHOW/figures.py" field "$SERVER_LOG" "$1" 2>/dev/null; }
-sessions_are() { [ "$(server_figure stats.sessions)" = "$1" ]; }
+sessions_are() { [ "$(server_figure stats.live)" = "$1" ]; }
 
 check_balance() {
     local lines unbalanced

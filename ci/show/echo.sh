@@ -45,7 +45,7 @@ for backend in uring readiness; do
     text=$(timeout 120 python3 "$SHOW/stream.py" slow "$ADDRESS" "$SLOW_BYTES" 10 2>&1) || code=$?
     check "$backend, slow reader: $text" [ "$code" -eq 0 ]
     stop_server "$backend, slow reader" # its last stats line has the rest
-    pauses=$(python3 "$SHOW/figures.py" total "$SERVER_LOG" pauses)
+    pauses=$(python3 "$SHOW/figures.py" field "$SERVER_LOG" stats.receive_pauses)
     check "$backend: receiving was paused $pauses times, so the slow reader was held back" \
         [ "$pauses" -gt 0 ]
 done

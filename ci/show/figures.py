@@ -4,13 +4,11 @@
                                     of JSON, of which the last that has it counts
     figures.py load FILE            a load's report in one line
     figures.py stats FILE           a server's stats lines in one: how many, how many unbalanced
-    figures.py total FILE NAME      the sum of one count over a server's stats lines
-    figures.py closed FILE          a server's ends by reason, over its stats lines
+    figures.py closed FILE          a server's ends by reason
     figures.py kinds FILE           a load's errors by kind
     figures.py median NUMBER...     the median
 """
 
-import collections
 import json
 import statistics
 import sys
@@ -59,12 +57,8 @@ def load(file):
 def stats(file):
     """`unbalanced` is computed here from the totals, not taken from the server's word."""
     lines = [d["stats"] for d in documents(file) if "stats" in d]
-    unbalanced = sum(s["opened_total"] - s["closed_total"] != s["sessions"] for s in lines)
+    unbalanced = sum(s["opened"] - s["closed"] != s["live"] for s in lines)
     print(len(lines), unbalanced)
-
-
-def total(file, name):
-    print(sum(d["stats"][name] for d in documents(file) if "stats" in d))
 
 
 def in_one_line(counts):
@@ -72,10 +66,8 @@ def in_one_line(counts):
 
 
 def closed(file):
-    reasons = collections.Counter()
-    for document in documents(file):
-        reasons.update(document.get("stats", {}).get("closed", {}))
-    in_one_line(reasons)
+    last = [d["stats"] for d in documents(file) if "stats" in d][-1:]
+    in_one_line({reason: n for s in last for reason, n in s["closed_by"].items() if n})
 
 
 def kinds(file):
@@ -88,7 +80,7 @@ def median(*numbers):
 
 
 if __name__ == "__main__":
-    all_commands = (field, load, stats, total, closed, kinds, median)
+    all_commands = (field, load, stats, closed, kinds, median)
     commands = {command.__name__: command for command in all_commands}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)

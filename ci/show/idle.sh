@@ -43,8 +43,8 @@ sit() {
 
 # The server's newest stats line has so many sessions, and received nothing while it was gathered.
 all_idle() {
-    [ "$(python3 "$SHOW/figures.py" field "$SERVER_LOG" stats.sessions)" = "$1" ] &&
-        [ "$(python3 "$SHOW/figures.py" field "$SERVER_LOG" stats.receives_per_s)" = 0.0 ]
+    [ "$(python3 "$SHOW/figures.py" field "$SERVER_LOG" stats.live)" = "$1" ] &&
+        [ "$(python3 "$SHOW/figures.py" field "$SERVER_LOG" stats.per_s.receives)" = 0.0 ]
 }
 
 idle_memory() {

@@ -8,7 +8,6 @@ use clap::Args;
 use serde_json::json;
 use wharf::{
     AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session,
-    Stats,
 };
 
 use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
@@ -16,7 +15,7 @@ use crate::figures::{Bytes, Count};
 use crate::output::print;
 use crate::process::{Descriptors, descriptors, resident_bytes};
 use crate::signals;
-use crate::stats_line::StatsLine;
+use crate::stats_line::{Reading, StatsLine};
 use crate::{Outcome, StartFailure, complain, start_thread, with_causes};
 
 /// What `wharf echo` may be told.
@@ -151,12 +150,12 @@ fn heed_signals(
     })
 }
 
-/// The periods, and what the counters said at the end of the last.
+/// The periods, and what the server had counted and measured at the end of the last.
 struct Watch {
     handle: Handle,
     period: Duration,
     prints: bool,
-    last: Stats,
+    last: Reading,
     last_at: Instant,
     balanced: bool,
 }
@@ -169,7 +168,7 @@ impl Watch {
         };
         let period = every.filter(|period| !period.is_zero()).unwrap_or(Duration::from_secs(1));
         let last_at = Instant::now();
-        Watch { handle, period, prints, last: Stats::default(), last_at, balanced: true }
+        Watch { handle, period, prints, last: Reading::default(), last_at, balanced: true }
     }
 
     /// A signal is `None`; the server's own end is `Some`.
@@ -194,17 +193,17 @@ impl Watch {
 
     /// One period's line. It is checked whether it is printed or not.
     fn check(&mut self, console: &mut Console) {
-        let (now, now_at) = (self.handle.stats(), Instant::now());
+        let (now, now_at) = (Reading::of(&self.handle), Instant::now());
         let period = now_at - self.last_at;
         let line = StatsLine::between(&self.last, &now, period, resident_bytes());
-        (self.last, self.last_at) = (now, now_at);
         self.balanced &= line.is_balanced();
         if !line.is_balanced() {
             complain(&line.to_string());
         }
         if self.prints || !line.is_balanced() {
-            console.tell(|| line.to_string(), || json!({ "stats": line }));
+            console.tell(|| line.to_string(), || json!({ "stats": line.json() }));
         }
+        (self.last, self.last_at) = (now, now_at);
     }
 }
 

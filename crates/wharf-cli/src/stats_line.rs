@@ -1,113 +1,207 @@
-//! The line an operator reads once per period: rates from two readings of the counters.
+//! The line an operator reads once per period: from two readings of all that the server counts and measures.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::iter::zip;
 use std::time::Duration;
 
-use serde::Serialize;
-use wharf::Stats;
+use serde_json::{Map, Value, json};
+use wharf::{Handle, Histogram, Histograms, Metric, MetricValue, Stats};
 
-use crate::figures::{Bytes, per_second};
+use crate::figures::{Bytes, Span, per_second};
 
-/// What went on between two readings. Rates are per second, counts are of this period.
-#[derive(Serialize)]
-pub(crate) struct StatsLine {
-    sessions: u64,
-    accepts_per_s: f64,
-    receives_per_s: f64,
-    sends_per_s: f64,
-    in_mb_per_s: f64,
-    out_mb_per_s: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frames_per_send: Option<f64>,
-    queued_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resident_bytes: Option<u64>,
-    refused: u64,
-    accept_failures: u64,
-    pauses: u64,
-    handler_panics: u64,
-    closed: BTreeMap<&'static str, u64>,
-    opened_total: u64,
-    closed_total: u64,
-    /// Whether `opened - closed == live`, as must always hold.
-    balanced: bool,
+/// How a column shows its metric.
+enum Form {
+    /// Of a counter how much was counted in the period, of a gauge how much there is.
+    Plain,
+    Bytes,
+    PerSecond,
+    MegabytesPerSecond,
+    /// How many to each of another metric's.
+    PerEach(&'static str),
 }
 
-impl StatsLine {
+/// The metrics that the line always shows: their names, titles and forms. All others come by themselves, in
+/// periods in which there is something to say.
+const COLUMNS: [(&str, &str, Form); 10] = [
+    ("live", "sessions", Form::Plain),
+    ("accepted", "accepts/s", Form::PerSecond),
+    ("receives", "receives/s", Form::PerSecond),
+    ("sends", "sends/s", Form::PerSecond),
+    ("received_bytes", "in", Form::MegabytesPerSecond),
+    ("sent_bytes", "out", Form::MegabytesPerSecond),
+    ("sent_frames", "frames/send", Form::PerEach("sends")),
+    ("queued_bytes", "queued", Form::Bytes),
+    ("refused", "refused", Form::Plain),
+    ("receive_pauses", "pauses", Form::Plain),
+];
+
+/// Of these, columns say enough.
+const LEFT_OUT: [&str; 3] = ["opened", "closed", "received_frames"];
+
+/// What a server has counted and measured until a moment.
+#[derive(Default)]
+pub(crate) struct Reading {
+    pub(crate) stats: Stats,
+    histograms: Histograms,
+}
+
+impl Reading {
+    pub(crate) fn of(handle: &Handle) -> Reading {
+        Reading { stats: handle.stats(), histograms: handle.histograms() }
+    }
+}
+
+/// What went on between two readings.
+pub(crate) struct StatsLine<'a> {
+    before: &'a Stats,
+    now: &'a Stats,
+    /// Of this period.
+    histograms: Histograms,
+    period: Duration,
+    resident_bytes: Option<u64>,
+}
+
+impl<'a> StatsLine<'a> {
     /// `resident_bytes` is the process's memory at the time of `now`, where it is known.
     pub(crate) fn between(
-        before: &Stats,
-        now: &Stats,
+        before: &'a Reading,
+        now: &'a Reading,
         period: Duration,
         resident_bytes: Option<u64>,
-    ) -> StatsLine {
-        let rate = |now: u64, before: u64| per_second(now.saturating_sub(before), period);
-        let sends = now.sends.saturating_sub(before.sends);
-        let frames = now.sent_frames.saturating_sub(before.sent_frames);
-        let closed_before: BTreeMap<_, _> = before.closed_by().collect();
-        let closed_since = now.closed_by().map(|(kind, count)| (kind, count - closed_before[kind]));
-        StatsLine {
-            sessions: now.live,
-            accepts_per_s: rate(now.accepted, before.accepted),
-            receives_per_s: rate(now.receives, before.receives),
-            sends_per_s: rate(now.sends, before.sends),
-            in_mb_per_s: rate(now.received_bytes, before.received_bytes) / 1e6,
-            out_mb_per_s: rate(now.sent_bytes, before.sent_bytes) / 1e6,
-            frames_per_send: (sends > 0).then(|| frames as f64 / sends as f64),
-            queued_bytes: now.queued_bytes,
-            resident_bytes,
-            refused: now.refused.saturating_sub(before.refused),
-            accept_failures: now.accept_failures.saturating_sub(before.accept_failures),
-            pauses: now.receive_pauses.saturating_sub(before.receive_pauses),
-            handler_panics: now.handler_panics.saturating_sub(before.handler_panics),
-            closed: closed_since.filter(|(_, count)| *count > 0).collect(),
-            opened_total: now.opened,
-            closed_total: now.closed,
-            balanced: now.opened.checked_sub(now.closed) == Some(now.live),
-        }
+    ) -> StatsLine<'a> {
+        let histograms = now.histograms.since(&before.histograms);
+        StatsLine { before: &before.stats, now: &now.stats, histograms, period, resident_bytes }
     }
 
-    /// Whether `opened - closed == live`.
+    /// Whether `opened - closed == live`, as must always hold.
     pub(crate) fn is_balanced(&self) -> bool {
-        self.balanced
+        self.now.opened.checked_sub(self.now.closed) == Some(self.now.live)
+    }
+
+    /// Each counter with what it has counted in the period, each gauge with what it says now.
+    fn amounts(&self) -> impl Iterator<Item = (Metric<'_>, u64)> {
+        zip(self.before.metrics(), self.now.metrics()).filter_map(|(before, metric)| {
+            match (before.value, metric.value) {
+                (MetricValue::Counter(before), MetricValue::Counter(now)) => {
+                    Some((metric, now.saturating_sub(before)))
+                }
+                (_, MetricValue::Gauge(now)) => Some((metric, now)),
+                _ => None,
+            }
+        })
+    }
+
+    fn amount(&self, name: &str) -> u64 {
+        self.amounts().filter(|(metric, _)| metric.name == name).map(|(_, amount)| amount).sum()
+    }
+
+    /// All of it for programs: counters since the start, and what they come to in a second of this period; gauges
+    /// as they stand; of this period's histograms what is mostly asked.
+    pub(crate) fn json(&self) -> Value {
+        let (mut line, mut per_s) = (Map::new(), Map::new());
+        for (metric, amount) in self.amounts() {
+            let (MetricValue::Counter(value) | MetricValue::Gauge(value)) = metric.value else {
+                continue;
+            };
+            if let Some((_, which)) = metric.label {
+                line.entry(metric.name).or_insert_with(|| json!({}))[which] = json!(value);
+                continue;
+            }
+            line.insert(metric.name.into(), json!(value));
+            if matches!(metric.value, MetricValue::Counter(_)) {
+                per_s.insert(metric.name.into(), json!(per_second(amount, self.period)));
+            }
+        }
+        for metric in self.histograms.metrics() {
+            if let MetricValue::Histogram(histogram) = metric.value {
+                line.insert(metric.name.into(), quantiles(histogram));
+            }
+        }
+        line.insert("per_s".into(), per_s.into());
+        if let Some(bytes) = self.resident_bytes {
+            line.insert("resident_bytes".into(), json!(bytes));
+        }
+        line.insert("balanced".into(), json!(self.is_balanced()));
+        line.into()
     }
 }
 
-impl fmt::Display for StatsLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "sessions {}  accepts/s {:.0}  receives/s {:.0}  sends/s {:.0}  in {:.2} MB/s  \
-             out {:.2} MB/s",
-            self.sessions,
-            self.accepts_per_s,
-            self.receives_per_s,
-            self.sends_per_s,
-            self.in_mb_per_s,
-            self.out_mb_per_s,
-        )?;
-        match self.frames_per_send {
-            Some(frames) => write!(f, "  frames/send {frames:.2}")?,
-            None => f.write_str("  frames/send -")?,
+fn quantiles(histogram: &Histogram) -> Value {
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| histogram.quantile(part));
+    json!({ "count": histogram.count(), "p50": p50, "p99": p99, "max": max })
+}
+
+impl StatsLine<'_> {
+    fn write_columns(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (name, title, form) in &COLUMNS {
+            let amount = self.amount(name);
+            write!(f, "{space}{title} ")?;
+            match form {
+                Form::Plain => write!(f, "{amount}")?,
+                Form::Bytes => write!(f, "{}", Bytes(amount))?,
+                Form::PerSecond => write!(f, "{:.0}", per_second(amount, self.period))?,
+                Form::MegabytesPerSecond => {
+                    write!(f, "{:.2} MB/s", per_second(amount, self.period) / 1e6)?;
+                }
+                Form::PerEach(other) => match self.amount(other) {
+                    0 => f.write_str("-")?,
+                    others => write!(f, "{:.2}", amount as f64 / others as f64)?,
+                },
+            }
+            space = "  ";
         }
-        write!(f, "  queued {}", Bytes(self.queued_bytes))?;
+        Ok(())
+    }
+
+    fn write_histograms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for metric in self.histograms.metrics() {
+            let MetricValue::Histogram(histogram) = metric.value else { continue };
+            let Some(p99) = histogram.quantile(0.99) else { continue };
+            write!(f, "  {} p99 ", spoken(metric.name.trim_end_matches("_ns")))?;
+            match metric.unit {
+                "nanoseconds" => write!(f, "{}", Span(Duration::from_nanos(p99)))?,
+                _ => write!(f, "{p99}")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What has no column, and has something to say.
+    fn write_news(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_shown = |name| COLUMNS.iter().any(|column| column.0 == name);
+        let is_news = |(metric, amount): &(Metric<'_>, u64)| {
+            *amount > 0 && !is_shown(metric.name) && !LEFT_OUT.contains(&metric.name)
+        };
+        let mut last = "";
+        for (metric, amount) in self.amounts().filter(is_news) {
+            let name = spoken(metric.name);
+            match metric.label {
+                None => write!(f, "  {name} {amount}")?,
+                Some((_, which)) if metric.name == last => write!(f, ", {which} {amount}")?,
+                Some((_, which)) => write!(f, "  {name}: {which} {amount}")?,
+            }
+            last = metric.name;
+        }
+        Ok(())
+    }
+}
+
+fn spoken(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+impl fmt::Display for StatsLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_columns(f)?;
         if let Some(bytes) = self.resident_bytes {
             write!(f, "  resident {}", Bytes(bytes))?;
         }
-        write!(f, "  refused {}  pauses {}", self.refused, self.pauses)?;
-        if self.accept_failures > 0 {
-            write!(f, "  accept failures {}", self.accept_failures)?;
-        }
-        if self.handler_panics > 0 {
-            write!(f, "  handler panics {}", self.handler_panics)?;
-        }
-        for (index, (kind, count)) in self.closed.iter().enumerate() {
-            write!(f, "{}{kind} {count}", if index == 0 { "  closed: " } else { ", " })?;
-        }
-        if !self.balanced {
-            let (opened, closed) = (self.opened_total, self.closed_total);
-            write!(f, "  !! opened - closed != live ({opened} - {closed} != {})", self.sessions)?;
+        self.write_histograms(f)?;
+        self.write_news(f)?;
+        if !self.is_balanced() {
+            let Stats { opened, closed, live, .. } = self.now;
+            write!(f, "  !! opened - closed != live ({opened} - {closed} != {live})")?;
         }
         Ok(())
     }
@@ -115,12 +209,16 @@ impl fmt::Display for StatsLine {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
-    fn reading(change: impl FnOnce(&mut Stats)) -> Stats {
-        let mut stats = Stats::default();
-        change(&mut stats);
-        stats
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reading(change: impl FnOnce(&mut Stats)) -> Reading {
+        let mut reading = Reading::default();
+        change(&mut reading.stats);
+        reading
     }
 
     #[test]
@@ -128,30 +226,111 @@ mod tests {
         let before = reading(|stats| {
             (stats.accepted, stats.opened, stats.live) = (10, 10, 10);
             (stats.sends, stats.sent_frames, stats.queued_bytes) = (100, 150, 7);
+            stats.connect_failures = 4;
         });
         let now = reading(|stats| {
             (stats.accepted, stats.opened, stats.closed, stats.live) = (110, 110, 50, 60);
             (stats.sends, stats.sent_frames, stats.queued_bytes) = (300, 750, 2048);
             (stats.received_bytes, stats.refused) = (5_000_000, 3);
+            (stats.connect_failures, stats.handler_panics) = (4, 2);
         });
         let line = StatsLine::between(&before, &now, Duration::from_millis(500), Some(3 << 20));
         assert!(line.is_balanced());
         assert_eq!(
             line.to_string(),
             "sessions 60  accepts/s 200  receives/s 0  sends/s 400  in 10.00 MB/s  \
-             out 0.00 MB/s  frames/send 3.00  queued 2.0 KiB  resident 3.0 MiB  refused 3  pauses 0",
+             out 0.00 MB/s  frames/send 3.00  queued 2.0 KiB  refused 3  pauses 0  \
+             resident 3.0 MiB  handler panics 2",
         );
-        let json = serde_json::to_value(&line).unwrap();
-        assert_eq!(json["accepts_per_s"], 200.0);
-        assert_eq!(json["balanced"], true);
+        let json = line.json();
+        assert_eq!((&json["accepted"], &json["per_s"]["accepted"]), (&json!(110), &json!(200.0)));
+        assert_eq!((&json["live"], &json["balanced"]), (&json!(60), &json!(true)));
+        assert_eq!(json["resident_bytes"], 3 << 20);
+    }
+
+    /// A server that has served one session, and what it counted before it closed, and after.
+    fn served() -> [Reading; 2] {
+        use std::io::{Read, Write};
+        struct Echo;
+        impl wharf::Handler for Echo {
+            type State = ();
+            fn opened(&self, _: &wharf::Session) {}
+            fn received(&self, session: &wharf::Session, (): &mut (), frame: &[u8]) {
+                session.send(frame);
+            }
+        }
+        let server = wharf::Server::bind("127.0.0.1:0").unwrap().workers(1).start(Echo).unwrap();
+        let mut peer = std::net::TcpStream::connect(server.addresses()[0]).unwrap();
+        peer.write_all(b"x").unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+        let handle = server.handle();
+        let before = Reading::of(&handle);
+        handle.drain(Duration::from_secs(30)).unwrap();
+        [before, Reading::of(&handle)]
+    }
+
+    #[test]
+    fn every_metric_is_in_the_json_and_on_the_line_if_it_says_something() {
+        let [before, mut after] = served();
+        // Of what seldom happens.
+        (after.stats.accept_failures, after.stats.connect_failures) = (21, 22);
+        (after.stats.buffers_exhausted, after.stats.stale_completions) = (23, 24);
+        let since_start = Reading::default();
+        let line = StatsLine::between(&since_start, &after, SECOND, None);
+        let (text, json) = (line.to_string(), line.json());
+        let mut names = HashSet::new();
+        for metric in after.stats.metrics().chain(after.histograms.metrics()) {
+            names.insert(metric.name);
+            match (metric.label, metric.value) {
+                (Some((_, which)), MetricValue::Counter(value)) => {
+                    assert_eq!(json[metric.name][which], value);
+                }
+                (None, MetricValue::Counter(value)) => {
+                    assert_eq!(json[metric.name], value);
+                    assert_eq!(json["per_s"][metric.name], value as f64);
+                }
+                (None, MetricValue::Gauge(value)) => assert_eq!(json[metric.name], value),
+                (None, MetricValue::Histogram(histogram)) => {
+                    assert!(histogram.count() > 0);
+                    for (name, part) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+                        assert_eq!(json[metric.name][name], json!(histogram.quantile(part)));
+                    }
+                    let title = spoken(metric.name.trim_end_matches("_ns"));
+                    assert!(text.contains(&format!("  {title} p99 ")), "{title} is not in {text}");
+                }
+                _ => panic!("{metric:?} is in no line"),
+            }
+        }
+        assert_eq!(json.as_object().unwrap().len(), names.len() + ["per_s", "balanced"].len());
+        assert!(COLUMNS.iter().map(|column| column.0).chain(LEFT_OUT).all(|at| names.contains(at)));
+        for (Metric { name, label, .. }, amount) in line.amounts().filter(|(_, amount)| *amount > 0)
+        {
+            let column = COLUMNS.iter().find(|column| column.0 == name);
+            let said = match (column, label) {
+                (Some((_, title, _)), _) => format!("  {title} "),
+                (None, Some((_, which))) => format!("  {}: {which} {amount}", spoken(name)),
+                (None, None) => format!("  {} {amount}", spoken(name)),
+            };
+            let is_said = format!("  {text}").contains(&said);
+            assert!(is_said || LEFT_OUT.contains(&name), "{said} is not in {text}");
+        }
+        // A period's histograms are of that period.
+        let json = StatsLine::between(&before, &after, SECOND, None).json();
+        assert_eq!(
+            json["completion_to_callback_ns"],
+            json!({
+                "count": 0, "p50": null, "p99": null, "max": null,
+            })
+        );
     }
 
     #[test]
     fn a_session_that_is_neither_live_nor_closed_is_cried_out() {
+        let none = Reading::default();
         for (opened, closed, live) in [(10, 3, 8), (3, 10, 0)] {
             let now =
                 reading(|stats| (stats.opened, stats.closed, stats.live) = (opened, closed, live));
-            let line = StatsLine::between(&Stats::default(), &now, Duration::from_secs(1), None);
+            let line = StatsLine::between(&none, &now, SECOND, None);
             assert!(!line.is_balanced());
             let cry = format!("!! opened - closed != live ({opened} - {closed} != {live})");
             assert!(line.to_string().ends_with(&cry), "{line}");
@@ -160,9 +339,8 @@ mod tests {
 
     #[test]
     fn a_period_without_sends_has_no_frames_per_send() {
-        let line =
-            StatsLine::between(&Stats::default(), &Stats::default(), Duration::from_secs(1), None);
+        let none = Reading::default();
+        let line = StatsLine::between(&none, &none, SECOND, None);
         assert!(line.to_string().contains("frames/send -"));
-        assert!(serde_json::to_value(&line).unwrap().get("frames_per_send").is_none());
     }
 }
