@@ -34,6 +34,7 @@ struct Place {
     /// It has had its first turn.
     entered: bool,
     /// It is no thread of the user's.
+    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only steps ask"))]
     is_worker: bool,
     /// It is the driver's, and there is no simulation any more.
     is_over: bool,
