@@ -15,18 +15,13 @@ pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
 pub(crate) use shared_frame::SharedFrame;
 
-/// Takes bytes for a socket at once, without an operation, and never waits.
-pub(crate) trait Direct: std::fmt::Debug {
-    /// Takes as much of the front of these as there is room for: so many bytes.
+/// Takes bytes for the sockets of a port at once, without an operation, and never waits.
+pub(crate) trait Direct: Send + Sync + std::fmt::Debug {
+    /// Takes as much of the front of these as the socket of this registration has room for: so many bytes. For
+    /// who holds a count on its session and knows that no send of it is outstanding.
     ///
     /// # Errors
     /// The socket has failed, and the connection has ended so. It says it once, and now it has: no operation
     /// will.
-    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
-
-    /// The smallest frame for which this is worth it. For the answer to what has just come a smaller one
-    /// is copied sooner than sent alone.
-    fn bytes_min(&self) -> usize {
-        4 * 1024
-    }
+    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
 }

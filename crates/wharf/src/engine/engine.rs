@@ -1,15 +1,14 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
 use super::mailbox::Mail;
-use super::share::{Follows, PortShare, Posting, Published};
-use crate::buffer::Frame;
+use super::share::{PortShare, Published};
 use crate::clock::{AnyClock, Clock};
 use crate::close::{Close, CloseReason};
-use crate::error::{Error, SendError};
+use crate::error::Error;
 use crate::framing::{Framing, Framings};
-use crate::options::{Backpressure, Options};
-use crate::port::{Direct, Registration, Sockets};
-use crate::session::{Pushed, Refusal, SessionId, SessionTable, Slot};
+use crate::options::Options;
+use crate::port::Sockets;
+use crate::session::{SessionId, SessionTable, Slot};
 use crate::stats::{Histograms, Stats};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
 
@@ -216,154 +215,6 @@ impl Engine {
         }
     }
 
-    /// The queue length above which receiving pauses, if it ever does.
-    pub(crate) fn pause_mark(&self) -> usize {
-        match self.options.backpressure {
-            Backpressure::PauseReceive => self.options.send_queue_bytes_max / 2,
-            Backpressure::CloseSlowConsumer => usize::MAX,
-        }
-    }
-
-    /// The queue length at or below which it resumes.
-    pub(crate) fn resume_mark(&self) -> usize {
-        self.options.send_queue_bytes_max / 4
-    }
-
-    /// Writes the header of a frame, and says how many bytes it has; or else how many bytes a frame may
-    /// have that can be sent at all.
-    pub(super) fn encode_header(
-        &self,
-        framing: &Framing,
-        frame_bytes: usize,
-        header: &mut [u8; 8],
-    ) -> Result<usize, usize> {
-        let queue_max = self.options.send_queue_bytes_max;
-        match framing.encode_header(frame_bytes, header) {
-            Ok(header_bytes) if header_bytes + frame_bytes <= queue_max => Ok(header_bytes),
-            _ => Err(self.frame_bytes_max(framing)),
-        }
-    }
-
-    /// The most bytes of a frame that can be sent, its header not counted.
-    #[cold]
-    fn frame_bytes_max(&self, framing: &Framing) -> usize {
-        let queue_max = self.options.send_queue_bytes_max;
-        let wire_max = framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max);
-        wire_max.saturating_sub(framing.encode_header(0, &mut [0; 8]).unwrap_or(0))
-    }
-
-    /// Queues a frame for a session on which the caller holds a count, and says what follows (the
-    /// queue was armed, the pause mark was passed, the session closes now). The frame is plain bytes: no
-    /// code of the user's runs under a hold.
-    #[inline] // into `Session::send`, which is compiled in the user's crate
-    pub(crate) fn push(
-        &self,
-        slot: &Slot,
-        frame: &[u8],
-        direct: Option<&dyn Direct>,
-    ) -> (Result<(), SendError<()>>, Follows) {
-        let mut header = [0; 8];
-        let framing = self.framing_of(slot);
-        let header_bytes = match self.encode_header(framing, frame.len(), &mut header) {
-            Ok(header_bytes) => header_bytes,
-            Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
-        };
-        let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
-        let frame = Frame::Own([&header[..header_bytes], frame]);
-        let (pushed, follows) = self.push_frame(slot, frame, closes, direct);
-        let result = pushed.map_err(|refusal| match refusal {
-            Refusal::Closing | Refusal::Failed => SendError::Gone(()),
-            Refusal::Full { queued_bytes: queued } => {
-                SendError::Full { bytes: (), queued, max: self.options.send_queue_bytes_max }
-            }
-        });
-        (result, follows)
-    }
-
-    /// Queues a frame, header and all; `closes`: a session without room for it.
-    pub(super) fn push_frame(
-        &self,
-        slot: &Slot,
-        frame: Frame<'_>,
-        closes: bool,
-        direct: Option<&dyn Direct>,
-    ) -> (Result<(), Refusal>, Follows) {
-        let (pool, queue_max) = (&self.port_of(slot).pool, self.options.send_queue_bytes_max);
-        let pushed = slot.send_queue.lock().push(frame, queue_max, pool, direct);
-        match pushed {
-            Ok(Pushed { armed, queued_bytes }) => {
-                // Only the push that passes the mark: those after it find it passed.
-                let before = queued_bytes.saturating_sub(frame.bytes()); // some may have left
-                let mark = self.pause_mark();
-                (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
-            }
-            Err(refusal) => {
-                let changed = match refusal {
-                    Refusal::Full { queued_bytes: queued } if closes => {
-                        slot.ask_to_stop(CloseReason::SlowConsumer { queued })
-                    }
-                    Refusal::Failed => {
-                        slot.count.ask_to_close();
-                        true
-                    }
-                    Refusal::Closing | Refusal::Full { .. } => false,
-                };
-                (Err(refusal), Follows { changed, ..Follows::default() })
-            }
-        }
-    }
-
-    /// Runs `act`, which is none of the user's code, with a hold on the session, from a thread that is not
-    /// its worker's, and sees to what follows. `None`: the session is gone.
-    pub(crate) fn with_session<R>(
-        &self,
-        id: SessionId,
-        act: impl FnOnce(&Slot) -> (R, Follows),
-    ) -> Option<R> {
-        let reference = self.table.look_up(id)?;
-        let slot = reference.slot();
-        let port = self.port_of(slot);
-        let (result, mut follows) = act(slot);
-        if follows.armed
-            && let Some(posting) = port.posting.get()
-        {
-            self.post_send(posting, slot, &mut follows);
-        }
-        if follows != Follows::default() {
-            // A worker that has ended has nothing left to attend to.
-            let _ = port.mailbox.post(Mail::Attend(id));
-        }
-        // The release runs on the session's worker (invariant 4).
-        if reference.end() && port.mailbox.post(Mail::Release(id)).is_err() {
-            self.release(id, slot.port());
-        }
-        Some(result)
-    }
-
-    /// Queues a frame, from a thread that is not the session's worker's and holds a count. If that worker
-    /// sleeps, the frame may leave at once.
-    pub(crate) fn push_from_outside(
-        &self,
-        slot: &Slot,
-        frame: &[u8],
-    ) -> (Result<(), SendError<()>>, Follows) {
-        let port = self.port_of(slot);
-        let way = if port.mailbox.owner_sleeps() { port.direct_sends.to(slot) } else { None };
-        self.push(slot, frame, way.as_ref().map(|way| way as &dyn Direct))
-    }
-
-    /// Posts the send that this thread has armed. What cannot be posted ends the session.
-    fn post_send(&self, posting: &Posting, slot: &Slot, follows: &mut Follows) {
-        let Some(registration) = slot.registration() else { return };
-        follows.armed = false;
-        let begun = slot.begin_send(|| (posting.now)().nanos());
-        let Some(batch) = begun else { return }; // its worker was faster
-        if let Err(refused) = posting.poster.post_send(Registration(registration), batch) {
-            slot.send_refused(refused.given_back, CloseReason::of_io(&refused.error));
-            follows.changed = true;
-        }
-    }
-
     pub(crate) fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         // All at once: a session that one worker has opened another may have closed.
@@ -437,10 +288,7 @@ mod tests {
         ];
         for ask in asks {
             let id = engine.admit(None).unwrap();
-            let pushed = |id| {
-                let push = |slot: &Slot| engine.push_from_outside(slot, b"frame");
-                engine.with_session(id, push).is_some_and(|result| result.is_ok())
-            };
+            let pushed = |id| engine.send(id, b"frame").is_ok();
             assert!(pushed(id));
             ask(&engine, id);
             engine.abandon(id);
@@ -465,10 +313,12 @@ mod tests {
         let newcomer = slot_of(engine.admit(None));
         let raw = slot_of(engine.table.insert(0, 0));
         for (slot, header_bytes, bytes_max) in [(newcomer, 4, 65_536), (raw, 0, 256 * 1024)] {
-            assert_eq!(engine.push(slot, b"frame", None).0, Ok(()));
+            assert_eq!(engine.push(slot, b"frame", false).0, Ok(0));
             assert_eq!(slot.send_queue.lock().queued_bytes(), header_bytes + 5);
-            let too_large = engine.push(slot, &vec![0; 2 << 20], None).0;
-            assert!(matches!(too_large, Err(SendError::TooLarge { max, .. }) if max == bytes_max));
+            let too_large = engine.push(slot, &vec![0; 2 << 20], false).0;
+            assert!(
+                matches!(too_large, Err(crate::SendError::TooLarge { max, .. }) if max == bytes_max)
+            );
         }
         assert_eq!(engine.encode(b"published").unwrap().bytes(), 4 + 9);
     }

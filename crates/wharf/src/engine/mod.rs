@@ -10,7 +10,9 @@ mod groups;
 mod mailbox;
 mod members;
 mod newcomers;
+mod outside;
 mod publish;
+mod push;
 mod share;
 mod turns;
 

@@ -1,7 +1,5 @@
 //! What belongs to one port, for the workers that serve it and for those who ask something of them.
 
-use std::fmt;
-
 use super::acceptor::Acceptor;
 use super::direct::DirectSends;
 use super::drain_report::DrainReport;
@@ -9,8 +7,7 @@ use super::groups::Groups;
 use super::mailbox::Mailbox;
 use super::turns::Turns;
 use crate::buffer::BatchPool;
-use crate::clock::Moment;
-use crate::port::Poster;
+use crate::port::Anywhere;
 use crate::session::{Room, SessionId};
 use crate::stats::{Recorders, Stats};
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
@@ -37,20 +34,9 @@ pub(crate) struct PortShare {
     pub(super) assigned: AtomicU32,
     /// Bytes that wait in the receive queues of its sessions.
     pub(super) receive_queues_bytes: AtomicUsize,
-    pub(super) posting: OnceLock<Posting>,
-    pub(crate) direct_sends: DirectSends,
-}
-
-/// How a thread that serves no port posts a send to one that is shared.
-pub(super) struct Posting {
-    pub(super) poster: Poster,
-    pub(super) now: Box<dyn Fn() -> Moment + Send + Sync>,
-}
-
-impl fmt::Debug for Posting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.poster.fmt(f)
-    }
+    /// What bytes leave by without the port in hand, if it has that.
+    pub(super) anywhere: OnceLock<Anywhere>,
+    pub(super) direct_sends: DirectSends,
 }
 
 /// What a worker has last said of itself.
@@ -89,7 +75,7 @@ impl PortShare {
             workers: AtomicU32::new(workers as u32),
             assigned: AtomicU32::new(0),
             receive_queues_bytes: AtomicUsize::new(0),
-            posting: OnceLock::new(),
+            anywhere: OnceLock::new(),
             direct_sends: DirectSends::default(),
         }
     }
@@ -114,13 +100,9 @@ impl PortShare {
         }
     }
 
-    pub(crate) fn set_poster(
-        &self,
-        poster: Poster,
-        now: impl Fn() -> Moment + Send + Sync + 'static,
-    ) {
+    pub(crate) fn set_anywhere(&self, anywhere: Anywhere) {
         // The workers of a shared port all bring the same.
-        let _ = self.posting.set(Posting { poster, now: Box::new(now) });
+        let _ = self.anywhere.set(anywhere);
     }
 }
 

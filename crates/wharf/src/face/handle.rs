@@ -42,8 +42,7 @@ impl Handle {
         // The caller's own code (`AsRef`, and the destructor at the end) runs before there is a hold on
         // the session, and after.
         let frame = bytes.as_ref();
-        let sent = self.engine.with_session(id, |slot| self.engine.push_from_outside(slot, frame));
-        sent.unwrap_or(Err(SendError::Gone(()))).map_err(|refused| refused.of(bytes))
+        self.engine.send(id, frame).map_err(|refused| refused.of(bytes))
     }
 
     /// Asks a session to end, with [`CloseReason::Local`]. False: it is gone already.

@@ -8,8 +8,10 @@ use super::handle::Handle;
 use crate::close::{Close, CloseReason};
 use crate::engine::Follows;
 use crate::error::SendError;
-use crate::port::Direct;
 use crate::session::{SessionId, Slot};
+
+/// The smallest frame that answers at once: a smaller one is copied sooner than sent alone.
+const ANSWER_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
 
 /// What a worker's callbacks may do to it: note which sessions to attend to after the batch.
 #[derive(Debug)]
@@ -23,31 +25,12 @@ pub(crate) struct Desk {
     pub(crate) left_directly: Cell<LeftDirectly>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeftDirectly {
     pub(crate) sends: u64,
     pub(crate) bytes: u64,
     /// Frames that left whole. Of another the rest was queued, and is counted when it has left.
     pub(crate) frames: u64,
-}
-
-/// The port's way back to a peer, and what leaves by it is counted.
-#[derive(Debug)]
-struct Counted<'a> {
-    direct: &'a dyn Direct,
-    desk: &'a Desk,
-}
-
-impl Direct for Counted<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
-        let count = self.direct.send(parts)?;
-        let mut left = self.desk.left_directly.get();
-        left.sends += u64::from(count > 0);
-        left.bytes += count as u64;
-        left.frames += u64::from(count == parts[0].len() + parts[1].len());
-        self.desk.left_directly.set(left);
-        Ok(count)
-    }
 }
 
 impl Desk {
@@ -58,6 +41,16 @@ impl Desk {
 
     pub(crate) fn attend_later(&self, id: SessionId) {
         self.to_attend.borrow_mut().push(id);
+    }
+
+    /// So many bytes of a frame have left at once.
+    #[cold]
+    fn note_left(&self, bytes: usize, is_whole: bool) {
+        let mut left = self.left_directly.get();
+        left.sends += 1;
+        left.bytes += bytes as u64;
+        left.frames += u64::from(is_whole);
+        self.left_directly.set(left);
     }
 
     /// Whether nothing is left to be done in the next turn.
@@ -74,8 +67,8 @@ pub struct Session<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) desk: &'a Desk,
     pub(crate) peer_address: Option<SocketAddr>,
-    /// The way back of what it has just received. For one frame: several leave together.
-    pub(crate) direct: Cell<Option<&'a dyn Direct>>,
+    /// What it has just received may be answered at once. By one frame: several leave together.
+    pub(crate) direct: Cell<bool>,
 }
 
 impl<'a> Session<'a> {
@@ -85,7 +78,7 @@ impl<'a> Session<'a> {
         desk: &'a Desk,
         peer_address: Option<SocketAddr>,
     ) -> Self {
-        Session { id, slot, desk, peer_address, direct: Cell::new(None) }
+        Session { id, slot, desk, peer_address, direct: Cell::new(false) }
     }
 
     /// Its name, valid on any thread.
@@ -126,13 +119,15 @@ impl<'a> Session<'a> {
     /// the session is closing.
     pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
         let bytes = frame.as_ref();
-        let direct = self.direct.take().map(|direct| Counted { direct, desk: self.desk });
-        let direct = direct.as_ref().map(|direct| direct as &dyn Direct);
-        let (result, follows) = self.desk.handle.engine().push(self.slot, bytes, direct);
+        let at_once = self.direct.take() && bytes.len() >= ANSWER_AT_ONCE_BYTES_MIN;
+        let (result, follows) = self.desk.handle.engine().push(self.slot, bytes, at_once);
+        if let Ok(left @ 1..) = result {
+            self.desk.note_left(left, !follows.armed);
+        }
         if follows != Follows::default() {
             self.desk.attend_later(self.id);
         }
-        result.map_err(|refused| refused.of(frame))
+        result.map(|_| ()).map_err(|refused| refused.of(frame))
     }
 
     /// Ends the session, with [`CloseReason::Local`]. `closed` runs later, never inside this call;
@@ -164,5 +159,61 @@ impl fmt::Debug for Session<'_> {
             .field("id", &self.id)
             .field("peer_address", &self.peer_address)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buffer::Direct;
+    use crate::engine::Engine;
+    use crate::framing::Framing;
+    use crate::options::Options;
+    use crate::port::{Anywhere, Sockets};
+    use crate::sync::Mutex;
+
+    /// Sockets that take everything, and how many bytes at a time.
+    #[derive(Debug, Default)]
+    struct Takes(Mutex<Vec<usize>>);
+
+    impl Direct for Takes {
+        fn send(&self, _: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+            let bytes = parts.concat().len();
+            self.0.lock().push(bytes);
+            Ok(bytes)
+        }
+    }
+
+    #[test]
+    fn one_large_frame_that_answers_leaves_at_once_and_is_counted() {
+        const LARGE: usize = ANSWER_AT_ONCE_BYTES_MIN;
+        // The sizes sent, whether the first of them may answer at once, and what then leaves so.
+        let cases: [(&[usize], bool, &[usize]); 4] = [
+            (&[LARGE], false, &[]),
+            (&[LARGE - 1, LARGE], true, &[]),
+            (&[LARGE, LARGE], true, &[LARGE]),
+            (&[2 * LARGE, 1], true, &[2 * LARGE]),
+        ];
+        for (sizes, may_answer, leave) in cases {
+            let options = Options { workers: 1, ..Options::default() };
+            let engine = Arc::new(Engine::new(false, Framing::raw(), options, Sockets::Os));
+            let takes = Arc::new(Takes::default());
+            engine.ports[0].set_anywhere(Anywhere::Sends(takes.clone()));
+            let id = engine.admit(None).unwrap();
+            let slot = engine.table.held(id).unwrap();
+            slot.set_registration(Some(7));
+            let desk = Desk::new(Handle::new(engine.clone()));
+            let session = Session::new(id, slot, &desk, None);
+            session.direct.set(may_answer);
+            sizes.iter().for_each(|bytes| session.send(&vec![0; *bytes]));
+            assert_eq!(*takes.0.lock(), leave);
+            let (left, all) = (leave.iter().sum::<usize>(), sizes.iter().sum::<usize>());
+            assert_eq!(session.queued_bytes(), all - left);
+            let (times, left) = (leave.len() as u64, left as u64);
+            let counted = LeftDirectly { sends: times, bytes: left, frames: times };
+            assert_eq!(desk.left_directly.get(), counted);
+        }
     }
 }

@@ -63,8 +63,7 @@ fn accept_for_port_0(engine: &Engine) {
 }
 
 fn use_next(engine: &Engine, id: SessionId) {
-    let pushed = engine.with_session(id, |slot| engine.push_from_outside(slot, b"frame"));
-    assert_eq!(pushed, Some(Ok(())));
+    assert_eq!(engine.send(id, b"frame"), Ok(()));
     let slot = engine.table.held(id).unwrap();
     assert!(!slot.is_opened() && !slot.is_in_groups() && !slot.count.is_closing());
     let mut queue = slot.send_queue.lock();

@@ -1,7 +1,5 @@
 //! A port for models: one socket, whose sends complete as soon as somebody waits for completions.
 
-use std::sync::Arc;
-
 use crate::buffer::SendBatch;
 use crate::port::{PostAnywhere, Refused, Registration, Wake};
 use crate::sync::{Condvar, Mutex};
@@ -58,18 +56,14 @@ impl Wake for ModelPort {
     }
 }
 
-/// Posts for threads that do not serve the port.
-#[derive(Debug)]
-pub(super) struct ModelPoster(pub(super) Arc<ModelPort>);
-
-impl PostAnywhere for ModelPoster {
+impl PostAnywhere for ModelPort {
     fn post_send(
         &self,
         registration: Registration,
         batch: Box<SendBatch>,
     ) -> Result<(), Refused<Box<SendBatch>>> {
         assert_eq!(registration, REGISTRATION);
-        self.0.post(batch);
+        self.post(batch);
         Ok(())
     }
 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::port::{ModelPort, ModelPoster, REGISTRATION};
+use super::port::{ModelPort, REGISTRATION};
 use super::{engine, explore, join_all};
 use crate::buffer::SendBatch;
-use crate::clock::Moment;
 use crate::engine::{Engine, Mail};
 use crate::face::Handle;
+use crate::port::Anywhere;
 use crate::session::{SessionId, Slot};
 
 /// What the two threads push, a byte a frame.
@@ -35,7 +35,7 @@ impl Worker {
         let (engine, port) = engine(is_shared, 1);
         let id = engine.admit(None).unwrap();
         if is_shared {
-            engine.ports[0].set_poster(Arc::new(ModelPoster(port.clone())), Moment::default);
+            engine.ports[0].set_anywhere(Anywhere::Posts(port.clone()));
         }
         Worker { engine, port, id, wire: Vec::new(), sends: 0 }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::operation::{Failure, Operation, OperationKind, Refused, Registration, Token};
 use super::socket::Socket;
 use crate::buffer::{Direct, RingBuffer, SendBatch};
-use crate::close::CloseReason;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -40,13 +39,13 @@ pub(crate) struct Completion<'a> {
     pub(crate) token: Token,
     pub(crate) outcome: Outcome<'a>,
     pub(crate) more: bool,
-    /// The way back of bytes that were received.
-    pub(crate) direct: Option<&'a dyn Direct>,
+    /// What was received may be answered at once ([`Anywhere::Sends`]).
+    pub(crate) direct: bool,
 }
 
 impl<'a> Completion<'a> {
     pub(crate) fn new(token: Token, outcome: Outcome<'a>, more: bool) -> Self {
-        Completion { token, outcome, more, direct: None }
+        Completion { token, outcome, more, direct: false }
     }
 }
 
@@ -68,8 +67,15 @@ pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
     fn wake(&self);
 }
 
-/// Posts to a shared port, from any thread.
-pub(crate) type Poster = Arc<dyn PostAnywhere>;
+/// What bytes leave by without the port in hand, from any thread.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "a system's ports have one"))]
+pub(crate) enum Anywhere {
+    /// A shared port is posted to.
+    Posts(Arc<dyn PostAnywhere>),
+    /// The sockets of one worker's own port are sent to at once, by that worker or while it sleeps.
+    Sends(Arc<dyn Direct>),
+}
 
 pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
     /// Posts a send. Its completion comes to some handle of the port.
@@ -78,15 +84,6 @@ pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
         registration: Registration,
         batch: Box<SendBatch>,
     ) -> Result<(), Refused<Box<SendBatch>>>;
-}
-
-/// Sends at once to sockets of a port, from any thread.
-pub(crate) type DirectSender = Arc<dyn SendAnywhere>;
-
-pub(crate) trait SendAnywhere: Send + Sync + std::fmt::Debug {
-    /// Like [`Direct::send`], for who holds a count on the session of this registration and knows that no
-    /// send of it is outstanding.
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
 }
 
 /// See [the room's page](super) for what each promises.
@@ -127,13 +124,8 @@ pub(crate) trait CompletionPort {
     /// What another thread wakes this port with.
     fn waker(&self) -> Waker;
 
-    /// What threads without a handle post with; only a shared port has it.
-    fn poster(&self) -> Option<Poster> {
-        None
-    }
-
-    /// What other threads send with while this port's thread sleeps; a shared port has none.
-    fn direct_sender(&self) -> Option<DirectSender> {
+    /// What bytes leave by without this handle; the same of every handle.
+    fn anywhere(&self) -> Option<Anywhere> {
         None
     }
 

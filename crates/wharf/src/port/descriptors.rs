@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::completion_port::{DirectSender, SendAnywhere};
+use super::completion_port::Anywhere;
 use super::operation::Registration;
+use super::socket::send_at_once;
 use crate::buffer::Direct;
 use crate::close::CloseReason;
 use crate::sync::{Gate, OnceLock};
@@ -50,8 +51,8 @@ impl Table {
 }
 
 impl Descriptors {
-    pub(super) fn sender(&self) -> DirectSender {
-        self.0.clone()
+    pub(super) fn anywhere(&self) -> Anywhere {
+        Anywhere::Sends(self.0.clone())
     }
 
     /// A socket is registered.
@@ -82,13 +83,14 @@ impl Drop for Descriptors {
     }
 }
 
-impl SendAnywhere for Table {
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
-        let Some(inside) = self.gate(registration).and_then(Gate::enter) else { return Ok(0) };
+impl Direct for Table {
+    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        let gate = self.gate(Registration(registration));
+        let Some(inside) = gate.and_then(Gate::enter) else { return Ok(0) };
         // SAFETY: it stays open while this thread is inside its gate: the promise of who opened that
         // (`Descriptors::occupy`).
         let socket = unsafe { BorrowedFd::borrow_raw(inside.number() as RawFd) };
-        Direct::send(&*SockRef::from(&socket), parts)
+        send_at_once(&SockRef::from(&socket), parts)
     }
 }
 
@@ -113,17 +115,17 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let descriptors = Descriptors::default();
-        let sender = descriptors.sender();
+        let sender = descriptors.0.clone();
         let at = Registration(1_500);
-        assert_eq!(sender.send(at, PARTS).unwrap(), 0, "nothing is there");
+        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0, "nothing is there");
         occupy(&descriptors, at, &ours);
-        assert_eq!(sender.send(Registration(1_499), PARTS).unwrap(), 0, "nor there");
-        assert_eq!(sender.send(at, PARTS).unwrap(), 3);
+        assert_eq!(sender.send(1_499, PARTS).unwrap(), 0, "nor there");
+        assert_eq!(sender.send(at.0, PARTS).unwrap(), 3);
         descriptors.vacate(at);
-        assert_eq!(sender.send(at, PARTS).unwrap(), 0);
+        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0);
         occupy(&descriptors, at, &ours);
         drop(descriptors);
-        assert_eq!(sender.send(at, PARTS).unwrap(), 0, "the port has ended");
+        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0, "the port has ended");
         let mut came = [0; 10];
         assert_eq!(theirs.read(&mut came).unwrap(), 3);
         assert!(theirs.read(&mut came).is_err(), "nothing more");
@@ -156,7 +158,7 @@ mod tests {
             let table = descriptors.0.clone();
             let (has_begun, has_ended) = (AtomicBool::new(false), AtomicBool::new(false));
             let sending = table.gate(at).unwrap().enter().unwrap();
-            assert_eq!(table.send(at, PARTS).unwrap(), 0, "another is sending");
+            assert_eq!(table.send(at.0, PARTS).unwrap(), 0, "another is sending");
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     has_begun.store(true, Ordering::SeqCst);

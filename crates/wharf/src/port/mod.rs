@@ -27,10 +27,10 @@
 //!   end with the call of the sink. What must outlive it is copied. Until then they are the sink's alone,
 //!   which may write over them: no other completion and no later receive sees anything of it.
 //! - What lies before and behind an urgent byte is received as if that byte were not there.
-//! - With the bytes of a `Receive` may come the way back ([`Direct`]): as long as the sink has them, bytes
-//!   may be handed to the socket there and then. Only what it does not take is left for a `Send`. Where
-//!   the socket has failed that is told there, and may be told nowhere else. There
-//!   is no such way while a `Send` is outstanding, which what is handed over now would overtake.
+//! - The bytes of a `Receive` may be answered at once, if their completion says so: as long as the sink has
+//!   them, bytes may be handed to the socket there and then ([`Anywhere::Sends`]). Only what it does not take
+//!   is left for a `Send`. Where the socket has failed that is told there, and may be told nowhere else. It is
+//!   not so while a `Send` is outstanding, which what is handed over now would overtake.
 //! - When a peer resets, the operation that is told first hears of the reset; another that is
 //!   outstanding may hear of the stream's end or of a broken pipe instead.
 //! - `cancel` and `shutdown` only ask. The operation's own completion says what
@@ -42,11 +42,12 @@
 //!   completes, the waker is used, or the time-out has passed. It may return
 //!   having delivered nothing. A wake is never lost: one that comes before
 //!   `wait` ends the next `wait` at once. Once it has called the sink, it does not sleep any more.
-//! - A port is used by the thread that made it. Only its [`Waker`] goes to others.
+//! - A port is used by the thread that made it. Only its [`Waker`] goes to others, and what
+//!   it gives for [`Anywhere`].
 //! - A *shared* port ([`CompletionPort::SHARED`]) is one of several handles to the same port, one for
 //!   each worker. A registration that one of them made is every handle's: any may post and cancel
 //!   for it, and any completion may come to any handle, a receive's and a send's of one socket to two
-//!   at the same time. Its [`Poster`] lets threads post that have no handle. A wake ends some
+//!   at the same time. Threads that have no handle post from [`Anywhere`]. A wake ends some
 //!   handle's `wait`, not every one's. The last completion of an operation is told when all others of
 //!   it have been. All but the last handle to close merely let go.
 
@@ -68,14 +69,8 @@ mod socket;
 pub(crate) mod uring;
 
 pub(crate) use self::completion_port::{
-    Accepted, Completion, CompletionPort, DirectSender, Outcome, Poster, Sink, Wake, Waker,
+    Accepted, Anywhere, Completion, CompletionPort, Outcome, PostAnywhere, Sink, Wake, Waker,
 };
-#[allow(
-    unused_imports,
-    reason = "not every build has something that is posted or sent from elsewhere"
-)]
-pub(crate) use self::completion_port::{PostAnywhere, SendAnywhere};
 pub(crate) use self::memory::{LARGE_BUFFERS_BYTES, SCRATCH_BYTES};
 pub(crate) use self::operation::{Failure, Operation, OperationKind, Refused, Registration, Token};
 pub(crate) use self::socket::{Socket, Sockets};
-pub(crate) use crate::buffer::Direct;

@@ -19,8 +19,6 @@ use socket2::{Domain, Protocol, TcpKeepalive, Type};
 #[cfg(windows)]
 use super::iocp::peer_timeout::set_peer_timeout;
 #[cfg(unix)]
-use crate::buffer::Direct;
-#[cfg(unix)]
 use crate::close::CloseReason;
 use crate::options::{Keepalive, Options};
 #[cfg(feature = "simulation")]
@@ -106,29 +104,31 @@ impl Socket {
     }
 }
 
+/// As [`Direct::send`](crate::buffer::Direct::send).
 #[cfg(unix)]
-impl Direct for socket2::Socket {
-    fn send(&self, [first, second]: [&[u8]; 2]) -> Result<usize, CloseReason> {
-        use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
-        // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
-        // library has turned the signal off, for the process or the socket.
-        #[cfg(target_os = "linux")]
-        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // And where there is only the readiness port, no socket blocks.
-        #[cfg(not(target_os = "linux"))]
-        const FLAGS: i32 = 0;
-        let sent = if first.is_empty() {
-            self.send_with_flags(second, FLAGS)
-        } else {
-            let parts = [IoSlice::new(first), IoSlice::new(second)];
-            self.send_vectored_with_flags(&parts, FLAGS)
-        };
-        sent.or_else(|error| match error.kind() {
-            // It may well succeed later, and nothing is lost by not having been told.
-            WouldBlock | Interrupted | OutOfMemory => Ok(0),
-            _ => Err(CloseReason::of_io(&error)),
-        })
-    }
+pub(super) fn send_at_once(
+    socket: &socket2::Socket,
+    [first, second]: [&[u8]; 2],
+) -> Result<usize, CloseReason> {
+    use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
+    // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
+    // library has turned the signal off, for the process or the socket.
+    #[cfg(target_os = "linux")]
+    const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // And where there is only the readiness port, no socket blocks.
+    #[cfg(not(target_os = "linux"))]
+    const FLAGS: i32 = 0;
+    let sent = if first.is_empty() {
+        socket.send_with_flags(second, FLAGS)
+    } else {
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        socket.send_vectored_with_flags(&parts, FLAGS)
+    };
+    sent.or_else(|error| match error.kind() {
+        // It may well succeed later, and nothing is lost by not having been told.
+        WouldBlock | Interrupted | OutOfMemory => Ok(0),
+        _ => Err(CloseReason::of_io(&error)),
+    })
 }
 
 /// See [`CompletionPort::has_unread`](super::CompletionPort::has_unread).

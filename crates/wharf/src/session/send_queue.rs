@@ -123,31 +123,41 @@ impl SendQueue {
         self.closing.as_deref().copied()
     }
 
-    /// Queues a frame, header and body, whole or not at all. One that is large enough leaves through
-    /// `direct` as far as it can, if nothing is before it, and only the rest is queued.
+    /// Lets the front of a frame leave through `direct`, by the socket's registration there, if nothing is
+    /// before it: so many bytes, and the frame is what remains, to be pushed before the lock is let go.
+    pub(crate) fn send_at_once(
+        &mut self,
+        frame: &mut Frame<'_>,
+        bytes_max: usize,
+        direct: &dyn Direct,
+        registration: u32,
+    ) -> Result<usize, Refusal> {
+        let (mut left_bytes, bytes) = (0, frame.bytes());
+        if let Frame::Own(parts) = frame
+            && (1..=bytes_max).contains(&bytes)
+            && self.closing.is_none()
+            && !self.armed
+            && !self.held_back
+        {
+            left_bytes = direct.send(registration, *parts).map_err(|reason| self.fail(reason))?;
+            *parts = without(*parts, left_bytes);
+        }
+        Ok(left_bytes)
+    }
+
+    /// Queues a frame, header and body, whole or not at all.
     pub(crate) fn push(
         &mut self,
-        mut frame: Frame<'_>,
+        frame: Frame<'_>,
         bytes_max: usize,
         pool: &BatchPool,
-        direct: Option<&dyn Direct>,
     ) -> Result<Pushed, Refusal> {
         if self.closing.is_some() && !self.still_takes(&frame) {
             return Err(Refusal::Closing);
         }
-        let mut bytes = frame.bytes();
+        let bytes = frame.bytes();
         if bytes > bytes_max.saturating_sub(self.queued_bytes()) {
             return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
-        }
-        if let Some(direct) = direct
-            && let Frame::Own(parts) = &mut frame
-            && bytes >= direct.bytes_min()
-            && !self.armed
-            && !self.held_back
-        {
-            let left = direct.send(*parts).map_err(|reason| self.fail(reason))?;
-            *parts = without(*parts, left);
-            bytes -= left;
         }
         if bytes == 0 {
             // An empty raw frame is no bytes on the wire.
@@ -327,11 +337,10 @@ mod tests {
     use super::*;
     use crate::buffer::SharedFrame;
 
-    /// What is sent directly, unless a way says otherwise.
-    const DIRECT_BYTES_MIN: usize = 4 * 1024;
+    const SOCKET: u32 = 7;
 
     fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
-        queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0), None)
+        queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0))
     }
 
     fn drain(reason: CloseReason) -> Closing {
@@ -429,36 +438,53 @@ mod tests {
 
     /// A socket with room for so many bytes, and what it took.
     #[derive(Debug)]
-    struct Room(usize, std::cell::RefCell<Vec<u8>>);
+    struct Room(usize, std::sync::Mutex<Vec<u8>>);
+
+    impl Room {
+        fn took(&self) -> Vec<u8> {
+            std::mem::take(&mut self.1.lock().unwrap())
+        }
+    }
 
     impl Direct for Room {
-        fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+            assert_eq!(registration, SOCKET);
             let bytes = parts.concat();
             let count = bytes.len().min(self.0);
-            self.1.borrow_mut().extend_from_slice(&bytes[..count]);
+            self.1.lock().unwrap().extend_from_slice(&bytes[..count]);
             Ok(count)
         }
     }
 
+    /// Pushes a frame that may leave at once; how many bytes of it have.
+    fn push_at_once(
+        queue: &mut SendQueue,
+        mut frame: Frame<'_>,
+        bytes_max: usize,
+        direct: &dyn Direct,
+    ) -> Result<(Pushed, usize), Refusal> {
+        let left_bytes = queue.send_at_once(&mut frame, bytes_max, direct, SOCKET)?;
+        Ok((queue.push(frame, bytes_max, &BatchPool::new(0))?, left_bytes))
+    }
+
     #[test]
-    fn a_large_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
-        let pool = BatchPool::new(0);
-        let body: Vec<u8> = (0..DIRECT_BYTES_MIN).map(|at| at as u8).collect();
+    fn a_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
+        let body: Vec<u8> = (0..4096).map(|at| at as u8).collect();
         let frame = Frame::Own([b"head", &body]);
         let whole = [b"head", &body[..]].concat();
         for room in [0, 2, 4, 1_000, whole.len()] {
-            let room = Room(room, std::cell::RefCell::default());
+            let room = Room(room, std::sync::Mutex::default());
             let mut queue = SendQueue::default();
-            let pushed = queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
+            let pushed = push_at_once(&mut queue, frame, 1 << 20, &room).unwrap();
             let rest = whole.len() - room.0;
-            assert_eq!((pushed.armed, pushed.queued_bytes), (rest > 0, rest));
-            let mut wire = room.1.take();
+            assert_eq!(pushed, (Pushed { armed: rest > 0, queued_bytes: rest }, room.0));
+            let mut wire = room.took();
             if rest > 0 {
-                queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
-                assert!(room.1.take().is_empty(), "it would overtake the rest");
+                push_at_once(&mut queue, frame, 1 << 20, &room).unwrap();
+                assert!(room.took().is_empty(), "it would overtake the rest");
                 let batch = queue.take(|| 0).unwrap();
-                queue.push(frame, 1 << 20, &pool, Some(&room)).unwrap();
-                assert!(room.1.take().is_empty(), "it would overtake the send");
+                push_at_once(&mut queue, frame, 1 << 20, &room).unwrap();
+                assert!(room.took().is_empty(), "it would overtake the send");
                 let mut slices = [std::io::IoSlice::new(&[]); 4];
                 let count = batch.gather(&mut slices);
                 slices[..count].iter().for_each(|slice| wire.extend_from_slice(slice));
@@ -470,19 +496,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_or_may_not_leave_yet_is_queued() {
-        let (pool, body) = (BatchPool::new(0), [0; DIRECT_BYTES_MIN]);
-        let room = Room(usize::MAX, std::cell::RefCell::default());
+    fn what_may_not_leave_yet_is_queued() {
+        let frame = Frame::Own([b"", &[0; 200]]);
+        let room = Room(usize::MAX, std::sync::Mutex::default());
         let mut queue = SendQueue::default();
         queue.hold_back(true);
-        queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).unwrap();
+        push_at_once(&mut queue, frame, 1 << 20, &room).unwrap();
         let mut queue = SendQueue::default();
-        queue.push(Frame::Own([b"", &body[1..]]), 1 << 20, &pool, Some(&room)).unwrap();
-        let mut queue = SendQueue::default();
-        assert!(queue.push(Frame::Own([b"", &body]), 100, &pool, Some(&room)).is_err());
+        assert!(push_at_once(&mut queue, frame, 100, &room).is_err());
         queue.close(drain(CloseReason::Local));
-        assert!(queue.push(Frame::Own([b"", &body]), 1 << 20, &pool, Some(&room)).is_err());
-        assert!(room.1.take().is_empty());
+        assert!(push_at_once(&mut queue, frame, 1 << 20, &room).is_err());
+        assert!(room.took().is_empty());
     }
 
     /// A socket whose peer has reset.
@@ -490,21 +514,20 @@ mod tests {
     struct Broken;
 
     impl Direct for Broken {
-        fn send(&self, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        fn send(&self, _: u32, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
             Err(CloseReason::Reset)
         }
     }
 
     #[test]
     fn a_socket_that_says_it_has_failed_is_the_reason_whoever_comes_next() {
-        let (pool, body) = (BatchPool::new(0), [0; DIRECT_BYTES_MIN]);
         let mut queue = SendQueue::default();
-        let frame = Frame::Own([b"", &body]);
-        let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
+        let frame = Frame::Own([b"", &[0; 200]]);
+        let pushed = push_at_once(&mut queue, frame, 1 << 20, &Broken);
         assert_eq!((pushed, queue.queued_bytes()), (Err(Refusal::Failed), 0));
         queue.close(drain(CloseReason::PeerClosed));
         assert_eq!(queue.closing(), Some(Closing::stop(CloseReason::Reset)));
-        let pushed = queue.push(frame, 1 << 20, &pool, Some(&Broken));
+        let pushed = push_at_once(&mut queue, frame, 1 << 20, &Broken);
         assert_eq!(pushed, Err(Refusal::Closing));
     }
 
@@ -535,9 +558,9 @@ mod tests {
         queue.close(Closing { takes_published: true, ..drain(CloseReason::Local) });
         assert!(!queue.has_drained(), "something may still come");
         assert_eq!(push(&mut queue, b"c"), Err(Refusal::Closing));
-        assert!(queue.push(Frame::Shared(&shared), 10, &pool, None).unwrap().armed);
+        assert!(queue.push(Frame::Shared(&shared), 10, &pool).unwrap().armed);
         assert!(queue.publications_end() && !queue.publications_end());
-        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool, None), Err(Refusal::Closing));
+        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool), Err(Refusal::Closing));
         assert!(!queue.has_drained());
         let batch = queue.take(|| 0).unwrap();
         send(&mut queue, batch, 2);
@@ -546,7 +569,7 @@ mod tests {
         let mut queue = SendQueue::default();
         queue.close(Closing { takes_published: true, ..drain(CloseReason::Local) });
         queue.close(Closing::stop(CloseReason::Reset));
-        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool, None), Err(Refusal::Closing));
+        assert_eq!(queue.push(Frame::Shared(&shared), 10, &pool), Err(Refusal::Closing));
         assert!(!queue.publications_end(), "a stop waits for nothing");
     }
 }

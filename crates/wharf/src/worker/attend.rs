@@ -216,7 +216,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             half.heard(self.now());
             self.arm_timer(held);
         }
-        self.deliver_waiting(held, None);
+        self.deliver_waiting(held, false);
     }
 
     /// Its stream has ended or failed, and what came before has been delivered, as far as it can be.

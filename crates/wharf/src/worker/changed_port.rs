@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::port::{
-    CompletionPort, DirectSender, Operation, OperationKind, Poster, Refused, Registration, Sink,
-    Socket, Token, Waker,
+    Anywhere, CompletionPort, Operation, OperationKind, Refused, Registration, Sink, Socket, Token,
+    Waker,
 };
 
 /// What happens on the way to a port. What is not said here is passed on as it is.
@@ -95,12 +95,8 @@ impl<P: CompletionPort, C: Changes<P>> CompletionPort for ChangedPort<P, C> {
         self.port.waker()
     }
 
-    fn poster(&self) -> Option<Poster> {
-        self.port.poster()
-    }
-
-    fn direct_sender(&self) -> Option<DirectSender> {
-        self.port.direct_sender()
+    fn anywhere(&self) -> Option<Anywhere> {
+        self.port.anywhere()
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

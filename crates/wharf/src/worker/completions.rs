@@ -115,7 +115,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         half.heard(self.now());
         self.sample_wait();
-        self.deliver_waiting(held, None);
+        self.deliver_waiting(held, false);
     }
 
     /// Notes how long after the beginning of the turn the callbacks of a receive begin. Only now and then, for

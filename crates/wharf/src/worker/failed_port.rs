@@ -92,9 +92,9 @@ fn fill(engine: &Engine, id: SessionId) {
     let frame = vec![1; 50_000];
     let mut moved_at = Instant::now();
     while moved_at.elapsed() < Duration::from_millis(100) {
-        match engine.with_session(id, |slot| engine.push_from_outside(slot, &frame)) {
-            Some(Ok(())) => moved_at = Instant::now(),
-            Some(Err(SendError::Full { .. })) => std::thread::sleep(Duration::from_millis(1)),
+        match engine.send(id, &frame) {
+            Ok(()) => moved_at = Instant::now(),
+            Err(SendError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
             other => panic!("{other:?}"),
         }
     }

@@ -10,7 +10,6 @@ use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::face::{Handler, Session};
 use crate::framing::{Cut, Framing, FramingError};
-use crate::port::Direct;
 use crate::session::{Pauses, Phase, Slot};
 use crate::stats::Stats;
 
@@ -22,11 +21,12 @@ const FRAMES_BETWEEN_LOOKS: u16 = 16;
 /// A session whose callbacks have taken so long has had its share of the turn.
 const TIME_OF_TURN_MAX: Duration = Duration::from_millis(1);
 
-/// What has come, in memory of the port's that may be written over, and the way back.
+/// What has come, in memory of the port's that may be written over, and whether it may be answered
+/// at once.
 #[derive(Debug)]
 pub(super) struct Lent<'a> {
     pub(super) bytes: &'a mut [u8],
-    pub(super) direct: Option<&'a dyn Direct>,
+    pub(super) direct: bool,
 }
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
@@ -77,7 +77,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             queue.set_scanned(taken.scanned);
             done += taken.bytes;
-            let direct = direct.filter(|_| done == bytes.len());
+            let direct = direct && done == bytes.len();
             self.deliver_waiting(held, direct);
         }
         if !held.half.queue.is_empty() {
@@ -89,11 +89,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// Delivers the whole frames that wait in the receive queue.
-    pub(super) fn deliver_waiting(
-        &mut self,
-        held: &mut Held<'e, H::State>,
-        direct: Option<&dyn Direct>,
-    ) {
+    pub(super) fn deliver_waiting(&mut self, held: &mut Held<'e, H::State>, direct: bool) {
         if held.half.queue.is_empty() || !may_deliver(held) {
             return;
         }
@@ -149,7 +145,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             half.frame_came = true;
             (taken, scanned) = (end, 0);
             // What came before it is answered first, and together.
-            session.direct.set(direct.filter(|_| end == bytes.len()));
+            session.direct.set(direct && end == bytes.len());
             Self::guarded(&session, stats, || {
                 handler.received(&session, state, &bytes[frame]);
             });

@@ -33,14 +33,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let place = Place::of::<P>(index);
         let share = &engine.ports[place.port];
         share.mailbox.set_waker(port.waker());
-        if let Some(poster) = port.poster() {
-            let clock = clock.clone();
-            share.set_poster(poster, move || clock.now());
-        }
-        if let Some(sender) = port.direct_sender() {
-            let clock = clock.clone();
-            share.direct_sends.set_way(sender, move || clock.now());
-        }
+        port.anywhere().into_iter().for_each(|anywhere| share.set_anywhere(anywhere));
         let desk = Desk::new(Handle::new(engine.clone()));
         let floor = Floor {
             place,

@@ -10,7 +10,7 @@ use shuttle::rand::{Rng, thread_rng};
 
 use crate::buffer::SendBatch;
 use crate::port::{
-    Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere, Poster,
+    Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
     Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -327,8 +327,8 @@ impl<const SHARED: bool> CompletionPort for DrawingPort<SHARED> {
         self.0.clone()
     }
 
-    fn poster(&self) -> Option<Poster> {
-        SHARED.then(|| self.0.clone() as Poster)
+    fn anywhere(&self) -> Option<Anywhere> {
+        SHARED.then(|| Anywhere::Posts(self.0.clone()))
     }
 
     fn close<S: Sink>(self, _: &mut S) {

@@ -1,14 +1,14 @@
 //! What several handles to one shared port do together.
 
-use std::sync::{Condvar, Mutex as WaitedFor, mpsc};
+use std::sync::{Arc, Condvar, Mutex as WaitedFor, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sockets::{BOUND, batch, listener, pair, pattern, read, read_to_end, tcp_socket, write};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
-    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
-    Socket, Token, Waker,
+    Accepted, Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome,
+    PostAnywhere, Registration, Socket, Token, Waker,
 };
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -56,6 +56,13 @@ fn registered<P: CompletionPort>(port: &mut P, token: u64) -> (Registration, Soc
     (port.register(ours, Token(token)).unwrap(), peer)
 }
 
+fn poster(port: &impl CompletionPort) -> Arc<dyn PostAnywhere> {
+    let Some(Anywhere::Posts(poster)) = port.anywhere() else {
+        panic!("a shared port is posted to")
+    };
+    poster
+}
+
 fn ring() -> Operation {
     Operation::ReceiveInto(Box::new(RingBuffer::with_capacity(64)))
 }
@@ -67,7 +74,7 @@ pub(super) fn a_receive_and_a_send_of_one_socket_complete_on_two_threads_at_once
 {
     let mut first = join();
     let (ours, peer) = registered(&mut first, 7);
-    let poster = first.poster().unwrap();
+    let poster = poster(&first);
     first.post(ours, ring()).unwrap();
     let (in_receive, is_in_receive) = mpsc::channel();
     // Who is told of the receive stays in the sink until another is told of the send.
@@ -182,7 +189,7 @@ pub(super) fn a_thread_without_a_handle_posts_and_some_handle_hears_of_it<P>(
     let mut first = join();
     let mut second = join();
     let (ours, peer) = registered(&mut first, 1);
-    let poster = first.poster().unwrap();
+    let poster = poster(&first);
     let content = pattern(100_000, 3);
     let (sent, is_sent) = mpsc::channel();
     thread::scope(|scope| {
@@ -218,7 +225,7 @@ pub(super) fn what_a_poster_posts_to_a_dead_socket_completes_too<P: CompletionPo
 ) {
     let mut port = join();
     let (ours, peer) = registered(&mut port, 1);
-    let poster = port.poster().unwrap();
+    let poster = poster(&port);
     port.shutdown(ours, std::net::Shutdown::Both);
     drop(peer);
     let mut failures = 0;
@@ -236,7 +243,7 @@ pub(super) fn what_a_poster_posts_to_a_dead_socket_completes_too<P: CompletionPo
 pub(super) fn a_poster_may_outlive_its_port<P: CompletionPort>(join: impl Fn() -> P + Sync) {
     let mut port = join();
     let (ours, peer) = registered(&mut port, 1);
-    let poster = port.poster().unwrap();
+    let poster = poster(&port);
     port.close(&mut |completion: Completion<'_>| panic!("{completion:?}"));
     assert_eq!(read_to_end(&peer), b"");
     let refused = poster.post_send(ours, batch(b"late")).unwrap_err();

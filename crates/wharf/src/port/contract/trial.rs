@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::sockets::{BOUND, batch};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{
-    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, Registration,
-    Sink, Socket, Token,
+    Accepted, Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome,
+    Registration, Sink, Socket, Token,
 };
 
 pub(in crate::port) const KINDS: [OperationKind; 4] =
@@ -35,6 +35,7 @@ pub(in crate::port) struct Ledger {
     /// What is done to lent bytes once they have been looked at.
     pub(in crate::port) writes_over: Option<fn(&mut [u8])>,
     completions: u64,
+    anywhere: Option<Anywhere>,
 }
 
 /// One registration: what is outstanding, and what came.
@@ -102,7 +103,8 @@ impl Account {
 
 impl<P: CompletionPort> Trial<P> {
     pub(in crate::port) fn of(port: P) -> Self {
-        Trial { port, ledger: Ledger::default(), tokens: 0 }
+        let ledger = Ledger { anywhere: port.anywhere(), ..Ledger::default() };
+        Trial { port, ledger, tokens: 0 }
     }
 
     /// Registers with a token that was never used before.
@@ -235,16 +237,19 @@ impl Sink for Ledger {
         let Completion { token, outcome, more, direct } = completion;
         self.completions += 1;
         let (kind, writes_over) = (kind_of(&outcome), self.writes_over);
-        let account = self.account(token);
-        assert!(account.registration.is_some(), "after the deregistration: {outcome:?}");
+        let account = self.accounts.get_mut(&token).expect("a token that was never registered");
+        let Some(registration) = account.registration else {
+            panic!("after the deregistration: {outcome:?}")
+        };
         assert!(account.is_outstanding(kind), "not outstanding: {outcome:?}");
         account.outstanding[kind as usize] = more;
-        if let Some(direct) = direct {
-            assert!(matches!(outcome, Outcome::Received(Ok(_))), "a way back of {outcome:?}");
+        if direct {
+            assert!(matches!(outcome, Outcome::Received(Ok(_))), "an answer to {outcome:?}");
             assert!(!account.is_outstanding(OperationKind::Send), "it would overtake a send");
             let reply = std::mem::take(&mut account.reply);
             let (first, second) = reply.split_at(reply.len().min(10));
-            account.taken = Some(direct.send([first, second]).unwrap_or(0));
+            let Some(Anywhere::Sends(direct)) = &self.anywhere else { panic!("by which way?") };
+            account.taken = Some(direct.send(registration.0, [first, second]).unwrap_or(0));
         }
         let goes_on = !more && !account.cancelled[kind as usize];
         match outcome {

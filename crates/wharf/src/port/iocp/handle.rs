@@ -13,7 +13,7 @@ use super::shared::SharedPort;
 use super::state::CANCELLED;
 use crate::port::memory::scratch;
 use crate::port::{
-    Completion, CompletionPort, Operation, OperationKind, Poster, Refused, Registration, Sink,
+    Anywhere, Completion, CompletionPort, Operation, OperationKind, Refused, Registration, Sink,
     Socket, Token, Waker,
 };
 
@@ -209,8 +209,8 @@ impl CompletionPort for IocpPort {
         self.shared.waker.clone()
     }
 
-    fn poster(&self) -> Option<Poster> {
-        Some(self.shared.clone())
+    fn anywhere(&self) -> Option<Anywhere> {
+        Some(Anywhere::Posts(self.shared.clone()))
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

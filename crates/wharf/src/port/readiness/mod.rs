@@ -38,8 +38,8 @@ use super::descriptors::Descriptors;
 use super::memory::scratch;
 use super::socket::{has_unread, stalled_for};
 use super::{
-    Completion, CompletionPort, DirectSender, Operation, OperationKind, Refused, Registration,
-    Sink, Socket, Token, Wake, Waker,
+    Anywhere, Completion, CompletionPort, Operation, OperationKind, Refused, Registration, Sink,
+    Socket, Token, Wake, Waker,
 };
 use record::Record;
 
@@ -259,8 +259,8 @@ impl CompletionPort for ReadinessPort {
         self.waker.clone()
     }
 
-    fn direct_sender(&self) -> Option<DirectSender> {
-        Some(self.descriptors.sender())
+    fn anywhere(&self) -> Option<Anywhere> {
+        Some(self.descriptors.anywhere())
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

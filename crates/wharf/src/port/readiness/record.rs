@@ -17,9 +17,7 @@ use std::net::SocketAddr;
 use socket2::{SockAddr, Socket};
 
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{
-    Accepted, Completion, Direct, Failure, Operation, OperationKind, Outcome, Sink, Token,
-};
+use crate::port::{Accepted, Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
 
 /// Connections taken from one listener before the other sockets have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -374,7 +372,7 @@ impl Record {
 
     fn received<S: Sink>(&self, sink: &mut S, bytes: &mut [u8], more: bool) {
         let outcome = Outcome::Received(Ok(bytes));
-        let direct = (self.writable && self.send.is_none()).then_some(&self.socket as &dyn Direct);
+        let direct = self.writable && self.send.is_none();
         sink.take(Completion { token: self.token, outcome, more, direct });
     }
 

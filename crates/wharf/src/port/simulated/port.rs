@@ -12,12 +12,11 @@ use super::socket::{FAULT_ON_PURPOSE, SimulatedSocket};
 use super::threads::{Waits, ns_of};
 use super::trace::What;
 use super::world::{Event, World};
-use crate::buffer::SendBatch;
+use crate::buffer::{Direct, SendBatch};
 use crate::close::CloseReason;
-use crate::port::completion_port::SendAnywhere;
 use crate::port::{
-    Accepted, Completion, CompletionPort, Direct, DirectSender, Operation, OperationKind, Outcome,
-    PostAnywhere, Poster, Refused, Registration, Sink, Socket, Token, Wake, Waker,
+    Accepted, Anywhere, Completion, CompletionPort, Operation, OperationKind, Outcome,
+    PostAnywhere, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 
 /// A handle to a simulated port; `SHARED` says whether there can be several.
@@ -81,9 +80,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
                 tell(Outcome::Connected(result.map(|()| own_address())));
             }
             ReadyResult::Received(Ok(mut bytes), lent) => {
-                let at = AtOnce { at: &self.at, registration };
-                let may = world.with(|state| state.may_send_directly(*port, registration));
-                let direct = may.then_some(&at as &dyn Direct);
+                let direct = world.with(|state| state.may_send_directly(*port, registration));
                 let outcome = Outcome::Received(Ok(&mut bytes));
                 sink.take(Completion { token, outcome, more, direct });
                 world.with(|state| state.ports[*port as usize].lent -= usize::from(lent));
@@ -193,28 +190,12 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
     }
 }
 
-/// The way of bytes to a socket that has just received some.
-#[derive(Debug)]
-struct AtOnce<'a> {
-    at: &'a At,
-    registration: u32,
-}
-
-impl Direct for AtOnce<'_> {
-    fn send(&self, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
-        let At { world, port } = self.at;
-        let count = world.with(|state| state.send_directly(*port, self.registration, parts));
-        world.tell_free_threads();
-        count
-    }
-}
-
-impl SendAnywhere for At {
-    fn send(&self, registration: Registration, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+impl Direct for At {
+    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let At { world, port } = self;
         let count = world.with(|state| match state.ports[*port as usize].handles {
             0 => Ok(0), // it has ended
-            _ => state.send_directly(*port, registration.0, parts),
+            _ => state.send_directly(*port, registration, parts),
         });
         world.tell_free_threads();
         count
@@ -396,12 +377,9 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
         Arc::new(self.at.clone())
     }
 
-    fn poster(&self) -> Option<Poster> {
-        SHARED.then(|| Arc::new(self.at.clone()) as Poster)
-    }
-
-    fn direct_sender(&self) -> Option<DirectSender> {
-        (!SHARED).then(|| Arc::new(self.at.clone()) as DirectSender)
+    fn anywhere(&self) -> Option<Anywhere> {
+        let at = Arc::new(self.at.clone());
+        Some(if SHARED { Anywhere::Posts(at) } else { Anywhere::Sends(at) })
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

@@ -19,7 +19,7 @@ use super::wake::WakeEvent;
 use crate::port::descriptors::Descriptors;
 use crate::port::socket::{has_unread, stalled_for};
 use crate::port::{
-    Accepted, Completion, CompletionPort, DirectSender, Failure, Operation, OperationKind, Outcome,
+    Accepted, Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome,
     Refused, Registration, Sink, Socket, Token, Waker,
 };
 
@@ -474,7 +474,7 @@ impl UringPort {
             (Ok(count), Some(buffer)) => Ok(buffers.bytes(buffer, count)),
             (result, _) => result.map(|_| &mut [][..]),
         });
-        let direct = record.direct().filter(|_| may_reply);
+        let direct = may_reply && !record.is_outstanding(OperationKind::Send);
         sink.take(Completion { token: record.token, outcome, more, direct });
         if let Some(buffer) = buffer {
             buffers.give_back(buffer);
@@ -640,8 +640,8 @@ impl CompletionPort for UringPort {
         self.wake.clone()
     }
 
-    fn direct_sender(&self) -> Option<DirectSender> {
-        Some(self.descriptors.sender())
+    fn anywhere(&self) -> Option<Anywhere> {
+        Some(self.descriptors.anywhere())
     }
 
     fn close<S: Sink>(mut self, sink: &mut S) {

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::buffers::{Choice, Group};
 use crate::buffer::{RingBuffer, SendBatch};
-use crate::port::{Direct, OperationKind, Socket, Token};
+use crate::port::{OperationKind, Socket, Token};
 
 /// What the kernel calls the operation: index, kind and generation of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +97,6 @@ impl Record {
 
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_ref().map_or(-1, |socket| socket.os().as_raw_fd())
-    }
-
-    /// The way of bytes to the socket, while no send is outstanding.
-    pub(super) fn direct(&self) -> Option<&dyn Direct> {
-        let socket = self.socket.as_ref().filter(|_| !self.is_outstanding(OperationKind::Send))?;
-        Some(socket.os())
     }
 
     pub(super) fn is_outstanding(&self, kind: OperationKind) -> bool {

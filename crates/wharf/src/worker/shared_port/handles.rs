@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::buffer::SendBatch;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{
-    Accepted, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome, PostAnywhere,
-    Poster, Refused, Registration, Sink, Socket, Token, Wake, Waker,
+    Accepted, Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome,
+    PostAnywhere, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 
 /// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
@@ -214,8 +214,8 @@ impl CompletionPort for SharedHandle {
         self.0.wake.clone()
     }
 
-    fn poster(&self) -> Option<Poster> {
-        Some(self.0.clone())
+    fn anywhere(&self) -> Option<Anywhere> {
+        Some(Anywhere::Posts(self.0.clone()))
     }
 
     fn close<S: Sink>(self, sink: &mut S) {
