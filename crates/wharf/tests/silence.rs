@@ -251,4 +251,20 @@ on_every_backend! {
         drop(flooding.join().unwrap());
         harness.finish();
     }
+
+    fn one_that_floods_and_then_falls_silent_is_idle(backend) {
+        let options =
+            Options { idle_timeout: Some(LIMIT / 2), send_stall_timeout: None, ..one_worker() };
+        let framing = Framing::length_prefixed(LengthPrefix::default());
+        let harness = start(backend, framing, options, Behaviour::silent());
+        let (flooder, id) = harness.connect_known();
+        // Its timer fires while it has had its share of a turn and more waits.
+        let flood = b"\0\0\0\x01f".repeat(50_000);
+        let began = Instant::now();
+        while began.elapsed() < 2 * LIMIT {
+            write(&flooder, &flood);
+        }
+        assert_eq!(harness.log.closed(id), CloseReason::IdleTimeout);
+        harness.finish();
+    }
 }

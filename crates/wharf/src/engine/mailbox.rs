@@ -55,8 +55,7 @@ pub(crate) struct Mailbox {
     /// sleep; where several workers share a port it is on unless a wake is on its way, since any of
     /// them may be asleep.
     to_be_woken: AtomicBool,
-    /// What that is while nobody has said that it sleeps, and whether there are others to wake.
-    at_rest: bool,
+    is_shared: bool,
     waker: OnceLock<Waker>,
 }
 
@@ -75,14 +74,14 @@ impl Mailbox {
         Mailbox {
             queue: Mutex::default(),
             to_be_woken: AtomicBool::new(is_shared),
-            at_rest: is_shared,
+            is_shared,
             waker: OnceLock::new(),
         }
     }
 
     pub(crate) fn set_waker(&self, waker: Waker) {
         let set = self.waker.set(waker);
-        debug_assert!(set.is_ok() || self.at_rest, "a mailbox has one owner");
+        debug_assert!(set.is_ok() || self.is_shared, "a mailbox has one owner");
     }
 
     /// Gives the mail back if the worker has ended. Only an arrival and a connect need an answer
@@ -109,12 +108,12 @@ impl Mailbox {
 
     /// Whether mail would wake the port's only owner. It may change at any time.
     pub(crate) fn owner_sleeps(&self) -> bool {
-        !self.at_rest && self.to_be_woken.load(Ordering::Relaxed)
+        !self.is_shared && self.to_be_woken.load(Ordering::Relaxed)
     }
 
     /// Wakes another worker of a shared port, for something that is no mail.
     pub(crate) fn wake_others(&self) {
-        if self.at_rest {
+        if self.is_shared {
             self.wake();
         }
     }
@@ -137,14 +136,14 @@ impl Mailbox {
         if self.queue.lock().mails.is_empty() {
             return true;
         }
-        self.set_to_be_woken(self.at_rest);
+        self.set_to_be_woken(self.is_shared);
         false
     }
 
     /// For a worker: says that it sleeps no longer, and will take its mail before it sleeps again. Whether
     /// others of a shared port do is another matter.
     pub(crate) fn woke(&self) {
-        if !self.at_rest {
+        if !self.is_shared {
             self.set_to_be_woken(false);
         }
     }
@@ -152,7 +151,7 @@ impl Mailbox {
     /// For a worker: takes all mail, leaving the (empty) vector it was given in its place.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());
-        self.set_to_be_woken(self.at_rest);
+        self.set_to_be_woken(self.is_shared);
         let mut queue = self.queue.lock();
         queue.words = 0;
         std::mem::swap(&mut queue.mails, into);

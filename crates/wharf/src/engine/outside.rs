@@ -115,6 +115,11 @@ mod tests {
             follows
         };
         let queued = |bytes: usize| assert_eq!(slot.send_queue.lock().queued_bytes(), bytes);
+        let counted = |sends, bytes, frames| {
+            let stats = engine.stats();
+            let said = (stats.sends, stats.sent_bytes, stats.sent_frames);
+            assert_eq!(said, (sends, bytes, frames));
+        };
 
         assert!(mailbox.may_sleep());
         engine.ports[0].set_anywhere(Anywhere::Sends(taken.clone()));
@@ -138,13 +143,13 @@ mod tests {
         assert!(mailbox.may_sleep());
         assert_eq!(push(b"efg"), Follows::default(), "nobody need be told");
         queued(0);
+        counted(1, 3, 1);
         assert!(push(b"hijkl").armed, "the rest is the worker's");
         queued(2);
         assert!(!push(b"m").armed);
         queued(3);
         assert_eq!(*taken.1.lock(), b"efghij");
-        let stats = engine.stats();
-        assert_eq!((stats.sends, stats.sent_bytes, stats.sent_frames), (2, 6, 1));
+        counted(2, 6, 1);
     }
 
     #[test]

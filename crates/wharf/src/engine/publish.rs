@@ -47,6 +47,6 @@ impl Engine {
     /// Queues a published frame for a session on which the caller holds a count, and says what follows. A
     /// session that has no room for it closes.
     pub(crate) fn push_published(&self, slot: &Slot, frame: &SharedFrame) -> Follows {
-        self.push_frame(slot, Frame::Shared(frame), true, false).1
+        self.push_frame(slot, Frame::Shared(frame), true).1
     }
 }

@@ -8,7 +8,7 @@ use crate::error::SendError;
 use crate::framing::Framing;
 use crate::options::Backpressure;
 use crate::port::Anywhere;
-use crate::session::{Pushed, Refusal, SendQueue, Slot};
+use crate::session::{Pushed, Refusal, Slot};
 
 impl Engine {
     /// The queue length above which receiving pauses, if it ever does.
@@ -65,7 +65,12 @@ impl Engine {
         };
         let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
         let frame = Frame::Own([&header[..header_bytes], frame]);
-        let (pushed, follows) = self.push_frame(slot, frame, closes, at_once);
+        let (pushed, follows) = if at_once {
+            self.push_past(slot, frame, closes)
+        } else {
+            let (pushed, follows) = self.push_frame(slot, frame, closes);
+            (pushed.map(|()| 0), follows)
+        };
         let result = pushed.map_err(|refusal| match refusal {
             Refusal::Closing | Refusal::Failed => SendError::Gone(()),
             Refusal::Full { queued_bytes: queued } => {
@@ -79,21 +84,49 @@ impl Engine {
     pub(super) fn push_frame(
         &self,
         slot: &Slot,
+        frame: Frame<'_>,
+        closes: bool,
+    ) -> (Result<(), Refusal>, Follows) {
+        let (pool, queue_max) = (&self.port_of(slot).pool, self.options.send_queue_bytes_max);
+        let pushed = slot.send_queue.lock().push(frame, queue_max, pool);
+        self.follow(slot, frame, pushed, closes)
+    }
+
+    /// Lets the front of a frame leave, if the session's port has a way for that, and queues the rest.
+    #[cold] // beside the call of the system's that it is for
+    fn push_past(
+        &self,
+        slot: &Slot,
         mut frame: Frame<'_>,
         closes: bool,
-        at_once: bool,
     ) -> (Result<usize, Refusal>, Follows) {
         let (port, queue_max) = (self.port_of(slot), self.options.send_queue_bytes_max);
         let mut queue = slot.send_queue.lock();
-        let left = if at_once { self.leave(slot, &mut queue, &mut frame) } else { Ok(0) };
-        let pushed = left.and_then(|left| Ok((queue.push(frame, queue_max, &port.pool)?, left)));
+        let left = match (port.anywhere.get(), slot.registration()) {
+            (Some(Anywhere::Sends(direct)), Some(registration)) => {
+                queue.send_at_once(&mut frame, queue_max, &**direct, registration)
+            }
+            _ => Ok(0),
+        };
+        let pushed = left.and_then(|_| queue.push(frame, queue_max, &port.pool));
         drop(queue);
+        let (pushed, follows) = self.follow(slot, frame, pushed, closes);
+        (pushed.and(left), follows)
+    }
+
+    #[inline]
+    fn follow(
+        &self,
+        slot: &Slot,
+        frame: Frame<'_>,
+        pushed: Result<Pushed, Refusal>,
+        closes: bool,
+    ) -> (Result<(), Refusal>, Follows) {
         match pushed {
-            Ok((Pushed { armed, queued_bytes }, left_bytes)) => {
+            Ok(Pushed { armed, queued_bytes }) => {
                 // Only the push that passes the mark: those after it find it passed.
-                let before = queued_bytes - frame.bytes();
-                let mark = self.pause_mark();
-                (Ok(left_bytes), Follows { armed, changed: before <= mark && queued_bytes > mark })
+                let (before, mark) = (queued_bytes - frame.bytes(), self.pause_mark());
+                (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
             }
             Err(refusal) => {
                 let changed = match refusal {
@@ -108,23 +141,6 @@ impl Engine {
                 };
                 (Err(refusal), Follows { changed, ..Follows::default() })
             }
-        }
-    }
-
-    /// Lets the front of a frame leave, if the session's port has a way for that.
-    #[cold] // beside the call of the system's that it is for
-    fn leave(
-        &self,
-        slot: &Slot,
-        queue: &mut SendQueue,
-        frame: &mut Frame<'_>,
-    ) -> Result<usize, Refusal> {
-        let queue_max = self.options.send_queue_bytes_max;
-        match (self.port_of(slot).anywhere.get(), slot.registration()) {
-            (Some(Anywhere::Sends(direct)), Some(registration)) => {
-                queue.send_at_once(frame, queue_max, &**direct, registration)
-            }
-            _ => Ok(0),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Model {
         self.attend();
     }
 
-    /// As `Floor::attend_to` of a shared port.
+    /// As `Floor::attend_without` of a shared port.
     fn attend(&self) {
         match self.halves.take_or_ask(0) {
             Ok(half) => self.attend_with(half),

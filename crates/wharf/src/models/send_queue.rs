@@ -71,7 +71,7 @@ impl Worker {
         }
     }
 
-    /// As `Floor::post_send`.
+    /// As the worker posts a send.
     fn attend(&mut self, slot: &Slot) {
         if let Some(batch) = slot.begin_send(|| 0) {
             self.port.post(batch);

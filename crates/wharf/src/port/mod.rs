@@ -8,7 +8,8 @@
 //! - An operation is *posted*. A post that is refused gives the operation back
 //!   and has no completion. A post that was accepted has **exactly one last
 //!   completion** (`more == false`), whatever happens: success, end of stream,
-//!   error, cancel, shutdown, the peer's reset, the port's own end. A port whose `wait` has failed is the
+//!   error, cancel, shutdown, the peer's reset, the port's own end. An error of a receive or connect is always
+//!   its last. A port whose `wait` has failed is the
 //!   exception: it may tell nothing more, and leaks then what the OS may still touch.
 //! - A registration is used by nobody from when it is given back on. What a shared port reads without a lock
 //!   relies on that.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The count is the sum of
-//! - 1 for the session itself, from its insertion by the acceptor until closing begins,
+//! - 1 for the session itself, from its insertion by the acceptor until its worker cuts it,
 //! - 1 for each operation that the port has accepted and not completed,
 //! - 1 for each reference that a look-up took and has not dropped.
 //!

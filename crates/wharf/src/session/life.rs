@@ -6,8 +6,7 @@
 
 use crate::close::Close;
 
-/// Where a session is in its life. It only goes down this list. (A session whose layers must stand first has
-/// its place between the second and the third.)
+/// Where a session is in its life. It only goes down this list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// The slot is free, or its session has not arrived at its worker yet.
@@ -184,8 +183,8 @@ impl Life {
     #[inline(always)] // into attending, which most often finds that a send is all that follows
     pub(crate) fn next(self, facts: &Facts) -> Step {
         let before = self.before_send(facts);
-        let is_over = matches!(self.phase, Phase::Absent | Phase::Connecting | Phase::Closing);
-        if before != Next::Nothing || is_over {
+        let stands = matches!(self.phase, Phase::Open | Phase::Draining | Phase::Lingering);
+        if before != Next::Nothing || !stands {
             return Step { sends: false, next: before };
         }
         let Facts { stream, has_drained, may_send, .. } = *facts;
@@ -391,8 +390,8 @@ mod tests {
             Next::Nothing | Next::CancelConnect => return sends,
             Next::LookAtTime => facts.time_came = false,
             Next::SetPauses(pauses) => {
+                facts.turn_came &= !life.pauses.has(Pauses::BEHIND) || pauses.has(Pauses::BEHIND);
                 life.set_pauses(pauses);
-                facts.turn_came = false;
             }
             Next::End if facts.stream == Stream::Ended => facts.closing = Some(Close::Drain),
             Next::End => facts.closing = Some(Close::Stop),

@@ -24,7 +24,9 @@ pub(crate) use life::{Facts, Life, Next, Pauses, Phase, Receiving, Step, Stream}
 #[cfg(any(test, fuzzing))]
 pub(crate) use receive_queue::Left;
 pub(crate) use receive_queue::{ReceiveQueue, Room};
-pub(crate) use send_queue::{Closing, Pushed, Refusal, SendQueue, Sent};
+#[cfg(any(test, fuzzing))]
+pub(crate) use send_queue::SendQueue;
+pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};
 pub(crate) use slot::Slot;
 #[cfg(any(test, fuzzing))]
 pub(crate) use table::Reference;

@@ -152,7 +152,7 @@ impl Slot {
         }
     }
 
-    /// Whether and how it was asked to close. For who attends to the session: whoever asks notes it
+    /// Whether and how it was asked to close. For the worker: whoever asks notes it
     /// afterwards, so what is not seen here yet is seen by that.
     pub(crate) fn closing(&self) -> Option<Closing> {
         if !self.count.is_closing() {

@@ -13,7 +13,7 @@
 
 use std::net::Shutdown;
 
-use super::floor::{Floor, SESSION_OPERATIONS};
+use super::floor::Floor;
 use super::held::{AtPort, Held};
 use crate::buffer::SendBatch;
 use crate::clock::Clock;
@@ -71,6 +71,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         queue.closing().is_some()
             || queue.pause_is_to_change(self.engine.pause_mark(), self.engine.resume_mark())
             || slot.time_came()
+            || slot.turn_came()
     }
 
     /// With the half in hand: one step after the other, until nothing follows.
@@ -97,7 +98,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     at.cancel(OperationKind::Connect);
                     break; // its completion is the session's end
                 }
-                next => self.carry_out(at, next, &mut held),
+                _ => self.carry_out(at, next, &mut held),
             }
         }
         self.give_back(held);
@@ -115,7 +116,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Some(CloseReason::PeerClosed) => Stream::Ended,
             Some(_) => Stream::Failed,
         };
-        let was_awaited = half.is_suspect && half.life.receiving() == Receiving::No;
+        // Its receive has ended, or goes on in spite of the cancel.
+        let was_awaited = half.is_suspect && half.life.receiving() != Receiving::Cancelled;
         let mut queue = slot.send_queue.lock();
         let facts = Facts {
             stream,
@@ -124,13 +126,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             is_full: queue.is_paused(pause_mark, resume_mark),
             may_send: queue.may_take(),
             time_came: was_awaited || slot.time_came(),
-            turn_came: half.life.pauses().has(Pauses::BEHIND) && slot.turn_came(),
+            turn_came: slot.turn_came(),
         };
         let Step { sends, next } = half.life.next(&facts);
         if !sends {
             return (next, None);
         }
         let batch = queue.take(|| now);
+        debug_assert!(batch.is_some(), "it may be taken, and is not there");
         drop(queue);
         slot.count.raise(); // before the post (invariant 3)
         (next, batch)
@@ -208,13 +211,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let before = half.life.pauses();
         if before.has(Pauses::BEHIND) && !pauses.has(Pauses::BEHIND) {
             slot.take_turn_came();
-            half.frames_of_turn = 0;
         }
         half.pause(pauses, &mut self.stats);
         if before.has(Pauses::FULL) && !pauses.has(Pauses::FULL) {
             // Not to have been heard meanwhile was not the peer's doing; its time begins anew.
             half.heard(self.now());
-            self.arm_timer(held);
+        }
+        if half.life.hears() {
+            self.arm_timer(held); // for the times that do not pass meanwhile
         }
         self.deliver_waiting(held, false);
     }
@@ -265,9 +269,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             && (outstanding || at.others_may_post())
         {
             at.port.shutdown(at.registration, Shutdown::Both);
-            for kind in SESSION_OPERATIONS {
-                at.cancel(kind);
-            }
+            at.cancel(OperationKind::Receive);
+            at.cancel(OperationKind::Send);
         }
         if slot.count.lower() {
             self.to_release.push(*id);
@@ -275,7 +278,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 }
 
-/// Posts what [`Slot::begin_send`] has begun. False: it was refused, and the session ends.
+/// Posts a send that was begun. False: it was refused, and the session ends.
 fn post_send<P: CompletionPort>(
     at: &mut AtPort<'_, P>,
     slot: &Slot,

@@ -224,8 +224,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             // It was on its way when the drain began.
             report.live = report.live.wrapping_add(1);
         }
-        if self.place.others_count() {
-            self.publish(); // before they do
+        if self.place.has_others() {
+            self.publish(); // before another worker counts its end
         }
         let session = Session::new(id, slot, &self.desk, half.peer_address);
         let opened = || self.handler.opened(&session);

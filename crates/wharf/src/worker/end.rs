@@ -169,9 +169,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         for id in engine.table.sessions_of(self.place.port) {
             let Some(reference) = engine.table.look_up(id) else { continue };
             // A half that a faulted worker had in hand stays there, and its session with it.
-            if let Some(half) = self.hands.halves.take_last(id.index())
-                && let Some(slot) = engine.table.held(id)
-            {
+            if let Some(half) = self.hands.halves.take_last(id.index()) {
+                let slot = reference.slot();
                 self.close_without_port(Held { id, slot, half }, reason);
             }
             if reference.end() {

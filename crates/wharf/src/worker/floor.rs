@@ -10,7 +10,7 @@ use crate::engine::{BATCHES_AT_REST_BYTES, DrainReport, Engine, PortShare, Recei
 use crate::error::AcceptError;
 use crate::face::{Desk, Handler, Session};
 use crate::guarded::guarded;
-use crate::port::{Completion, OperationKind, Sink};
+use crate::port::{Completion, Sink};
 use crate::session::{HalfTable, SessionId, Slot};
 use crate::stats::{Recorders, Stats};
 
@@ -155,7 +155,3 @@ impl<H: Handler, C: Clock> Sink for Floor<'_, H, C> {
         self.complete(completion);
     }
 }
-
-/// Whether this kind of operation is outstanding is the half's to know; this is only which exist.
-pub(super) const SESSION_OPERATIONS: [OperationKind; 2] =
-    [OperationKind::Receive, OperationKind::Send];

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::clock::Moment;
 use crate::close::CloseReason;
 use crate::guarded::Guarded;
-use crate::session::{Life, Pauses, Phase, ReceiveQueue};
+use crate::session::{Life, Pauses, ReceiveQueue};
 use crate::stats::Stats;
 use crate::timer::TimerId;
 
@@ -68,7 +68,7 @@ impl<S> ReceiveHalf<S> {
     /// Whether nothing is left in it of its slot's last session.
     pub(super) fn is_new(&self) -> bool {
         let ReceiveHalf { queue, timer, life, stream_end, .. } = self;
-        life.phase() == Phase::Absent && queue.is_empty() && timer.is_none() && stream_end.is_none()
+        *life == Life::default() && queue.is_empty() && timer.is_none() && stream_end.is_none()
     }
 
     /// Something has come in a turn, which its worker stamps with this moment.
@@ -81,7 +81,11 @@ impl<S> ReceiveHalf<S> {
 
     /// From now on these pause it.
     pub(super) fn pause(&mut self, pauses: Pauses, stats: &mut Stats) {
-        let begun = pauses.without(self.life.pauses());
+        let before = self.life.pauses();
+        let begun = pauses.without(before);
+        if before.without(pauses).has(Pauses::BEHIND) {
+            self.frames_of_turn = 0;
+        }
         if begun != Pauses::NONE {
             self.single_receives = SINGLE_RECEIVES_AFTER_PAUSE;
         }
@@ -100,6 +104,7 @@ impl<S> ReceiveHalf<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Phase;
 
     #[test]
     fn who_was_paused_is_received_from_a_buffer_at_a_time_until_there_was_no_pause_for_long() {

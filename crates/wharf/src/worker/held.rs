@@ -48,8 +48,8 @@ impl Place {
         Place { worker, port, at_port, is_shared: P::SHARED }
     }
 
-    /// Whether other workers of its port may count what becomes of a session that it has opened.
-    pub(super) fn others_count(self) -> bool {
+    /// Whether others serve its port too.
+    pub(super) fn has_others(self) -> bool {
         self.is_shared
     }
 

@@ -36,6 +36,9 @@ mod half;
 mod held;
 #[cfg(unix)]
 #[cfg(test)]
+mod lost_cancel;
+#[cfg(unix)]
+#[cfg(test)]
 mod pieces;
 mod receive;
 #[cfg(unix)]

@@ -53,7 +53,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if !half.life.pauses().has(Pauses::BEHIND) {
                 return self.receive_queues_are_full(held, bytes.len());
             }
-            half.goes_on(); // there is no room to wait in for the next turn
+            // There is no room to wait in for the next turn.
+            let pauses = half.life.pauses().without(Pauses::BEHIND);
+            half.pause(pauses, &mut self.stats);
+            let noted = self.desk.behind.borrow_mut().pop();
+            debug_assert_eq!(noted, Some(held.id), "it was the last to fall behind");
         }
     }
 
@@ -170,12 +174,6 @@ impl<S> ReceiveHalf<S> {
     fn falls_behind(&mut self, slot: &Slot, stats: &mut Stats) {
         slot.take_turn_came(); // of a turn before
         self.pause(self.life.pauses().with(Pauses::BEHIND), stats);
-    }
-
-    /// It was behind, and is given frames again.
-    fn goes_on(&mut self) {
-        self.frames_of_turn = 0;
-        self.life.set_pauses(self.life.pauses().without(Pauses::BEHIND));
     }
 
     /// Whether a session that was given some frames in this turn is to be given no more; `began`: when that

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::port::{
     CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Sockets, Token,
 };
-use crate::session::{Asked, HalfTable, Phase};
+use crate::session::{Asked, HalfTable, Pauses, Phase};
 use crate::{CloseReason, Framing, Options, Session};
 
 /// Holds one post of a receive back until somebody has asked that it end.
@@ -107,6 +107,12 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
     assert_eq!(ask(), Some(Asked::InAHand));
     floor.give_back(held);
     assert_eq!(*floor.desk.to_attend.borrow(), [id]);
+
+    let mut held = floor.hands.take(id, slot);
+    held.half.life.set_pauses(Pauses::BEHIND);
+    slot.note_turn_came();
+    floor.attend(&mut port, id); // by another worker
+    assert!(held.half.give_back(), "nobody would go on with it");
 
     let held = floor.hands.take(id, slot);
     assert_eq!(ask(), Some(Asked::InAHand));
