@@ -395,3 +395,24 @@ fn add_code(path: &Path, to: &mut String) {
         to.push_str(&fs::read_to_string(path).unwrap());
     }
 }
+
+#[test]
+fn the_walks_of_the_map_enter_each_file_once() {
+    let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let map = fs::read_to_string(map).unwrap();
+    let walks =
+        map.split("The same as files, each entered once:").nth(1).expect("the walks are there");
+    let walks = walks.split("\n\n").nth(1).unwrap().split("\n- ");
+    let mut lengths = Vec::new();
+    for walk in walks {
+        let files: Vec<_> = walk.split('`').filter(|word| word.ends_with(".rs")).collect();
+        for file in &files {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+            assert!(path.is_file(), "{file} is on a walk, and is not there");
+        }
+        let once: BTreeSet<_> = files.iter().collect();
+        assert_eq!(once.len(), files.len(), "a file is entered twice: {files:?}");
+        lengths.push(files.len());
+    }
+    assert!(lengths.len() == 2 && lengths.iter().all(|files| *files > 5), "{lengths:?}");
+}

@@ -209,7 +209,9 @@ impl Engine {
     }
 
     pub(super) fn one_less(&self, port: &PortShare) {
-        if port.assigned.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_ending() {
+        let assigned = port.assigned.fetch_sub(1, Ordering::SeqCst);
+        assert!(assigned > 0, "invariant 4: more sessions were released than the port had");
+        if assigned == 1 && self.is_ending() {
             // Others that serve this port may be waiting for just that.
             port.mailbox.wake_others();
         }

@@ -130,6 +130,7 @@ impl<'a, T> HalfInHand<'a, T> {
     #[must_use]
     pub(crate) fn give_back(self) -> bool {
         let before = self.cell.holder.swap(FREE, Ordering::AcqRel);
+        debug_assert!(before & IN_A_HAND != 0, "invariant 2: a half was given back twice");
         std::mem::forget(self);
         before & ASKED != 0
     }

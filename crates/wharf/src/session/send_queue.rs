@@ -202,12 +202,15 @@ impl SendQueue {
             self.progress_at = now();
             Some(begins)
         })?;
+        debug_assert!(self.armed, "bytes wait for which nobody sees to a send");
         self.sending = true;
         Some(batch)
     }
 
     /// The send of what was taken was refused, or came to nothing: it is kept, whatever becomes of it.
     pub(crate) fn put_back(&mut self, batch: Box<SendBatch>) {
+        assert!(self.sending, "invariant 1: a send came back that was not outstanding");
+        debug_assert!(self.leaving.is_none(), "two batches are the next to leave");
         self.sending = false;
         self.leaving = Some(batch);
     }
@@ -215,6 +218,7 @@ impl SendQueue {
     /// A send has completed: `count` bytes have left, at `now`. The batch is given back when it has
     /// left whole, else it goes on.
     pub(crate) fn sent(&mut self, batch: Box<SendBatch>, count: usize, now: u64) -> Sent {
+        assert!(self.sending, "invariant 1: a send has completed that was not outstanding");
         assert!(count <= self.queued_bytes(), "more bytes were sent than were queued");
         self.sending = false;
         self.queued_bytes -= count as u32;
