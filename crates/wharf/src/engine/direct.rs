@@ -3,7 +3,7 @@
 //! To wake a worker for one frame costs more than the frame: so a thread that finds it asleep, and the
 //! session with nothing queued, gives the frame to the socket itself, under the session's lock as ever.
 //! What the socket does not take is queued, and the worker woken. But many frames are sent for less by one
-//! who gathers them: when [`SENDS_MAX`] have left within [`WINDOW_MILLIS`], all are queued for
+//! who gathers them: when there are more than [`SENDS_MAX`] within [`WINDOW_MILLIS`], all are queued for
 //! [`REST_MILLIS`].
 
 use crate::clock::Moment;
@@ -27,15 +27,15 @@ pub(super) struct DirectSends {
 }
 
 impl DirectSends {
-    /// Whether one more may leave now.
-    pub(super) fn may_send(&self, now: impl FnOnce() -> Moment) -> bool {
-        self.window.may_send(now)
+    /// Whether one more may leave now. Asked of what would leave: not of what finds other frames before it, or
+    /// no room.
+    pub(super) fn may_send(&self, now: Moment) -> bool {
+        self.window.may_send(now.since_start().as_millis() as u64)
     }
 
     /// So many bytes of a frame have left; of one that has not left whole the rest was queued, and it is
     /// counted when that has left.
-    pub(super) fn note(&self, now: Moment, bytes: usize, is_whole: bool) {
-        self.window.note(now);
+    pub(super) fn note(&self, bytes: usize, is_whole: bool) {
         self.sends.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.frames.fetch_add(u64::from(is_whole), Ordering::Relaxed);
@@ -48,71 +48,47 @@ impl DirectSends {
     }
 }
 
-/// How many have left in the millisecond in which the first of them did: that millisecond, and in the
-/// lowest [`COUNT_BITS`] bits their number. It is a measure, and guards nothing, so all accesses are relaxed.
-/// What has left is noted after it was asked for, since only then it is known that it found nothing before it:
-/// each thread that sends meanwhile may be one too many, and no more than one.
+/// How many have left by this way in the millisecond in which the first of them did: that millisecond,
+/// and in the lowest [`COUNT_BITS`] bits their number.
 #[derive(Debug, Default)]
 struct Window(AtomicU64);
 
 const COUNT_BITS: u32 = 16;
 
 impl Window {
-    fn may_send(&self, now: impl FnOnce() -> Moment) -> bool {
-        let (began, count) = parts(self.0.load(Ordering::Relaxed));
-        count < SENDS_MAX || millis(now()).saturating_sub(began) >= REST_MILLIS
-    }
-
-    fn note(&self, now: Moment) {
-        let now = millis(now);
-        let next = |word| {
-            let (began, count) = parts(word);
-            let length = if count < SENDS_MAX { WINDOW_MILLIS } else { REST_MILLIS };
+    /// Whether one more may leave now.
+    fn may_send(&self, now_millis: u64) -> bool {
+        let next = |word: u64| {
+            let (began, count) = (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1));
             // Another thread may have looked at the clock a little later.
-            match now.saturating_sub(began) >= length {
-                true => Some(now << COUNT_BITS | 1),
-                false => Some(word + u64::from(count < SENDS_MAX)),
+            let passed = now_millis.saturating_sub(began);
+            let length = if count < SENDS_MAX { WINDOW_MILLIS } else { REST_MILLIS };
+            match (passed >= length, count < SENDS_MAX) {
+                (true, _) => Some(now_millis << COUNT_BITS | 1),
+                (false, true) => Some(word + 1),
+                (false, false) => None,
             }
         };
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        // Relaxed: it is a measure, and guards nothing.
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
-}
-
-fn parts(word: u64) -> (u64, u64) {
-    (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1))
-}
-
-fn millis(moment: Moment) -> u64 {
-    moment.since_start().as_millis() as u64
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn so_many_may_leave_in_a_millisecond_and_after_more_none_for_a_while() {
         let window = Window::default();
-        let at = |millis| Moment::at(Duration::from_millis(millis));
-        let leaves = |millis| {
-            let leaves = window.may_send(|| at(millis));
-            if leaves {
-                window.note(at(millis));
-            }
-            leaves
-        };
         for millis in 100..200 {
-            assert!((0..SENDS_MAX - 1).all(|_| leaves(millis)), "a steady stream");
+            assert!((0..SENDS_MAX - 1).all(|_| window.may_send(millis)), "a steady stream");
         }
-        assert!(leaves(199), "the last that may");
+        assert!(window.may_send(199), "the last that may");
         for millis in 199..199 + REST_MILLIS {
-            assert!(!leaves(millis));
+            assert!(!window.may_send(millis));
         }
-        window.note(at(250)); // by a thread that had asked in time: the rest goes on
-        assert!(!leaves(198 + REST_MILLIS));
-        assert!(leaves(199 + REST_MILLIS));
-        assert!(leaves(190), "a clock that was looked at before");
+        assert!(window.may_send(199 + REST_MILLIS));
+        assert!(window.may_send(190), "a clock that was looked at before");
     }
 }

@@ -239,6 +239,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::push::AtOnce;
     use super::*;
     use crate::engine::newcomers::{AHEAD_PART, AHEAD_SESSIONS};
 
@@ -315,9 +316,9 @@ mod tests {
         let newcomer = slot_of(engine.admit(None));
         let raw = slot_of(engine.table.insert(0, 0));
         for (slot, header_bytes, bytes_max) in [(newcomer, 4, 65_536), (raw, 0, 256 * 1024)] {
-            assert_eq!(engine.push(slot, b"frame", false).0, Ok(0));
+            assert_eq!(engine.push(slot, b"frame", AtOnce::No).0, Ok(0));
             assert_eq!(slot.send_queue.lock().queued_bytes(), header_bytes + 5);
-            let too_large = engine.push(slot, &vec![0; 2 << 20], false).0;
+            let too_large = engine.push(slot, &vec![0; 2 << 20], AtOnce::No).0;
             assert!(
                 matches!(too_large, Err(crate::SendError::TooLarge { max, .. }) if max == bytes_max)
             );

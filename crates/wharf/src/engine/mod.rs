@@ -26,4 +26,5 @@ pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
+pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{BATCHES_AT_REST_BYTES, Follows, PortShare, ReceiveRoom};

@@ -5,6 +5,7 @@
 
 use super::engine::Engine;
 use super::mailbox::Mail;
+use super::push::AtOnce;
 use super::share::Follows;
 use crate::clock::{AnyClock, Moment};
 use crate::close::CloseReason;
@@ -46,14 +47,13 @@ impl Engine {
         Some(result)
     }
 
-    /// Queues a frame. If the session's worker sleeps, it may leave at once. Only one that has left counts: not
-    /// one that finds others before it, or no room.
+    /// Queues a frame. If the session's worker sleeps, it may leave at once.
     fn push_from_outside(&self, slot: &Slot, frame: &[u8]) -> (Result<(), SendError<()>>, Follows) {
         let port = self.port_of(slot);
-        let at_once = port.mailbox.owner_sleeps() && port.direct_sends.may_send(|| self.now());
+        let at_once = if port.mailbox.owner_sleeps() { AtOnce::WhileItSleeps } else { AtOnce::No };
         let (result, follows) = self.push(slot, frame, at_once);
         if let Ok(left @ 1..) = result {
-            port.direct_sends.note(self.now(), left, !follows.armed);
+            port.direct_sends.note(left, !follows.armed);
         }
         (result.map(|_| ()), follows)
     }
@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// The workers' time; it stands still where their clock is not known.
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.clock.as_ref().map_or_else(Moment::default, AnyClock::now)
     }
 }

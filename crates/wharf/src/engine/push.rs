@@ -10,6 +10,16 @@ use crate::options::Backpressure;
 use crate::port::Anywhere;
 use crate::session::{Pushed, Refusal, Slot};
 
+/// Whether a frame may leave at once, if nothing is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    No,
+    /// By its worker: it answers what has just come.
+    Answer,
+    /// By another thread while its worker sleeps, unless [too many have](super::direct).
+    WhileItSleeps,
+}
+
 impl Engine {
     /// The queue length above which receiving pauses, if it ever does.
     pub(crate) fn pause_mark(&self) -> usize {
@@ -48,14 +58,14 @@ impl Engine {
     }
 
     /// Queues a frame for a session on which the caller holds a count; how many bytes of it have left already
-    /// (none, if it may not leave `at_once`), and what follows (the queue was armed, the pause mark was
+    /// (none, if it may not), and what follows (the queue was armed, the pause mark was
     /// passed, the session closes now). The frame is plain bytes: no code of the user's runs under a hold.
     #[inline] // into `Session::send`, which is compiled in the user's crate
     pub(crate) fn push(
         &self,
         slot: &Slot,
         frame: &[u8],
-        at_once: bool,
+        at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
         let mut header = [0; 8];
         let framing = self.framing_of(slot);
@@ -65,8 +75,8 @@ impl Engine {
         };
         let closes = self.options.backpressure == Backpressure::CloseSlowConsumer;
         let frame = Frame::Own([&header[..header_bytes], frame]);
-        let (pushed, follows) = if at_once {
-            self.push_past(slot, frame, closes)
+        let (pushed, follows) = if at_once != AtOnce::No {
+            self.push_past(slot, frame, closes, at_once)
         } else {
             let (pushed, follows) = self.push_frame(slot, frame, closes);
             (pushed.map(|()| 0), follows)
@@ -99,12 +109,16 @@ impl Engine {
         slot: &Slot,
         mut frame: Frame<'_>,
         closes: bool,
+        at_once: AtOnce,
     ) -> (Result<usize, Refusal>, Follows) {
         let (port, queue_max) = (self.port_of(slot), self.options.send_queue_bytes_max);
         let mut queue = slot.send_queue.lock();
         let left = match (port.anywhere.get(), slot.registration()) {
-            (Some(Anywhere::Sends(direct)), Some(registration)) => {
-                queue.send_at_once(&mut frame, queue_max, &**direct, registration)
+            (Some(Anywhere::Sends(direct)), Some(registration))
+                if queue.has_nothing_before(&frame, queue_max)
+                    && (at_once == AtOnce::Answer || port.direct_sends.may_send(self.now())) =>
+            {
+                queue.send_at_once(&mut frame, &**direct, registration)
             }
             _ => Ok(0),
         };

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::handle::Handle;
 use crate::close::{Close, CloseReason};
-use crate::engine::Follows;
+use crate::engine::{AtOnce, Follows};
 use crate::error::SendError;
 use crate::session::{SessionId, Slot};
 
@@ -119,7 +119,8 @@ impl<'a> Session<'a> {
     /// the session is closing.
     pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
         let bytes = frame.as_ref();
-        let at_once = self.direct.take() && bytes.len() >= ANSWER_AT_ONCE_BYTES_MIN;
+        let may_answer = self.direct.take() && bytes.len() >= ANSWER_AT_ONCE_BYTES_MIN;
+        let at_once = if may_answer { AtOnce::Answer } else { AtOnce::No };
         let (result, follows) = self.desk.handle.engine().push(self.slot, bytes, at_once);
         if let Ok(left @ 1..) = result {
             self.desk.note_left(left, !follows.armed);

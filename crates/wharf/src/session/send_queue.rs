@@ -123,25 +123,27 @@ impl SendQueue {
         self.closing.as_deref().copied()
     }
 
-    /// Lets the front of a frame leave through `direct`, by the socket's registration there, if nothing is
-    /// before it: so many bytes, and the frame is what remains, to be pushed before the lock is let go.
+    /// Whether a frame may leave at once: it may be sent at all, and nothing is before it.
+    pub(crate) fn has_nothing_before(&self, frame: &Frame<'_>, bytes_max: usize) -> bool {
+        let is_idle = self.closing.is_none() && !self.armed && !self.held_back;
+        is_idle && (1..=bytes_max).contains(&frame.bytes())
+    }
+
+    /// Lets the front of a frame that has nothing before it leave through `direct`, by the socket's registration
+    /// there: so many bytes, and the frame is what remains, to be pushed before the lock is let go.
     pub(crate) fn send_at_once(
         &mut self,
         frame: &mut Frame<'_>,
-        bytes_max: usize,
         direct: &dyn Direct,
         registration: u32,
     ) -> Result<usize, Refusal> {
-        let (mut left_bytes, bytes) = (0, frame.bytes());
-        if let Frame::Own(parts) = frame
-            && (1..=bytes_max).contains(&bytes)
-            && self.closing.is_none()
-            && !self.armed
-            && !self.held_back
-        {
-            left_bytes = direct.send(registration, *parts).map_err(|reason| self.fail(reason))?;
-            *parts = without(*parts, left_bytes);
-        }
+        assert!(
+            !self.armed && !self.sending,
+            "invariant 1: it would overtake what was sent before"
+        );
+        let Frame::Own(parts) = frame else { return Ok(0) };
+        let left_bytes = direct.send(registration, *parts).map_err(|reason| self.fail(reason))?;
+        *parts = without(*parts, left_bytes);
         Ok(left_bytes)
     }
 
@@ -467,7 +469,10 @@ mod tests {
         bytes_max: usize,
         direct: &dyn Direct,
     ) -> Result<(Pushed, usize), Refusal> {
-        let left_bytes = queue.send_at_once(&mut frame, bytes_max, direct, SOCKET)?;
+        let mut left_bytes = 0;
+        if queue.has_nothing_before(&frame, bytes_max) {
+            left_bytes = queue.send_at_once(&mut frame, direct, SOCKET)?;
+        }
         Ok((queue.push(frame, bytes_max, &BatchPool::new(0))?, left_bytes))
     }
 
