@@ -408,40 +408,43 @@ mod tests {
     fn whatever_is_known_of_it_a_session_comes_to_rest_as_it_should_be() {
         let mut looked_at = 0;
         for begun in all_lives() {
-            for known in all_facts() {
+            // Miri is slow; the rest is looked at without it.
+            for known in all_facts().step_by(if cfg!(miri) { 13 } else { 1 }) {
                 let (mut life, mut facts) = (begun, known);
                 let steps = (0..16).take_while(|_| carry_out(&mut life, &mut facts)).count();
                 assert!(steps < 16, "{begun:?} {known:?} never rests");
                 looked_at += 1;
-                let said = format!("{begun:?} {known:?} comes to {life:?} {facts:?}");
+                let said = || format!("{begun:?} {known:?} comes to {life:?} {facts:?}");
                 let is_cut = facts.closing == Some(Close::Stop);
                 match life.phase {
                     Phase::Absent | Phase::Closing => continue,
                     Phase::Connecting => {
-                        assert!(!facts.time_came || is_cut || facts.has_drained, "{said}");
+                        assert!(!facts.time_came || is_cut || facts.has_drained, "{}", said());
                         continue;
                     }
                     Phase::Open => {
                         assert!(
                             facts.closing.is_none() && facts.stream != Stream::Failed,
-                            "{said}"
+                            "{}",
+                            said()
                         );
-                        assert_eq!(life.pauses.has(Pauses::FULL), facts.is_full, "{said}");
+                        assert_eq!(life.pauses.has(Pauses::FULL), facts.is_full, "{}", said());
                         let is_receiving = life.receiving == Receiving::Outstanding;
                         assert!(
                             !is_receiving || life.hears() || facts.stream != Stream::Goes,
-                            "{said}"
+                            "{}",
+                            said()
                         );
                     }
-                    Phase::Draining => assert!(!facts.has_drained, "{said}"),
-                    Phase::Lingering => assert_eq!(facts.stream, Stream::Goes, "{said}"),
+                    Phase::Draining => assert!(!facts.has_drained, "{}", said()),
+                    Phase::Lingering => assert_eq!(facts.stream, Stream::Goes, "{}", said()),
                 }
-                assert!(!is_cut && !facts.may_send && !facts.time_came, "{said}");
+                assert!(!is_cut && !facts.may_send && !facts.time_came, "{}", said());
                 let is_deaf = life.receiving == Receiving::No && facts.stream == Stream::Goes;
-                assert!(!is_deaf || life.phase == Phase::Open && !life.hears(), "{said}");
+                assert!(!is_deaf || life.phase == Phase::Open && !life.hears(), "{}", said());
             }
         }
-        assert_eq!(looked_at, 6 * 3 * 4 * 3 * (16 + 32 + 32));
+        assert!(cfg!(miri) || looked_at == 6 * 3 * 4 * 3 * (16 + 32 + 32), "{looked_at}");
     }
 
     #[test]
