@@ -97,7 +97,7 @@ impl fmt::Debug for Histogram {
 /// sum is not there yet.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    counts: [AtomicU64; BUCKETS],
+    counts: Box<[AtomicU64]>, // made where it stays: some who make one have little stack
     sum: AtomicU64,
 }
 
@@ -110,7 +110,7 @@ impl Recorder {
     }
 
     pub(crate) fn add_to(&self, sum: &mut Histogram) {
-        for (count, more) in zip(&mut sum.counts, &self.counts) {
+        for (count, more) in zip(&mut sum.counts, &*self.counts) {
             *count = count.wrapping_add(more.load(Relaxed));
         }
         sum.sum = sum.sum.wrapping_add(self.sum.load(Relaxed));
@@ -119,7 +119,8 @@ impl Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Recorder { counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
+        let counts = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Recorder { counts, sum: AtomicU64::new(0) }
     }
 }
 

@@ -12,12 +12,12 @@ use crate::face::{Desk, Handler, Session};
 use crate::guarded::guarded;
 use crate::port::{Completion, Sink};
 use crate::session::{HalfTable, SessionId, Slot};
-use crate::stats::{Recorders, Stats};
+use crate::stats::{Histograms, Recorders, Stats};
 
 /// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
 /// stack, batches at rest, histograms.
 pub(crate) const WORKER_BYTES: usize =
-    2 * 1024 * 1024 + BATCHES_AT_REST_BYTES + size_of::<Recorders>();
+    2 * 1024 * 1024 + BATCHES_AT_REST_BYTES + size_of::<Histograms>();
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
