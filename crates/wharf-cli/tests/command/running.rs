@@ -225,12 +225,13 @@ impl Started {
 
     /// Whether it is the command by now, if a shell starts it, and a signal would not just kill it.
     pub(crate) fn heeds_signals(&self) -> bool {
-        const SIGINT: u32 = 2;
+        // The one that it asks for last: a signal that comes while it is being asked for is lost.
+        const SIGTERM: u32 = 15;
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let caught = caught.and_then(|caught| u64::from_str_radix(caught.trim(), 16).ok());
-        let heeds = caught.is_some_and(|caught| (caught >> (SIGINT - 1)) & 1 == 1);
+        let heeds = caught.is_some_and(|caught| (caught >> (SIGTERM - 1)) & 1 == 1);
         heeds && status.starts_with("Name:\twharf\n")
     }
 
