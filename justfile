@@ -8,7 +8,7 @@ default:
 quick:
     ci/quick
 
-# Every test of the workspace: just test -p wharf order
+# Every test of the workspace: just test -p wharf-net order
 test *ARGUMENTS="--workspace":
     cargo test {{ARGUMENTS}}
 
@@ -51,6 +51,18 @@ bench *ARGUMENTS="--quick":
 # Everything of Windows, under Wine; --quick is what ci runs.
 windows *ARGUMENTS:
     ci/windows.sh {{ARGUMENTS}}
+
+# The library's public face, compared with crates/wharf/api.txt; --renew writes it.
+face *ARGUMENTS:
+    ci/face.sh {{ARGUMENTS}}
+
+# The packages that are published, compiled with the least compiler.
+packages:
+    ci/packages.sh
+
+# What wharf depends on: licenses, duplicates, sources, advisories.
+dependencies:
+    ci/deny.sh
 
 # The documentation: just docs --open
 docs *ARGUMENTS:

@@ -6,22 +6,39 @@ target=${CARGO_TARGET_DIR:-target}
 cargo build --release -q --workspace --examples
 cargo build --release -q
 
-# serve EXAMPLE PORT [ARGUMENT...]: starts it, and waits until it listens.
-serve() {
-    "$target/release/examples/$1" "${@:3}" &
-    servers+=($!)
+# awaits PORT: until the server that was started last listens there.
+awaits() {
     for _ in $(seq 100); do
-        if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then return; fi
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
         kill -0 "${servers[-1]}" # it must not have ended
         read -rt 0.05 <> <(:) || true
     done
 }
+# serve EXAMPLE PORT [ARGUMENT...]: starts it, and waits until it listens.
+serve() {
+    "$target/release/examples/$1" "${@:3}" &
+    servers+=($!)
+    awaits "$2"
+}
 servers=()
-trap 'kill "${servers[@]}" 2>/dev/null || true' EXIT
+scratch=$(mktemp -d)
+trap 'kill "${servers[@]}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 
 serve echo 7000
 "$target/release/wharf" load echo --target 127.0.0.1:7000 --sessions 50 --secs 1
 echo "examples: echo serves on 127.0.0.1:7000"
+
+# Every byte comes back through the gateway too, and so does what a peer that has finished its direction is owed.
+# The gateway does not read while its client is slow, so its target is the echo that waits for a slow reader.
+"$target/release/wharf" echo --listen 127.0.0.1:7004 >"$scratch/target" &
+servers+=($!)
+awaits 7004
+serve gateway 7003 127.0.0.1:7003 127.0.0.1:7004
+"$target/release/wharf" load echo --target 127.0.0.1:7003 --sessions 50 --secs 1
+head -c 8000000 /dev/urandom >"$scratch/sent"
+socat -t 60 - TCP:127.0.0.1:7003 <"$scratch/sent" >"$scratch/came"
+cmp "$scratch/sent" "$scratch/came"
+echo "examples: the gateway brings back every byte"
 
 # ann and bob are in a room, cid elsewhere; each line is waited for before the next is said.
 serve chat 7001 127.0.0.1:7001

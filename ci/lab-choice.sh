@@ -15,7 +15,7 @@ commit() { git add -A && git -c user.name=t -c user.email=t@localhost commit -q 
 fault() {
     mkdir -p "lab/$1"
     printf -- '--- a/%s\n+++ b/%s\n' "$2" "$2" >"lab/$1/fault.patch"
-    printf 'tests 1 cargo test -q -p wharf --test %s one\n' "${3-none}" >"lab/$1/catch"
+    printf 'tests 1 cargo test -q -p wharf-net --test %s one\n' "${3-none}" >"lab/$1/catch"
 }
 
 # are TEXT WANTED ARGUMENT...: the faults that `ci/lab --list ARGUMENT...` names, and why, in this order.

@@ -31,7 +31,7 @@ rustup +nightly component list --installed 2>/dev/null | grep -q '^miri' ||
 miri() {
     local flags=$1
     shift
-    MIRIFLAGS=$flags cargo +nightly miri test -p wharf --features simulation --lib -- "$@"
+    MIRIFLAGS=$flags cargo +nightly miri test -p wharf-net --features simulation --lib -- "$@"
 }
 
 # Miri runs on one core, and its clock is its own: so both halves at once.

@@ -10,13 +10,15 @@ build_models() {
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/$1
     export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_LTO=off
     export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
-    cargo test --release -p wharf --lib --no-run
-    MODELS=$(cargo test --release -p wharf --lib --no-run --message-format=json 2>/dev/null |
+    cargo test --release -p wharf-net --lib --no-run
+    MODELS=$(cargo test --release -p wharf-net --lib --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
     [ -x "$MODELS" ] || { echo "no binary of the tests was built" >&2 && exit 1; }
 }
 
-# run_models [ARGUMENT...]: runs those whose name begins so, or all; two at a time.
-run_models() { "$MODELS" "models::${1-}" --nocapture --test-threads 2; }
+# run_models [NAME]: runs those whose name begins so, or all but those that MODELS_SKIP names; two at a time.
+run_models() {
+    "$MODELS" "models::${1-}" --nocapture --test-threads 2 ${MODELS_SKIP:+--skip "$MODELS_SKIP"}
+}
 
 list_models() { "$MODELS" models:: --list; }

@@ -35,7 +35,7 @@ mutants() {
     local output=$1 code=0
     shift
     rm -rf "$output"
-    cargo mutants -p wharf "${FILES[@]}" --output "$output" --no-shuffle --colors never \
+    cargo mutants -p wharf-net "${FILES[@]}" --output "$output" --no-shuffle --colors never \
         --timeout "$TEST_SECONDS_MAX" --cargo-arg=--lib "$@" -- -- "${TESTS[@]}" || code=$?
     # 2: some survived. 3: some did not end. Both are results.
     case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac

@@ -5,7 +5,7 @@
 #
 # The standard library is built the same way, so that its locks and channels are understood. What is
 # missing (nightly, its sources) is installed. ThreadSanitizer does not see what the kernel writes:
-# ci/sanitizers/thread.suppressions says which of its reports are no faults, and why.
+# ci/sanitizers/*.suppressions say which reports are no faults, and why.
 #
 # usage: ci/sanitizers.sh [address|thread] [ARGUMENT OF cargo test...]
 #        ci/sanitizers.sh thread --lib -- port::contract::uring
@@ -37,8 +37,9 @@ for sanitizer in "${sanitizers[@]}"; do
     CARGO_TARGET_DIR=$TARGET_DIR/sanitizers/$sanitizer CARGO_PROFILE_DEV_OPT_LEVEL=1 \
         RUSTFLAGS="-Zsanitizer=$sanitizer" \
         ASAN_OPTIONS="detect_stack_use_after_return=1" \
+        LSAN_OPTIONS="suppressions=$HERE/leak.suppressions" \
         TSAN_OPTIONS="suppressions=$HERE/thread.suppressions" \
-        cargo +nightly test -Zbuild-std --target "$TARGET" -p wharf --no-fail-fast "$@" 2>&1 |
+        cargo +nightly test -Zbuild-std --target "$TARGET" -p wharf-net --no-fail-fast "$@" 2>&1 |
         tee "$TARGET_DIR/sanitizers-$sanitizer.log"
     awk -v sanitizer="$sanitizer" -v seconds=$((SECONDS - started)) '
         /^test result:/ { passed += $4; failed += $6 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command that builds or runs Windows programs, with Wine in the place of Windows:
 #
-#     ci/wine.sh cargo test -p wharf --lib --target x86_64-pc-windows-gnu
+#     ci/wine.sh cargo test -p wharf-net --lib --target x86_64-pc-windows-gnu
 #     ci/wine.sh bash -c '"$WINE" target/x86_64-pc-windows-gnu/release/wharf.exe echo'
 #
 # Installs what is missing (Debian's packages), makes a prefix of its own under the target directory

@@ -2,10 +2,14 @@
 
     figures.py field FILE PATH      one value, by its dotted path; FILE is JSON, or a server's lines
                                     of JSON, of which the last that has it counts
+    figures.py every FILE           every value that is no list, with its dotted path and a tab before it
     figures.py load FILE            a load's report in one line
     figures.py stats FILE           a server's stats lines in one: how many, how many unbalanced
     figures.py closed FILE          a server's ends by reason
     figures.py kinds FILE           a load's errors by kind
+    figures.py accounted SERVED LOADED CLASS
+                                    of how many members of a class what came and what they were told that
+                                    they missed is all that was published
     figures.py median NUMBER...     the median
 """
 
@@ -39,6 +43,18 @@ def field(file, path):
         sys.exit(f"{file} has no {path}")
     value = found[-1]
     print(*value if isinstance(value, list) else [value])
+
+
+def every(file):
+    def say(path, value):
+        if isinstance(value, dict):
+            for name, part in value.items():
+                say(f"{path}.{name}" if path else name, part)
+        elif not isinstance(value, list):
+            print(path, value, sep="\t")
+
+    for document in documents(file):
+        say("", document)
 
 
 def load(file):
@@ -75,12 +91,20 @@ def kinds(file):
     in_one_line(report["errors_by_kind"])
 
 
+def accounted(served, loaded, name):
+    (server,), (load,) = documents(served), documents(loaded)
+    members = load["classes"][name]
+    told = [server["lagged"].get(str(members["first"] + n), 0) for n in range(members["sessions"])]
+    sums = [came + missed for came, missed in zip(members["heard"], told)]
+    print(sums.count(server["published"][0]))
+
+
 def median(*numbers):
     print(f"{statistics.median(map(float, numbers)):.6g}")
 
 
 if __name__ == "__main__":
-    all_commands = (field, load, stats, closed, kinds, median)
+    all_commands = (field, every, load, stats, closed, kinds, accounted, median)
     commands = {command.__name__: command for command in all_commands}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)

@@ -135,6 +135,36 @@ launch_server() {
     STARTED+=("$SERVER_PID")
 }
 
+# All at once, as .ci/run builds them.
+build_examples() {
+    need cargo
+    cargo build --release --quiet --manifest-path "$ROOT/Cargo.toml" --workspace --examples ||
+        cannot "the examples could not be built"
+}
+
+example_listens() { grep -q '^listening on' "$SERVER_LOG" || ! kill -0 "$SERVER_PID" 2>/dev/null; }
+
+# start_example BACKEND NAME [ARGUMENT...]: an example that says where it listens. Sets SERVER_PID, SERVER_LOG (all
+# that it says) and ADDRESS.
+start_example() {
+    SERVERS=$((SERVERS + 1))
+    SERVER_LOG=$SCRATCH/server-$SERVERS.log
+    : >"$SERVER_LOG"
+    WHARF_BACKEND=$1 "${SERVER_PREFIX[@]}" "$TARGET_DIR/release/examples/$2" "${@:3}" >"$SERVER_LOG" 2>&1 &
+    SERVER_PID=$!
+    STARTED+=("$SERVER_PID")
+    wait_until 10 example_listens || true
+    ADDRESS=$(awk '/^listening on/ { sub(";", "", $3); print $3; exit }' "$SERVER_LOG")
+    [ -n "$ADDRESS" ] || cannot "$2 did not start: $(cat "$SERVER_LOG")"
+}
+
+# stop_example LABEL
+stop_example() {
+    kill -TERM "$SERVER_PID" 2>/dev/null || fail "$1: the server had ended: $(tail -n 3 "$SERVER_LOG")"
+    wait "$SERVER_PID" 2>/dev/null || true
+    forget "$SERVER_PID"
+}
+
 # Asks the server to end. It must have drained within 15 s and end with exit code 0, which it does
 # only if `opened - closed == live` held whenever it looked.
 stop_server() {

@@ -109,7 +109,7 @@ for backend in uring readiness; do
     stop_server "$label"
 done
 
-cargo build --release --quiet --manifest-path "$ROOT/Cargo.toml" -p wharf --examples
+build_examples
 have_ended() { [ "$(grep -c 'ended: slow consumer' "$SCRATCH/ticker")" -ge "$1" ]; }
 wait_for_ends() { wait_until 20 have_ended $(($1 * STALLED)) || true; }
 ticker_listens() { grep -q 'listening on' "$SCRATCH/ticker"; }

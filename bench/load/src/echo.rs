@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use protocol::{Pattern, now_ns};
 
 use crate::fleet::{Client, Fleet, Outbox, WAVE};
-use crate::process::memory_bytes;
 use crate::report::{Figures, Tally};
 use crate::window::{Measured, measure, wait_for};
 use crate::{Arguments, Failure};
+use protocol::process::memory_bytes;
 
 /// What one that never reads sends: more than the kernel holds for it.
 const DEAF_BYTES: usize = 8 * 1024 * 1024;
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     if arguments.stalled == 0 {
         return Ok(alone);
     }
-    let before_bytes = memory_bytes(arguments.server)?;
+    let before_bytes = memory_bytes(arguments.server, "RssAnon")?;
     for _ in 0..arguments.stalled {
         let session = fleet.connect_deaf()?;
         Pattern::of_session(0, session as u64).append(0, DEAF_BYTES, fleet.out.queue(session));
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     echo.open_loop(&mut fleet.out, arguments.depth);
     let mut beside = measure(arguments, &mut fleet, &mut echo)?;
     beside.p99_ratio = Some(beside.latency_us.p99 / alone.latency_us.p99);
-    let grown_bytes = memory_bytes(arguments.server)?.saturating_sub(before_bytes);
+    let grown_bytes = memory_bytes(arguments.server, "RssAnon")?.saturating_sub(before_bytes);
     beside.memory_bytes_per_session = Some(grown_bytes as f64 / arguments.stalled as f64);
     Ok(beside)
 }

@@ -4,10 +4,10 @@ use std::thread::sleep;
 
 use crate::echo::{Echo, bring_up};
 use crate::fleet::Fleet;
-use crate::process::memory_bytes;
 use crate::report::Figures;
 use crate::window::{Measured, wait_for};
 use crate::{Arguments, Failure};
+use protocol::process::memory_bytes;
 
 /// The slope between a tenth of the sessions and all: nothing that the server has once counts.
 pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
@@ -16,10 +16,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let few = arguments.sessions.div_ceil(10);
     bring_up(&mut fleet, &mut echo, few)?;
     sleep(arguments.warm_up());
-    let before = memory_bytes(arguments.server)?;
+    let before = memory_bytes(arguments.server, "RssAnon")?;
     bring_up(&mut fleet, &mut echo, arguments.sessions)?;
     sleep(arguments.warm_up());
-    let after = memory_bytes(arguments.server)?;
+    let after = memory_bytes(arguments.server, "RssAnon")?;
 
     // They must still be there.
     echo.send_each(&mut fleet.out);

@@ -9,7 +9,6 @@ mod echo;
 mod fleet;
 mod idle;
 mod members;
-mod process;
 mod report;
 mod window;
 

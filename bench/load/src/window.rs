@@ -5,9 +5,9 @@ use std::time::Duration;
 use protocol::now_ns;
 
 use crate::fleet::{Client, Fleet, Outbox};
-use crate::process::{Softirq, cpu_secs, machine_cpu_secs, own_cpu_secs};
 use crate::report::{Figures, Tally};
 use crate::{Arguments, Failure};
+use protocol::process::{Softirq, cpu_secs, machine_cpu_secs, own_cpu_secs};
 
 /// How long what is outstanding may take to come.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ mod arguments;
 mod clock;
 mod frame;
 mod pattern;
+pub mod process;
 mod senders;
 
 pub use arguments::{Arguments, Workload, announce};

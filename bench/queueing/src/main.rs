@@ -62,9 +62,9 @@ fn main() -> ExitCode {
 fn measure() -> Result<Vec<f64>, Box<dyn Error>> {
     run_on(0)?; // the worker's thread inherits it
     let (tells, told) = mpsc::channel();
-    let server = Server::bind("127.0.0.1:0")?
+    let server = Server::builder().listen("127.0.0.1:0")
         .framing(Framing::length_prefixed(LengthPrefix::default()))
-        .options(Options { workers: 1, ..Options::default() })
+        .options(Options::default().workers(1))
         .start(Tells(tells))?;
     run_on(1)?;
     let connect = |_| TcpStream::connect(server.addresses()[0]);

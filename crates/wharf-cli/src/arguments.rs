@@ -1,4 +1,4 @@
-//! Arguments that several tasks take, and how they are read.
+//! Arguments shared by several tasks, and how they are parsed.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

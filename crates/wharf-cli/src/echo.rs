@@ -1,5 +1,6 @@
-//! `wharf echo`: sends back what comes in, and tells once per period how it fares.
+//! `wharf echo`: sends back what arrives, and prints a status line once per period.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use wharf::{
     AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session,
 };
 
+use crate::allocator::GivesBack;
 use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
 use crate::figures::{Bytes, Count};
 use crate::output::print;
@@ -83,9 +85,9 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let options = arguments.options()?;
     let framing = arguments.framing.framing();
 
-    let mut builder = Server::bind(arguments.listen[0].as_str())?;
+    let mut builder = Server::builder().listen(arguments.listen[0].as_str());
     for address in &arguments.listen[1..] {
-        builder = builder.listen(address.as_str())?;
+        builder = builder.listen(address.as_str());
     }
     // Before the first session there is one who hears a signal: no moment without a drain.
     let (happenings, inbox) = channel();
@@ -95,7 +97,7 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let handle = server.handle();
     let mut console = Console { quiet: arguments.quiet, json: arguments.json, failed: false };
     announce(&mut console, &server, &options, arguments.framing);
-    for failure in server.listen_failures() {
+    for failure in server.listen_errors() {
         complain(&with_causes(failure));
     }
     heed_signals(signals, handle.clone(), happenings.clone())?;
@@ -122,13 +124,13 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
 
 impl EchoArguments {
     fn options(&self) -> Result<Options, String> {
-        let mut options = Options { workers: self.workers, ..Options::default() };
-        options.sessions_max = self.sessions_max.unwrap_or(options.sessions_max);
-        options.send_queue_bytes_max =
-            self.send_queue_bytes.unwrap_or(options.send_queue_bytes_max);
+        let mut options = Options::default().workers(self.workers);
+        options.sessions.max = self.sessions_max.unwrap_or(options.sessions.max);
+        options.sending.queue_bytes_max =
+            self.send_queue_bytes.unwrap_or(options.sending.queue_bytes_max);
         options.backend = self.backend.backend()?;
-        options.backpressure = Backpressure::PauseReceive;
-        options.idle_timeout = self.idle_timeout.filter(|timeout| !timeout.is_zero());
+        options.receiving.backpressure = Backpressure::PauseReceive;
+        options.time.idle_timeout = self.idle_timeout.filter(|timeout| !timeout.is_zero());
         Ok(options)
     }
 }
@@ -158,6 +160,7 @@ struct Watch {
     last: Reading,
     last_at: Instant,
     balanced: bool,
+    gives_back: GivesBack,
 }
 
 impl Watch {
@@ -168,7 +171,8 @@ impl Watch {
         };
         let period = every.filter(|period| !period.is_zero()).unwrap_or(Duration::from_secs(1));
         let last_at = Instant::now();
-        Watch { handle, period, prints, last: Reading::default(), last_at, balanced: true }
+        let (last, gives_back) = (Reading::default(), GivesBack::default());
+        Watch { handle, period, prints, last, last_at, balanced: true, gives_back }
     }
 
     /// A signal is `None`; the server's own end is `Some`.
@@ -203,6 +207,7 @@ impl Watch {
         if self.prints || !line.is_balanced() {
             console.tell(|| line.to_string(), || json!({ "stats": line.json() }));
         }
+        self.gives_back.check(resident_bytes, now.stats.queued_bytes);
         (self.last, self.last_at) = (now, now_at);
     }
 }
@@ -232,44 +237,63 @@ fn announce(console: &mut Console, server: &Server, options: &Options, framing: 
     let backend = server.backend().to_string();
     let workers = options.worker_count();
     let shared = server.backend().backend() == Backend::Iocp;
-    let (sessions_max, memory_bytes_max) = (options.sessions_max, options.memory_bytes_max());
-    let descriptors = descriptors();
-    let too_few = descriptors.and_then(|descriptors| too_few(descriptors, sessions_max));
-    let too_few = too_few.unwrap_or_default();
+    let room = Room { sessions_max: options.sessions.max, descriptors: descriptors() };
+    let memory = options.memory();
     console.tell(
         || {
             format!(
-                "listening on {}; backend {backend}; {workers} worker{}{}; framing {}; at most {} \
-                 sessions and {} of memory{too_few}",
+                "listening on {}; backend {backend}; {workers} worker{}{}; framing {}; {room}; {memory}",
                 addresses.join(", "),
                 if workers == 1 { "" } else { "s" },
                 if shared { " on one port" } else { "" },
                 framing.name(),
-                Count(sessions_max.into()),
-                Bytes(memory_bytes_max),
             )
         },
         || {
             json!({ "listening": {
                 "addresses": addresses, "backend": backend, "workers": workers,
-                "framing": framing, "sessions_max": sessions_max,
-                "memory_bytes_max": memory_bytes_max,
-                "descriptors_max": descriptors.map(|descriptors| descriptors.max),
+                "framing": framing, "sessions_max": room.sessions_max,
+                "sessions_room": room.sessions(),
+                "descriptors_max": room.descriptors.map(|descriptors| descriptors.max),
+                "memory": {
+                    "at_rest_bytes": memory.at_rest_bytes,
+                    "idle_session_bytes": memory.idle_session_bytes,
+                    "session_bytes_max": memory.session_bytes_max,
+                    "worker_bytes_max": memory.worker_bytes_max,
+                    "total_bytes_max": memory.total_bytes_max,
+                },
             } })
         },
     );
 }
 
-/// What is to be said if not every session can have its descriptor.
-fn too_few(descriptors: Descriptors, sessions_max: u32) -> Option<String> {
-    let Descriptors { max, open } = descriptors;
-    let sessions = max.saturating_sub(open);
-    (sessions < sessions_max.into()).then(|| {
-        let (max, sessions) = (Count(max), Count(sessions));
-        format!(
-            "; the limit of {max} descriptors has room for {sessions} sessions: raise `ulimit -n`"
-        )
-    })
+/// How many sessions there can be: each needs a descriptor, and may be one too many.
+struct Room {
+    sessions_max: u32,
+    descriptors: Option<Descriptors>,
+}
+
+impl Room {
+    fn sessions(&self) -> u64 {
+        let free = |Descriptors { max, open }| max.saturating_sub(open);
+        self.descriptors.map_or(u64::MAX, free).min(self.sessions_max.into())
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sessions, allowed) = (self.sessions(), u64::from(self.sessions_max));
+        write!(f, "room for {} sessions", Count(sessions))?;
+        match self.descriptors {
+            Some(Descriptors { max, .. }) if sessions < allowed => write!(
+                f,
+                " ({} allowed, but the limit is {} descriptors: raise `ulimit -n`)",
+                Count(allowed),
+                Count(max),
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn tell_drain(console: &mut Console, report: &DrainReport) {

@@ -1,14 +1,14 @@
-//! The `wharf` command: an echo server, a load tester that verifies every byte of every reply, and the
-//! library under simulation.
+//! The `wharf` command: an echo server, a load tester that checks every byte of every reply, and the library
+//! under simulation.
 //!
-//! Exit codes: 0 all went well, 1 errors were seen while it ran, or what it had to say could not be written,
-//! 2 it was asked for something that cannot be, or could not start. Whatever goes wrong is one line on
-//! stderr: `wharf: …`.
+//! Exit codes: 0 success; 1 errors occurred while it ran, or its output could not be written; 2 an impossible
+//! request, or it could not start. Every failure is one line on stderr: `wharf: …`.
 //!
-//! A library, so that the tests can walk over [`definition`].
+//! This is a library so that the tests can walk over [`definition`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod allocator;
 mod arguments;
 mod echo;
 mod figures;

@@ -1,4 +1,4 @@
-//! The `wharf` command. What it does stands in the library beside it.
+//! The `wharf` command. The library beside it does the work.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What the command says on stdout.
+//! The command's output on stdout.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};

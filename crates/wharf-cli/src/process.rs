@@ -1,5 +1,5 @@
-//! What this process itself costs, as far as the system tells it to safe code: all of it on Linux,
-//! the memory on Windows, nothing elsewhere.
+//! The resources of this process, as far as safe code can read them: everything on Linux, memory on Windows,
+//! nothing elsewhere.
 
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
-//! What an operator says to a running server: SIGINT or SIGTERM; on Windows Ctrl-C or Ctrl-Break.
+//! How an operator ends a running server: SIGINT or SIGTERM; on Windows Ctrl-C or Ctrl-Break.
 //!
-//! A crate for each system. `ctrlc` knows Unix too, but there it takes SIGHUP along with SIGTERM or
-//! leaves both out, and a server that was started under `nohup` must not end with its terminal.
+//! One crate per system. `ctrlc` supports Unix too, but there it takes SIGTERM and SIGHUP together or
+//! neither, and a server started under `nohup` must outlive its terminal.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `wharf sim`: the library under simulation, by the seed.
+//! `wharf sim`: the library under simulation, one run per seed.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use wharf::simulation::Fault;
+use wharf::simulation::for_wharf_sim::LeftOut;
 use wharf_sim::campaign::{Campaign, Ending, Failure, Totals};
 use wharf_sim::ledger::{Entry, Ledger, LedgerFile, Sums};
 use wharf_sim::shrink::{Shrunk, shrink};
@@ -150,8 +151,7 @@ fn campaign(arguments: &SimArguments) -> Campaign {
             steps: arguments.steps,
             senders: arguments.senders,
             workers: arguments.workers,
-            without: arguments.without.clone(),
-            muted: arguments.mute.clone(),
+            left_out: LeftOut { without: arguments.without.clone(), muted: arguments.mute.clone() },
         },
     }
 }

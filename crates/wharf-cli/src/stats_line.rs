@@ -1,4 +1,4 @@
-//! The line an operator reads once per period: from two readings of all that the server counts and measures.
+//! The status line, computed from two readings of the server's statistics.
 
 use std::fmt;
 use std::iter::zip;
@@ -259,7 +259,7 @@ mod tests {
                 session.send(frame);
             }
         }
-        let server = wharf::Server::bind("127.0.0.1:0").unwrap().workers(1).start(Echo).unwrap();
+        let server = wharf::Server::builder().listen("127.0.0.1:0").workers(1).start(Echo).unwrap();
         let mut peer = std::net::TcpStream::connect(server.addresses()[0]).unwrap();
         peer.write_all(b"x").unwrap();
         peer.read_exact(&mut [0]).unwrap();

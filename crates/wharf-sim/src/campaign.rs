@@ -1,4 +1,4 @@
-//! Many seeds, on several threads, until there are enough or one fails.
+//! Many seeds on several threads, until there are enough or one fails.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

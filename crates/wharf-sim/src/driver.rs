@@ -1,21 +1,27 @@
-//! Plays the peers, and the program's main thread.
+//! Plays the peers and the program's main thread.
 
+mod behind;
 mod ending;
 mod looks;
 mod peers;
 mod state;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use wharf::simulation::for_wharf_sim::{firings, leave_out};
 use wharf::simulation::{Fault, Figures, Ports, Simulation};
-use wharf::{Close, Error};
+use wharf::{Close, Error, SessionId};
 
 use self::state::{DRIVER, Driver, PATIENCE};
+use crate::gateway::SharedFacts;
+use crate::partings::finish;
+use crate::room::{ask_for_room, pause};
 use crate::rules::{Rule, Violation};
-use crate::scenario::{Case, Scenario};
-use crate::town::send;
-use crate::{panics, senders};
+use crate::scenario::{Case, Plan, Scenario};
+use crate::sending::send;
+use crate::{gateway, panics, senders};
 
 /// What came of a run.
 #[derive(Debug, Clone)]
@@ -59,7 +65,8 @@ pub(crate) fn run_until(
 ) -> Result<Outcome, Error> {
     panics::keep();
     let plan = case.plan();
-    let mut simulation = Simulation::with_faults(case.seed, case.faults());
+    let mut simulation = Simulation::new(case.seed).faults(case.faults());
+    leave_out(&simulation, case.left_out.clone());
     if plan.has_own_ports {
         simulation = simulation.ports(Ports::OneEach);
     }
@@ -69,7 +76,44 @@ pub(crate) fn run_until(
     if keeps_trace {
         simulation.keep_trace();
     }
-    let mut driver = Driver::new(case, plan, &simulation)?;
+    let Played { violations, sessions, frames, batches_max } = match case.scenario {
+        Scenario::Gateway => play_gateway(case, &plan, &simulation, stop)?,
+        _ => play_town(case, plan, &simulation, stop)?,
+    };
+    // What follows from a worker's failure is not what went wrong.
+    let failed = |violation: &&Violation| violation.rule == Rule::WorkersDoNotFail;
+    let violation = violations.iter().find(failed).or(violations.first()).cloned();
+    let about = violation.as_ref().map_or(&[][..], |violation| &violation.about);
+    let trace = if keeps_trace { simulation.trace(about) } else { Vec::new() };
+    Ok(Outcome {
+        figures: simulation.figures(),
+        fired: simulation.fired(),
+        firings: firings(&simulation),
+        virtual_time: simulation.now(),
+        sessions,
+        frames,
+        batches_max,
+        hash: simulation.hash(),
+        trace,
+        violation,
+    })
+}
+
+/// What was seen of a run.
+struct Played {
+    violations: Vec<Violation>,
+    sessions: u64,
+    frames: u64,
+    batches_max: u64,
+}
+
+fn play_town(
+    case: &Case,
+    plan: Plan,
+    simulation: &Simulation,
+    stop: &AtomicBool,
+) -> Result<Played, Error> {
+    let mut driver = Driver::new(case, plan, simulation)?;
     driver.play(stop);
     if let Some(error) = driver.thread_refused {
         return Err(Error::Thread(error));
@@ -77,23 +121,27 @@ pub(crate) fn run_until(
     let batches_max = driver.batches_max;
     drop(driver.peers);
     let truth = driver.truth.lock();
-    // What follows from a worker's failure is not what went wrong.
-    let failed = |violation: &&Violation| violation.rule == Rule::WorkersDoNotFail;
-    let violation = truth.violations.iter().find(failed).or(truth.violations.first()).cloned();
-    let about = violation.as_ref().map_or(&[][..], |violation| &violation.about);
-    let trace = if keeps_trace { simulation.trace(about) } else { Vec::new() };
-    Ok(Outcome {
-        figures: simulation.figures(),
-        fired: simulation.fired(),
-        firings: simulation.firings(),
-        virtual_time: simulation.now(),
+    Ok(Played {
+        violations: truth.violations.clone(),
         sessions: truth.ids.len() as u64,
         frames: truth.frames,
         batches_max,
-        hash: simulation.hash(),
-        trace,
-        violation,
     })
+}
+
+fn play_gateway(
+    case: &Case,
+    plan: &Plan,
+    simulation: &Simulation,
+    stop: &AtomicBool,
+) -> Result<Played, Error> {
+    let facts = Arc::new(SharedFacts::default());
+    if let Some(error) = gateway::play(case, plan, simulation, &facts, stop)? {
+        return Err(Error::Thread(error));
+    }
+    let facts = facts.lock();
+    let (violations, sessions) = (facts.violations.clone(), facts.sessions());
+    Ok(Played { violations, sessions, frames: facts.frames, batches_max: 0 })
 }
 
 impl Driver<'_> {
@@ -146,6 +194,12 @@ impl Driver<'_> {
             self.send_or_close_by_id();
         }
         let usual = self.plan.gap.as_nanos() as u64;
+        if self.plan.halves && self.one_in(16) {
+            self.finish_half_open();
+        }
+        if self.plan.has_parting() && self.one_in(24) {
+            self.part_by_id();
+        }
         let gap = match self.below(1_000) {
             0 if self.plan.is_rough => usual * 1_000,
             _ => self.below(usual * 2),
@@ -153,11 +207,32 @@ impl Driver<'_> {
         self.let_pass(Duration::from_nanos(gap));
     }
 
+    /// Resumes all that are paused.
+    fn resume(&self) {
+        loop {
+            let Some(id) = self.truth.lock().some_paused() else { break };
+            pause(&self.truth, &self.handle, id, false, None);
+        }
+    }
+
+    /// Finishes our direction of the sessions whose peers have finished theirs.
+    fn finish_half_open(&self) {
+        loop {
+            let Some(id) = self.truth.lock().half_open.pop_first() else { break };
+            finish(&self.truth, &self.handle, id, None);
+        }
+    }
+
     /// Lets time pass, and takes what comes for the peers meanwhile.
     fn let_pass(&mut self, gap: Duration) {
+        if !self.plan.room || self.truth.lock().senders_end || self.one_in(8) {
+            self.resume();
+        }
         let end = self.simulation.now() + gap;
         loop {
-            let left = end.saturating_sub(self.simulation.now());
+            self.keep_paces();
+            let until = self.next_pace().map_or(end, |pace| pace.min(end));
+            let left = until.saturating_sub(self.simulation.now());
             match self.simulation.next_news(Some(left)) {
                 Some(key) => self.take_news(key),
                 None if self.simulation.now() >= end => break,
@@ -166,15 +241,23 @@ impl Driver<'_> {
         }
     }
 
+    fn any_id(&mut self) -> Option<SessionId> {
+        let truth = self.truth.lock();
+        if truth.ids.is_empty() {
+            return None;
+        }
+        let index = self.random.rand_range(0..truth.ids.len() as u64) as usize;
+        Some(truth.ids[index])
+    }
+
+    fn part_by_id(&mut self) {
+        let Some(id) = self.any_id() else { return };
+        let (what, bytes) = (self.below(32), self.below(1 << 16));
+        senders::part(&self.truth, &self.handle, &self.plan, id, what, bytes as usize);
+    }
+
     fn send_or_close_by_id(&mut self) {
-        let id = {
-            let truth = self.truth.lock();
-            if truth.ids.is_empty() {
-                return;
-            }
-            let index = self.random.rand_range(0..truth.ids.len() as u64) as usize;
-            truth.ids[index]
-        };
+        let Some(id) = self.any_id() else { return };
         let bytes = self.below(self.plan.request_bytes as u64) as usize;
         send(&self.truth, &self.handle, id, DRIVER, bytes, None);
         if self.simulation.fires(Fault::LocalClose) {
@@ -184,16 +267,31 @@ impl Driver<'_> {
         }
     }
 
+    /// Asks for room in the queues of those that came last: nothing else may happen to them any more.
+    fn ask_for_room_of_last(&mut self) {
+        let ids: Vec<_> = self.truth.lock().ids.iter().rev().take(32).copied().collect();
+        for id in ids {
+            let bytes = 1 + self.below(self.plan.options.sending.queue_bytes_max as u64);
+            ask_for_room(&self.truth, &self.handle, id, bytes as usize);
+        }
+    }
+
     /// Nothing goes wrong any more, and everyone reads: all must arrive.
     fn settle(&mut self) {
         self.simulation.be_quiet();
         self.truth.lock().senders_end = true;
+        if self.plan.room {
+            self.ask_for_room_of_last();
+        }
+        self.end_paces();
         for played in &self.peers {
             played.peer.stall(false);
+            self.truth.lock().peers[played.number as usize].stalls(false);
         }
         let end = self.simulation.now() + PATIENCE;
         let mut step = Duration::from_millis(1);
         loop {
+            self.finish_half_open();
             self.let_pass(step);
             step = (step * 2).min(Duration::from_secs(60));
             self.accept();
@@ -209,5 +307,8 @@ impl Driver<'_> {
             }
         }
         self.look_at_stats();
+        if self.truth.lock().violations.is_empty() {
+            self.look_at_members();
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Frames that say who sent them, to whom, and which they are; so one that is lost, doubled, torn or at a
-//! stranger's is seen by who gets it.
+//! Frames that contain their sender, receiver and number. So a receiver notices one that is lost, duplicated,
+//! torn or misdirected.
 
 use wharf::SessionId;
 
@@ -22,6 +22,8 @@ pub(crate) struct Message {
 
 /// The largest frame that is allowed either way.
 pub(crate) const FRAME_BYTES_MAX: usize = 20_000;
+/// Before each frame.
+pub(crate) const HEADER_BYTES: usize = 4;
 /// There are groups 0 to this. A publication to this one is to everyone.
 pub(crate) const GROUPS: u64 = 4;
 

@@ -1,4 +1,4 @@
-//! The totals of long runs, kept in a file, so that they can be quoted.
+//! The totals of long runs, kept in a file so that they can be quoted.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,5 +1,5 @@
-//! The user's code as it should not be: destructors that panic, bytes that panic or call back in when
-//! they are looked at, callbacks that block. Each is a fault by name, so shrinking knows it.
+//! Misbehaving user code: destructors that panic, bytes that panic or call back in when read, callbacks that
+//! block. Each is a named fault, so shrinking can remove it.
 
 use std::panic::panic_any;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Panics of workers: those on purpose are nobody's business, and an invariant that is broken is told in
-//! the violation.
+//! Panics of workers: deliberate ones are ignored; a broken invariant becomes part of the violation.
 
+use std::any::Any;
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -15,7 +15,7 @@ pub(crate) fn keep() {
     KEPT.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            let text = panic.payload_as_str().unwrap_or("no words");
+            let text = text_of(panic.payload()).unwrap_or("no words");
             if text == ON_PURPOSE || panic.payload().is::<Dreadful>() {
                 return;
             }
@@ -39,4 +39,9 @@ pub(crate) fn keep() {
 /// at once, one is told what another's said.)
 pub(crate) fn take_last() -> Option<String> {
     LAST.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }

@@ -1,18 +1,30 @@
-//! What was published, to whom it must come and to whom it may not.
+//! What was published, which sessions must get it, and which may not.
 //!
-//! A publisher is a sender of its own, whose numbers go through all groups. Everything has its place in
-//! time, a tick: what was over before something began must show, and what was begun after it may not.
+//! A publisher is a sender whose numbers run through all groups. Every event has a time, a tick. What ended
+//! before something began must be visible to it; what began after it must not.
 
-use std::collections::{BTreeMap, HashMap};
+mod counts;
+mod owed;
+mod policies;
 
-use wharf::SessionId;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
+use wharf::{Policy, SessionId};
+
+use self::counts::Answer;
+use self::policies::Lags;
 use crate::frames::{GROUPS, Message};
 use crate::rules::Rule;
 
 /// Senders from here on are publishers: peers by their requests, then the program's threads.
 pub(crate) const PUBLISHERS: u32 = 1 << 31;
 pub(crate) const PUBLISHING_THREADS: u32 = PUBLISHERS + (1 << 30);
+/// Who says goodbye to all when the server drains.
+pub(crate) const DRAINING: u32 = u32::MAX;
+
+/// What a request counts for at a port besides its frame: at most this, with the frame's header.
+const OF_EACH_BYTES_MAX: u64 = 512;
 
 /// To whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +46,9 @@ impl To {
 #[derive(Debug, Clone, Copy)]
 struct Publication {
     to: To,
+    key: Option<u64>,
     began: u64,
+    began_at: Duration,
     /// When the call returned, and whether it was accepted.
     returned: Option<(u64, bool)>,
 }
@@ -43,6 +57,7 @@ struct Publication {
 #[derive(Debug, Clone, Copy)]
 struct Membership {
     group: u64,
+    policy: Policy,
     joins: u64,
     joined: Option<u64>,
     leaves: Option<u64>,
@@ -56,11 +71,23 @@ pub(crate) struct Publications {
     by_publisher: BTreeMap<u32, Vec<Publication>>,
     memberships: HashMap<SessionId, Vec<Membership>>,
     opened: HashMap<SessionId, u64>,
+    /// When a callback last ran, other than `closed`; and when that began.
+    alive: HashMap<SessionId, u64>,
+    ended: HashMap<SessionId, u64>,
+    answers: Vec<Answer>,
     /// When the program has asked the server to end.
     ends: Option<u64>,
     /// What each peer has got, in order.
     got: BTreeMap<u32, Vec<(u32, u32)>>,
     lasts: HashMap<(u32, u32), u32>,
+    got_by: HashMap<u32, HashSet<(u32, u32)>>,
+    lags: HashMap<(SessionId, u64), Lags>,
+    /// The publications to each group, in the order in which they began.
+    of_group: HashMap<u64, Vec<(u32, u32)>>,
+    /// When it has got them.
+    got_at: HashMap<u32, Vec<Duration>>,
+    /// The most that can have waited at a port, if nothing ever left.
+    pub(crate) held_bytes: u64,
 }
 
 impl Publications {
@@ -80,11 +107,14 @@ impl Publications {
     }
 
     /// Somebody is about to publish: the number of that.
-    pub(crate) fn begins(&mut self, publisher: u32, to: To) -> u32 {
-        let began = self.now();
+    pub(crate) fn begins(&mut self, publisher: u32, to: To, key: Option<u64>, bytes: usize) -> u32 {
+        self.held_bytes += bytes as u64 + OF_EACH_BYTES_MAX;
+        let (began, began_at) = (self.now(), wharf::simulation::now().unwrap_or_default());
         let of = self.by_publisher.entry(publisher).or_default();
-        of.push(Publication { to, began, returned: None });
-        of.len() as u32 - 1
+        of.push(Publication { to, key, began, began_at, returned: None });
+        let number = of.len() as u32 - 1;
+        self.of_group.entry(to.group()).or_default().push((publisher, number));
+        number
     }
 
     pub(crate) fn returns(&mut self, publisher: u32, number: u32, accepted: bool) {
@@ -94,10 +124,11 @@ impl Publications {
     }
 
     /// A session is about to join. Whether it was a member.
-    pub(crate) fn joins(&mut self, id: SessionId, group: u64) -> bool {
+    pub(crate) fn joins(&mut self, id: SessionId, group: u64, policy: Policy) -> bool {
+        self.held_bytes += OF_EACH_BYTES_MAX;
         let (was_member, joins) = (self.current(id, group).is_some(), self.now());
         if !was_member {
-            let begun = Membership { group, joins, joined: None, leaves: None, left: None };
+            let begun = Membership { group, policy, joins, joined: None, leaves: None, left: None };
             self.memberships.entry(id).or_default().push(begun);
         }
         was_member
@@ -152,6 +183,10 @@ impl Publications {
         self.by_publisher.get(&publisher)?.get(number as usize)
     }
 
+    pub(crate) fn began(&self, (publisher, number): (u32, u32)) -> Option<u64> {
+        self.of(publisher, number).map(|publication| publication.began)
+    }
+
     /// Whether the session, unless it ends, gets this for certain.
     fn must_get(&self, id: SessionId, publication: &Publication) -> bool {
         let Some((returned, true)) = publication.returned else { return false };
@@ -165,6 +200,7 @@ impl Publications {
         Some(id) != except
             && memberships.any(|membership| {
                 membership.group == group
+                    && membership.gets(publication)
                     && membership.joined.is_some_and(|joined| joined < began)
                     && membership.leaves.is_none_or(|leaves| leaves > returned)
             })
@@ -217,8 +253,11 @@ impl Publications {
         })
     }
 
-    pub(crate) fn missing(&self, id: SessionId, peer: u32) -> Option<(u32, u32)> {
-        self.missing_before(id, peer, u64::MAX)
+    /// Whether the peer of a session, which was drained and is well, has missed the goodbye to all.
+    pub(crate) fn misses_goodbye(&self, id: SessionId, peer: u32) -> bool {
+        let Some(goodbye) = self.of(DRAINING, 0) else { return false };
+        let got = self.got.get(&peer).is_some_and(|got| got.contains(&(DRAINING, 0)));
+        self.must_get(id, goodbye) && !got
     }
 
     /// When the server was asked to end.
@@ -255,6 +294,9 @@ impl Publications {
     ) -> Option<(Rule, String)> {
         let Message { to, sender, number } = message;
         self.got.entry(peer).or_default().push((sender, number));
+        self.got_by.entry(peer).or_default().insert((sender, number));
+        let now = wharf::simulation::now().unwrap_or_default();
+        self.got_at.entry(peer).or_default().push(now);
         let last = self.lasts.insert((peer, sender), number);
         let Some(publication) = self.of(sender, number) else {
             let what = format!("peer {peer} got publication {number} of {sender}, who did not");
@@ -276,7 +318,9 @@ impl Publications {
         let must = |number: &u32| {
             self.of(sender, *number).is_some_and(|left_out| self.must_get(id, left_out))
         };
-        let left_out = (from..number).find(must)?;
+        let Some(left_out) = (from..number).find(must) else {
+            return self.check_missed(id, peer, (sender, number));
+        };
         let what = format!("{id} got publication {number} of {sender}, and not {left_out}");
         Some((Rule::FramesArriveInOrder, what))
     }

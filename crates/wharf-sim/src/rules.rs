@@ -1,4 +1,4 @@
-//! The rules, and what is said of one that was broken.
+//! The rules, and the report of a broken one.
 
 use std::fmt;
 
@@ -21,14 +21,38 @@ pub enum Rule {
     FramesArrive,
     /// A session ends for a reason that there is.
     ReasonsAreTrue,
+    /// Whose peer reads as fast as the rule wants is not cut as slow, and nobody is cut sooner than it says.
+    ReadersAreKept,
+    /// A member that misses frames is told how many, before what comes next; and of one that keeps the latest only
+    /// frames are left out that a newer one of their key follows.
+    MissedIsTold,
+    /// A frame that was accepted before something was published comes before that.
+    SendsAreNotOvertaken,
     /// `Gone` is said of sessions that are over or closing, and only of them.
     GoneIsGone,
     /// Every connect is answered, once.
     ConnectsAreAnswered,
     /// opened - closed = live, and all is 0 at the end.
     CountsAreBalanced,
-    /// A join and a leave say whether the session was a member.
+    /// A join and a leave say whether the session was a member, and a group has the members that it is said to
+    /// have.
     MembershipsAreTrue,
+    /// A session has its own context in each callback, if it was given one, and each is dropped once.
+    ContextsAreKept,
+    /// A drain is told once, before any session is drained; a stop is not told.
+    DrainsAreTold,
+    /// Who was paused by the program gets nothing before it is resumed.
+    PausesHold,
+    /// The handler is told of room that it waits for, once, and not in vain.
+    RoomIsTold,
+    /// Each direction of a stream ends by itself. All of both arrives, the handler is told once that the peer
+    /// has finished, after its last frame; and when both have ended, so has the session.
+    HalvesEndApart,
+    /// A farewell that was accepted comes last, after all that was accepted before, unless something cut it.
+    FarewellsAreLast,
+    /// What reaches a gateway arrives on its other side, whole and in order; so do ends; and it keeps nothing
+    /// beyond its queues.
+    GatewaysPassOn,
     /// Queues keep their bounds.
     BoundsAreKept,
     /// That accepting fails is told, and not too often.

@@ -1,14 +1,15 @@
 //! What is played.
 
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
 use oorandom::Rand64;
+use wharf::simulation::for_wharf_sim::LeftOut;
 use wharf::simulation::{Fault, Faults};
-use wharf::{Backpressure, FirstFrameTimeout, Options};
+use wharf::{Backpressure, EndOfStream, FirstFrameTimeout, Options};
 
+use crate::behind::{Behind, draw_slow_rule};
 use crate::frames::{FRAME_BYTES_MAX, GROUPS};
 
 /// A scenario's name says what there is most of.
@@ -34,11 +35,21 @@ pub enum Scenario {
     Idle,
     /// No fault at all: everything must be there, soon and in fairness.
     Calm,
+    /// The directions of a stream end one by one.
+    Halves,
+    /// Sessions that are closed with a farewell.
+    Farewells,
+    /// Threads that ask for room in others' send queues, and pause and resume others.
+    Room,
+    /// A gateway between clients and targets, none of which is always well.
+    Gateway,
+    /// Members that cannot keep up with what is published, each in a way of its own.
+    Behind,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 15] = [
         Scenario::Mixed,
         Scenario::Echo,
         Scenario::Churn,
@@ -49,6 +60,11 @@ impl Scenario {
         Scenario::Ends,
         Scenario::Idle,
         Scenario::Calm,
+        Scenario::Halves,
+        Scenario::Farewells,
+        Scenario::Room,
+        Scenario::Gateway,
+        Scenario::Behind,
     ];
 
     /// Its name.
@@ -64,6 +80,11 @@ impl Scenario {
             Scenario::Ends => "ends",
             Scenario::Idle => "idle",
             Scenario::Calm => "calm",
+            Scenario::Halves => "halves",
+            Scenario::Farewells => "farewells",
+            Scenario::Room => "room",
+            Scenario::Gateway => "gateway",
+            Scenario::Behind => "behind",
         }
     }
 
@@ -71,6 +92,20 @@ impl Scenario {
     /// they are looked at.
     fn comes_in_crowds(self) -> bool {
         matches!(self, Scenario::Churn | Scenario::Push | Scenario::Rooms)
+    }
+
+    /// Whether the directions end one by one, there are farewells, threads ask for room, and anything is
+    /// published.
+    fn has_parting(self, seed: u64) -> [bool; 4] {
+        let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0003);
+        let coins = [(); 4].map(|()| random.rand_range(0..2) == 1);
+        match self {
+            Scenario::Halves => [true, coins[1], coins[2], coins[3]],
+            Scenario::Farewells => [coins[0], true, coins[2], true],
+            Scenario::Room => [coins[0], coins[1], true, coins[3]],
+            Scenario::Behind => [coins[0], coins[1], coins[2], true],
+            _ => [false, false, false, true],
+        }
     }
 
     /// The size that it has if nothing else is said.
@@ -86,6 +121,11 @@ impl Scenario {
             Scenario::Ends => (24, 300, 2),
             Scenario::Idle => (1_000, 4_000, 0),
             Scenario::Calm => (16, 1_000, 1),
+            Scenario::Halves => (12, 2_000, 2),
+            Scenario::Farewells => (12, 2_000, 3),
+            Scenario::Room => (12, 2_000, 3),
+            Scenario::Gateway => (12, 2_000, 0),
+            Scenario::Behind => (12, 1_500, 3),
         };
         Size { peers, steps, senders, workers: 0 }
     }
@@ -138,10 +178,8 @@ pub struct Case {
     pub seed: u64,
     /// How much of it.
     pub size: Size,
-    /// Faults that do not happen, whatever the seed says.
-    pub without: Vec<Fault>,
-    /// Firings that do not happen.
-    pub muted: Vec<Range<u64>>,
+    /// What does not happen, whatever the seed says.
+    pub left_out: LeftOut,
 }
 
 /// What is to be otherwise than a scenario's own.
@@ -155,10 +193,8 @@ pub struct Changes {
     pub senders: Option<u32>,
     /// Instead of [`Size::workers`].
     pub workers: Option<u32>,
-    /// See [`Case::without`].
-    pub without: Vec<Fault>,
-    /// See [`Case::muted`].
-    pub muted: Vec<Range<u64>>,
+    /// See [`Case::left_out`].
+    pub left_out: LeftOut,
 }
 
 impl Case {
@@ -173,15 +209,15 @@ impl Case {
         ] {
             *value = change.unwrap_or(*value);
         }
-        self.without.extend(&changes.without);
-        self.muted.extend(changes.muted.iter().cloned());
+        self.left_out.without.extend(&changes.left_out.without);
+        self.left_out.muted.extend(changes.left_out.muted.iter().cloned());
         self
     }
 
     /// A scenario with a seed, in its own size.
     pub fn new(scenario: Scenario, seed: u64) -> Case {
         let size = scenario.size();
-        Case { scenario, seed, size, without: Vec::new(), muted: Vec::new() }
+        Case { scenario, seed, size, left_out: LeftOut::default() }
     }
 
     /// The command that runs it, and nothing else.
@@ -199,13 +235,14 @@ impl Case {
                 command += &format!(" --{name} {value}");
             }
         }
-        if !self.without.is_empty() {
-            let names: Vec<_> = self.without.iter().map(|fault| fault.name()).collect();
+        let LeftOut { without, muted } = &self.left_out;
+        if !without.is_empty() {
+            let names: Vec<_> = without.iter().map(|fault| fault.name()).collect();
             command += &format!(" --without {}", names.join(","));
         }
-        if !self.muted.is_empty() {
+        if !muted.is_empty() {
             let ranges: Vec<_> =
-                self.muted.iter().map(|range| format!("{}..{}", range.start, range.end)).collect();
+                muted.iter().map(|range| format!("{}..{}", range.start, range.end)).collect();
             command += &format!(" --mute {}", ranges.join(","));
         }
         command
@@ -214,6 +251,7 @@ impl Case {
     pub(crate) fn faults(&self) -> Faults {
         let mut faults = match self.scenario {
             Scenario::Calm => Faults::none(),
+            Scenario::Behind if Behind::new(self).is_calm => Faults::none(),
             // Waiting for what happens every half minute would make each of these happen at once.
             Scenario::Idle => {
                 let faults = Faults::all().without(Fault::PortFails);
@@ -228,7 +266,13 @@ impl Case {
                 faults.with(Fault::PortEndsUntold, 2) // of ports that fail, of which there are few
             }
             // Closes by other threads, while workers stand still in the midst of what they do.
-            Scenario::Push | Scenario::Slow => {
+            Scenario::Push
+            | Scenario::Slow
+            | Scenario::Halves
+            | Scenario::Farewells
+            | Scenario::Room
+            | Scenario::Gateway
+            | Scenario::Behind => {
                 let faults = Faults::all().with(Fault::LocalClose, 8);
                 faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
             }
@@ -238,10 +282,8 @@ impl Case {
             // It needs all the others of its kind too, so it must be there in more than half of the seeds.
             faults = faults.with(Fault::ThreadPreempted, 1);
         }
-        for fault in &self.without {
-            faults = faults.without(*fault);
-        }
-        faults.muted(self.muted.iter().cloned())
+        let without = self.left_out.without.iter();
+        without.fold(faults, |faults, fault| faults.without(*fault))
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -273,6 +315,16 @@ pub(crate) struct Plan {
     pub(crate) ends_early: bool,
     /// Peers do harm.
     pub(crate) is_rough: bool,
+    /// The directions of a stream end one by one, and the handler is told.
+    pub(crate) halves: bool,
+    /// Sessions are closed with farewells.
+    pub(crate) farewells: bool,
+    /// Threads ask for room, pause and resume.
+    pub(crate) room: bool,
+    /// Anything is published.
+    pub(crate) publishes: bool,
+    /// Members are behind.
+    pub(crate) behind: Option<Behind>,
 }
 
 impl Plan {
@@ -284,7 +336,9 @@ impl Plan {
         let (scenario, peers) = (case.scenario, u64::from(case.size.peers));
         let comes_in_crowds = scenario.comes_in_crowds();
         let queue_choices: &[u64] = match scenario {
-            Scenario::Slow => &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10],
+            Scenario::Slow | Scenario::Farewells | Scenario::Room | Scenario::Behind => {
+                &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10]
+            }
             _ => &[64 << 10, 256 << 10],
         };
         let seconds = |value: u64| (value > 0).then(|| Duration::from_secs(value));
@@ -292,66 +346,92 @@ impl Plan {
             0 => FirstFrameTimeout::Never,
             limit => FirstFrameTimeout::After(Duration::from_secs(limit)),
         };
-        let options = Options {
-            workers: match case.size.workers {
+        let options = Options::default()
+            .workers(match case.size.workers {
                 0 if comes_in_crowds => among(&[1, 2, 2, 3, 3, 4]),
                 workers => workers.into(),
-            } as usize,
-            sessions_max: match scenario {
-                // Slots are used again at once, perhaps by another port.
-                _ if comes_in_crowds => among(&[peers, peers, 64]),
-                _ => among(&[peers, 64, 5_000]),
-            }
-            .max(2) as u32,
-            send_queue_bytes_max: among(queue_choices) as usize,
-            backpressure: match among(&[0, 1]) {
-                0 => Backpressure::CloseSlowConsumer,
-                _ => Backpressure::PauseReceive,
-            },
-            idle_timeout: seconds(among(&[0, 0, 0, 2, 100])),
-            first_frame_timeout: first_frame,
-            send_stall_timeout: seconds(among(&[0, 3, 60])),
-            close_linger: Duration::from_secs(among(&[1, 60])),
-            connect_timeout: seconds(among(&[3, 10, 100])),
-            receive_queues_bytes_max: among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24])
-                as usize,
-            listen_backlog: {
-                among(&[0, 1]); // of an option that is gone; so the plans of before stay what they were
-                among(&[1, 8, 1_024]) as u32
-            },
-            groups_per_session_max: among(&[2, 64]) as u32,
-            publications_bytes_max: among(&[32 << 10, 16 << 20]) as usize,
-            ..Options::default()
-        };
+            } as usize)
+            .with(|options| {
+                options.sessions.max = match scenario {
+                    // Slots are used again at once, perhaps by another port.
+                    _ if comes_in_crowds => among(&[peers, peers, 64]),
+                    _ => among(&[peers, 64, 5_000]),
+                }
+                .max(2) as u32;
+                options.sending.queue_bytes_max = among(queue_choices) as usize;
+                options.receiving.backpressure = match among(&[0, 1]) {
+                    0 => Backpressure::None,
+                    _ => Backpressure::PauseReceive,
+                };
+                options.time.idle_timeout = seconds(among(&[0, 0, 0, 2, 100]));
+                options.time.first_frame_timeout = first_frame;
+                options.time.send_stall_timeout = seconds(among(&[0, 3, 60]));
+                options.time.close_linger = Duration::from_secs(among(&[1, 60]));
+                options.time.connect_timeout = seconds(among(&[3, 10, 100]));
+                options.receiving.queues_bytes_max =
+                    among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24]) as usize;
+                options.listening.backlog = {
+                    among(&[0, 1]); // of an option that is gone; so the plans of before stay what they were
+                    among(&[1, 8, 1_024]) as u32
+                };
+                options.sessions.groups_max = among(&[2, 64]) as u32;
+                options.sending.publications_bytes_max = among(&[32 << 10, 16 << 20]) as usize;
+            });
         let options = match scenario {
             // Long silences are what it is about.
-            Scenario::Idle => Options {
-                sessions_max: case.size.peers.saturating_add(8),
-                idle_timeout: seconds(among(&[0, 3_600])),
-                first_frame_timeout: FirstFrameTimeout::Never,
-                listen_backlog: 1_024,
-                ..options
-            },
-            Scenario::Calm => Options {
-                sessions_max: 5_000,
-                idle_timeout: None,
-                first_frame_timeout: FirstFrameTimeout::Never,
-                send_stall_timeout: None,
-                send_queue_bytes_max: 256 << 10,
-                receive_queues_bytes_max: 1 << 24,
-                close_linger: Duration::from_secs(60),
-                listen_backlog: 1_024,
-                ..options
-            },
+            Scenario::Idle => options.with(|options| {
+                options.sessions.max = case.size.peers.saturating_add(8);
+                options.time.idle_timeout = seconds(among(&[0, 3_600]));
+                options.time.first_frame_timeout = FirstFrameTimeout::Never;
+                options.listening.backlog = 1_024;
+            }),
+            Scenario::Calm => options.with(|options| {
+                options.sessions.max = 5_000;
+                options.time.idle_timeout = None;
+                options.time.first_frame_timeout = FirstFrameTimeout::Never;
+                options.time.send_stall_timeout = None;
+                options.sending.queue_bytes_max = 256 << 10;
+                options.receiving.queues_bytes_max = 1 << 24;
+                options.time.close_linger = Duration::from_secs(60);
+                options.listening.backlog = 1_024;
+            }),
+            // No limit is to end a session; and each client may have a target.
+            Scenario::Gateway => options.with(|options| {
+                let two_each = peers.saturating_mul(2);
+                options.sessions.max = among(&[two_each, 64, 5_000]).max(two_each).max(2) as u32;
+                options.sending.queue_bytes_max = among(&[128 << 10, 256 << 10, 1 << 20]) as usize;
+                options.receiving.end_of_stream = EndOfStream::Told;
+                options.receiving.backpressure = Backpressure::None;
+                options.receiving.queues_bytes_max = 1 << 24;
+                options.time.idle_timeout = None;
+                options.time.first_frame_timeout = FirstFrameTimeout::Never;
+                options.time.send_stall_timeout = None;
+                options.time.close_linger = Duration::from_secs(60);
+            }),
             _ => options,
         };
         // A sequence of its own too: the plans of before stay what they were.
         let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0002);
         let drain_seconds = [0, 2, 30][random.rand_range(0..3) as usize];
-        let options = Options { drain_timeout: seconds(drain_seconds), ..options };
+        let [halves, farewells, room, publishes] = scenario.has_parting(case.seed);
+        let options = options.with(|options| {
+            let has_limit = scenario != Scenario::Gateway;
+            options.time.drain_timeout = seconds(drain_seconds).filter(|_| has_limit);
+            if halves {
+                options.receiving.end_of_stream = EndOfStream::Told;
+            }
+        });
+        let behind = (scenario == Scenario::Behind).then(|| Behind::new(case));
+        let options = match scenario {
+            Scenario::Calm | Scenario::Gateway => options,
+            _ => options.with(|options| draw_slow_rule(&mut options.sending, case.seed)),
+        };
+        let slow_after = options.sending.slow_after;
         Plan {
             options,
             gap: match scenario {
+                // The slow rule has its time, more or less often.
+                Scenario::Behind => slow_after / [1_000, 200, 50][case.seed as usize / 3 % 3],
                 Scenario::Idle => Duration::from_secs(30) / case.size.peers.max(1),
                 _ => Duration::from_nanos(among(&[1_000, 30_000, 1_000_000, 100_000_000])),
             },
@@ -369,18 +449,34 @@ impl Plan {
             comes_in_crowds,
             has_own_ports: comes_in_crowds && among(&[0, 1]) == 1,
             broadcasts: if comes_in_crowds { 2 * GROUPS } else { 1 },
-            connects: scenario == Scenario::Connect
-                || (scenario == Scenario::Mixed && among(&[0, 1]) == 1),
+            connects: match scenario {
+                Scenario::Connect => true,
+                Scenario::Mixed | Scenario::Halves | Scenario::Farewells | Scenario::Room => {
+                    among(&[0, 1]) == 1
+                }
+                _ => false,
+            },
             switches_in_calls: among(&[0, 1]) == 1,
-            ends_early: scenario == Scenario::Ends,
+            ends_early: scenario == Scenario::Ends
+                || behind.as_ref().is_some_and(|behind| behind.ends_early),
             is_rough: !matches!(scenario, Scenario::Calm),
+            halves,
+            farewells,
+            room,
+            publishes,
+            behind,
         }
+    }
+
+    /// Whether sessions part in any of the ways that not every scenario has.
+    pub(crate) fn has_parting(&self) -> bool {
+        self.halves || self.farewells || self.room
     }
 
     /// Whether a session whose peer is silent ends in any case. (One that is paused does not.)
     pub(crate) fn ends_the_idle(&self) -> bool {
         let options = &self.options;
-        options.idle_timeout.is_some() && options.backpressure == Backpressure::CloseSlowConsumer
+        options.time.idle_timeout.is_some() && options.receiving.backpressure == Backpressure::None
     }
 }
 
@@ -401,8 +497,8 @@ mod tests {
         let mut case = Case::new(Scenario::Echo, 7);
         assert_eq!(case.command(), "wharf sim --scenario echo --from 7 --seeds 1");
         case.size.steps = 3;
-        case.without.push(Fault::SendInPart);
-        case.muted.push(4..9);
+        case.left_out.without.push(Fault::SendInPart);
+        case.left_out.muted.push(4..9);
         let command = case.command();
         assert!(command.ends_with(" --steps 3 --without send-in-part --mute 4..9"), "{command}");
     }

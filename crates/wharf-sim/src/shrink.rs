@@ -1,10 +1,11 @@
-//! A failing case made small: fewer steps, peers and threads, fewer faults, fewer firings, for as long as
-//! the same rule is broken.
+//! Shrinks a failing case: fewer steps, peers, threads, faults and firings, as long as the same rule is
+//! broken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wharf::Error;
+use wharf::simulation::for_wharf_sim::{self, Fired};
 
 use crate::driver::{Outcome, run, run_until};
 use crate::rules::Rule;
@@ -33,10 +34,12 @@ pub fn shrink(
 ) -> Result<Shrunk, Error> {
     // One that cannot be run, or is cut short, breaks nothing.
     let judge = |case: &Case| match run_until(case, false, stop) {
-        Ok(Outcome { violation, firings, .. }) if !stop.load(Ordering::Relaxed) => {
-            Judged { fails: violation.is_some_and(|broken| broken.rule == rule), firings }
+        Ok(Outcome { violation: Some(broken), fired, firings, .. })
+            if broken.rule == rule && !stop.load(Ordering::Relaxed) =>
+        {
+            Some(Fired::new(fired, firings))
         }
-        _ => Judged { fails: false, firings: 0 },
+        _ => None,
     };
     let begun = Instant::now();
     let is_over = || begun.elapsed() >= patience || stop.load(Ordering::Relaxed);
@@ -44,18 +47,11 @@ pub fn shrink(
     Ok(Shrunk { outcome: run(&case, true)?, case, runs })
 }
 
-/// What is to be known of a run.
-struct Judged {
-    fails: bool,
-    firings: u64,
-}
+/// Runs a case, and says which faults happened. `None`: it does not break the rule.
+type Judge<'a> = &'a dyn Fn(&Case) -> Option<Fired>;
 
 /// The smallest case that is found until it is over, and how many were tried.
-fn smallest(
-    case: &Case,
-    is_over: &dyn Fn() -> bool,
-    judge: &dyn Fn(&Case) -> Judged,
-) -> (Case, u32) {
+fn smallest(case: &Case, is_over: &dyn Fn() -> bool, judge: Judge<'_>) -> (Case, u32) {
     let mut search = Search { best: case.clone(), judge, is_over, runs: 0 };
     loop {
         let before = search.best.clone();
@@ -64,7 +60,6 @@ fn smallest(
         search.fewer_of(|size| &mut size.senders);
         search.fewer_workers();
         search.fewer_faults();
-        search.fewer_firings();
         if search.best == before || (search.is_over)() {
             break;
         }
@@ -74,7 +69,7 @@ fn smallest(
 
 struct Search<'a> {
     best: Case,
-    judge: &'a dyn Fn(&Case) -> Judged,
+    judge: Judge<'a>,
     is_over: &'a dyn Fn() -> bool,
     runs: u32,
 }
@@ -82,15 +77,22 @@ struct Search<'a> {
 impl Search<'_> {
     /// Keeps the case if it still breaks the rule.
     fn try_case(&mut self, case: Case) -> bool {
-        if case == self.best || (self.is_over)() {
+        if case == self.best {
             return false;
         }
-        self.runs += 1;
-        let fails = (self.judge)(&case).fails;
+        let fails = self.judge(&case).is_some();
         if fails {
             self.best = case;
         }
         fails
+    }
+
+    fn judge(&mut self, case: &Case) -> Option<Fired> {
+        if (self.is_over)() {
+            return None;
+        }
+        self.runs += 1;
+        (self.judge)(case)
     }
 
     /// Halves a number while that works, then takes ever smaller parts off it.
@@ -127,49 +129,13 @@ impl Search<'_> {
     }
 
     fn fewer_faults(&mut self) {
-        let present: Vec<_> = self.best.faults().present().collect();
-        for fault in present {
-            let mut case = self.best.clone();
-            case.without.push(fault);
-            self.try_case(case);
-        }
-    }
-
-    /// Mutes firings: the larger part of them first, then what is left one by one.
-    fn fewer_firings(&mut self) {
-        let firings = (self.judge)(&self.best).firings;
-        let mut length = firings.next_power_of_two();
-        while length > 0 && !(self.is_over)() {
-            let mut start = 0;
-            while start < firings {
-                let mut case = self.best.clone();
-                let range = start..(start + length).min(firings);
-                let is_muted = case.muted.iter().any(|muted| muted.contains(&start));
-                if !is_muted {
-                    case.muted.push(range);
-                    self.try_case(case);
-                }
-                start += length;
-            }
-            if firings / length > 64 {
-                break; // as fine as patience allows
-            }
-            length /= 2;
-        }
-        self.join_muted();
-    }
-
-    fn join_muted(&mut self) {
-        let muted = &mut self.best.muted;
-        muted.sort_by_key(|range| range.start);
-        let mut joined: Vec<std::ops::Range<u64>> = Vec::new();
-        for range in muted.drain(..) {
-            match joined.last_mut().filter(|last| last.end >= range.start) {
-                Some(last) => last.end = last.end.max(range.end),
-                None => joined.push(range),
-            }
-        }
-        *muted = joined;
+        let case = self.best.clone();
+        let Some(fired) = self.judge(&case) else { return };
+        let mut left_out = case.left_out.clone();
+        for_wharf_sim::shrink(&mut left_out, fired, &mut |left_out| {
+            self.judge(&Case { left_out: left_out.clone(), ..case.clone() })
+        });
+        self.best.left_out = left_out;
     }
 }
 
@@ -178,16 +144,19 @@ mod tests {
     use std::cell::Cell;
 
     use wharf::simulation::Fault;
+    use wharf::simulation::for_wharf_sim::LeftOut;
 
     use super::*;
     use crate::scenario::Scenario;
 
     /// A run that fails by one firing, of a fault that must be there, and only when it lasts long enough.
-    fn judged(case: &Case) -> Judged {
-        let is_muted = |firing| case.muted.iter().any(|range| range.contains(&firing));
+    fn judged(case: &Case) -> Option<Fired> {
+        let LeftOut { without, muted } = &case.left_out;
+        let is_muted = |firing| muted.iter().any(|range| range.contains(&firing));
         let long_enough = case.size.steps >= 77 && case.size.peers >= 3;
-        let there = !case.without.contains(&Fault::SendInPart);
-        Judged { fails: long_enough && there && !is_muted(19), firings: 64 }
+        let fails = long_enough && !without.contains(&Fault::SendInPart) && !is_muted(19);
+        let fired = Fault::ALL.iter().copied().filter(|fault| !without.contains(fault));
+        fails.then(|| Fired { faults: fired.collect(), firings: 64 })
     }
 
     #[test]
@@ -198,12 +167,12 @@ mod tests {
             judged(case)
         };
         let (case, runs) = smallest(&Case::new(Scenario::Mixed, 4), &|| false, &judge);
-        assert!(judged(&case).fails, "{case:?}");
+        assert!(judged(&case).is_some(), "{case:?}");
         assert_eq!((case.size.steps, case.size.peers), (77, 3));
         assert_eq!((case.size.senders, case.size.workers), (0, 1));
-        assert_eq!(case.muted, [0..19, 20..64], "all but the one");
-        assert!(!case.without.is_empty() && !case.without.contains(&Fault::SendInPart));
-        assert!(runs <= tried.get());
+        assert_eq!(case.left_out.muted, [0..19, 20..64], "all but the one");
+        assert_eq!(case.left_out.without.len(), Fault::ALL.len() - 1);
+        assert_eq!(runs, tried.get());
     }
 
     #[test]

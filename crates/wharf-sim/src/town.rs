@@ -1,19 +1,24 @@
-//! The handler: does what requests ask for, and tells the truth of what it sees.
+//! The handler: does what requests ask for, and records what it sees.
 
 use std::io;
-use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wharf::simulation::{Fault, fires, may_switch, note_queued};
-use wharf::{AcceptError, Close, CloseReason, Handle, Handler, SendError, Session, SessionId};
+use wharf::simulation::for_wharf_sim::note_queued;
+use wharf::simulation::{Fault, fires, may_switch};
+use wharf::{
+    AcceptError, Close, CloseReason, Group, Handle, Handler, SendError, Session, SessionId, Target,
+};
 
-use crate::frames::{FRAME_BYTES_MAX, GROUPS, Message};
-use crate::misbehaviour::{Bytes, ON_PURPOSE, may_block, panic_on_purpose};
-use crate::publications::{PUBLISHERS, To};
+use crate::behind::Behind;
+use crate::frames::{FRAME_BYTES_MAX, GROUPS, HEADER_BYTES, Message};
+use crate::misbehaviour::{ON_PURPOSE, may_block, panic_on_purpose};
+use crate::partings::{FAREWELL_BYTES, finish, kick};
+use crate::publications::{DRAINING, PUBLISHERS, To};
 use crate::publishing::{join, leave, publish, say_goodbye};
+use crate::room::{ask_for_room, pause};
 use crate::rules::Rule;
+use crate::sending::{error_of, judge, send};
 use crate::truth::SharedTruth;
 
 /// What a request can ask for.
@@ -39,7 +44,21 @@ pub(crate) mod action {
     pub(crate) const PUBLISH: u8 = 9;
     /// One to everyone.
     pub(crate) const BROADCAST: u8 = 10;
+    /// Those up to here are for every scenario.
     pub(crate) const COUNT: u64 = 11;
+    /// The end of our direction, its own or another session's.
+    pub(crate) const FINISH: u8 = 11;
+    pub(crate) const FINISH_OTHER: u8 = 12;
+    /// A farewell.
+    pub(crate) const KICK: u8 = 13;
+    pub(crate) const KICK_OTHER: u8 = 14;
+    /// To be told of so much room.
+    pub(crate) const ASK_FOR_ROOM: u8 = 15;
+    pub(crate) const ASK_FOR_ROOM_OF_OTHER: u8 = 16;
+    /// To be given nothing before somebody resumes it.
+    pub(crate) const PAUSE: u8 = 17;
+    pub(crate) const PAUSE_OTHER: u8 = 18;
+    pub(crate) const RESUME_OTHER: u8 = 19;
 }
 
 /// The sender of what a session's own callbacks send to it.
@@ -49,6 +68,33 @@ pub(crate) const RELAYS: u32 = 1 << 30;
 
 pub(crate) struct Town {
     pub(crate) truth: Arc<SharedTruth>,
+    /// Of its server, as soon as there is one.
+    pub(crate) handle: Arc<OnceLock<Handle>>,
+    /// What is played of members that are behind.
+    pub(crate) behind: Option<Behind>,
+}
+
+/// What the program knows of a session that it begins.
+pub(crate) struct Known {
+    pub(crate) number: u64,
+    truth: Arc<SharedTruth>,
+}
+
+impl Known {
+    pub(crate) fn new(truth: &Arc<SharedTruth>) -> Self {
+        let number = {
+            let mut truth = truth.lock();
+            truth.contexts_made += 1;
+            truth.contexts_made
+        };
+        Known { number, truth: truth.clone() }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.truth.lock().contexts_dropped += 1;
+    }
 }
 
 /// The state of a session: it belongs to it, and must come to an end.
@@ -81,6 +127,17 @@ impl Town {
         }
     }
 
+    fn check_context(&self, session: &Session) {
+        let number = session.context::<Known>().map(|known| known.number);
+        let is_connected = session.listener().is_none();
+        let mut truth = self.truth.lock();
+        truth.has_context(session.id(), number);
+        if is_connected != number.is_some() {
+            let what = format!("{} has context {number:?}: {is_connected}", session.id());
+            truth.broken(Rule::ContextsAreKept, vec![session.id().to_bits()], what);
+        }
+    }
+
     fn check_state(&self, id: SessionId, state: &Resident) {
         if state.id != id {
             let what = format!("{id} got the state of {}", state.id);
@@ -95,7 +152,11 @@ impl Town {
             _ => To::Members(group),
         };
         match action {
-            action::JOIN => join(&self.truth, session, group),
+            action::JOIN => {
+                let policy =
+                    self.behind.as_ref().map(|behind| behind.policy(u64::from(argument) / 64));
+                join(&self.truth, session, group, policy.unwrap_or_default());
+            }
             action::LEAVE => leave(&self.truth, session, group),
             action::PUBLISH => {
                 publish(&self.truth, session.handle(), publisher, to, argument.into());
@@ -107,7 +168,40 @@ impl Town {
         }
     }
 
+    /// What has to do with the ends of sessions, with room and with pauses.
+    fn part(&self, session: &Session, other: SessionId, action: u8, argument: usize) {
+        let (truth, handle, id) = (&*self.truth, session.handle(), session.id());
+        let farewell_bytes = argument % FAREWELL_BYTES as usize;
+        match action {
+            action::FINISH => finish(truth, handle, id, Some(session)),
+            action::FINISH_OTHER => finish(truth, handle, other, None),
+            action::KICK => kick(truth, handle, id, farewell_bytes, Some(session)),
+            action::KICK_OTHER => kick(truth, handle, other, farewell_bytes, None),
+            action::ASK_FOR_ROOM => {
+                truth.lock().asks_for_room(id, 8 * argument, true);
+                session.notify_writable(8 * argument);
+            }
+            action::ASK_FOR_ROOM_OF_OTHER => ask_for_room(truth, handle, other, 8 * argument),
+            action::PAUSE => pause(truth, handle, id, true, Some(session)),
+            action::PAUSE_OTHER => pause(truth, handle, other, true, None),
+            _ => pause(truth, handle, other, false, None),
+        }
+    }
+
+    fn join_at_once(&self, session: &Session) {
+        let Some(behind) = &self.behind else { return };
+        let number = u64::from(session.id().to_bits() as u32 >> 4) ^ session.id().to_bits() >> 36;
+        for group in behind.joins(number) {
+            join(&self.truth, session, group, behind.policy(number + group));
+        }
+    }
+
     fn answer(&self, session: &Session, bytes: usize) {
+        self.answer_with(session, bytes);
+    }
+
+    /// The number of the message, if it was taken.
+    fn answer_with(&self, session: &Session, bytes: usize) -> Option<u32> {
         let id = session.id();
         let number = self.truth.lock().begins_to_send(id, ITSELF);
         let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
@@ -117,101 +211,13 @@ impl Town {
         if waits && self.truth.lock().sends_alone(id) {
             note_queued();
         }
+        if let Err(SendError::Full { .. }) = result {
+            self.truth.lock().asks_for_room(id, HEADER_BYTES + frame.len(), true);
+        }
         let result = result.map_err(|error| error_of(error, Vec::clone));
-        judge(&self.truth, id, ITSELF, &frame, result, false);
-    }
-}
-
-/// An error without the frame, and the frame.
-pub(crate) enum Refused {
-    Gone,
-    Full(usize, usize),
-    Other(String),
-}
-
-pub(crate) type Sending = Result<(), (Refused, Vec<u8>)>;
-
-fn error_of<T>(error: SendError<T>, frame_of: impl FnOnce(T) -> Vec<u8>) -> (Refused, Vec<u8>) {
-    let refused = match &error {
-        SendError::Gone(_) => Refused::Gone,
-        SendError::Full { queued, max, .. } => Refused::Full(*queued, *max),
-        error => Refused::Other(error.to_string()),
-    };
-    (refused, frame_of(error.into_inner()))
-}
-
-/// Notes what became of a frame that was handed over.
-pub(crate) fn judge(
-    truth: &SharedTruth,
-    id: SessionId,
-    sender: u32,
-    frame: &[u8],
-    result: Sending,
-    was_over: bool,
-) {
-    let mut truth = truth.lock();
-    truth.has_returned(id);
-    let about = vec![id.to_bits()];
-    let Err((refused, bytes)) = result else {
-        if was_over {
-            let what = format!("a frame was accepted for {id}, which was over");
-            truth.broken(Rule::GoneIsGone, about, what);
-        }
-        return;
-    };
-    truth.did_not_send(id, sender);
-    if bytes != frame {
-        let what = format!("another frame than was sent to {id} came back");
-        truth.broken(Rule::FramesArriveWhole, about.clone(), what);
-    }
-    match refused {
-        Refused::Gone => truth.found_gone(id),
-        Refused::Full(queued, max) => {
-            truth.found_full(id);
-            if queued > max {
-                let what = format!("{queued} bytes are queued for {id}, of at most {max}");
-                truth.broken(Rule::BoundsAreKept, about, what);
-            }
-        }
-        Refused::Other(error) => {
-            truth.broken(Rule::GoneIsGone, about, format!("a frame to {id} was refused: {error}"));
-        }
-    }
-}
-
-/// Sends a frame through a handle; `own`: in a callback of this session, which a panic ends.
-pub(crate) fn send(
-    truth: &SharedTruth,
-    handle: &Handle,
-    id: SessionId,
-    sender: u32,
-    bytes: usize,
-    own: Option<SessionId>,
-) {
-    let (number, was_over) = {
-        let mut truth = truth.lock();
-        let was_over = truth.is_over(id);
-        (truth.begins_to_send(id, sender), was_over)
-    };
-    let frame = Message { to: id, sender, number }.write(bytes);
-    let bytes = Bytes::new(&frame, handle, id);
-    let is_unreadable = bytes.is_unreadable();
-    let sent = catch_unwind(AssertUnwindSafe(|| {
-        handle.send(id, bytes).map_err(|error| error_of(error, Bytes::into_frame))
-    }));
-    match sent {
-        Ok(result) => judge(truth, id, sender, &frame, result, was_over),
-        Err(panic) => {
-            let mut truth = truth.lock();
-            truth.has_returned(id);
-            if is_unreadable {
-                truth.did_not_send(id, sender);
-            }
-            let Some(own) = own else { return };
-            truth.panics(own, false);
-            drop(truth);
-            resume_unwind(panic);
-        }
+        let is_taken = result.is_ok();
+        judge(&self.truth, id, (ITSELF, number), &frame, result, false);
+        is_taken.then_some(number)
     }
 }
 
@@ -220,10 +226,12 @@ impl Handler for Town {
 
     fn opened(&self, session: &Session) -> Resident {
         let id = session.id();
-        self.truth.lock().opens(id, session.peer_address());
+        self.truth.lock().opens(id, session.peer_address().and_then(|address| address.as_tcp()));
+        self.check_context(session);
         may_switch();
         self.may_panic(id, true);
         self.answer(session, 0);
+        self.join_at_once(session);
         may_switch();
         may_block();
         self.truth.lock().leaves(id);
@@ -236,6 +244,8 @@ impl Handler for Town {
         may_switch();
         may_block();
         self.check_state(id, state);
+        self.check_context(session);
+        self.truth.lock().check_not_paused(id, "received");
         let request = self.truth.lock().receives(id, frame);
         self.may_panic(id, false);
         let Some(request) = request else {
@@ -261,7 +271,7 @@ impl Handler for Town {
             }
             action::ANSWER_BLINDLY if request.argument % 32 == 31 => {
                 self.truth.lock().is_given_too_much(id);
-                session.send(&[0; FRAME_BYTES_MAX + 1]);
+                session.send([0; FRAME_BYTES_MAX + 1]);
             }
             action::ANSWER_BLINDLY => {
                 let number = {
@@ -272,8 +282,9 @@ impl Handler for Town {
                     }
                     truth.begins_to_send(id, ITSELF)
                 };
+                self.truth.lock().may_be_placed(request.argument.into());
                 let message = Message { to: id, sender: ITSELF, number };
-                session.send(&message.write(request.argument.into()));
+                session.send(message.write(request.argument.into()));
                 self.truth.lock().has_returned(id);
             }
             action::CLOSE => {
@@ -281,6 +292,7 @@ impl Handler for Town {
                     if request.argument.is_multiple_of(2) { Close::Stop } else { Close::Drain };
                 self.truth.lock().asks_to_close(id, how);
                 session.close(how);
+                self.truth.lock().closes_itself(id);
             }
             action::CLOSE_OTHER => {
                 let other = other(request.argument);
@@ -289,8 +301,74 @@ impl Handler for Town {
                 self.truth.lock().asks_to_close(other, how);
                 session.handle().close(other, how);
             }
+            action::FINISH..=action::RESUME_OTHER => {
+                let other = other(request.argument);
+                self.part(session, other, request.action, request.argument.into());
+            }
             action => self.act_in_groups(session, request.peer, action, request.argument),
         }
+        if request.number % 61 == 17 {
+            pause(&self.truth, session.handle(), id, true, Some(session));
+        }
+        may_switch();
+        self.truth.lock().leaves(id);
+    }
+
+    fn writable(&self, session: &Session, state: &mut Resident) {
+        let id = session.id();
+        let room = session.room();
+        {
+            let mut truth = self.truth.lock();
+            truth.enters(id, "writable");
+            truth.is_told_of_room(id, room);
+        }
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        self.answer(session, 0);
+        self.may_panic(id, false);
+        may_switch();
+        self.truth.lock().leaves(id);
+    }
+
+    fn lagged(&self, session: &Session, state: &mut Resident, group: Group, frames: u64) {
+        let id = session.id();
+        self.truth.lock().enters(id, "lagged");
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        let mark = self.answer_with(session, 0);
+        self.truth.lock().is_told_of_lag(id, group.0, frames, mark);
+        self.may_panic(id, false);
+        may_switch();
+        self.truth.lock().leaves(id);
+    }
+
+    fn peer_finished(&self, session: &Session, state: &mut Resident) {
+        let id = session.id();
+        let heard = {
+            let mut truth = self.truth.lock();
+            truth.enters(id, "peer_finished");
+            truth.check_not_paused(id, "peer_finished");
+            truth.is_told_end(id);
+            truth.sessions.get(&id).map_or(0, |session| session.received)
+        };
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        // The others go on, until another thread finishes them.
+        match heard % 6 {
+            0 => finish(&self.truth, session.handle(), id, Some(session)),
+            1 => {
+                for _ in 0..1 + heard % 32 {
+                    self.answer(session, heard as usize % FRAME_BYTES_MAX);
+                }
+                finish(&self.truth, session.handle(), id, Some(session));
+            }
+            2 => self.answer(session, 100 * (heard as usize % 64)),
+            _ => {}
+        }
+        self.may_panic(id, false);
         may_switch();
         self.truth.lock().leaves(id);
     }
@@ -301,6 +379,7 @@ impl Handler for Town {
         may_switch();
         may_block();
         self.check_state(id, &state);
+        self.check_context(session);
         if session.handle().drain(Duration::ZERO).is_ok() {
             let what = format!("the server was drained in closed of {id}");
             self.truth.lock().broken(Rule::CallbacksDoNotWait, vec![id.to_bits()], what);
@@ -316,6 +395,19 @@ impl Handler for Town {
         }
     }
 
+    fn draining(&self) {
+        self.truth.lock().is_told_of_drain();
+        may_switch();
+        if let Some(handle) = self.handle.get() {
+            publish(&self.truth, handle, DRAINING, To::All, 0);
+        }
+        may_block();
+        self.truth.lock().drain_may_begin = true;
+        if fires(Fault::HandlerPanics) {
+            panic_on_purpose();
+        }
+    }
+
     fn accept_failed(&self, _: &AcceptError) {
         self.truth.lock().accept_failures_told += 1;
         may_block();
@@ -324,8 +416,14 @@ impl Handler for Town {
         }
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
-        self.truth.lock().fails_to_connect(id, error.kind());
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
+        let known = target.context.as_ref().and_then(|known| known.downcast_ref::<Known>());
+        let number = known.map(|known| known.number);
+        {
+            let mut truth = self.truth.lock();
+            truth.fails_to_connect(id, error.kind());
+            truth.has_context(id, number);
+        }
         if fires(Fault::HandlerPanics) {
             panic_on_purpose();
         }

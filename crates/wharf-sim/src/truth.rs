@@ -1,6 +1,10 @@
-//! What was seen from outside, held against the rules.
+//! Compares what was seen from outside with the rules.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod reasons;
+mod sends;
+mod slow;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,9 +12,15 @@ use std::time::Duration;
 
 use wharf::{Close, CloseReason, SessionId};
 
-use crate::frames::{FRAME_BYTES_MAX, Message, Request};
+pub(crate) use self::sends::{LATEST, is_latest, key_of};
+use self::slow::Cut;
+pub(crate) use self::slow::{Reads, SlowRule};
+use crate::frames::{Message, Request};
+use crate::partings::{FAREWELLS, Parting};
 use crate::publications::{PUBLISHERS, Publications};
+use crate::room::Room;
 use crate::rules::{Rule, Violation};
+use crate::town::ITSELF;
 
 /// What is known of a peer.
 #[derive(Debug, Default)]
@@ -22,11 +32,17 @@ pub(crate) struct PeerFacts {
     pub(crate) ended: bool,
     /// It has reset, or closed with something unread.
     pub(crate) cut: bool,
-    /// The server's end of its stream has come to it.
+    /// The server's end of its stream has come to it, or a reset.
     pub(crate) saw_end: bool,
+    /// The server's end of its stream, and so all that came before it.
+    pub(crate) got_end: bool,
+    /// The code of the farewell that it has got.
+    pub(crate) farewell: Option<u32>,
     pub(crate) vanished: bool,
     /// It does not read now, or did not when its session ended.
     pub(crate) stalled: bool,
+    /// From when until when it did not read.
+    stalls: Vec<(Duration, Duration)>,
     /// Whole requests that it has sent.
     pub(crate) sent: u32,
     pub(crate) speech: Speech,
@@ -34,6 +50,10 @@ pub(crate) struct PeerFacts {
     early: Vec<Message>,
     /// Messages that it has got, by sender.
     pub(crate) got: BTreeMap<u32, u32>,
+    /// Those of senders of whom only the newest must come.
+    got_latest: HashSet<(u32, u32)>,
+    /// All that it has read, whatever it was.
+    pub(crate) reads: Reads,
 }
 
 /// When a peer said something.
@@ -83,7 +103,12 @@ pub(crate) struct SessionFacts {
     /// It was given a frame that could never be sent.
     unsendable: bool,
     /// Sends that have not returned: what they found is not known yet.
-    under_way: u32,
+    pub(crate) under_way: u32,
+    /// Sends that did not come from its own callbacks.
+    pub(crate) sent_by_others: u32,
+    /// A stop was asked for.
+    pub(crate) is_stopped: bool,
+    pub(crate) parting: Parting,
     /// `Gone` was said of it.
     pub(crate) gone: bool,
     pub(crate) closed: Option<CloseReason>,
@@ -96,6 +121,7 @@ struct EarlyFacts {
     under_way: u32,
     asked: Option<Close>,
     drains_from: Option<u64>,
+    parting: Parting,
 }
 
 /// All of it.
@@ -122,6 +148,21 @@ pub(crate) struct Truth {
     /// States of sessions, and those whose destructor has run.
     pub(crate) states_made: u64,
     pub(crate) states_dropped: u64,
+    /// Contexts that sessions were to be begun with, and those whose destructor has run.
+    pub(crate) contexts_made: u64,
+    pub(crate) contexts_dropped: u64,
+    /// The number of the context that each session had in its first callback.
+    contexts: HashMap<SessionId, Option<u64>>,
+    pub(crate) room: Room,
+    /// Those who wait to publish, and whether they were told that they can, or never will.
+    pub(crate) publish_waits: Vec<Option<bool>>,
+    /// Sessions whose peers have finished, and that nobody has finished yet.
+    pub(crate) half_open: BTreeSet<SessionId>,
+    /// Farewells that were said, or tried.
+    pub(crate) farewells: u32,
+    /// How often the handler was told of a drain, and that it has returned.
+    pub(crate) drains_told: u32,
+    pub(crate) drain_may_begin: bool,
     /// The program has asked the server to end, or something may have ended it.
     pub(crate) ending: bool,
     /// Senders are to stop.
@@ -129,6 +170,10 @@ pub(crate) struct Truth {
     pub(crate) senders: u32,
     pub(crate) frames: u64,
     pub(crate) publications: Publications,
+    /// When each frame was accepted, by its session, its sender and its number.
+    sent: HashMap<SessionId, BTreeMap<u32, Vec<u64>>>,
+    /// Sessions that ended as slow, to be judged.
+    cuts: Vec<Cut>,
     pub(crate) violations: Vec<Violation>,
     /// What may explain an end: see [`Excuses`].
     pub(crate) excuses: Excuses,
@@ -145,6 +190,11 @@ pub(crate) struct Excuses {
     pub(crate) send_stall_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) send_queue_bytes_max: usize,
+    pub(crate) slow: SlowRule,
+    /// A server that works at all sends as much as the rule wants to whoever reads.
+    pub(crate) sends_enough: bool,
+    /// The end of a peer's stream is told, and does not end its session.
+    pub(crate) tells_end: bool,
 }
 
 #[derive(Debug, Default)]
@@ -200,7 +250,7 @@ impl Truth {
     // Callbacks.
 
     pub(crate) fn opens(&mut self, id: SessionId, address: Option<SocketAddr>) {
-        let EarlyFacts { accepted, under_way, asked, drains_from } =
+        let EarlyFacts { accepted, under_way, asked, drains_from, parting } =
             self.early.remove(&id).unwrap_or_default();
         let facts = SessionFacts {
             peer: None,
@@ -215,6 +265,9 @@ impl Truth {
             full: false,
             unsendable: false,
             under_way,
+            sent_by_others: 0,
+            is_stopped: asked.is_some() && drains_from.is_none(),
+            parting,
             gone: false,
             closed: None,
         };
@@ -241,6 +294,24 @@ impl Truth {
         }
     }
 
+    /// In a callback it has the context of this number, or none; or it was begun with it.
+    pub(crate) fn has_context(&mut self, id: SessionId, number: Option<u64>) {
+        let known = *self.contexts.entry(id).or_insert(number);
+        if known != number {
+            let what = format!("{id} has context {number:?}, and had {known:?}");
+            self.broken(Rule::ContextsAreKept, self.about(id), what);
+        }
+    }
+
+    pub(crate) fn is_told_of_drain(&mut self) {
+        self.drains_told += 1;
+        if self.drains_told > 1 || self.drained() > 0 {
+            let (told, drained) = (self.drains_told, self.drained());
+            let what = format!("told for the {told}th time, {drained} were drained by then");
+            self.broken(Rule::DrainsAreTold, Vec::new(), what);
+        }
+    }
+
     /// Something is sent to it though it is not answered, perhaps.
     pub(crate) fn is_sent_to_early(&mut self, id: SessionId) {
         if self.connecting.contains(&id) {
@@ -254,8 +325,11 @@ impl Truth {
 
     pub(crate) fn fails_to_connect(&mut self, id: SessionId, kind: ErrorKind) {
         let early = self.early.remove(&id).unwrap_or_default();
-        let is_drained =
-            early.drains_from.is_some() && early.accepted.values().any(|sent| *sent > 0);
+        self.forget_room(id);
+        let farewell = early.parting.kicked.and_then(|code| early.parting.farewell(code));
+        let is_drained = early.drains_from.is_some() || farewell.is_some();
+        let has_some = early.accepted.values().any(|sent| *sent > 0);
+        let is_drained = is_drained && (has_some || farewell.is_some_and(|(_, must)| must));
         let is_given_up = kind == ErrorKind::ConnectionAborted;
         if is_drained && is_given_up && !self.ending && !self.excuses.port_may_fail {
             let what = format!("the connect of {id} was given up, with frames that were accepted");
@@ -284,6 +358,12 @@ impl Truth {
             let what = format!("{callback} of {id} after closed");
             self.broken(Rule::CallbacksInOrder, self.about(id), what);
         }
+        if callback == "closed" {
+            self.publications.session_ends(id);
+        } else {
+            self.check_not_parted(id, callback);
+            self.publications.is_alive(id);
+        }
     }
 
     /// Sessions that were drained with the server.
@@ -295,6 +375,9 @@ impl Truth {
     pub(crate) fn leaves(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.in_callback = false;
+            if session.closed.is_none() {
+                self.publications.is_alive(id);
+            }
         }
     }
 
@@ -348,13 +431,24 @@ impl Truth {
 
     pub(crate) fn closes(&mut self, id: SessionId, reason: CloseReason) {
         let untrue = self.why_untrue(id, reason);
+        self.note_cut(id, reason);
         if let Some(why) = untrue {
             let what = format!("{id} closed as {reason}, but {why}");
             self.broken(Rule::ReasonsAreTrue, self.about(id), what);
         }
+        if reason == CloseReason::Drained && !self.drain_may_begin {
+            let what = format!("{id} was drained before the handler was told");
+            self.broken(Rule::DrainsAreTold, self.about(id), what);
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.closed = Some(reason);
         self.open = self.open.saturating_sub(1);
+        self.half_open.remove(&id);
+        self.forget_room(id);
+        self.check_end_of_kicked(id, reason);
+        if reason == CloseReason::PeerClosed {
+            self.check_both_ended(id);
+        }
         let session = &self.sessions[&id];
         let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
         // Its end came after all that it had sent.
@@ -368,77 +462,15 @@ impl Truth {
         }
     }
 
-    /// What speaks against a reason.
-    fn why_untrue(&self, id: SessionId, reason: CloseReason) -> Option<String> {
-        let session = self.sessions.get(&id)?;
-        let peer = session.peer.map(|peer| &self.peers[peer as usize]);
-        let lived = now().saturating_sub(session.opened_at);
-        let of_peer = |is: fn(&PeerFacts) -> bool| peer.is_none_or(is);
-        let excuses = &self.excuses;
-        let too_soon = |limit: Option<Duration>| match limit {
-            None => Some("there is no such limit".to_owned()),
-            // Of more long turns than an engine remembers, the shortest make a time-out come early.
-            Some(limit) if lived < limit - limit / 1_000 => {
-                Some(format!("it lived for {lived:?} of {limit:?}"))
-            }
-            Some(_) => None,
-        };
-        let unless = |holds: bool, why: &str| (!holds).then(|| why.to_owned());
-        match reason {
-            CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. } => {
-                // A reset is told once. If it is a send that hears of it, and its completion is the one that is
-                // delayed, all that the worker sees at first is a receive that ends.
-                unless(of_peer(|peer| peer.ended || peer.cut), "its peer has not ended its stream")
-            }
-            CloseReason::Reset => unless(
-                of_peer(|peer| peer.cut || peer.ended) || excuses.receives_or_sends_fail,
-                "its peer has not reset",
-            ),
-            CloseReason::FrameTooLarge { .. } | CloseReason::LengthTooSmall { .. } => {
-                unless(of_peer(|peer| peer.corrupt), "its peer has sent no such length")
-            }
-            CloseReason::SlowConsumer { queued } => {
-                let largest = FRAME_BYTES_MAX + 4;
-                let has_room = queued + largest <= excuses.send_queue_bytes_max;
-                let found_full =
-                    session.full || session.under_way > 0 || self.publications.may_have_filled(id);
-                unless(found_full && !has_room, "no frame found its queue full")
-            }
-            CloseReason::IdleTimeout => too_soon(excuses.idle_timeout).or_else(|| {
-                // What it has said lay in the server's socket at once, or behind what lay there.
-                let silence = peer?.speech.longest_silence(session.opened_at);
-                let limit = excuses.idle_timeout?;
-                (silence < limit - limit / 1_000)
-                    .then(|| format!("its peer was never silent for longer than {silence:?}"))
-            }),
-            CloseReason::FirstFrameTimeout if session.received > 0 => {
-                Some("it had received a frame".to_owned())
-            }
-            CloseReason::FirstFrameTimeout => too_soon(excuses.first_frame_timeout),
-            CloseReason::SendStallTimeout => too_soon(excuses.send_stall_timeout),
-            CloseReason::DrainTimeout => too_soon(excuses.drain_timeout),
-            CloseReason::Local => unless(session.asked.is_some(), "nobody asked for it"),
-            CloseReason::Drained | CloseReason::Stopped => {
-                unless(self.ending || excuses.port_may_fail, "the server was not asked to end")
-            }
-            CloseReason::HandlerPanicked => unless(session.panicked, "no callback has panicked"),
-            CloseReason::FrameTooLargeToSend { .. } => {
-                unless(session.unsendable, "every frame could be sent")
-            }
-            CloseReason::Io { .. } => unless(
-                excuses.receives_or_sends_fail
-                    || excuses.posts_are_refused
-                    || excuses.port_may_fail,
-                "nothing has failed",
-            ),
-            _ => None,
-        }
-    }
-
     // Sending.
 
     /// The next number of a sender's to a session. It counts as accepted until it is known not to be.
     pub(crate) fn begins_to_send(&mut self, id: SessionId, sender: u32) -> u32 {
+        if sender != ITSELF
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            session.sent_by_others += 1;
+        }
         let Some((accepted, under_way)) = self.sent_to(id) else { return 0 };
         *under_way += 1;
         let next = accepted.entry(sender).or_default();
@@ -476,6 +508,20 @@ impl Truth {
         session.is_some_and(|session| session.closed.is_some() && !session.panicked)
     }
 
+    /// Whether what is sent to it from now on must be refused.
+    pub(crate) fn takes_no_more(&self, id: SessionId) -> bool {
+        let session = self.sessions.get(&id);
+        self.is_over(id) || session.is_some_and(|session| session.parting.takes_no_more())
+    }
+
+    /// How its session parts, or that of a connect that is not answered.
+    pub(crate) fn parting(&mut self, id: SessionId) -> Option<&mut Parting> {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            return Some(&mut session.parting);
+        }
+        self.early.get_mut(&id).map(|early| &mut early.parting)
+    }
+
     pub(crate) fn found_full(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.full = true;
@@ -488,7 +534,15 @@ impl Truth {
         }
     }
 
+    /// It takes no frames: it is over, closing, or our direction is to end.
     pub(crate) fn found_gone(&mut self, id: SessionId) {
+        if self.parting(id).is_some_and(|parting| parting.finishes_from.is_none()) {
+            self.is_gone(id);
+        }
+    }
+
+    /// It is over or closing.
+    pub(crate) fn is_gone(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.gone = true;
         }
@@ -496,6 +550,9 @@ impl Truth {
 
     pub(crate) fn asks_to_close(&mut self, id: SessionId, how: Close) {
         let now = self.publications.now();
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.is_stopped |= how == Close::Stop;
+        }
         let (asked, drains_from) = match (self.sessions.get_mut(&id), self.early.get_mut(&id)) {
             (Some(session), _) => (&mut session.asked, &mut session.drains_from),
             (None, Some(early)) => (&mut early.asked, &mut early.drains_from),
@@ -518,6 +575,11 @@ impl Truth {
             let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
             return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
         };
+        if let Some(code) = self.peers[peer as usize].farewell {
+            let about = self.peers[peer as usize].session.map(SessionId::to_bits);
+            let what = format!("peer {peer} got {message:?} after farewell {code}");
+            self.broken(Rule::FarewellsAreLast, about.into_iter().collect(), what);
+        }
         if message.sender >= PUBLISHERS {
             match self.peers[peer as usize].session {
                 Some(id) => self.peer_gets_published(peer, id, message),
@@ -535,6 +597,15 @@ impl Truth {
         if own != Some(message.to) {
             let what = format!("peer {peer} of session {own:?} got a message to {}", message.to);
             return self.broken(Rule::FramesReachTheirSession, about, what);
+        }
+        if message.sender == FAREWELLS {
+            return self.peer_gets_farewell(peer, message);
+        }
+        if sends::is_latest(message.sender) {
+            return self.latest_comes(peer, message.to, message.sender, message.number);
+        }
+        if message.sender == ITSELF {
+            self.publications.mark_comes(message.to, message.number);
         }
         let got = self.peers[peer as usize].got.entry(message.sender).or_default();
         let expected = *got;
@@ -558,13 +629,19 @@ impl Truth {
         if let Some((rule, what)) = self.publications.comes(peer, id, message) {
             self.broken(rule, self.about(id), what);
         }
+        self.check_not_overtaken(peer, id, (message.sender, message.number));
     }
 
     /// The messages to a session that its peer has not got: sender, got, accepted.
     pub(crate) fn missing(&self, id: SessionId) -> Option<(u32, u32, u32)> {
         let session = self.sessions.get(&id)?;
-        let peer = &self.peers[session.peer? as usize];
+        let number = session.peer?;
+        let peer = &self.peers[number as usize];
         session.accepted.iter().find_map(|(sender, accepted)| {
+            if sends::is_latest(*sender) {
+                let missing = self.missing_latest(number, *sender, *accepted)?;
+                return Some((*sender, missing, *accepted));
+            }
             let got = peer.got.get(sender).copied().unwrap_or(0);
             (got < *accepted).then_some((*sender, got, *accepted))
         })

@@ -1,7 +1,7 @@
-//! Files that are written whole or not at all.
+//! Writes files completely or not at all.
 //!
-//! The new contents are written beside the file, under a name that nobody else has, and renamed. So a disk
-//! that is full, or a process that is killed, never leaves half a file, and no other file is touched.
+//! The new contents are written next to the file, under a unique name, then renamed. So a full disk or a
+//! killed process leaves no partial file, and no other file is touched.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, Permissions};

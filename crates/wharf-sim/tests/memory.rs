@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peak_alloc::PeakAlloc;
-use wharf::simulation::{Faults, Ports, Simulation, for_seeds};
+use wharf::simulation::{Ports, check};
 use wharf::{Backpressure, Framing, Handler, LengthPrefix, Options, Server, Session, SessionId};
 
 #[global_allocator]
@@ -33,26 +33,23 @@ const NETWORK_BYTES: usize = PEERS * (2 * 2 * 64 * 1024 + 40 * FRAME_BYTES) + (2
 #[test]
 fn peers_that_never_read_and_frames_that_never_end_cost_no_more_than_was_announced() {
     let (mut largest, mut most_queued) = (0, 0);
-    for_seeds(40, |seed| {
+    check(0..40, |simulation| {
         let before = ALLOCATED.current_usage();
-        let ports = if seed.is_multiple_of(2) { Ports::OneEach } else { Ports::OneShared };
-        let faults = Faults::unnoticed().swarm(seed);
-        let simulation = Simulation::with_faults(seed, faults).ports(ports);
-        let options = Options {
-            workers: 2,
-            sessions_max: PEERS as u32,
-            send_queue_bytes_max: 64 * 1024,
-            receive_queues_bytes_max: 256 * 1024,
-            backpressure: Backpressure::PauseReceive,
-            send_stall_timeout: None,
-            ..Options::default()
-        };
+        let is_even = simulation.seed().is_multiple_of(2);
+        let simulation = simulation.ports(if is_even { Ports::OneEach } else { Ports::OneShared });
+        let options = Options::default().workers(2).with(|options| {
+            options.sessions.max = PEERS as u32;
+            options.sending.queue_bytes_max = 64 * 1024;
+            options.receiving.queues_bytes_max = 256 * 1024;
+            options.receiving.backpressure = Backpressure::PauseReceive;
+            options.time.send_stall_timeout = None;
+        });
         // On a shared port each receive may have a ring of its own; that is announced on Windows.
         let rings = 2 * 16 * 1024 * PEERS;
-        let announced = options.memory_bytes_max() as usize + rings;
-        let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES, ..LengthPrefix::default() };
+        let announced = options.memory().total_bytes_max as usize + rings;
+        let prefix = LengthPrefix::default().frame_bytes_max(FRAME_BYTES);
         let framing = Framing::length_prefixed(prefix);
-        let builder = Server::bind("10.0.0.1:1").unwrap().framing(framing).options(options);
+        let builder = Server::builder().listen("10.0.0.1:1").framing(framing).options(options);
         let server = simulation.start(builder, Pushes).unwrap();
         let connect = || simulation.connect(server.addresses()[0]).unwrap();
         let peers: Vec<_> = (0..PEERS).map(|_| connect()).collect();

@@ -37,12 +37,12 @@ fn faults_that_are_left_out_do_not_happen() {
     let mut case = Case::new(Scenario::Mixed, 2);
     let with = run(&case, false).unwrap();
     let most = with.fired.iter().max_by_key(|(_, times)| *times).expect("there are faults").0;
-    case.without.push(most);
+    case.left_out.without.push(most);
     let without = run(&case, false).unwrap();
     let times = |fired: &[(wharf::simulation::Fault, u64)]| {
         fired.iter().find(|(fault, _)| *fault == most).map_or(0, |(_, times)| *times)
     };
     assert!(times(&with.fired) > 0 && times(&without.fired) == 0);
-    case.muted.push(0..u64::MAX);
+    case.left_out.muted.push(0..u64::MAX);
     assert!(run(&case, false).unwrap().fired.iter().all(|(_, times)| *times == 0));
 }

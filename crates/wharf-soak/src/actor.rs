@@ -1,12 +1,16 @@
-//! One who sends, publishes and closes: a thread, or a session's callbacks. It notes what it does.
+//! An actor sends, publishes and closes, on its own thread or in a session's callbacks, and notes what it
+//! does.
 
 use std::collections::HashSet;
 
-use wharf::{Close, Group, Handle, JoinError, PublishError, SendError, SessionId};
+use wharf::{
+    Close, Farewell, Group, Handle, JoinError, PublishError, SendError, SessionId, TooLarge,
+};
 
-use crate::deeds::{Deeds, Membership, Publication, To};
-use crate::frames::{Frame, Kind};
-use crate::truth::{Rule, Truth};
+use crate::deeds::{Deeds, Membership, Publication, Said, To};
+use crate::frames::{Frame, Kind, LENGTH_BYTES};
+use crate::rules::Rule;
+use crate::truth::Truth;
 
 /// Actors from here on are threads; those below are sessions, by their ids.
 pub(crate) const THREADS: u64 = 1 << 63;
@@ -96,6 +100,63 @@ impl Actor {
         truth.close_returned(id);
     }
 
+    /// Asks for the end of our direction, by `finish`, which says whether that changed something.
+    pub(crate) fn finish_by(
+        &mut self,
+        truth: &Truth,
+        id: SessionId,
+        finish: impl FnOnce() -> bool,
+    ) {
+        truth.finish_begins(id);
+        let now = truth.now();
+        self.deeds.drains.entry(id.to_bits()).or_insert(now);
+        let changed = finish();
+        self.closed.insert(id.to_bits());
+        truth.finish_returned(id, changed);
+    }
+
+    /// Closes a session by `close` with a farewell, whose frame has at least so many bytes; 0: it has none.
+    /// False: it was too large, and closes nothing.
+    pub(crate) fn kick_by(
+        &mut self,
+        truth: &Truth,
+        id: SessionId,
+        bytes: usize,
+        close: impl FnOnce(Farewell) -> Result<bool, TooLarge<Farewell>>,
+    ) -> bool {
+        let code = truth.next_code();
+        let frame =
+            Frame { kind: Kind::Farewell, to: id.to_bits(), from: self.deeds.from, number: code };
+        let (mut farewell, mut wire_bytes) = (Farewell::new(code), 0);
+        if bytes > 0 {
+            let frame = frame.write(bytes, self.is_raw);
+            wire_bytes = frame.len() + if self.is_raw { 0 } else { LENGTH_BYTES };
+            farewell = farewell.frame(frame);
+        }
+        let is_too_large = wire_bytes > Farewell::WIRE_BYTES_MAX;
+        let mut answer = None;
+        let say = || answer = Some(close(farewell.clone()));
+        if is_too_large {
+            say()
+        } else {
+            self.close_by(truth, id, Close::Drain, say)
+        }
+        let is_true = match answer {
+            Some(Ok(accepted)) => {
+                let said = Said { id: id.to_bits(), code, has_frame: bytes > 0, accepted };
+                self.deeds.farewells.push(said);
+                !(accepted && is_too_large)
+            }
+            Some(Err(TooLarge { bytes, .. })) => is_too_large && bytes == farewell,
+            None => false,
+        };
+        if !is_true {
+            let what = format!("a farewell of {wire_bytes} bytes to {id} was answered otherwise");
+            truth.broken(Rule::RefusalsAreTrue, what);
+        }
+        !is_too_large
+    }
+
     fn is_member(&self, id: SessionId, group: u64) -> bool {
         let of = self.deeds.memberships.get(&id.to_bits()).map_or(&[][..], Vec::as_slice);
         of.iter().any(|membership| membership.group == group && membership.leaves == u64::MAX)
@@ -123,7 +184,7 @@ impl Actor {
 
     pub(crate) fn leave(&mut self, truth: &Truth, handle: &Handle, id: SessionId, group: u64) {
         let (was_member, leaves) = (self.is_member(id, group), truth.now());
-        let left = handle.leave(id, Group(group));
+        let left = handle.leave(id, Group(group)).is_some();
         if left && !was_member {
             truth.broken(Rule::RefusalsAreTrue, format!("{id} left a group that it was not in"));
         }
@@ -173,6 +234,27 @@ mod tests {
                 assert!(groups.insert(Actor::new(from, false).own_group(number)), "{from}");
             }
         }
+    }
+
+    #[test]
+    fn a_farewell_that_is_answered_otherwise_is_seen() {
+        let (truth, id) = (Truth::default(), SessionId::from_bits(9));
+        let mut actor = Actor::new(THREADS, false);
+        let too_large = |bytes| Err(TooLarge { bytes, max: 1_020 });
+        assert!(actor.kick_by(&truth, id, 1_020, |_| Ok(true)));
+        assert!(!actor.kick_by(&truth, id, 1_021, too_large));
+        actor.kick_by(&truth, id, 0, |_| Ok(false));
+        assert!(!truth.is_broken());
+        let said: Vec<_> = actor.deeds.farewells.iter().map(|said| said.accepted).collect();
+        assert_eq!(said, [true, false]);
+        actor.kick_by(&truth, id, 1_020, too_large);
+        actor.kick_by(&truth, id, 1_021, |_| Ok(true));
+        actor.kick_by(&truth, id, 1_021, |_| too_large(Farewell::new(0)));
+        let rules: Vec<_> = truth.take_violations().iter().map(|broken| broken.rule).collect();
+        assert_eq!(rules, [Rule::RefusalsAreTrue; 3]);
+        actor.finish_by(&truth, SessionId::from_bits(10), || true);
+        actor.send(&truth, SessionId::from_bits(10), 0, |_| Ok(()));
+        assert!(truth.is_broken(), "accepted after this thread finished it");
     }
 
     #[test]

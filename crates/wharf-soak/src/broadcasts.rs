@@ -1,4 +1,4 @@
-//! Broadcasts without a pause while sessions come and go: workers walk over slots that change hands.
+//! Continuous broadcasts while sessions come and go: workers walk over slots that change owners.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -46,8 +46,11 @@ pub(crate) fn run(
     workers: usize,
     time: Duration,
 ) -> Result<bool, Box<dyn std::error::Error>> {
-    let options = Options { workers, backend, sessions_max: 64, ..Options::default() };
-    let server = Server::bind("127.0.0.1:0")?
+    let options = Options::default().workers(workers).backend(backend).with(|options| {
+        options.sessions.max = 64;
+    });
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
         .framing(Framing::length_prefixed(LengthPrefix::default()))
         .options(options)
         .start(Listener)?;

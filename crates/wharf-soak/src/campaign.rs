@@ -1,4 +1,4 @@
-//! Round after round, for so long or until one breaks a rule.
+//! Repeats rounds for a given time, or until one breaks a rule.
 
 use std::error::Error;
 use std::path::PathBuf;

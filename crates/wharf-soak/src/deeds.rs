@@ -1,4 +1,4 @@
-//! What an actor has done. It knows in which order it has asked for what, and so what must come of it.
+//! What an actor has done. It knows the order of its requests, and so what must follow from them.
 
 use std::collections::HashMap;
 
@@ -44,6 +44,16 @@ pub(crate) struct Membership {
     pub(crate) leaves: u64,
 }
 
+/// A farewell that was to close a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) id: u64,
+    pub(crate) code: u32,
+    pub(crate) has_frame: bool,
+    /// The call said that the session ends with it.
+    pub(crate) accepted: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Deeds {
     pub(crate) from: u64,
@@ -51,6 +61,7 @@ pub(crate) struct Deeds {
     pub(crate) accepted: HashMap<u64, u32>,
     pub(crate) publications: Vec<Publication>,
     pub(crate) memberships: HashMap<u64, Vec<Membership>>,
-    /// When it had asked a session to drain.
+    /// When it had first asked a session to drain or to finish.
     pub(crate) drains: HashMap<u64, u64>,
+    pub(crate) farewells: Vec<Said>,
 }

@@ -1,8 +1,8 @@
-//! Frames that say to whom they are, from whom, and which they are. Whoever gets one sees whether it is
-//! torn, lost, doubled or a stranger's.
+//! Frames that contain their receiver, sender and number. So a receiver notices one that is torn, lost,
+//! duplicated or misdirected.
 //!
-//! The bytes on the wire are the same under both framings: a length of 4 bytes, then the frame. With
-//! `Framing::raw` it is the program that writes the length.
+//! The bytes on the wire are the same with both framings: a length of 4 bytes, then the frame. With
+//! `Framing::raw` the program writes the length.
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +15,12 @@ pub(crate) enum Kind {
     OnceDirect,
     /// Published by such a call.
     OncePublished,
+    /// The last frame of a session, numbered by its code.
+    Farewell,
 }
 
-const KINDS: [Kind; 4] = [Kind::Direct, Kind::Published, Kind::OnceDirect, Kind::OncePublished];
+const KINDS: [Kind; 5] =
+    [Kind::Direct, Kind::Published, Kind::OnceDirect, Kind::OncePublished, Kind::Farewell];
 
 /// A frame from the server's side to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,21 +1,21 @@
-//! What the sessions of a round do: what their peers ask for, and what their seed decides.
+//! What the sessions of a round do: what their peers request, and what their seed decides.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wharf::{Close, CloseReason, Group, Handler, Session, SessionId};
+use wharf::{Close, CloseReason, Farewell, Group, Handler, SendError, Session, SessionId};
 
 use crate::actor::Actor;
 use crate::deeds::{TOWN, To};
-use crate::frames::{Frame, Kind, Request, cut_frames};
+use crate::frames::{Frame, Kind, LENGTH_BYTES, Request, cut_frames};
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::rules::Rule;
 use crate::senders::Targets;
-use crate::truth::{Rule, Target, Truth, lock};
+use crate::truth::{Target, Truth, lock};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,16 @@ pub(crate) enum Action {
     SendToAnother,
     SendOdd,
     Connect,
+    /// More frames than there may be room for: what is refused follows when there is room.
+    Owe,
+    AskForRoom,
+    /// Until a thread resumes it.
+    Pause,
+    Finish,
     /// Publishes to itself and others, then drains.
-    Farewell,
+    PublishAndDrain,
+    /// Closes with a farewell, behind a full queue or not.
+    Kick,
     Drain,
     Stop,
 }
@@ -48,7 +56,7 @@ impl Action {
 }
 
 /// Mostly what goes on.
-pub(crate) const ACTIONS: [Action; 25] = [
+pub(crate) const ACTIONS: [Action; 33] = [
     Action::Nothing,
     Action::Nothing,
     Action::Reply,
@@ -71,7 +79,15 @@ pub(crate) const ACTIONS: [Action; 25] = [
     Action::Reply,
     Action::Reply,
     Action::Reply,
-    Action::Farewell,
+    Action::Reply,
+    Action::Reply,
+    Action::Owe,
+    Action::Owe,
+    Action::AskForRoom,
+    Action::Pause,
+    Action::Finish,
+    Action::PublishAndDrain,
+    Action::Kick,
     Action::Drain,
     Action::Stop,
 ];
@@ -88,6 +104,9 @@ pub(crate) struct State {
     random: Random,
     /// With `Framing::raw`: what has come of frames.
     stream: Vec<u8>,
+    /// Frames that are still to be sent, and whether our direction ends after them.
+    owed: u64,
+    finishes: bool,
     is_bomb: bool,
 }
 
@@ -168,7 +187,7 @@ impl Town {
         let State { actor, random, .. } = state;
         let bytes = random.frame_bytes();
         let mut reply = |bytes| {
-            actor.send(truth, id, bytes, |frame| session.try_send(frame));
+            try_send(actor, truth, session, bytes);
         };
         match action {
             Action::Nothing => {}
@@ -190,26 +209,59 @@ impl Town {
             }
             Action::SendToAnother => {
                 let other = random.pick(&truth.recent());
-                actor.send(truth, other, bytes, |frame| handle.send(other, frame));
+                actor.send(truth, other, bytes, |frame| handle.try_send(other, frame));
             }
             Action::SendOdd => {
                 let (hazards, way) = (&self.plan.hazards, Way::Session);
                 let odd = OddFrame::draw(truth, hazards, actor.is_raw, handle, id, way, random);
                 if let Some(odd) = odd {
-                    drop(session.try_send(odd)); // a panic ends the session
+                    let result = session.try_send(odd); // a panic ends the session
+                    if matches!(result, Err(SendError::Full { .. })) {
+                        truth.asks_for_room(id);
+                    }
                 } else {
                     let number = truth.next_once();
                     let frame = Frame { kind: Kind::OnceDirect, to: id.to_bits(), from: 0, number };
-                    session.send(&frame.write(bytes, actor.is_raw));
+                    session.send(frame.write(bytes, actor.is_raw));
                 }
             }
             Action::Connect => {
                 if let Ok(id) = handle.connect(self.targets.listener) {
                     truth.connects(id, Target::Listener);
-                    actor.send(truth, id, bytes, |frame| handle.send(id, frame));
+                    actor.send(truth, id, bytes, |frame| handle.try_send(id, frame));
                 }
             }
-            Action::Farewell if self.plan.hazards.farewells => {
+            Action::Owe => {
+                state.owed += random.within(1..30);
+                self.send_owed(session, state);
+            }
+            Action::AskForRoom => {
+                let wanted = random.pick(&[1, bytes, usize::MAX]);
+                truth.asks_for_room(id);
+                if random.one_in(2) {
+                    session.notify_writable(wanted);
+                } else {
+                    handle.notify_writable(id, wanted);
+                }
+            }
+            Action::Pause if self.plan.hazards.pauses => {
+                if truth.may_pause(id) {
+                    session.pause_receiving();
+                    truth.has_paused_itself(id);
+                }
+            }
+            Action::Finish if self.plan.hazards.half_closes => {
+                finish(actor, truth, session, random);
+            }
+            Action::Pause | Action::Finish => {}
+            Action::Kick if self.plan.hazards.farewells => {
+                if random.one_in(3) {
+                    // Until the queue is full, or almost.
+                    while try_send(actor, truth, session, 5_000) == Sent::Yes {}
+                }
+                return !self.kick(session, state);
+            }
+            Action::PublishAndDrain if self.plan.hazards.last_publications => {
                 let group = actor.own_group(0);
                 actor.join(truth, handle, id, group);
                 actor.send(truth, id, 40, |frame| session.try_send(frame));
@@ -218,7 +270,7 @@ impl Town {
                 actor.close_by(truth, id, Close::Drain, || session.close(Close::Drain));
                 return false;
             }
-            Action::Farewell | Action::Drain | Action::Stop => {
+            Action::Kick | Action::PublishAndDrain | Action::Drain | Action::Stop => {
                 let how = if action == Action::Stop { Close::Stop } else { Close::Drain };
                 if random.one_in(3) {
                     actor.close(truth, handle, id, how);
@@ -229,6 +281,79 @@ impl Town {
             }
         }
         true
+    }
+
+    /// True: it is over.
+    fn kick(&self, session: &Session, state: &mut State) -> bool {
+        let (truth, id, State { actor, random, .. }) = (&*self.truth, session.id(), state);
+        let bytes = farewell_bytes(random);
+        if random.one_in(3) {
+            actor.kick_by(truth, id, bytes, |farewell| session.handle().close_with(id, farewell))
+        } else {
+            actor.kick_by(truth, id, bytes, |farewell| session.close_with(farewell))
+        }
+    }
+
+    /// Sends what is owed, as far as there is room.
+    fn send_owed(&self, session: &Session, state: &mut State) {
+        let State { actor, random, owed, finishes, .. } = state;
+        while *owed > 0 {
+            match try_send(actor, &self.truth, session, 4_000) {
+                Sent::Yes => *owed -= 1,
+                Sent::Later => return,
+                Sent::Never => *owed = 0,
+            }
+        }
+        if std::mem::take(finishes) {
+            finish(actor, &self.truth, session, random);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Yes,
+    /// The queue is full: `writable` follows.
+    Later,
+    Never,
+}
+
+/// Sends to the session in its callback, whose refusal asks for room.
+fn try_send(actor: &mut Actor, truth: &Truth, session: &Session, bytes: usize) -> Sent {
+    let mut sent = Sent::Never;
+    let id = session.id();
+    actor.send(truth, id, bytes, |frame| {
+        let result = session.try_send(frame);
+        if result.is_ok() {
+            sent = Sent::Yes;
+        } else if let Err(SendError::Full { .. }) = result {
+            truth.asks_for_room(id);
+            sent = Sent::Later;
+        }
+        result
+    });
+    sent
+}
+
+fn finish(actor: &mut Actor, truth: &Truth, session: &Session, random: &mut Random) {
+    let id = session.id();
+    if random.one_in(3) {
+        actor.finish_by(truth, id, || session.handle().finish(id));
+    } else {
+        actor.finish_by(truth, id, || {
+            session.finish();
+            false // it does not say
+        });
+    }
+}
+
+/// The bytes of a farewell: none, some, or more than there may be.
+pub(crate) fn farewell_bytes(random: &mut Random) -> usize {
+    match random.below(12) {
+        0 => 0,
+        1 => 2_000,
+        2..4 => Farewell::WIRE_BYTES_MAX - LENGTH_BYTES,
+        _ => random.within(1..900) as usize,
     }
 }
 
@@ -244,11 +369,12 @@ impl Handler for Town {
         let actor = Actor::new(id.to_bits(), self.plan.is_raw);
         truth.states_made.fetch_add(1, Ordering::Relaxed);
         let truth = self.truth.clone();
-        let mut state = State { actor, truth, random, stream: Vec::new(), is_bomb };
+        let stream = Vec::new();
+        let mut state = State { actor, truth, random, stream, owed: 0, finishes: false, is_bomb };
         self.hazard(&mut state.random);
         let joined = session.handle().join(id, Group(TOWN));
         self.truth.change(id, |facts| facts.in_town = joined.is_ok());
-        state.actor.send(&self.truth, id, 0, |frame| session.try_send(frame));
+        try_send(&mut state.actor, &self.truth, session, 0);
         self.hazard(&mut state.random);
         drop(guard);
         self.truth.has_opened(id);
@@ -270,6 +396,40 @@ impl Handler for Town {
         state.stream = stream;
     }
 
+    fn writable(&self, session: &Session, state: &mut State) {
+        let id = session.id();
+        self.truth.enters(id, "writable");
+        let _guard = InCallback { truth: &self.truth, id };
+        self.hazard(&mut state.random);
+        self.send_owed(session, state);
+    }
+
+    fn peer_finished(&self, session: &Session, state: &mut State) {
+        let id = session.id();
+        self.truth.enters(id, "peer_finished");
+        let _guard = InCallback { truth: &self.truth, id };
+        self.hazard(&mut state.random);
+        match state.random.below(8) {
+            0..4 => {
+                state.owed += state.random.within(0..60);
+                state.finishes = true;
+                self.send_owed(session, state);
+            }
+            4 => finish(&mut state.actor, &self.truth, session, &mut state.random),
+            5 => {
+                let State { actor, .. } = state;
+                actor.close_by(&self.truth, id, Close::Drain, || session.close(Close::Drain));
+            }
+            6 if self.plan.hazards.farewells => {
+                self.kick(session, state);
+            }
+            // Others may go on with it, or the end of the server.
+            _ => {
+                self.act(session, state, Action::Reply);
+            }
+        }
+    }
+
     fn closed(&self, session: &Session, mut state: State, reason: CloseReason) {
         let (truth, id) = (&*self.truth, session.id());
         truth.enters(id, "closed");
@@ -286,7 +446,7 @@ impl Handler for Town {
         }
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
+    fn connect_failed(&self, id: SessionId, _: &wharf::Target, error: &io::Error) {
         self.truth.connect_failed(id, error.kind());
         if self.random(id).one_in(self.plan.hazards.panics) {
             self.truth.panics.fetch_add(1, Ordering::Relaxed);

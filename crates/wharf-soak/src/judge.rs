@@ -1,14 +1,16 @@
-//! What must hold when a round is over: from what the callbacks, the callers and the peers have seen.
+//! What must hold after a round, judged by what callbacks, callers and peers have seen.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 
 use wharf::{CloseReason, FirstFrameTimeout, SessionId};
 
-use crate::deeds::{Deeds, Publication, TOWN, To};
+use crate::deeds::{Deeds, Publication, Said, TOWN, To};
+use crate::facts::Facts;
 use crate::peers::{End, PeerFacts};
 use crate::plan::Plan;
-use crate::truth::{Connect, Facts, Rule, Target, Violation};
+use crate::rules::{Rule, Violation};
+use crate::truth::{Connect, Target};
 
 /// All that was seen.
 pub(crate) struct Seen {
@@ -45,6 +47,8 @@ impl Seen {
         add(Rule::FramesArrive, lost);
         add(Rule::FramesArriveInOrder, disordered);
         add(Rule::FramesArrive, self.lost_connects());
+        add(Rule::FarewellsComeLast, self.farewells());
+        add(Rule::EndsAreTold, self.untold_ends());
         broken
     }
 
@@ -64,8 +68,8 @@ impl Seen {
         let mut found = Vec::new();
         for (id, facts) in &self.sessions {
             let Some(reason) = facts.closed else { continue };
-            if let Some(why) = self.why_untrue(facts, reason, peers.get(&Some(*id)).copied()) {
-                found.push(format!("{} closed as {reason}, but {why}", name(*id)));
+            if let Some(why) = self.why_untrue(*id, facts, reason, peers.get(&Some(*id)).copied()) {
+                found.push(format!("{} closed as {reason}, but {why}: {facts:?}", name(*id)));
             }
         }
         found
@@ -73,26 +77,35 @@ impl Seen {
 
     fn why_untrue(
         &self,
+        id: u64,
         facts: &Facts,
         reason: CloseReason,
         peer: Option<&PeerFacts>,
     ) -> Option<&'static str> {
         let options = &self.plan.options;
-        let has_first_frame = matches!(options.first_frame_timeout, FirstFrameTimeout::After(_));
+        let has_first_frame =
+            matches!(options.time.first_frame_timeout, FirstFrameTimeout::After(_));
         let of_peer = |is: fn(&PeerFacts) -> bool| peer.is_none_or(is);
         let (holds, why) = match reason {
+            CloseReason::PeerClosed if self.plan.tells_ends() && !facts.has_finished_both() => {
+                (false, "not both directions have ended and said so")
+            }
             CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. } => {
-                (of_peer(|peer| peer.ended_first), "its peer has not ended its stream")
+                (self.has_ended(facts, peer), "its peer has not ended its stream")
+            }
+            CloseReason::Kicked { code } => {
+                (self.said_to(id).any(|said| said.code == code && said.accepted), "nobody said so")
             }
             CloseReason::Reset => (of_peer(|peer| peer.ended_first), "its peer has not reset"),
             CloseReason::FrameTooLarge { .. } => {
                 (of_peer(|peer| peer.is_rude), "its peer has announced nothing too large")
             }
             CloseReason::SlowConsumer { .. } => (true, ""),
-            CloseReason::IdleTimeout => match options.idle_timeout {
+            CloseReason::IdleTimeout => match options.time.idle_timeout {
                 None => (false, "there is no such limit"),
                 Some(limit) => (
-                    peer.is_none_or(|peer| peer.silence_max >= limit),
+                    // What a gateway passes on, it may pass on late.
+                    peer.is_none_or(|peer| peer.via_gateway || peer.silence_max >= limit),
                     "its peer was never silent for so long",
                 ),
             },
@@ -110,7 +123,7 @@ impl Seen {
             }
             CloseReason::HandlerPanicked => (facts.panicked, "no callback of it has panicked"),
             CloseReason::FrameTooLargeToSend { bytes, max } => {
-                let queue_max = options.send_queue_bytes_max;
+                let queue_max = options.sending.queue_bytes_max;
                 (bytes > max && bytes + 8 > queue_max, "the frame could have been sent")
             }
             _ => (false, "nothing explains it"),
@@ -122,6 +135,102 @@ impl Seen {
         let lost = reason == CloseReason::PeerClosed
             && peer.is_some_and(|peer| !peer.is_rude && peer.sent != facts.received);
         lost.then_some("not all requests were received before that")
+    }
+
+    /// A peer has ended its stream: by itself, or when it saw that the server had ended its own.
+    fn has_ended(&self, facts: &Facts, peer: Option<&PeerFacts>) -> bool {
+        let follows = |peer: &PeerFacts| facts.finishes > 0 && peer.end == End::Stream;
+        peer.is_none_or(|peer| peer.ended_first || follows(peer))
+    }
+
+    fn said_to(&self, id: u64) -> impl Iterator<Item = &Said> {
+        self.actors.values().flat_map(|actor| &actor.farewells).filter(move |said| said.id == id)
+    }
+
+    /// What became of farewells: which session ended with another reason, and whose peer got another last
+    /// frame, or none.
+    fn farewells(&self) -> Vec<String> {
+        let peers = self.peers_by_session();
+        let said: Vec<_> = self.actors.values().flat_map(|actor| &actor.farewells).collect();
+        let mut accepted = HashMap::new();
+        let mut found = Vec::new();
+        for said in said.into_iter().filter(|said| said.accepted) {
+            if let Some(other) = accepted.insert(said.id, said) {
+                found.push(format!("{} was closed with {other:?} and {said:?}", name(said.id)));
+            }
+            let Some(facts) = self.sessions.get(&said.id) else { continue };
+            let Some(reason) = facts.closed else { continue };
+            let peer = peers.get(&said.id);
+            if reason != (CloseReason::Kicked { code: said.code }) {
+                if !self.may_cut_farewell(facts, reason) {
+                    found.push(format!("{} closed as {reason}, after {said:?}", name(said.id)));
+                }
+                continue;
+            }
+            // Behind our own end nothing can come.
+            let must_come = said.has_frame
+                && facts.finishes == 0
+                && facts.stops == 0
+                && !facts.panicked
+                && facts.closed_at < self.cut_at;
+            let came = peer.is_none_or(|peer| peer.reader.farewell == Some(said.code));
+            if must_come && !came && peer.is_some_and(|peer| peer.end == End::Stream) {
+                let got = peer.map(|peer| peer.reader.farewell);
+                found.push(format!(
+                    "{} ended with {said:?}, and its peer got {got:?}",
+                    name(said.id)
+                ));
+            }
+        }
+        for (id, peer) in peers {
+            let Some(code) = peer.reader.farewell else { continue };
+            if accepted.get(&id).is_none_or(|said| said.code != code || !said.has_frame) {
+                let said = accepted.get(&id);
+                found.push(format!(
+                    "{} got farewell {code}, and was closed with {said:?}",
+                    name(id)
+                ));
+            }
+        }
+        found
+    }
+
+    /// Whether a session that was closed with a farewell may end for this reason.
+    fn may_cut_farewell(&self, facts: &Facts, reason: CloseReason) -> bool {
+        match reason {
+            CloseReason::Local => facts.stops > 0,
+            CloseReason::Stopped => facts.closed_at > self.end_began,
+            CloseReason::DrainTimeout => self.plan.has_short_drain(),
+            CloseReason::SendStallTimeout => self.plan.has_short_stall,
+            CloseReason::HandlerPanicked => facts.panicked,
+            // A publication from before may still find no room.
+            CloseReason::Reset | CloseReason::SlowConsumer { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Ends of peers that were told wrongly.
+    fn untold_ends(&self) -> Vec<String> {
+        let peers = self.peers_by_session();
+        let mut found = Vec::new();
+        for (id, facts) in self.sessions.iter().filter(|(_, facts)| facts.peer_finished) {
+            let peer = peers.get(id).copied();
+            if !self.plan.tells_ends() {
+                found.push(format!("{} was told of an end that closes", name(*id)));
+            } else if !self.has_ended(facts, peer) {
+                found.push(format!("{} was told of an end that there was not", name(*id)));
+            }
+            if let Some(peer) = peer.filter(|peer| !peer.is_rude && peer.sent != facts.received) {
+                let (sent, received) = (peer.sent, facts.received);
+                let what = format!("was told of the end after {received} of {sent} requests");
+                found.push(format!("{} {what}", name(*id)));
+            }
+        }
+        found
+    }
+
+    fn peers_by_session(&self) -> HashMap<u64, &PeerFacts> {
+        self.peers.iter().filter_map(|peer| Some((self.session_of(peer)?, peer))).collect()
     }
 
     fn unanswered_connects(&self) -> Vec<String> {
@@ -239,12 +348,15 @@ impl Seen {
             && facts.stops == 0
             && !self.plan.has_short_stall
             && peer.always_read
-            && !peer.ended_first
             && !peer.is_rude;
-        let reason = facts.closed.filter(|_| ended_in_order);
-        let Some(reason @ (CloseReason::Local | CloseReason::Drained)) = reason else {
-            return Vec::new();
-        };
+        let Some(reason) = facts.closed.filter(|_| ended_in_order) else { return Vec::new() };
+        match reason {
+            CloseReason::Local | CloseReason::Drained | CloseReason::Kicked { .. } => {}
+            // This reason stays when its drain takes too long.
+            CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. }
+                if !self.plan.has_short_drain() => {}
+            _ => return Vec::new(),
+        }
         let mut found = Vec::new();
         if peer.end != End::Stream || peer.reader.unfinished_bytes() > 0 {
             let how = (peer.end, peer.reader.unfinished_bytes());
@@ -261,9 +373,16 @@ impl Seen {
         let got: HashSet<_> = peer.reader.published.iter().copied().collect();
         for actor in self.actors.values() {
             // Of a session that somebody closed, only what this one had published before is certain.
+            let is_of_program = match reason {
+                CloseReason::PeerClosed => self.plan.tells_ends(),
+                CloseReason::PeerClosedInFrame { .. } => false,
+                _ => true,
+            };
             let until = match (reason, actor.drains.get(&id)) {
-                (CloseReason::Drained, _) => self.end_began,
-                (_, Some(drained_at)) if facts.closes == 1 => *drained_at,
+                (CloseReason::Drained, _) if facts.finishes == 0 => self.end_began,
+                (_, Some(asked_at)) if is_of_program && facts.closes + facts.finishes == 1 => {
+                    *asked_at
+                }
                 _ => continue,
             };
             let lost = (0..).zip(&actor.publications).find(|(number, publication)| {

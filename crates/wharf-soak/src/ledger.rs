@@ -1,4 +1,4 @@
-//! Totals, of one run and of all runs in a file, so that they can be quoted.
+//! Totals of one run, and of all runs in a file, so that they can be quoted.
 
 use std::collections::BTreeMap;
 

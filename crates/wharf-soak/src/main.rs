@@ -1,8 +1,8 @@
-//! wharf's real ports under everything at once: one seed draws the options of a round, what its peers and
-//! threads do, what goes wrong on purpose, and how it ends. Then what all of them saw is judged.
+//! wharf's real ports under everything at once. A seed draws the options of a round, what its peers and
+//! threads do, which failures are provoked, and how it ends. Then everything they saw is judged.
 //!
-//! Exit codes: 0 all went well, 1 a rule was broken or the totals could not be written, 2 it could not start,
-//! 3 something hangs.
+//! Exit codes: 0 success, 1 a rule was broken or the totals could not be written, 2 could not start, 3
+//! something hangs.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,9 @@ mod actor;
 mod broadcasts;
 mod campaign;
 mod deeds;
+mod facts;
 mod frames;
+mod gateway;
 mod handler;
 mod judge;
 mod ledger;
@@ -20,9 +22,11 @@ mod pauses;
 mod peers;
 mod plan;
 mod process;
+mod quiet;
 mod random;
 mod reader;
 mod round;
+mod rules;
 mod senders;
 mod targets;
 mod truth;

@@ -1,4 +1,4 @@
-//! Frames that are not plain bytes, but code of the user's that panics, calls back or changes its mind.
+//! Frames that are not plain bytes, but user code that panics, calls back or changes its answer.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

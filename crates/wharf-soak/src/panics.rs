@@ -1,4 +1,4 @@
-//! Panics: those on purpose, and what a worker says when it fails by one of its own.
+//! Panics: deliberate ones, and the message of a worker that fails by a bug.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe, catch_unwind, panic_any};
@@ -40,9 +40,12 @@ pub(crate) fn expected<R>(body: impl FnOnce() -> R) -> Option<R> {
 }
 
 fn is_on_purpose(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Bomb>() || text_of(payload) == Some(ON_PURPOSE)
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
     let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    payload.is::<Bomb>() || text == Some(ON_PURPOSE)
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 /// From now on panics on purpose are silent, and those of workers are kept.
@@ -56,7 +59,7 @@ pub(crate) fn keep() {
             }
             let thread = std::thread::current();
             if thread.name().is_some_and(is_worker) {
-                let text = panic.payload_as_str().unwrap_or("no words");
+                let text = text_of(panic.payload()).unwrap_or("no words");
                 let place = panic.location().map_or(String::new(), |place| format!(" ({place})"));
                 let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
                 last.get_or_insert(format!("{}: {text}{place}", thread.name().unwrap_or_default()));

@@ -1,4 +1,4 @@
-//! The peers: crowds of sockets, a crowd for each thread.
+//! The peers: crowds of sockets, one crowd per thread.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::facts::Asked;
 use crate::frames::Request;
 use crate::handler::{ACTIONS, Action};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::reader::Reader;
-use crate::truth::Truth;
+use crate::truth::{Truth, lock};
 
 /// How a peer's stream ended, as it saw it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct PeerFacts {
     pub(crate) number: u32,
     /// The server has connected to it.
     pub(crate) was_connected_to: bool,
+    /// A gateway lies between it and the server.
+    pub(crate) via_gateway: bool,
     pub(crate) reader: Reader,
     /// Whole requests that it has written.
     pub(crate) sent: u32,
@@ -54,6 +57,8 @@ enum Mode {
     Listens,
     StalledUntil(Instant),
     Vanished,
+    /// The server has finished: it asks for so much more, and then finishes too.
+    GoesOn(u64),
 }
 
 struct Peer {
@@ -74,6 +79,8 @@ struct Peer {
     may_be_urgent: bool,
     /// A write has told of a reset: what the next read says of it is an end of stream.
     was_reset: bool,
+    /// It goes on when the server has finished.
+    goes_on: bool,
 }
 
 /// What all threads of peers share.
@@ -81,6 +88,7 @@ pub(crate) struct Town {
     pub(crate) plan: Arc<Plan>,
     pub(crate) truth: Arc<Truth>,
     pub(crate) server: SocketAddr,
+    pub(crate) gateway: Option<SocketAddr>,
     pub(crate) next_number: AtomicU32,
     /// The server has ended: whatever is left is read out.
     pub(crate) ended: AtomicBool,
@@ -114,15 +122,19 @@ pub(crate) fn crowd(
         let mut is_quiet = true;
         let listening_at = Instant::now();
         while let Some(stream) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
-            peers.extend(Peer::new(stream.0, listened_at, town, true, &mut random));
+            peers.extend(Peer::new(stream.0, listened_at, town, Way::Connected, &mut random));
         }
         listened_at = listening_at;
         let is_due = (peers.len() as u64) < size && connects_at <= Instant::now();
-        if is_due && !town.truth.is_ending() {
+        if is_due && !town.truth.is_ending() && !town.truth.is_quiet() {
             let began = Instant::now();
             connects_at = began + random.millis(0..6);
-            let connected = TcpStream::connect_timeout(&town.server, CONNECT_TIMEOUT).ok();
-            let peer = |stream| Peer::new(stream, began, town, false, &mut random);
+            let (address, way) = match town.gateway.filter(|_| random.one_in(3)) {
+                Some(gateway) => (gateway, Way::ViaGateway),
+                None => (town.server, Way::Accepted),
+            };
+            let connected = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok();
+            let peer = |stream| Peer::new(stream, began, town, way, &mut random);
             peers.extend(connected.and_then(peer));
         }
         for peer in &mut peers {
@@ -134,7 +146,11 @@ pub(crate) fn crowd(
         }
     }
     drop(listener);
-    for peer in &peers {
+    for peer in &mut peers {
+        if matches!(peer.mode, Mode::GoesOn(_)) {
+            peer.facts.silence_max = peer.silence_max();
+        }
+        peer.mode = Mode::Listens;
         let _ = SockRef::from(&peer.stream).set_recv_buffer_size(LARGE_BUFFER_BYTES);
     }
     let until = Instant::now() + END_PATIENCE;
@@ -170,13 +186,22 @@ fn sort_out(
     kept
 }
 
+/// How a peer and its session came together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Accepted,
+    ViaGateway,
+    /// By a connect of the server's.
+    Connected,
+}
+
 impl Peer {
     /// `began`: no later than its connection.
     fn new(
         stream: TcpStream,
         began: Instant,
         town: &Town,
-        was_connected_to: bool,
+        way: Way,
         random: &mut Random,
     ) -> Option<Peer> {
         stream.set_nonblocking(true).ok()?;
@@ -186,7 +211,8 @@ impl Peer {
         }
         let facts = PeerFacts {
             number: town.next_number.fetch_add(1, Ordering::Relaxed),
-            was_connected_to,
+            was_connected_to: way == Way::Connected,
+            via_gateway: way == Way::ViaGateway,
             always_read: true,
             ..PeerFacts::default()
         };
@@ -206,11 +232,12 @@ impl Peer {
             reads_slowly_at: is_slow.then(Instant::now),
             may_be_urgent: hazards.urgent_data && random.one_in(4),
             was_reset: false,
+            goes_on: random.one_in(2),
         })
     }
 
     fn is_over(&self) -> bool {
-        self.facts.end != End::None
+        self.facts.end != End::None && !matches!(self.mode, Mode::GoesOn(_))
     }
 
     /// True: something came or went.
@@ -219,16 +246,18 @@ impl Peer {
             Mode::Vanished => return false,
             Mode::StalledUntil(when) if when > Instant::now() => return false,
             Mode::StalledUntil(_) => self.mode = Mode::Talks,
+            Mode::GoesOn(left) => return self.go_on(town, left, random),
             Mode::Talks | Mode::Listens => {}
         }
+        let is_quiet = town.truth.is_quiet();
         let mut moved = self.read(town, buffer);
         if self.is_over() || self.mode == Mode::Listens {
-            if random.one_in(4_000) && !self.is_over() {
+            if !is_quiet && random.one_in(4_000) && !self.is_over() {
                 self.turns_away(town, random);
             }
             return moved;
         }
-        if self.out.is_empty() && random.one_in(3) {
+        if self.out.is_empty() && !is_quiet && random.one_in(3) {
             if self.requests == 0 {
                 self.turns_away(town, random);
                 return true;
@@ -240,7 +269,7 @@ impl Peer {
                 (0..FLOOD).for_each(|_| self.ask_for(Action::Nothing.number(), 0));
             }
         }
-        moved |= self.write();
+        moved |= self.write(town);
         if self.may_be_urgent && random.one_in(20) {
             self.may_be_urgent = false;
             let _ = SockRef::from(&self.stream).send_out_of_band(&[0xFF]);
@@ -261,7 +290,37 @@ impl Peer {
         self.waiting += 1;
     }
 
-    fn write(&mut self) -> bool {
+    /// The server's direction has ended. Its own goes on, for some requests.
+    fn go_on(&mut self, town: &Town, left: u64, random: &mut Random) -> bool {
+        // Nothing is read any more that would say so.
+        self.facts.silence_max = self.silence_max();
+        if !self.out.is_empty() {
+            return self.write(town);
+        }
+        if left == 0 {
+            let _ = self.stream.shutdown(Shutdown::Write);
+            self.facts.ended_first = true;
+            self.mode = Mode::Listens;
+        } else {
+            self.ask(random);
+            self.mode = Mode::GoesOn(left - 1);
+        }
+        true
+    }
+
+    /// Says what must reach its session, if it always reads.
+    fn note_asked(&self, town: &Town) {
+        let Some(session) = self.facts.reader.session else { return };
+        let mut asked = lock(&town.truth.asked);
+        if self.facts.always_read && !self.facts.is_rude && self.facts.end != End::Own {
+            let (sent, ended) = (self.facts.sent, self.facts.ended_first);
+            asked.insert(session, Asked { sent, ended });
+        } else {
+            asked.remove(&session);
+        }
+    }
+
+    fn write(&mut self, town: &Town) -> bool {
         if self.out.is_empty() {
             return false;
         }
@@ -275,6 +334,7 @@ impl Peer {
                     self.facts.sent += std::mem::take(&mut self.waiting);
                     self.written = 0;
                     self.out.clear();
+                    self.note_asked(town);
                 }
                 count > 0
             }
@@ -316,6 +376,9 @@ impl Peer {
         match self.stream.read(buffer) {
             Ok(0) => {
                 self.facts.end = if self.was_reset { End::Reset } else { End::Stream };
+                if self.goes_on && self.mode == Mode::Talks && !self.was_reset {
+                    self.mode = Mode::GoesOn(self.requests.min(5));
+                }
                 true
             }
             Ok(count) => {
@@ -353,7 +416,7 @@ impl Peer {
             6 => {
                 self.facts.always_read = false;
                 (0..10).for_each(|_| self.ask_for(Action::Flood.number(), 0));
-                self.write();
+                self.write(town);
                 self.mode = Mode::Vanished;
             }
             7 => {
@@ -367,6 +430,7 @@ impl Peer {
             }
             _ => self.mode = Mode::Listens,
         }
+        self.note_asked(town);
     }
 
     /// Ends the connection without reading what has come: by a reset, or as the system does it.

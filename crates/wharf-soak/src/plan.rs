@@ -1,8 +1,10 @@
-//! What a round will be like: drawn from its seed.
+//! The plan of a round, drawn from its seed.
 
 use std::time::Duration;
 
-use wharf::{Backend, Backpressure, FirstFrameTimeout, Framing, LengthPrefix, Options};
+use wharf::{
+    Backend, Backpressure, EndOfStream, FirstFrameTimeout, Framing, LengthPrefix, Options,
+};
 
 use crate::random::Random;
 
@@ -45,7 +47,17 @@ pub(crate) struct Hazards {
     /// Frames whose destructor panics.
     pub(crate) frame_bombs: bool,
     /// Publications just before a close that drains.
+    pub(crate) last_publications: bool,
+    /// Closes with a farewell.
     pub(crate) farewells: bool,
+    /// Directions that the program ends by themselves.
+    pub(crate) half_closes: bool,
+    /// Sessions that the program pauses, and resumes.
+    pub(crate) pauses: bool,
+    /// A gateway before the server, to which some of the peers connect.
+    pub(crate) gateway: bool,
+    /// Nobody asks for more, once: then nothing may be left waiting.
+    pub(crate) quiet: bool,
     /// Connects that are asked to drain before they stand.
     pub(crate) drained_connects: bool,
     /// Peers that announce a frame that is too large.
@@ -82,13 +94,21 @@ pub(crate) struct Plan {
 /// A peer that reads to the end closes at once; this is only met if it does not.
 const CLOSE_LINGER: Duration = Duration::from_secs(10);
 
+/// The kernel's own buffers, where they are not the system's to choose.
+const KERNEL_BYTES: usize = 64 * 1024;
+
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SHORT_DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Plan {
     /// Whether a session that drains may be cut by its time.
     pub(crate) fn has_short_drain(&self) -> bool {
-        self.options.drain_timeout == Some(SHORT_DRAIN_TIMEOUT)
+        self.options.time.drain_timeout == Some(SHORT_DRAIN_TIMEOUT)
+    }
+
+    /// Whether the end of a peer's stream is told, and does not end its session.
+    pub(crate) fn tells_ends(&self) -> bool {
+        self.options.receiving.end_of_stream == EndOfStream::Told
     }
 
     pub(crate) fn draw(backend: Backend, seed: u64) -> Plan {
@@ -133,25 +153,30 @@ fn options(backend: Backend, is_raw: bool, has_short_stall: bool, random: &mut R
     let pauses = random.one_in(3);
     let large_queue = random.pick(&[160 * 1024, 1024 * 1024]);
     let small_queue = random.pick(&[8 * 1024, 32 * 1024, 160 * 1024, 1024 * 1024]);
-    Options {
-        workers: random.within(1..5) as usize,
-        backend,
-        sessions_max: random.within(8..65) as u32,
+    Options::default().workers(random.within(1..5) as usize).backend(backend).with(|options| {
+        options.sessions.max = random.within(8..65) as u32;
         // With pauses it must hold two of the largest frames.
-        send_queue_bytes_max: if pauses { large_queue } else { small_queue },
-        backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
-        idle_timeout: short(random),
-        first_frame_timeout,
-        send_stall_timeout: Some(stall),
-        drain_timeout: Some(random.pick(&[DRAIN_TIMEOUT, DRAIN_TIMEOUT, SHORT_DRAIN_TIMEOUT])),
-        close_linger: CLOSE_LINGER,
-        groups_per_session_max: random.pick(&[3, 64]),
-        publications_bytes_max: random.pick(&[64 * 1024, 16 * 1024 * 1024]),
-        receive_buffers: random.pick(&[8, 256]),
-        receive_buffer_bytes: random.pick(&[1024, 16 * 1024]),
-        no_delay: is_raw || !random.one_in(4),
-        ..Options::default()
-    }
+        options.sending.queue_bytes_max = if pauses { large_queue } else { small_queue };
+        options.receiving.backpressure =
+            if pauses { Backpressure::PauseReceive } else { Backpressure::default() };
+        options.time.idle_timeout = short(random);
+        options.time.first_frame_timeout = first_frame_timeout;
+        options.time.send_stall_timeout = Some(stall);
+        options.time.drain_timeout =
+            Some(random.pick(&[DRAIN_TIMEOUT, DRAIN_TIMEOUT, SHORT_DRAIN_TIMEOUT]));
+        options.time.close_linger = CLOSE_LINGER;
+        options.sessions.groups_max = random.pick(&[3, 64]);
+        options.sending.publications_bytes_max = random.pick(&[64 * 1024, 16 * 1024 * 1024]);
+        options.uring.receive_buffers = random.pick(&[8, 256]);
+        options.uring.receive_buffer_bytes = random.pick(&[1024, 16 * 1024]);
+        options.sending.no_delay = is_raw || !random.one_in(4);
+        options.receiving.end_of_stream =
+            if random.one_in(2) { EndOfStream::Told } else { EndOfStream::Closes };
+        options.sending.kernel_bytes = random.one_in(4).then_some(KERNEL_BYTES);
+        options.receiving.kernel_bytes = random.one_in(6).then_some(KERNEL_BYTES);
+        options.sending.kernel_unsent_bytes =
+            (cfg!(target_os = "linux") && random.one_in(4)).then_some(16 * 1024);
+    })
 }
 
 fn hazards(random: &mut Random) -> Hazards {
@@ -177,7 +202,12 @@ fn hazards(random: &mut Random) -> Hazards {
     hazards.as_ref_calls = random.one_in(6);
     hazards.as_ref_changes = random.one_in(6);
     hazards.frame_bombs = random.one_in(6);
+    hazards.last_publications = random.one_in(2);
     hazards.farewells = random.one_in(2);
+    hazards.half_closes = random.one_in(2);
+    hazards.pauses = random.one_in(2);
+    hazards.gateway = random.one_in(3);
+    hazards.quiet = random.one_in(2);
     hazards.drained_connects = random.one_in(2);
     hazards.announcements = !random.one_in(3);
     hazards

@@ -1,4 +1,4 @@
-//! What this process has: threads of a server, descriptors.
+//! This process's resources: a server's threads, descriptors.
 
 use std::fs;
 use std::process::Command;

@@ -1,9 +1,9 @@
-//! What a peer makes of what comes to it: every byte is looked at.
+//! How a peer reads what arrives: it checks every byte.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::frames::{Frame, Kind, cut_frames};
-use crate::truth::{Rule, Violation};
+use crate::rules::{Rule, Violation};
 
 /// No frame is larger.
 const FRAME_BYTES_MAX: usize = 70_000;
@@ -19,6 +19,8 @@ pub(crate) struct Reader {
     pub(crate) published: Vec<(u64, u32)>,
     /// To which group each was.
     pub(crate) groups: HashMap<(u64, u32), u64>,
+    /// The code of the farewell, which is the last frame.
+    pub(crate) farewell: Option<u32>,
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
     last: HashMap<u64, u32>,
@@ -61,8 +63,12 @@ impl Reader {
             return Some((Rule::FramesArriveWhole, what));
         };
         let me = self.session;
-        if matches!(kind, Kind::Direct | Kind::OnceDirect) && *self.session.get_or_insert(to) != to
-        {
+        if let Some(code) = self.farewell {
+            let what = format!("{me:?} got {kind:?} {number} of {from:#x} after farewell {code}");
+            return Some((Rule::FarewellsComeLast, what));
+        }
+        let is_direct = matches!(kind, Kind::Direct | Kind::OnceDirect | Kind::Farewell);
+        if is_direct && *self.session.get_or_insert(to) != to {
             let what = format!("{me:?} got frame {number} of {from:#x}, which was to {to}");
             return Some((Rule::FramesReachTheirSession, what));
         }
@@ -83,6 +89,10 @@ impl Reader {
                     let what = format!("{me:?} got publication {number} of {from:#x} after {last}");
                     (Rule::FramesArriveInOrder, what)
                 })
+            }
+            Kind::Farewell => {
+                self.farewell = Some(number);
+                None
             }
             Kind::OnceDirect | Kind::OncePublished => (!self.once.insert(number)).then(|| {
                 (Rule::FramesArriveInOrder, format!("{me:?} got the one frame {number} twice"))
@@ -141,6 +151,16 @@ mod tests {
         bytes.extend(frame(Kind::OnceDirect, 6, 0, 0));
         let expected = [Rule::FramesReachTheirSession; 2];
         assert_eq!(rules(&mut Reader::default(), &bytes), expected);
+    }
+
+    #[test]
+    fn a_frame_after_the_farewell_is_seen() {
+        for kind in [Kind::Direct, Kind::Published, Kind::OncePublished, Kind::Farewell] {
+            let mut reader = Reader::default();
+            let bytes = [frame(Kind::Farewell, 5, 1, 70), frame(kind, 5, 1, 0)].concat();
+            assert_eq!(rules(&mut reader, &bytes), [Rule::FarewellsComeLast]);
+            assert_eq!(reader.farewell, Some(70));
+        }
     }
 
     #[test]

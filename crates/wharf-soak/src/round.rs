@@ -1,4 +1,4 @@
-//! One round: a server, crowds of peers, threads that send, an end, and what must hold then.
+//! One round: a server, crowds of peers, threads that send, an end, and the check of the result.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use wharf::{Backend, DrainReport, Error, Handle, SendError, Server, SessionId, Stats};
+use wharf::{Backend, DrainReport, Error, Gone, Handle, Server, SessionId, Stats};
 
+use crate::gateway::Gateway;
 use crate::judge::Seen;
 use crate::peers::{self, PeerFacts};
 use crate::plan::{Ending, Plan};
+use crate::rules::{Rule, Violation};
 use crate::senders::Sender;
-use crate::truth::{Rule, Truth, Violation, lock};
-use crate::{handler, panics, process, targets, watch};
+use crate::truth::{Truth, lock};
+use crate::{handler, panics, process, quiet, targets, watch};
 
 /// Threads that the peers are shared out to.
 const CROWDS: u64 = 4;
@@ -49,7 +51,8 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     let descriptors = process::descriptors();
     let mut places = targets::open()?;
     let town = handler::Town { plan: plan.clone(), truth: truth.clone(), targets: places.targets };
-    let server = Server::bind("127.0.0.1:0")?
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
         .framing(plan.framing())
         .options(plan.options.clone())
         .start(town)?;
@@ -57,10 +60,13 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     watch_round(&plan, &truth, &handle);
     watch::stage("the traffic", plan.runs_for);
     let address = *server.addresses().first().ok_or("the server has no address")?;
+    let gateway =
+        plan.hazards.gateway.then(|| Gateway::start(backend, address, &truth)).transpose()?;
     let town = Arc::new(peers::Town {
         plan: plan.clone(),
         truth: truth.clone(),
         server: address,
+        gateway: gateway.as_ref().and_then(Gateway::address),
         next_number: AtomicU32::new(0),
         ended: AtomicBool::new(false),
     });
@@ -80,12 +86,17 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     }
     let started = Instant::now();
     let mut stop = plan.hazards.stop;
+    let mut is_to_settle = plan.hazards.quiet;
     while started.elapsed() < plan.runs_for && !truth.is_broken() && panics::last().is_none() {
         std::thread::sleep(Duration::from_millis(5));
         if started.elapsed() > plan.runs_for / 2
             && let Some(time) = stop.take()
         {
             process::stop_for(time)?;
+        }
+        if started.elapsed() > plan.runs_for / 3 && std::mem::take(&mut is_to_settle) {
+            quiet::settle(&plan, &truth, &handle);
+            watch::stage("the traffic", plan.runs_for);
         }
     }
 
@@ -108,6 +119,10 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     watch::stage("the peers", Duration::ZERO);
     let peers: Vec<PeerFacts> =
         crowds.into_iter().filter_map(|crowd| join(crowd, &truth)).flatten().collect();
+    watch::stage("the gateway", Duration::ZERO);
+    if let Some(gateway) = gateway {
+        gateway.end(&truth);
+    }
     watch::stage("the judgement", Duration::ZERO);
     drop(places);
     let stats = handle.stats();
@@ -141,7 +156,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
 /// The ids of one server are gone at every other.
 fn send_to_strangers(truth: &Truth, handle: &Handle) {
     for id in std::mem::replace(&mut *lock(&STRANGERS), truth.recent()) {
-        if !matches!(handle.send(id, b"late"), Err(SendError::Gone(_))) {
+        if !matches!(handle.send(id, b"late"), Err(Gone(_))) {
             truth.broken(Rule::IdsAreUnique, format!("{id} is of the round before, and not gone"));
         }
     }

@@ -1,19 +1,21 @@
-//! Threads of the program's that have the server's handle, and do with it whatever can be done.
+//! Program threads that use every function of the server's handle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf::{Close, ConnectError, Handle, SessionId};
 
 use crate::actor::{Actor, GROUPS_OF_A_THREAD, THREADS};
 use crate::deeds::{TOWN, To};
+use crate::handler::farewell_bytes;
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::truth::{Rule, Target, Truth, lock};
+use crate::rules::Rule;
+use crate::truth::{Target, Truth, lock};
 
 /// Where connects go.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +32,8 @@ pub(crate) struct Sender {
     targets: Targets,
     actor: Actor,
     random: Random,
+    /// Sessions that it has paused, and when it resumes each.
+    paused: Vec<(Instant, SessionId)>,
 }
 
 impl Sender {
@@ -43,14 +47,15 @@ impl Sender {
         let actor = Actor::new(THREADS + thread, plan.is_raw);
         let random = Random::new(plan.seed, (3 << 32) + thread);
         let (plan, truth, handle) = (plan.clone(), truth.clone(), handle.clone());
-        Sender { plan, truth, handle, targets, actor, random }
+        Sender { plan, truth, handle, targets, actor, random, paused: Vec::new() }
     }
 
     /// Until it is told to end.
     pub(crate) fn run(mut self, ends: &AtomicBool) {
         while !ends.load(Ordering::Relaxed) {
+            self.resume();
             let recent = self.truth.recent();
-            if recent.is_empty() {
+            if recent.is_empty() || self.truth.is_quiet() {
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
@@ -97,17 +102,63 @@ impl Sender {
             68..74 => self.connect(),
             74..75 => self.look(),
             75..80 if self.plan.hazards.odd_frames() => self.send_odd(id),
+            80..84 if self.plan.hazards.pauses => self.pause(id),
+            84..88 => {
+                truth.asks_for_room(id);
+                handle.notify_writable(id, random.pick(&[1, 5_000, usize::MAX]));
+            }
             _ => std::thread::yield_now(),
         }
     }
 
     fn close(&mut self, id: SessionId) {
         let Sender { truth, handle, actor, random, .. } = self;
-        match random.below(4) {
-            0 => actor.close(truth, handle, id, Close::Drain),
-            1 => actor.close(truth, handle, id, Close::Stop),
-            _ if self.plan.hazards.farewells => self.farewell(id),
+        let hazards = &self.plan.hazards;
+        match random.below(8) {
+            0..2 => actor.close(truth, handle, id, Close::Drain),
+            2..4 => actor.close(truth, handle, id, Close::Stop),
+            4 if hazards.half_closes => {
+                actor.finish_by(truth, id, || handle.finish(id));
+                if hazards.farewells && random.one_in(2) {
+                    // Perhaps at the moment at which its worker ends our direction.
+                    std::thread::sleep(Duration::from_micros(random.below(100)));
+                    self.kick(id);
+                }
+            }
+            5 if hazards.farewells => self.kick(id),
+            _ if hazards.last_publications => self.publish_and_drain(id),
             _ => actor.close(truth, handle, id, Close::Drain),
+        }
+    }
+
+    /// Closes with a farewell, behind a full queue or not.
+    fn kick(&mut self, id: SessionId) {
+        if self.random.one_in(3) {
+            self.send(id, 200);
+        }
+        let Sender { truth, handle, actor, random, .. } = self;
+        let bytes = farewell_bytes(random);
+        actor.kick_by(truth, id, bytes, |farewell| handle.close_with(id, farewell));
+    }
+
+    fn pause(&mut self, id: SessionId) {
+        if self.truth.may_pause(id) {
+            self.handle.pause_receiving(id);
+            self.truth.pause_returned(id);
+            self.paused.push((Instant::now() + self.random.millis(0..60), id));
+        }
+    }
+
+    /// Resumes whom it has paused long enough, and who have paused themselves.
+    fn resume(&mut self) {
+        let (now, is_quiet) = (Instant::now(), self.truth.is_quiet());
+        let due = self.paused.extract_if(.., |(until, _)| is_quiet || *until <= now);
+        let mut ids: Vec<_> = due.map(|(_, id)| id).collect();
+        if is_quiet || self.random.one_in(20) {
+            ids.append(&mut lock(&self.truth.to_resume));
+        }
+        for id in ids {
+            self.truth.resume(id, || self.handle.resume_receiving(id));
         }
     }
 
@@ -115,23 +166,23 @@ impl Sender {
         let Sender { truth, handle, actor, random, .. } = self;
         for _ in 0..times {
             let bytes = random.frame_bytes();
-            if !actor.send(truth, id, bytes, |frame| handle.send(id, frame)) {
+            if !actor.send(truth, id, bytes, |frame| handle.try_send(id, frame)) {
                 break;
             }
         }
     }
 
     /// All that was asked before a close that drains still comes.
-    fn farewell(&mut self, id: SessionId) {
+    fn publish_and_drain(&mut self, id: SessionId) {
         let Sender { truth, handle, actor, random, .. } = self;
         let group = actor.own_group(random.below(GROUPS_OF_A_THREAD));
         actor.join(truth, handle, id, group);
-        actor.send(truth, id, 60, |frame| handle.send(id, frame));
+        actor.send(truth, id, 60, |frame| handle.send(id, frame).map_err(Into::into));
         for _ in 0..random.below(3) {
             actor.publish(truth, handle, To::Members(group), 60);
         }
         actor.close(truth, handle, id, Close::Drain);
-        actor.send(truth, id, 60, |frame| handle.send(id, frame));
+        actor.send(truth, id, 60, |frame| handle.send(id, frame).map_err(Into::into));
     }
 
     fn connect(&mut self) {
@@ -151,7 +202,10 @@ impl Sender {
         };
         truth.connects(id, target);
         if random.one_in(2) {
-            actor.send(truth, id, 60, |frame| handle.send(id, frame));
+            actor.send(truth, id, 60, |frame| handle.send(id, frame).map_err(Into::into));
+        }
+        if plan.hazards.half_closes && target == Target::Listener && random.one_in(6) {
+            actor.finish_by(truth, id, || handle.finish(id));
         }
         // What never stands would hold a place for ever.
         let closes = if target == Target::Mute { !random.one_in(8) } else { random.one_in(3) };

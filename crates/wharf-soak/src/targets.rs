@@ -1,4 +1,4 @@
-//! Where a server may connect to, and what comes of it.
+//! Where a server may connect to, and the expected results.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,7 +1,6 @@
-//! What is known of a round while it runs: sessions, as their callbacks and those who close them see them.
+//! What is known of a round while it runs: its sessions, as seen by callbacks and closing threads.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,73 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wharf::{Close, CloseReason, SessionId};
 
 use crate::deeds::Deeds;
-
-/// A rule that can be broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rule {
-    /// An id names one session for ever.
-    IdsAreUnique,
-    /// `opened`, `received`, `closed`, in this order, `closed` once, and only `closed` after a close.
-    CallbacksInOrder,
-    /// No two callbacks of a session at once.
-    CallbacksExcludeEachOther,
-    /// A frame reaches those whom it was meant for, and nobody else.
-    FramesReachTheirSession,
-    /// Frames arrive whole.
-    FramesArriveWhole,
-    /// Frames of one sender arrive in order, each once, none left out; publications in one order.
-    FramesArriveInOrder,
-    /// What was accepted arrives, if nothing explains that it does not.
-    FramesArrive,
-    /// A session ends for a reason that there is.
-    ReasonsAreTrue,
-    /// What a call is refused with is so.
-    RefusalsAreTrue,
-    /// Every connect is answered, once.
-    ConnectsAreAnswered,
-    /// Everything adds up, and nothing is left at the end.
-    CountsAreBalanced,
-    /// Every peer sees an end.
-    PeersSeeAnEnd,
-    /// No worker ends by a fault of the library.
-    WorkersDoNotFail,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Violation {
-    pub(crate) rule: Rule,
-    pub(crate) what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.rule, self.what)
-    }
-}
-
-/// What is known of a session.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Facts {
-    pub(crate) opened_began: u64,
-    /// When `opened` had returned; 0: it has panicked.
-    pub(crate) opened_ended: u64,
-    pub(crate) in_callback: bool,
-    pub(crate) panicked: bool,
-    /// Who its peer is, as that peer says.
-    pub(crate) peer: Option<u32>,
-    /// Whole requests that it has got.
-    pub(crate) received: u32,
-    /// It is a member of the town, which nobody leaves.
-    pub(crate) in_town: bool,
-    /// Times that the program has asked for its end, of either kind, and of `Close::Stop`.
-    pub(crate) closes: u32,
-    pub(crate) stops: u32,
-    /// Such a call has returned, and how often `received` ran after that.
-    pub(crate) close_returned: bool,
-    pub(crate) received_after_close: u32,
-    pub(crate) closed: Option<CloseReason>,
-    pub(crate) closed_at: u64,
-}
+use crate::facts::{Asked, Facts};
+use crate::rules::{Rule, Violation};
 
 /// What a connect is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +51,13 @@ pub(crate) struct Truth {
     /// Callbacks that have panicked.
     pub(crate) panics: AtomicU64,
     once: AtomicU32,
+    codes: AtomicU32,
+    /// Sessions that have paused themselves, for others to resume.
+    pub(crate) to_resume: Mutex<Vec<SessionId>>,
+    /// By the sessions of peers that always read.
+    pub(crate) asked: Mutex<HashMap<u64, Asked>>,
+    /// Nobody asks for more at present.
+    quiet: AtomicBool,
     /// The end of the server was asked for, or is about to be.
     ending: AtomicBool,
     pub(crate) end_began: AtomicU64,
@@ -137,6 +78,19 @@ impl Truth {
     /// A number for a frame of which nobody will know whether it was accepted.
     pub(crate) fn next_once(&self) -> u32 {
         self.once.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A farewell's code, which no other has.
+    pub(crate) fn next_code(&self) -> u32 {
+        self.codes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::SeqCst)
     }
 
     pub(crate) fn broken(&self, rule: Rule, what: String) {
@@ -186,8 +140,9 @@ impl Truth {
         let before = self.with(id, |sessions| {
             // Who has connected it may have asked for its end already.
             let asked = sessions.get(&id.to_bits()).cloned().unwrap_or_default();
-            let (closes, stops) = (asked.closes, asked.stops);
-            sessions.insert(id.to_bits(), Facts { closes, stops, ..facts });
+            let Facts { closes, stops, finishes, room_asked, room_asked_at, .. } = asked;
+            let facts = Facts { closes, stops, finishes, room_asked, room_asked_at, ..facts };
+            sessions.insert(id.to_bits(), facts);
             asked.opened_began
         });
         if before > 0 {
@@ -218,30 +173,10 @@ impl Truth {
         self.with(id, |sessions| change(sessions.entry(id.to_bits()).or_default()))
     }
 
-    /// `received` or `closed` begins.
+    /// A callback other than `opened` begins.
     pub(crate) fn enters(&self, id: SessionId, callback: &str) {
-        let broken = self.change(id, |facts| {
-            let was_in = std::mem::replace(&mut facts.in_callback, true);
-            if facts.opened_ended == 0 && !was_in {
-                return Some((Rule::CallbacksInOrder, "but opened has not returned".to_owned()));
-            }
-            if was_in {
-                let what = "while another callback of it runs".to_owned();
-                return Some((Rule::CallbacksExcludeEachOther, what));
-            }
-            if facts.closed.is_some() {
-                return Some((Rule::CallbacksInOrder, "after closed".to_owned()));
-            }
-            if callback == "received" && facts.close_returned {
-                facts.received_after_close += 1;
-                // One may have been on its way when the close returned.
-                if facts.received_after_close > 1 {
-                    let what = "again after a close of it had returned".to_owned();
-                    return Some((Rule::CallbacksInOrder, what));
-                }
-            }
-            None
-        });
+        let now = self.now();
+        let broken = self.change(id, |facts| facts.enters(callback, now));
         if let Some((rule, why)) = broken {
             self.broken(rule, format!("{callback} of {id} runs {why}"));
         }
@@ -259,6 +194,53 @@ impl Truth {
         self.change(id, |facts| {
             facts.closes += 1;
             facts.stops += u32::from(how == Close::Stop);
+        });
+    }
+
+    /// Before a session is asked to finish.
+    pub(crate) fn finish_begins(&self, id: SessionId) {
+        self.change(id, |facts| facts.finishes += 1);
+    }
+
+    pub(crate) fn finish_returned(&self, id: SessionId, changed: bool) {
+        let times = self.change(id, |facts| {
+            facts.finish_returned = true;
+            facts.finishes_begun += u32::from(changed);
+            facts.finishes_begun
+        });
+        if changed && times > 1 {
+            let what = format!("{id} began to finish {times} times");
+            self.broken(Rule::RefusalsAreTrue, what);
+        }
+    }
+
+    /// Before a session is paused, by who is to resume it. False: another has paused it.
+    pub(crate) fn may_pause(&self, id: SessionId) -> bool {
+        self.change(id, |facts| !std::mem::replace(&mut facts.is_paused, true))
+    }
+
+    /// The pause was asked for; one callback may be on its way.
+    pub(crate) fn pause_returned(&self, id: SessionId) {
+        self.change(id, |facts| (facts.pause_holds, facts.heard_in_pause) = (true, 0));
+    }
+
+    /// The same, in a callback of its own: none is on its way.
+    pub(crate) fn has_paused_itself(&self, id: SessionId) {
+        self.change(id, |facts| (facts.pause_holds, facts.heard_in_pause) = (true, 1));
+        lock(&self.to_resume).push(id);
+    }
+
+    pub(crate) fn resume(&self, id: SessionId, resume: impl FnOnce() -> bool) {
+        self.change(id, |facts| facts.pause_holds = false);
+        resume();
+        self.change(id, |facts| facts.is_paused = false);
+    }
+
+    /// Before a session's room is asked for.
+    pub(crate) fn asks_for_room(&self, id: SessionId) {
+        let now = self.now();
+        self.change(id, |facts| {
+            (facts.room_asked, facts.room_asked_at) = (facts.room_asked + 1, now)
         });
     }
 
@@ -319,5 +301,62 @@ mod tests {
         truth.enters(id, "closed");
         truth.opens(id);
         assert_eq!(rules(&truth), [Rule::CallbacksInOrder, Rule::IdsAreUnique]);
+    }
+
+    /// A session that has opened, and what a callback of it breaks.
+    fn opened(bits: u64) -> (Truth, SessionId) {
+        let (truth, id) = (Truth::default(), SessionId::from_bits(bits));
+        truth.opens(id);
+        truth.has_opened(id);
+        (truth, id)
+    }
+
+    fn runs(truth: &Truth, id: SessionId, callback: &str) -> Vec<Rule> {
+        truth.enters(id, callback);
+        truth.leaves(id);
+        rules(truth)
+    }
+
+    #[test]
+    fn callbacks_in_a_pause_are_seen_but_for_one_that_was_on_its_way() {
+        let (truth, id) = opened(5);
+        assert!(truth.may_pause(id) && !truth.may_pause(id));
+        assert_eq!(runs(&truth, id, "received"), [], "it is not paused yet");
+        truth.pause_returned(id);
+        assert_eq!(runs(&truth, id, "received"), []);
+        assert_eq!(runs(&truth, id, "received"), [Rule::PausesHold]);
+        assert_eq!(runs(&truth, id, "peer_finished"), [Rule::PausesHold]);
+        let (truth, id) = opened(6);
+        truth.has_paused_itself(id);
+        assert_eq!(runs(&truth, id, "received"), [Rule::PausesHold], "none is on its way");
+        truth.resume(id, || true);
+        assert_eq!(runs(&truth, id, "received"), []);
+    }
+
+    #[test]
+    fn room_that_nobody_asked_for_and_an_end_that_is_told_twice_are_seen() {
+        let (truth, id) = opened(5);
+        truth.asks_for_room(id);
+        truth.asks_for_room(id);
+        assert_eq!(runs(&truth, id, "writable"), []);
+        assert_eq!(runs(&truth, id, "writable"), [], "perhaps for the other");
+        assert_eq!(runs(&truth, id, "writable"), [Rule::RoomIsTold]);
+        assert_eq!(runs(&truth, id, "peer_finished"), []);
+        assert_eq!(runs(&truth, id, "peer_finished"), [Rule::EndsAreTold]);
+        assert_eq!(runs(&truth, id, "received"), [Rule::EndsAreTold], "after the end");
+    }
+
+    #[test]
+    fn room_that_is_told_after_a_finish_and_a_second_finish_are_seen() {
+        let (truth, id) = opened(5);
+        (0..4).for_each(|_| truth.asks_for_room(id));
+        truth.finish_begins(id);
+        truth.finish_returned(id, true);
+        assert_eq!(runs(&truth, id, "writable"), [], "it was on its way");
+        assert_eq!(runs(&truth, id, "writable"), [Rule::RoomIsTold]);
+        truth.finish_returned(id, false);
+        assert_eq!(rules(&truth), []);
+        truth.finish_returned(id, true);
+        assert_eq!(rules(&truth), [Rule::RefusalsAreTrue]);
     }
 }

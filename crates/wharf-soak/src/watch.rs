@@ -1,4 +1,4 @@
-//! What ends the process when a round hangs: its threads stand in each other's way for ever.
+//! Ends the process when a round hangs, for example in a deadlock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

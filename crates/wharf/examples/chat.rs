@@ -1,4 +1,4 @@
-//! A chat, on groups: `cargo run --release -p wharf --example chat [ADDR:PORT]`, then several times
+//! A chat, on groups: `cargo run --release -p wharf-net --example chat [ADDR:PORT]`, then several times
 //! `nc 127.0.0.1 7000`. `WHARF_BACKEND` chooses the port, as it does for the command.
 //!
 //! A line goes to everyone else in the room. `/nick NAME`, `/join ROOM`, `/leave` (back to the lobby),
@@ -167,7 +167,8 @@ impl Handler for Chat {
 fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
-    let server = Server::bind(address.as_str())?.framing(Framing::raw()).backend(backend);
+    let server =
+        Server::builder().listen(address.as_str()).framing(Framing::raw()).backend(backend);
     let server = server.start(Chat::default())?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
     server.wait()

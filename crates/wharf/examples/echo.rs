@@ -1,4 +1,4 @@
-//! The smallest server: `cargo run --release -p wharf --example echo`, then `nc 127.0.0.1 7000`.
+//! The smallest server: `cargo run --release -p wharf-net --example echo`, then `nc 127.0.0.1 7000`.
 
 use wharf::{Framing, Handler, Server, Session};
 
@@ -13,6 +13,6 @@ impl Handler for Echo {
 }
 
 fn main() -> wharf::Result<()> {
-    let server = Server::bind("127.0.0.1:7000")?.framing(Framing::raw()).start(Echo)?;
+    let server = Server::builder().listen("127.0.0.1:7000").framing(Framing::raw()).start(Echo)?;
     server.wait()
 }

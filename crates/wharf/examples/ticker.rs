@@ -1,4 +1,4 @@
-//! A server that pushes: `cargo run --release -p wharf --example ticker [ADDR:PORT]`. `WHARF_BACKEND`
+//! A server that pushes: `cargo run --release -p wharf-net --example ticker [ADDR:PORT]`. `WHARF_BACKEND`
 //! chooses the port, as it does for the command.
 //!
 //! A session that begins with `TICK` and a line feed is sent 4 KiB every millisecond, by a thread of
@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-use wharf::{CloseReason, Handle, Handler, SendError, Server, Session, SessionId};
+use wharf::{CloseReason, Handle, Handler, Server, Session, SessionId};
 
 const PERIOD: Duration = Duration::from_millis(1);
 
@@ -61,7 +61,7 @@ fn tick(handle: &Handle, subscriptions: &mpsc::Receiver<SessionId>) {
     let mut subscribers = Vec::new();
     loop {
         subscribers.extend(subscriptions.try_iter());
-        subscribers.retain(|id| !matches!(handle.send(*id, frame), Err(SendError::Gone(_))));
+        subscribers.retain(|id| handle.send(*id, frame).is_ok());
         thread::sleep(PERIOD);
     }
 }
@@ -70,7 +70,7 @@ fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
     let (subscribe, subscriptions) = mpsc::channel();
-    let server = Server::bind(address.as_str())?.workers(1).backend(backend);
+    let server = Server::builder().listen(address.as_str()).workers(1).backend(backend);
     let server = server.start(Ticker { subscribe })?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
     let handle = server.handle();

@@ -1,10 +1,9 @@
-//! Time as a parameter (invariant 11): monotonic, passed in, never asked for below the worker.
+//! Time as a parameter (invariant 11): monotonic, passed in, and read only by workers.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A moment, as the nanoseconds since the clock was made: 8 bytes that reach 584 years. Every session
-/// keeps several.
+/// A moment, in nanoseconds since the clock was made: 8 bytes reach 584 years. Every session stores several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 
@@ -14,7 +13,7 @@ impl Moment {
         Moment(if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 })
     }
 
-    /// The nanoseconds, for who keeps a moment without knowing clocks.
+    /// The nanoseconds, for storing a moment in rooms that know no clock.
     pub(crate) fn nanos(self) -> u64 {
         self.0
     }
@@ -35,7 +34,7 @@ impl Moment {
         Moment(self.0.saturating_sub(Moment::at(duration).0))
     }
 
-    /// How long until `later`; zero when that has passed.
+    /// The time until `later`. Zero if that has passed.
     pub(crate) fn until(self, later: Moment) -> Duration {
         Duration::from_nanos(self.nanos_until(later))
     }
@@ -45,7 +44,7 @@ impl Moment {
     }
 }
 
-/// Where a worker takes the time from, once a batch.
+/// Where a worker reads the time.
 pub(crate) trait Clock: Clone + Send + Sync + 'static {
     fn now(&self) -> Moment;
 }
@@ -68,7 +67,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock of whatever kind.
+/// Any clock.
 pub(crate) struct AnyClock(Box<dyn Fn() -> Moment + Send + Sync>);
 
 impl AnyClock {

@@ -4,26 +4,29 @@ use std::fmt;
 use std::io;
 
 /// How to end a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Close {
-    /// Take no more frames, let what is queued leave, then end.
+    /// Take no more frames, let what is queued leave, then end. `time.drain_timeout` bounds it.
     Drain,
     /// End now; what is queued is lost.
     Stop,
 }
 
-/// Why a session ended. A closed set; each with the facts there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a session ended, with the facts.
+///
+/// The peer sees the end of the stream, after everything that has left before. If bytes of the peer were not read
+/// any more, as when a limit or a panic ends the session, it sees a reset instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The peer ended its stream between two frames.
     PeerClosed,
-    /// The peer ended its stream inside a frame, of which this many bytes had come.
+    /// The peer ended its stream inside a frame.
     PeerClosedInFrame {
-        /// Bytes of the frame that had come, its header included.
+        /// Bytes of that frame that had come, its header included.
         bytes: usize,
     },
-    /// The peer reset the connection, or vanished and its time ran out in the kernel.
+    /// The peer reset the connection, or vanished and the kernel gave up.
     Reset,
     /// The peer announced a frame larger than is allowed. Nothing was allocated for it.
     FrameTooLarge {
@@ -39,14 +42,15 @@ pub enum CloseReason {
         /// The least it can be.
         min: u64,
     },
-    /// The peer did not read as fast as frames were sent to it, and the send queue was full.
+    /// The peer did not read as fast as frames were sent to it: the send queue was full, publications waited for it
+    /// for too long ([`Policy`](crate::Policy)), or the budget of all send queues was used up.
     SlowConsumer {
         /// Bytes queued at that moment.
         queued: usize,
     },
-    /// What had come from the peer and could not be delivered yet (an unfinished frame, or what
-    /// came before receiving was paused) found the worker's receive queues full, see
-    /// [`Options::receive_queues_bytes_max`](crate::Options::receive_queues_bytes_max).
+    /// The worker's receive queues had no room for bytes that could not be delivered yet: an unfinished frame,
+    /// or what came before receiving paused. See
+    /// [`receiving.queues_bytes_max`](field@crate::options::Receiving::queues_bytes_max).
     ReceiveQueueFull {
         /// Bytes that the session would have had waiting.
         queued: usize,
@@ -55,29 +59,35 @@ pub enum CloseReason {
     IdleTimeout,
     /// No whole frame came within `first_frame_timeout`.
     FirstFrameTimeout,
-    /// Bytes waited to be sent, and the peer took none for `send_stall_timeout`.
+    /// Bytes waited to be sent, and the peer took none of them for `send_stall_timeout`.
     SendStallTimeout,
-    /// It was to end when all had left, and after `drain_timeout` not all had.
+    /// It was to drain, and not everything had left after `drain_timeout`.
     DrainTimeout,
-    /// The program closed it. After [`Close::Drain`], unless a
-    /// [`Close::Stop`] followed: and what was accepted before has left.
+    /// The program closed it. If that was with [`Close::Drain`], and no [`Close::Stop`] followed, everything
+    /// that was accepted before has left.
     Local,
-    /// The server drained, and what was queued for the peer has left.
+    /// The program closed it with a [`Farewell`](crate::Farewell), which has left, unless our end of stream had
+    /// left before.
+    Kicked {
+        /// The farewell's code.
+        code: u32,
+    },
+    /// The server drained, and everything that was queued for the peer has left.
     Drained,
-    /// The server was stopped, or its drain's deadline came; what was queued is lost.
+    /// The server was stopped, or the deadline of its drain came. What was queued is lost.
     Stopped,
     /// A callback panicked.
     HandlerPanicked,
-    /// The program gave [`Session::send`](crate::Session::send) a frame that could never be sent: it is larger than
-    /// the framing or an empty send queue allows. The program's own mistake, none of the peer's.
+    /// The program sent a frame that could never be sent: it is larger than the framing or an empty send queue
+    /// allows. This is a mistake of the program, not of the peer.
     FrameTooLargeToSend {
         /// Bytes of the frame.
         bytes: usize,
         /// The most that a frame may have.
         max: usize,
     },
-    /// The operating system refused something else; or the completion port of the session's worker has failed,
-    /// and [`Server::wait`](crate::Server::wait) says so too ([`Error::Port`](crate::Error::Port)).
+    /// The operating system reported another error; or the completion port of the session's worker failed,
+    /// which [`Server::wait`](crate::Server::wait) reports too, as [`Error::Port`](crate::Error::Port).
     Io {
         /// Its kind.
         kind: io::ErrorKind,
@@ -88,7 +98,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 17;
+    pub(crate) const KINDS: usize = 18;
 
     /// The kinds' names, by [`CloseReason::kind_index`].
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -109,6 +119,7 @@ impl CloseReason {
         "handler panicked",
         "frame too large to send",
         "io",
+        "kicked",
     ];
 
     pub(crate) fn kind_index(self) -> usize {
@@ -130,7 +141,28 @@ impl CloseReason {
             CloseReason::HandlerPanicked => 14,
             CloseReason::FrameTooLargeToSend { .. } => 15,
             CloseReason::Io { .. } => 16,
+            CloseReason::Kicked { .. } => 17,
         }
+    }
+
+    /// Whether one of the server's limits ends the session, of a peer that can still be sent something.
+    /// [`Handler::ending`](crate::Handler::ending) names them.
+    pub(crate) fn is_of_a_limit(self) -> bool {
+        matches!(
+            self,
+            CloseReason::IdleTimeout
+                | CloseReason::FirstFrameTimeout
+                | CloseReason::SlowConsumer { .. }
+                | CloseReason::ReceiveQueueFull { .. }
+                | CloseReason::FrameTooLarge { .. }
+                | CloseReason::LengthTooSmall { .. }
+        )
+    }
+
+    /// Whether it is about what comes from the peer, and only about that.
+    pub(crate) fn is_of_receiving(self) -> bool {
+        use CloseReason::{FirstFrameTimeout, IdleTimeout, ReceiveQueueFull};
+        matches!(self, ReceiveQueueFull { .. } | IdleTimeout | FirstFrameTimeout)
     }
 
     /// What an error of a port means for its sessions.
@@ -168,6 +200,7 @@ impl fmt::Display for CloseReason {
             }
             CloseReason::Io { kind, code: Some(code) } => write!(f, " ({kind}, os error {code})"),
             CloseReason::Io { kind, code: None } => write!(f, " ({kind})"),
+            CloseReason::Kicked { code } => write!(f, " ({code})"),
             _ => Ok(()),
         }
     }

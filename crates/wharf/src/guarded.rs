@@ -1,14 +1,13 @@
-//! The user's code, where it runs on a thread of wharf's: a panic in it ends no more than it must
-//! (invariant 10).
+//! Runs user code on wharf's threads, so that a panic in it does as little as possible (invariant 10).
 //!
-//! Not only callbacks are the user's code. Destructors are too: that of the state of a session, that of
-//! the handler, that of the value that a callback panicked with.
+//! User code is not only callbacks but also destructors: of a session's state, of the handler, and of the
+//! value that a callback panicked with.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::sync::steps::user_code;
 
-/// Runs code of the user's. `None`: it has panicked.
+/// Runs user code. `None`: it panicked.
 pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Option<R> {
     caught(|| {
         let _user_code = user_code();
@@ -16,7 +15,7 @@ pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Option<R> {
     })
 }
 
-/// Runs code that calls the user's somewhere. `None`: it has panicked.
+/// Runs code that calls user code. `None`: it panicked.
 pub(crate) fn caught<R>(code: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(result) => Some(result),
@@ -27,19 +26,19 @@ pub(crate) fn caught<R>(code: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Drops a value of the user's.
+/// Drops a user's value.
 pub(crate) fn end<T>(value: T) {
     let dropped = catch_unwind(AssertUnwindSafe(|| {
         let _user_code = user_code();
         drop(value);
     }));
     if let Err(payload) = dropped {
-        // Its own destructor may panic as well, and so on: it is leaked.
+        // Its own destructor may panic too, so it is leaked.
         std::mem::forget(payload);
     }
 }
 
-/// A value of the user's, or none. It can be dropped anywhere, also while this thread unwinds.
+/// A user's value, or none. It can be dropped anywhere, even while this thread unwinds.
 #[derive(Debug)]
 pub(crate) struct Guarded<T>(Option<T>);
 
@@ -77,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// What panics when it is dropped, with another of its kind.
+    /// Panics when dropped, with another of its kind.
     struct Dreadful;
 
     impl Drop for Dreadful {

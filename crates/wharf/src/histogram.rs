@@ -1,12 +1,12 @@
-//! Histograms of a fixed size: how often which value was recorded.
+//! Histograms of a fixed size: how often each value was recorded.
 //!
-//! Values below 16 have a bucket each. Above, every power of two has eight buckets of the same width, as in an
-//! HdrHistogram: so what a bucket stands for is known to an eighth, from nanoseconds to centuries.
+//! Values below 16 have a bucket each. Above, every power of two has eight buckets of equal width, as in an
+//! HdrHistogram. So a bucket's values differ by at most an eighth, from nanoseconds to centuries.
 
 use std::fmt;
 use std::iter::zip;
-// Not of `crate::sync`: they order nothing and guard nothing, so there is no order that a checker or a
-// simulated world should try.
+// Not from `crate::sync`: these order and guard nothing, so a checker or a simulated world need not vary
+// their order.
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A power of two has `1 << SPLIT_BITS` buckets.
@@ -14,10 +14,10 @@ const SPLIT_BITS: u32 = 3;
 const SPLIT: usize = 1 << SPLIT_BITS;
 const BUCKETS: usize = (u64::BITS - SPLIT_BITS + 1) as usize * SPLIT;
 
-/// How often which value was recorded, as it was when it was read.
+/// The distribution of what was recorded, at the time of the reading.
 ///
-/// It takes 4 KB. What it says of a value is the highest one of the value's bucket: exact below 16, else at
-/// most an eighth above.
+/// It takes 4 KB. Values are kept in buckets, and a bucket is reported by its highest value: exact below 16,
+/// otherwise at most one eighth too high.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
@@ -30,13 +30,13 @@ impl Histogram {
         self.counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
-    /// The values' sum, exactly. (It begins again at 2^64, which nanoseconds reach after 584 years.)
+    /// The exact sum of the values. (It wraps at 2^64, which nanoseconds reach after 584 years.)
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The value that this part of all values does not exceed: 0.5 asks for the median, 1.0 for the largest.
-    /// At most an eighth too high, never too low. `None`: nothing was recorded.
+    /// The value that this part of all values does not exceed: 0.5 is the median, 1.0 the maximum. At most one
+    /// eighth too high, never too low. `None` if nothing was recorded.
     pub fn quantile(&self, part: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((part * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -48,13 +48,13 @@ impl Histogram {
         self.buckets().find(reaches).map(|(highest, _)| highest)
     }
 
-    /// All buckets, those without a value too, in the values' order: the highest value of each, and how many
-    /// it has. The last one's is [`u64::MAX`].
+    /// All buckets in ascending order, empty ones included: the highest value of the bucket, and how many values
+    /// it holds. The highest value of the last bucket is [`u64::MAX`].
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.counts.iter().enumerate().map(|(bucket, count)| (highest(bucket), *count))
     }
 
-    /// Adds what another has recorded.
+    /// Adds the values of another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         for (count, more) in zip(&mut self.counts, other.counts) {
             *count = count.wrapping_add(more);
@@ -93,11 +93,10 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// What one thread records, and others read meanwhile. A reader may find a value counted whose part of the
-/// sum is not there yet.
+/// What one thread records while others read. A reader may see a value in the counts before it is in the sum.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    counts: Box<[AtomicU64]>, // made where it stays: some who make one have little stack
+    counts: Box<[AtomicU64]>, // created in place, because some threads that create one have little stack
     sum: AtomicU64,
 }
 
@@ -124,7 +123,7 @@ impl Default for Recorder {
     }
 }
 
-/// A load and a store: nobody else writes.
+/// A load and a store, because no other thread writes.
 #[inline]
 fn add(to: &AtomicU64, value: u64) {
     to.store(to.load(Relaxed).wrapping_add(value), Relaxed);
@@ -199,7 +198,7 @@ mod tests {
         let told = asked.map(|part| histogram.quantile(part).unwrap());
         assert_eq!(told[..4], [0, 0, 5, 9]);
         assert!(told[4] >= 1 << 40);
-        // What is no part of all is the nearest.
+        // A quantile outside 0 to 1 counts as the nearest.
         assert_eq!([-1.0, f64::NAN].map(|part| histogram.quantile(part)), [Some(0); 2]);
         assert_eq!(histogram.quantile(f64::INFINITY), Some(told[4]));
         assert_eq!(Histogram::default().quantile(0.5), None);

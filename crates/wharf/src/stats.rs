@@ -44,9 +44,9 @@ macro_rules! schema {
     ) => {
         /// What has happened since the start, and what is there now.
         ///
-        /// Each worker publishes its own part whole, after every batch, so within one reading
-        /// `opened - closed == live` holds exactly. What a worker has done in a turn that is not over is not in
-        /// it yet, so for a moment more sessions may seem to live than there can be.
+        /// Each worker publishes its part as a whole after every turn, so `opened - closed == live` holds exactly
+        /// in every reading. What a worker does in its present turn is not included yet, so for a moment `live`
+        /// may exceed the bound on sessions.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -139,23 +139,23 @@ schema! {
         opened: Counter of "sessions",
         /// Sessions released.
         closed: Counter of "sessions",
-        /// Sessions there are now, counted where they are kept.
+        /// Sessions that are open now.
         live: Gauge of "sessions",
         /// Connections taken from the listeners, the refused ones included.
         accepted: Counter of "connections",
-        /// Peers closed at once because `sessions_max` sessions were there, or the server was ending.
+        /// Peers closed at once because `sessions.max` was reached, or the server was ending.
         refused: Counter of "connections",
         /// Times that accepting failed (no descriptor, no memory, the peer gone already).
         accept_failures: Counter of "failures",
-        /// Connections asked for that came to nothing.
+        /// Connects that failed.
         connect_failures: Counter of "failures",
-        /// Completions that brought bytes.
+        /// Receives that brought bytes.
         receives: Counter of "completions",
         /// Bytes received.
         received_bytes: Counter of "bytes",
         /// Frames given to the handler.
         received_frames: Counter of "frames",
-        /// Send operations that moved bytes, and large answers that left without one.
+        /// Sends that moved bytes, those that left without an operation included.
         sends: Counter of "sends",
         /// Bytes sent, as far as the kernel has taken them.
         sent_bytes: Counter of "bytes",
@@ -163,11 +163,24 @@ schema! {
         sent_frames: Counter of "frames",
         /// Bytes that wait in send queues now.
         queued_bytes: Gauge of "bytes",
+        /// Members of groups that lack publications now, because their send queues had no room; those with
+        /// `Policy::Skip` are not among them.
+        members_behind: Gauge of "sessions",
+        /// For how long the one of them has lacked some that is behind for longest.
+        oldest_place_ns: Gauge of "nanoseconds",
+        /// Frames that members with `Policy::Skip` have missed, as far as their handlers were told.
+        skipped_frames: Counter of "frames",
+        /// Frames that waited for members with `Policy::KeepLatest`, and were replaced by newer ones.
+        superseded_frames: Counter of "frames",
+        /// Members that were asked to end because they were slow, or lacked too much when a port was full.
+        slow_ends: Counter of "sessions",
+        /// Publications that were refused because too much waited at a port.
+        publications_refused: Counter of "publications",
         /// Times that receiving from a session was paused for backpressure.
         receive_pauses: Counter of "pauses",
         /// Receives that had to wait because every lent buffer was out.
         buffers_exhausted: Counter of "receives",
-        /// Completions whose session was gone. Always 0: the port and the count see to it.
+        /// Completions for a session that was gone. Always 0, or it is a bug of wharf.
         stale_completions: Counter of "completions",
         /// Handler callbacks that panicked.
         handler_panics: Counter of "panics",
@@ -177,20 +190,20 @@ schema! {
         closed_by: Counter of "sessions",
     }
     histograms {
-        /// How long a worker's turn takes: from its first completion, or the end of its wait if that brought
-        /// none, until the worker waits again.
+        /// How long a worker's turn takes: from its first completion (or the end of its wait, if there was none)
+        /// until the worker waits again.
         turn_ns: Histogram of "nanoseconds",
-        /// Completions that moved bytes and came with one wait of a worker. 0: something else ended the wait.
+        /// Completions that moved bytes, in one turn of a worker. 0 if something else ended the wait.
         batch_completions: Histogram of "completions",
-        /// How long what a receive has brought waits for its callback behind the others of its turn: from the
-        /// beginning of the turn until its frames are cut. How long it lay in the port before that turn is
-        /// not in it. Of 61 receives of a worker one is measured.
+        /// How long received bytes wait for their callback behind the others of their turn: from the beginning of
+        /// the turn until their frames are cut. The time before that turn is not included. One of 61 receives
+        /// is measured.
         completion_to_callback_ns: Histogram of "nanoseconds",
     }
 }
 
 impl Stats {
-    /// Sessions closed, by the kind of their reason, in the order of [`CloseReason`]'s variants.
+    /// Sessions closed, by the kind of their reason.
     pub fn closed_by(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(CloseReason::KIND_NAMES, self.closed_by)
     }

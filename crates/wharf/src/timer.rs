@@ -1,22 +1,21 @@
-//! A hierarchical timing wheel: what it costs does not depend on how many timers wait.
+//! A hierarchical timing wheel: its cost does not depend on the number of timers.
 //!
-//! A deadline is a number of ticks, read as digits to the base 64. A timer waits at the level of
-//! the highest digit in which its deadline differs from the current tick, in the slot of that
-//! digit. So all that waits at a level is due before anything at the level above it, slots never
-//! wrap, and the next thing to do is in the lowest occupied slot of the lowest occupied level: two
-//! bit scans. When time reaches a slot above level 0 its timers move down (a cascade), each at most
-//! once per level in its life. Six levels reach some 21 years; what lies farther waits in one list
-//! beyond them and is looked at again when the wheel begins its next round.
+//! A deadline is a number of ticks, read as digits to the base 64. A timer waits at the level of the highest
+//! digit in which its deadline differs from the current tick, in the slot of that digit. So everything at a
+//! level is due before anything at the level above, slots never wrap, and the next thing to do is in the
+//! lowest occupied slot of the lowest occupied level: two bit scans. When time reaches a slot above level 0,
+//! its timers move down (a cascade), each at most once per level. Six levels reach 21 years. Later timers
+//! wait in one list, which is looked at again when the wheel begins its next round.
 //!
-//! Time is passed in (invariant 11). Deadlines are rounded up to a tick and time down, so no timer
-//! fires early, and none more than a tick late if `advance` is called at `next_deadline`.
+//! Time is passed in (invariant 11). Deadlines are rounded up to a tick and time down, so no timer fires
+//! early, and none more than a tick late if `advance` is called at `next_deadline`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// How finely time is told: a worker wakes for its timers at most a hundred times a second.
+/// The resolution. A worker wakes for its timers at most a hundred times a second.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 const LEVELS: usize = 6;
@@ -25,14 +24,14 @@ const SLOTS: usize = 1 << DIGIT_BITS;
 /// The ticks of one round of the whole wheel.
 const ROUND: u64 = 1 << (LEVELS * DIGIT_BITS);
 
-/// The list of what is due in a later round. Before it: level × 64 + slot.
+/// The list of timers for later rounds. Lists before it: level × 64 + slot.
 const BEYOND: usize = LEVELS * SLOTS;
-/// A timer that is in no list: it fired or was cancelled.
+/// A timer in no list: it fired or was cancelled.
 const NOWHERE: u32 = u32::MAX;
 /// The end of a list.
 const END: u32 = u32::MAX;
 
-/// Names one inserted timer; of no effect once that fired or was cancelled.
+/// Names one inserted timer. Has no effect once that fired or was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerId {
     index: u32,
@@ -49,7 +48,7 @@ struct Node<K> {
     key: K,
 }
 
-/// The timers of one worker. `K` is what is handed back when one fires.
+/// The timers of one port. `K` is the key that a firing timer returns.
 #[derive(Debug)]
 pub(crate) struct TimingWheel<K> {
     /// The first node of each list.
@@ -57,7 +56,7 @@ pub(crate) struct TimingWheel<K> {
     /// Which slots of a level are not empty.
     occupied: [u64; LEVELS],
     nodes: Vec<Node<K>>,
-    /// The first node that is not in use; they are linked by `next`.
+    /// The first unused node. Unused nodes are linked by `next`.
     free: u32,
     len: usize,
     /// The tick up to which everything has fired.
@@ -82,7 +81,7 @@ impl<K: Copy> TimingWheel<K> {
         self.len
     }
 
-    /// Sets a timer. One whose deadline has passed already fires at the next `advance`.
+    /// Sets a timer. If its deadline has passed, it fires at the next `advance`.
     pub(crate) fn insert(&mut self, deadline: Moment, key: K) -> TimerId {
         let due_tick = tick_at_or_after(deadline);
         let index = self.allocate(due_tick, key);
@@ -91,7 +90,7 @@ impl<K: Copy> TimingWheel<K> {
         TimerId { index, generation: self.nodes[index as usize].generation }
     }
 
-    /// Takes a timer back; says whether it still waited.
+    /// Cancels a timer. Returns whether it was still waiting.
     pub(crate) fn cancel(&mut self, id: TimerId) -> bool {
         let waits = self
             .nodes
@@ -104,20 +103,20 @@ impl<K: Copy> TimingWheel<K> {
         waits
     }
 
-    /// When to call `advance` next: not after the first timer is due, but perhaps before it, for a
-    /// cascade. `None`: there is no timer.
+    /// When to call `advance` next: not after the first timer is due, but perhaps earlier, for a cascade.
+    /// `None`: there is no timer.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
         self.next_list().map(|(_, tick)| moment_of(tick))
     }
 
-    /// Lets time pass until `now`, and pushes the key of every timer that is due, in no promised
-    /// order. Costs a step for each timer that fires or cascades, none for ticks or timers passed by.
+    /// Advances to `now`, and pushes the key of every due timer, in no particular order. Costs one step per
+    /// timer that fires or cascades, and none for ticks or timers in between.
     pub(crate) fn advance(&mut self, now: Moment, fired: &mut Vec<K>) {
         let now_tick = tick_at_or_before(now);
         while let Some((list, tick)) = self.next_list()
             && tick <= now_tick
         {
-            // Rounds in which nothing was due are passed in one step.
+            // Rounds in which nothing was due are skipped in one step.
             self.current_tick = if list == BEYOND { now_tick / ROUND * ROUND } else { tick };
             let mut index = self.take_list(list);
             while index != END {
@@ -135,7 +134,7 @@ impl<K: Copy> TimingWheel<K> {
         self.current_tick = self.current_tick.max(now_tick);
     }
 
-    /// The list to be looked at next, and the tick at which.
+    /// The list to process next, and its tick.
     fn next_list(&self) -> Option<(usize, u64)> {
         if let Some(level) = self.occupied.iter().position(|slots| *slots != 0) {
             let slot = self.occupied[level].trailing_zeros() as usize;
@@ -184,7 +183,7 @@ impl<K: Copy> TimingWheel<K> {
         }
     }
 
-    /// Empties a list; its nodes are still linked to each other, from the one returned on.
+    /// Empties a list. Returns its first node; the nodes stay linked.
     fn take_list(&mut self, list: usize) -> u32 {
         if list != BEYOND {
             self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
@@ -207,8 +206,8 @@ impl<K: Copy> TimingWheel<K> {
         index
     }
 
-    /// Ends a timer that is in no list any more. A node whose generation would wrap is retired, so
-    /// that an old id never names a new timer.
+    /// Frees a timer that is in no list. A node whose generation would wrap is retired, so that an old id
+    /// never names a new timer.
     fn release(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
         debug_assert!(node.list != NOWHERE, "a timer is released once");
@@ -255,8 +254,8 @@ mod tests {
         fired
     }
 
-    /// Calls `advance` when the wheel asks for it until something fires; says when, and after how
-    /// many calls.
+    /// Calls `advance` whenever the wheel asks for it until something fires. Returns when, what, and the
+    /// number of calls.
     fn run_until_fired<K: Copy + Ord>(wheel: &mut TimingWheel<K>) -> (Moment, Vec<K>, usize) {
         for calls in 1.. {
             let now = wheel.next_deadline().expect("a timer waits");
@@ -403,8 +402,8 @@ mod tests {
         assert_eq!(fired_at(&mut wheel, now.after(HOUR)).len(), timers as usize);
     }
 
-    /// Inserts, cancels and steps of every size, against a map that holds the same timers. Every
-    /// other step goes to just where the wheel asks to be called.
+    /// Inserts, cancels and steps of every size, compared with a map of the same timers. Every other step
+    /// goes exactly to where the wheel asks to be called.
     #[test]
     fn the_wheel_fires_what_a_plain_map_of_deadlines_would() {
         let (seeds, steps) = if cfg!(miri) { (1, 200) } else { (20, 5_000) };
@@ -438,7 +437,7 @@ mod tests {
                     now = now.after(Duration::from_nanos(random(1 << bits)));
                 }
                 let fired = fired_at(&mut wheel, now);
-                // A tick that is not over yet holds back what is due within it.
+                // A timer that is due within the current tick has not fired yet.
                 let passed = at_ms((now.since_start().as_millis() / 10 * 10) as u64);
                 let due: Vec<u64> = model
                     .iter()

@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{Backend, Close, Framing, Handle, LengthPrefix, Options, SendError, SessionId};
+use wharf::{Backend, Close, Framing, Handle, LengthPrefix, SendError, SessionId};
 
 const FRAME_BYTES: usize = 16; // the id it is addressed to, and its number among those
 
@@ -101,7 +101,7 @@ fn send_all_over(
             let at = (random.next() % known.len() as u64) as usize;
             let (id, number) = (known[at].0, &mut known[at].1);
             let bytes = frame(id, *number);
-            match handle.send(id, bytes) {
+            match handle.try_send(id, bytes) {
                 Ok(()) => {
                     *number += 1;
                     sent += 1;
@@ -135,10 +135,12 @@ on_every_backend! {
         let (tell, news) = mpsc::channel();
         let (tell, news) = (Mutex::new(tell), Mutex::new(news));
         let behaviour = Behaviour::silent().on_opened(move |session| {
-            session.send(&frame(session.id(), 0));
+            session.send(frame(session.id(), 0));
             let _ = lock(&tell).send(session.id());
         });
-        let options = Options { workers: 2, sessions_max: 2048, ..pausing() };
+        let options = pausing().workers(2).with(|options| {
+options.sessions.max = 2048;
+});
         let framing = Framing::length_prefixed(LengthPrefix::default());
         let harness = start(backend, framing, options, behaviour);
         let going = AtomicBool::new(true);

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
 use support::*;
-use wharf::{Backend, Builder, Connector, Error, Options, Server};
+use wharf::{Backend, Builder, Error, Options, Server};
 
 /// Of no machine (RFC 5737).
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -18,8 +18,8 @@ const ANY_V6: (Ipv6Addr, u16) = (Ipv6Addr::UNSPECIFIED, 0);
 
 /// With two workers: what is listened on is listened on by each.
 fn bind(backend: Backend, addresses: &[SocketAddr]) -> Builder {
-    let options = Options { workers: 2, backend, ..Options::default() };
-    Server::bind(addresses).unwrap().options(options)
+    let options = Options::default().workers(2).backend(backend);
+    Server::builder().listen(addresses).options(options)
 }
 
 /// Peers that connect to this address are served, and known by one of this family.
@@ -55,8 +55,8 @@ on_every_backend! {
                 panic!("{:?}", harness.server.addresses());
             };
             is_served(&harness, address.ip(), address.port());
-            let [failure] = harness.server.listen_failures() else {
-                panic!("{:?}", harness.server.listen_failures());
+            let [failure] = harness.server.listen_errors() else {
+                panic!("{:?}", harness.server.listen_errors());
             };
             assert_eq!(failure.address, nowhere);
             assert_eq!(failure.source.kind(), ErrorKind::AddrNotAvailable);
@@ -71,7 +71,7 @@ on_every_backend! {
         let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let taken = taken.local_addr().unwrap();
         let (nowhere, here) = ((NOWHERE, 7_000).into(), (Ipv4Addr::LOCALHOST, 0));
-        let builder = bind(backend, &[nowhere, taken]).listen(here).unwrap();
+        let builder = bind(backend, &[nowhere, taken]).listen(here);
         let error = builder.start(Nobody).unwrap_err();
         let Error::Listen { failures, .. } = &error else { panic!("{error}") };
         let causes: Vec<_> = failures.iter().map(|f| (f.address, f.source.kind())).collect();
@@ -104,8 +104,10 @@ on_every_backend! {
         if !has_ipv6() {
             return;
         }
-        let options = Options { workers: 2, ipv6_only: true, ..Options::default() };
-        let builder = Server::bind(ANY_V6).unwrap().options(options);
+        let options = Options::default().workers(2).with(|options| {
+options.listening.ipv6_only = true;
+});
+        let builder = Server::builder().listen(ANY_V6).options(options);
         let harness = start_builder(backend, builder, Behaviour::echo());
         let port = harness.address().port();
         is_served(&harness, Ipv6Addr::LOCALHOST, port);
@@ -120,9 +122,12 @@ on_every_backend! {
 fn what_is_no_address_is_not_said_to_be_one_that_cannot_be_listened_on() {
     let none: &[SocketAddr] = &[];
     let errors = [
-        (Server::bind("nowhere").unwrap_err(), "HOST:PORT"),
-        (Connector::new().listen("1.2.3.4").unwrap_err(), "HOST:PORT"),
-        (Server::bind(none).unwrap_err(), "cannot find the address of []"),
+        (Server::builder().listen("nowhere").start(Nobody).unwrap_err(), "HOST:PORT"),
+        (Server::builder().listen("1.2.3.4").start(Nobody).unwrap_err(), "HOST:PORT"),
+        (
+            Server::builder().listen(none).start(Nobody).unwrap_err(),
+            "cannot find the address of []",
+        ),
     ];
     for (error, says) in errors {
         assert!(matches!(error, Error::Resolve { .. }), "{error:?}");

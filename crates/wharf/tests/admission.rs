@@ -21,7 +21,9 @@ use wharf::{Backend, Error, Framing, Options, Server};
 
 on_every_backend! {
     fn no_more_than_sessions_max_are_let_in_and_the_others_are_closed_at_once(backend) {
-        let options = Options { sessions_max: 10, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.sessions.max = 10;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let mut peers: Vec<_> = (0..10).map(|_| harness.connect()).collect();
         for peer in &peers {
@@ -49,7 +51,7 @@ on_every_backend! {
     #[cfg(unix)]
     fn a_thousand_sessions_are_spread_over_the_workers_evenly(backend) {
         let _alone = alone();
-        let options = Options { workers: 4, ..Options::default() };
+        let options = Options::default().workers(4);
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let spread = |log: &Log| -> Vec<usize> {
             let mut by_worker = HashMap::new();
@@ -104,7 +106,7 @@ on_every_backend! {
             }
             session.send(frame);
         });
-        let options = Options { workers: 2, ..Options::default() };
+        let options = Options::default().workers(2);
         let harness = start(backend, Framing::raw(), options, behaviour);
         let first = |peer: &TcpStream| {
             let address = peer.local_addr().ok();
@@ -153,7 +155,7 @@ on_every_backend! {
             }
             session.send(frame);
         });
-        let options = Options { workers: 2, ..Options::default() };
+        let options = Options::default().workers(2);
         let harness = start(backend, Framing::raw(), options, behaviour);
         let worker_of = |peer: &TcpStream| {
             let address = peer.local_addr().ok();
@@ -205,10 +207,10 @@ on_every_backend! {
 
     /// Although its own listeners share theirs.
     fn an_address_is_listened_on_by_one_server_only(backend) {
-        let options = Options { workers: 2, backend, ..Options::default() };
+        let options = Options::default().workers(2).backend(backend);
         let harness = start(backend, Framing::raw(), options.clone(), Behaviour::echo());
         let address = harness.server.addresses()[0];
-        let second = Server::bind(address).unwrap().options(options);
+        let second = Server::builder().listen(address).options(options);
         let refused = second.start(Nobody);
         assert!(matches!(refused, Err(Error::Listen { .. })), "{refused:?}");
         round_trip(&harness.connect(), b"still here");

@@ -45,8 +45,8 @@ fn allocations_of(peers: &mut [TcpStream], message: &[u8], rounds: usize) -> usi
 }
 
 fn echo_on(backend: Backend, framing: Framing, message: &[u8]) {
-    let options = Options { workers: 1, backend, ..Options::default() };
-    let builder = Server::bind("127.0.0.1:0").unwrap().framing(framing).options(options);
+    let options = Options::default().workers(1).backend(backend);
+    let builder = Server::builder().listen("127.0.0.1:0").framing(framing).options(options);
     let server = match builder.start(Echo) {
         Err(Error::Backend { reason, .. }) => {
             return println!("not tried on {backend}, which cannot be had here: {reason}");

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use support::*;
-use wharf::{Backend, Close, CloseReason, Handle, Options, SendError, SessionId};
+use wharf::{Backend, Close, CloseReason, Handle, SendError, SessionId};
 
 const WORKERS: usize = 2;
 const PEER_THREADS: usize = 2;
@@ -141,7 +141,7 @@ fn send(
             let id = ids[at];
             let number = taken.entry(id).or_insert(1);
             let expected = frame(id, *number);
-            match handle.send(id, frame(id, *number)) {
+            match handle.try_send(id, frame(id, *number)) {
                 Ok(()) => {
                     *number += 1;
                     totals.sent += 1;
@@ -164,7 +164,7 @@ fn send(
         }
         // Who is gone stays gone, whoever lives in its slot now.
         if let Some(id) = stale.pop_front() {
-            assert!(matches!(handle.send(id, b"to nobody"), Err(SendError::Gone(_))));
+            assert!(matches!(handle.try_send(id, b"to nobody"), Err(SendError::Gone(_))));
             if stale.len() < 1_000 {
                 stale.push_back(id);
             }
@@ -249,13 +249,15 @@ on_every_backend! {
         let behaviour = Behaviour::silent().on_opened({
             let live = live.clone();
             move |session| {
-                session.send(&frame(session.id(), 0));
+                session.send(frame(session.id(), 0));
                 lock(&live).push(session.id());
             }
         });
         // Slots are few more than sessions, so that they are used again soon.
         let options =
-            Options { workers: WORKERS, sessions_max: sessions as u32 + 100, ..pausing() };
+            pausing().workers(WORKERS).with(|options| {
+options.sessions.max = sessions as u32 + 100;
+});
         let harness = start(backend, length_framing(), options, behaviour);
         let (address, handle) = (harness.address(), &harness.handle);
         let [over, peers_over, drained] = [(); 3].map(|()| AtomicBool::new(false));

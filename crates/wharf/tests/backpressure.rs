@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::*;
-use wharf::{Backend, CloseReason, Framing, LengthPrefix, Options, SendError};
+use wharf::{Backend, CloseReason, Framing, Gone, LengthPrefix, SendError};
 
 const QUEUE_MAX: usize = 256 * 1024;
 
@@ -49,7 +49,7 @@ on_every_backend! {
         let frame = vec![7; 10_000];
         let mut accepted = 0;
         let refusal = loop {
-            match harness.handle.send(id, &frame[..]) {
+            match harness.handle.try_send(id, &frame[..]) {
                 Ok(()) => accepted += 1,
                 Err(refusal) => break refusal,
             }
@@ -62,8 +62,21 @@ on_every_backend! {
         let SendError::Full { bytes, queued, max } = refusal else { panic!("{refusal}") };
         assert_eq!((bytes, max), (&frame[..], QUEUE_MAX));
         assert!(queued <= max && queued + bytes.len() > max, "{queued}");
-        assert_eq!(harness.log.closed(id), CloseReason::SlowConsumer { queued });
-        assert_eq!(harness.handle.send(id, "late"), Err(SendError::Gone("late")));
+        // What only tries does not end it, and says what it finds.
+        assert!(harness.handle.is_open(id) && harness.handle.queued_bytes(id).is_some());
+        assert_eq!(harness.log.record(id).closed, None);
+        // What must arrive does, and is given back all the same.
+        let gone = loop {
+            if let Err(gone) = harness.handle.send(id, &frame[..]) {
+                break gone; // the kernel may have taken some more
+            }
+        };
+        assert_eq!(gone, Gone(&frame[..]));
+        assert!(!harness.handle.is_open(id));
+        let reason = harness.log.closed(id);
+        assert!(matches!(reason, CloseReason::SlowConsumer { queued } if queued + bytes.len() > max));
+        assert_eq!(harness.handle.try_send(id, "late"), Err(SendError::Gone("late")));
+        assert_eq!(harness.handle.send(id, "late"), Err(Gone("late")));
         round_trip(&other, b"still served");
         drop(other);
         harness.settle();
@@ -73,7 +86,7 @@ on_every_backend! {
     fn a_handler_that_pushes_to_a_peer_that_never_reads_ends_it(backend) {
         let behaviour = Behaviour::silent().on_received(|session, _| {
             for _ in 0..10_000 {
-                session.send(&[3; 1000]);
+                session.send([3; 1000]);
             }
         });
         let harness = start(backend, Framing::raw(), one_worker(), behaviour);
@@ -158,7 +171,7 @@ on_every_backend! {
         let frame = vec![9; 50_000];
         let mut accepted = 0;
         loop {
-            match harness.handle.send(id, &frame[..]) {
+            match harness.handle.try_send(id, &frame[..]) {
                 Ok(()) => accepted += frame.len(),
                 Err(SendError::Full { bytes, .. }) => {
                     assert_eq!(bytes, &frame[..]);
@@ -178,16 +191,18 @@ on_every_backend! {
         let harness = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
         let (_peer, id) = harness.connect_known();
         let huge = vec![0; QUEUE_MAX + 1];
-        let refusal = harness.handle.send(id, &huge).unwrap_err();
+        let refusal = harness.handle.try_send(id, &huge).unwrap_err();
         assert_eq!(refusal, SendError::TooLarge { bytes: &huge, max: QUEUE_MAX });
-        harness.handle.send(id, &huge[1..]).unwrap();
+        harness.handle.try_send(id, &huge[1..]).unwrap();
         assert_eq!(harness.log.record(id).closed, None);
         harness.finish();
     }
 
     fn what_waits_in_receive_queues_has_a_bound_for_all(backend) {
-        let prefix = LengthPrefix { frame_bytes_max: 1 << 20, ..LengthPrefix::default() };
-        let options = Options { receive_queues_bytes_max: (1 << 20) + 4, ..one_worker() };
+        let prefix = LengthPrefix::default().frame_bytes_max(1 << 20);
+        let options = one_worker().with(|options| {
+options.receiving.queues_bytes_max = (1 << 20) + 4;
+});
         let harness =
             start(backend, Framing::length_prefixed(prefix), options, Behaviour::silent());
         let mut unfinished = vec![0; 900_000];

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wharf::simulation::{Peer, Ports, Simulation, for_seeds};
+use wharf::simulation::{Peer, Simulation, check};
 use wharf::{Close, CloseReason, Framing, Handle, Handler, Options, Server, Session, SessionId};
 
 const LINE_BYTES_MAX: usize = 1_000;
@@ -143,13 +143,16 @@ impl Terminal {
 const LINES: usize = 12;
 const LONG: Duration = Duration::from_secs(600);
 
-fn evening(simulation: &Simulation) {
+fn evening(simulation: Simulation) {
     let chat = Arc::new(Chat::default());
-    let options = Options { send_queue_bytes_max: 16 * 1024, ..Options::default() };
-    let builder = Server::bind("10.0.0.1:6667").unwrap().framing(Framing::raw()).options(options);
+    let options = Options::default().with(|options| {
+        options.sending.queue_bytes_max = 16 * 1024;
+    });
+    let builder =
+        Server::builder().listen("10.0.0.1:6667").framing(Framing::raw()).options(options);
     let server = simulation.start(builder, Shared(chat.clone())).unwrap();
     let come = |name, room| {
-        let mut terminal = Terminal::new(simulation, &server, name, room);
+        let mut terminal = Terminal::new(&simulation, &server, name, room);
         let joined = format!("* {name} joined");
         assert!(simulation.run_until(LONG, || terminal.sees(&joined)), "{name} waits in vain");
         terminal
@@ -209,8 +212,5 @@ fn evening(simulation: &Simulation) {
 
 #[test]
 fn every_line_said_in_a_room_reaches_its_members_once_and_in_order() {
-    for_seeds(1_000, |seed| {
-        let ports = if seed % 2 == 0 { Ports::OneEach } else { Ports::OneShared };
-        evening(&Simulation::new(seed).ports(ports));
-    });
+    check(0..1_000, evening);
 }

@@ -31,8 +31,8 @@ impl Handler for Surveyor {
 /// Where the frames lay, each sent after the answer to the one before; `None` without io_uring.
 fn places(framing: Framing, message: &[u8]) -> Option<Vec<usize>> {
     let places = Arc::default();
-    let options = Options { workers: 1, backend: Backend::Uring, ..Options::default() };
-    let builder = Server::bind("127.0.0.1:0").unwrap().framing(framing).options(options);
+    let options = Options::default().workers(1).backend(Backend::Uring);
+    let builder = Server::builder().listen("127.0.0.1:0").framing(framing).options(options);
     let server = match builder.start(Surveyor(Arc::clone(&places))) {
         Err(Error::Backend { reason, .. }) => {
             println!("not tried, io_uring cannot be had here: {reason}");

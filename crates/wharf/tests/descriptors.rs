@@ -108,7 +108,7 @@ on_every_backend! {
         loop {
             let current = Some(in_use + refusals);
             setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
-            let started = Connector::new().workers(8).backend(backend).start(Nobody);
+            let started = Connector::builder().workers(8).backend(backend).start(Nobody);
             setrlimit(Resource::Nofile, limit).unwrap();
             let Err(error) = started else { break };
             let cause = error.source().map_or(String::new(), ToString::to_string);

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{Backend, CloseReason, DrainReport, Framing, Options};
+use wharf::{Backend, CloseReason, DrainReport, Framing};
 
 /// Far enough to be never reached.
 const LATE: Duration = Duration::from_secs(20);
@@ -20,7 +20,9 @@ fn adds_up(report: &DrainReport) -> bool {
 
 on_every_backend! {
     fn what_is_queued_leaves_before_the_end(backend) {
-        let options = Options { send_queue_bytes_max: 64 << 20, ..pausing() };
+        let options = pausing().with(|options| {
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let peers: Vec<_> = (0..4).map(|_| harness.connect_known()).collect();
         let content: Vec<u8> = (0..16u32 << 20).map(|i| (i >> 3) as u8).collect();
@@ -49,7 +51,9 @@ on_every_backend! {
     }
 
     fn the_deadline_cuts_off_who_does_not_read(backend) {
-        let options = Options { send_queue_bytes_max: 64 << 20, ..pausing() };
+        let options = pausing().with(|options| {
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (_stuck, stuck_id) = harness.connect_known();
         let (quiet, quiet_id) = harness.connect_known();
@@ -84,7 +88,7 @@ on_every_backend! {
     }
 
     fn a_drain_under_load_accounts_for_every_session(backend) {
-        let options = Options { workers: 2, ..pausing() };
+        let options = pausing().workers(2);
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let address = harness.address();
         let report = std::thread::scope(|scope| {
@@ -116,7 +120,9 @@ on_every_backend! {
     }
 
     fn a_stop_ends_everything_at_once(backend) {
-        let options = Options { send_queue_bytes_max: 64 << 20, ..pausing() };
+        let options = pausing().with(|options| {
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (stuck, id) = harness.connect_known();
         harness.handle.send(id, vec![1; 32 << 20]).unwrap();

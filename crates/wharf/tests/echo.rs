@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use support::*;
 use wharf::{
     Backend, Close, CloseReason, ConnectError, Connector, Endianness, Framing, LengthPrefix,
-    LengthWidth, Options, Server,
+    LengthWidth, Server,
 };
 
 fn every_prefix() -> Vec<LengthPrefix> {
@@ -22,7 +22,8 @@ fn every_prefix() -> Vec<LengthPrefix> {
         for endianness in [Endianness::Big, Endianness::Little] {
             for counts_itself in [false, true] {
                 let prefix = LengthPrefix::default();
-                prefixes.push(LengthPrefix { width, endianness, counts_itself, ..prefix });
+                prefixes
+                    .push(prefix.width(width).endianness(endianness).counts_itself(counts_itself));
             }
         }
     }
@@ -113,7 +114,7 @@ on_every_backend! {
     }
 
     fn hundreds_of_sessions_each_get_their_own_bytes_back(backend) {
-        let options = Options { workers: 3, ..pausing() };
+        let options = pausing().workers(3);
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let mut peers: Vec<_> =
             (0..300).map(|seed| (harness.connect(), Random::new(seed))).collect();
@@ -137,9 +138,9 @@ on_every_backend! {
     }
 
     fn every_listener_is_served_whichever_its_family(backend) {
-        let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let builder = builder.listen((Ipv6Addr::LOCALHOST, 0)).unwrap();
-        let builder = builder.listen((Ipv4Addr::LOCALHOST, 0)).unwrap().workers(2);
+        let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 0));
+        let builder = builder.listen((Ipv6Addr::LOCALHOST, 0));
+        let builder = builder.listen((Ipv4Addr::LOCALHOST, 0)).workers(2);
         let seen = Arc::new(Mutex::new(HashSet::new()));
         let behaviour = Behaviour::echo().on_opened({
             let seen = seen.clone();
@@ -157,7 +158,7 @@ on_every_backend! {
             for address in &addresses {
                 let peer = connect(*address);
                 round_trip(&peer, b"who is there");
-                assert!(lock(&seen).contains(&peer.local_addr().unwrap()));
+                assert!(lock(&seen).contains(&peer.local_addr().unwrap().into()));
             }
         }
         harness.settle();
@@ -183,8 +184,8 @@ on_every_backend! {
                     session.close(Close::Drain);
                 }
             });
-        let builder = Connector::new().framing(framing).workers(2);
-        let connector = start_builder(backend, builder, behaviour);
+        let builder = Connector::builder().framing(framing).workers(2);
+        let connector = start_connector(backend, builder, behaviour);
         let ids: HashSet<_> =
             (0..50).map(|_| connector.handle.connect(server.address()).unwrap()).collect();
         assert_eq!(ids.len(), 50);
@@ -206,9 +207,11 @@ on_every_backend! {
         let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = nobody.local_addr().unwrap();
         drop(nobody);
-        let options = Options { sessions_max: 1, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.sessions.max = 1;
+});
         let connector =
-            start_builder(backend, Connector::new().options(options), Behaviour::silent());
+            start_connector(backend, Connector::builder().options(options), Behaviour::silent());
         for round in 1..=ROUNDS {
             let mut id = None;
             eventually("there is room for one", || match connector.handle.connect(address) {
@@ -233,7 +236,7 @@ on_every_backend! {
     fn a_session_closed_while_it_connects_ends_once(backend) {
         let server = start(backend, Framing::raw(), pausing(), Behaviour::echo());
         let connector =
-            start_builder(backend, Connector::new().workers(2), Behaviour::silent());
+            start_connector(backend, Connector::builder().workers(2), Behaviour::silent());
         for round in 0..500 {
             let id = connector.handle.connect(server.address()).unwrap();
             let how = if round % 2 == 0 { Close::Stop } else { Close::Drain };
@@ -257,7 +260,7 @@ on_every_backend! {
         let address = silent.local_addr().unwrap().as_socket().unwrap();
         let _fills_the_queue = connect(address);
         let connector =
-            start_builder(backend, Connector::new().workers(1), Behaviour::silent());
+            start_connector(backend, Connector::builder().workers(1), Behaviour::silent());
         let closed = connector.handle.connect(address).unwrap();
         let stopped = connector.handle.connect(address).unwrap();
         assert!(connector.handle.close(closed, Close::Drain));
@@ -272,7 +275,7 @@ on_every_backend! {
     fn an_ending_server_begins_no_connection(backend) {
         let server = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
         let connector =
-            start_builder(backend, Connector::new().workers(1), Behaviour::silent());
+            start_connector(backend, Connector::builder().workers(1), Behaviour::silent());
         let handle = connector.handle.clone();
         connector.finish();
         assert!(matches!(handle.connect(server.address()), Err(ConnectError::Ending)));

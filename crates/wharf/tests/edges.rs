@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::*;
 use wharf::{
     Backend, Backpressure, Close, CloseReason, ConnectError, Connector, Endianness,
-    FirstFrameTimeout, Framing, LengthPrefix, LengthWidth, Options, SendError,
+    FirstFrameTimeout, Framing, LengthPrefix, LengthWidth, SendError,
 };
 
 /// More than the kernel takes for a peer that does not read.
@@ -78,11 +78,10 @@ on_every_backend! {
     /// Without a send stall time-out no other timer keeps the session under watch.
     fn the_idle_timeout_goes_on_after_receiving_was_paused(backend) {
         let limit = Duration::from_millis(300);
-        let options = Options {
-            idle_timeout: Some(limit),
-            send_stall_timeout: None,
-            ..pausing()
-        };
+        let options = pausing().with(|options| {
+options.time.idle_timeout = Some(limit);
+options.time.send_stall_timeout = None;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let (peer, id) = harness.connect_known();
         let written = write_until_held_back(&harness, &peer);
@@ -111,9 +110,13 @@ on_every_backend! {
 
     fn a_limit_for_the_first_frame_can_be_set_for_raw_and_taken_from_a_prefix(backend) {
         let after = FirstFrameTimeout::After(Duration::from_millis(200));
-        let options = Options { first_frame_timeout: after, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.first_frame_timeout = after;
+});
         let raw = start(backend, Framing::raw(), options, Behaviour::echo());
-        let never = Options { first_frame_timeout: FirstFrameTimeout::Never, ..one_worker() };
+        let never = one_worker().with(|options| {
+options.time.first_frame_timeout = FirstFrameTimeout::Never;
+});
         let length = start(backend, length_framing(), never, Behaviour::echo());
         let (patient, patient_id) = length.connect_known();
         let (_silent, id) = raw.connect_known();
@@ -136,7 +139,9 @@ on_every_backend! {
 
     fn a_session_whose_receiving_is_paused_can_be_closed(backend) {
         for how in [Close::Stop, Close::Drain] {
-            let options = Options { close_linger: Duration::from_millis(100), ..pausing() };
+            let options = pausing().with(|options| {
+options.time.close_linger = Duration::from_millis(100);
+});
             let harness = start(backend, Framing::raw(), options, Behaviour::echo());
             let (peer, id) = harness.connect_known();
             write_until_held_back(&harness, &peer);
@@ -153,7 +158,9 @@ on_every_backend! {
 
     fn a_peer_that_talks_on_and_on_after_our_end_is_let_go(backend) {
         let linger = Duration::from_millis(300);
-        let options = Options { close_linger: linger, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.close_linger = linger;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (peer, id) = harness.connect_known();
         let over = AtomicBool::new(false);
@@ -175,7 +182,9 @@ on_every_backend! {
 
     /// The reply is more than one send can take, and the peer has ended its stream before it.
     fn a_long_reply_to_a_peer_that_has_half_closed_arrives_whole(backend) {
-        let options = Options { send_queue_bytes_max: MUCH, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.sending.queue_bytes_max = MUCH;
+});
         let reply = Random::new(3).bytes(MUCH);
         let behaviour = Behaviour::silent().on_received({
             let reply = reply.clone();
@@ -194,7 +203,9 @@ on_every_backend! {
 
     /// Bytes that were queued for it are lost, so it was not flushed.
     fn a_peer_that_resets_during_a_drain_has_ended_otherwise(backend) {
-        let options = Options { send_queue_bytes_max: MUCH, ..pausing() };
+        let options = pausing().with(|options| {
+options.sending.queue_bytes_max = MUCH;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (peer, id) = harness.connect_known();
         harness.handle.send(id, vec![1; MUCH]).unwrap();
@@ -211,11 +222,10 @@ on_every_backend! {
 
     /// So has one that reads nothing until it counts as stalled.
     fn a_peer_that_stalls_during_a_drain_has_ended_otherwise(backend) {
-        let options = Options {
-            send_queue_bytes_max: MUCH,
-            send_stall_timeout: Some(Duration::from_millis(300)),
-            ..pausing()
-        };
+        let options = pausing().with(|options| {
+options.sending.queue_bytes_max = MUCH;
+options.time.send_stall_timeout = Some(Duration::from_millis(300));
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (_peer, id) = harness.connect_known();
         harness.handle.send(id, vec![1; MUCH]).unwrap();
@@ -227,7 +237,9 @@ on_every_backend! {
 
     fn every_connection_that_a_drain_or_stop_meets_is_counted(backend) {
         for round in 0..30 {
-            let options = Options { workers: 3, sessions_max: 500, ..one_worker() };
+            let options = one_worker().workers(3).with(|options| {
+options.sessions.max = 500;
+});
             let harness = start(backend, Framing::raw(), options, Behaviour::echo());
             let address = harness.address();
             let stats = std::thread::scope(|scope| {
@@ -247,9 +259,11 @@ on_every_backend! {
     fn every_connect_that_was_begun_is_answered_though_the_connector_stops(backend) {
         let server = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
         for _ in 0..100 {
-            let options = Options { workers: 2, sessions_max: 500, ..one_worker() };
+            let options = one_worker().workers(2).with(|options| {
+options.sessions.max = 500;
+});
             let connector =
-                start_builder(backend, Connector::new().options(options), Behaviour::silent());
+                start_connector(backend, Connector::builder().options(options), Behaviour::silent());
             let (handle, address) = (connector.handle.clone(), server.address());
             let begun = std::thread::scope(|scope| {
                 let begun = scope.spawn(|| {
@@ -310,10 +324,12 @@ on_every_backend! {
     }
 
     fn a_frame_that_send_cannot_queue_ends_the_session_whatever_the_policy(backend) {
-        for backpressure in [Backpressure::PauseReceive, Backpressure::CloseSlowConsumer] {
-            let options = Options { backpressure, ..one_worker() };
+        for backpressure in [Backpressure::PauseReceive, Backpressure::None] {
+            let options = one_worker().with(|options| {
+options.receiving.backpressure = backpressure;
+});
             let behaviour =
-                Behaviour::silent().on_received(|session, _| session.send(&[0; 256 * 1024 + 1]));
+                Behaviour::silent().on_received(|session, _| session.send([0; 256 * 1024 + 1]));
             let harness = start(backend, Framing::raw(), options, behaviour);
             let (peer, id) = harness.connect_known();
             write(&peer, b"more than you can");
@@ -326,8 +342,8 @@ on_every_backend! {
             assert_eq!(harness.finish().closed_like(reason), 1);
         }
         // Or larger than its header can say.
-        let prefix = LengthPrefix { width: LengthWidth::One, ..LengthPrefix::default() };
-        let behaviour = Behaviour::silent().on_received(|session, _| session.send(&[0; 256]));
+        let prefix = LengthPrefix::default().width(LengthWidth::One);
+        let behaviour = Behaviour::silent().on_received(|session, _| session.send([0; 256]));
         let framing = Framing::length_prefixed(prefix);
         let harness = start(backend, framing, one_worker(), behaviour);
         let (peer, id) = harness.connect_known();
@@ -337,10 +353,12 @@ on_every_backend! {
         assert_eq!(harness.log.closed(id), reason);
         harness.finish();
         // A queue may be too small for any frame.
-        let options = Options { send_queue_bytes_max: 3, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.sending.queue_bytes_max = 3;
+});
         let harness = start(backend, length_framing(), options, Behaviour::silent());
         let (_peer, id) = harness.connect_known();
-        let refused = harness.handle.send(id, b"");
+        let refused = harness.handle.try_send(id, b"");
         assert_eq!(refused, Err(SendError::TooLarge { bytes: b"", max: 0 }));
         harness.finish();
     }
@@ -367,7 +385,7 @@ on_every_backend! {
             for endianness in [Endianness::Big, Endianness::Little] {
                 for counts_itself in [false, true] {
                     let prefix =
-                        LengthPrefix { width, endianness, counts_itself, frame_bytes_max: 20_000 };
+                        LengthPrefix::default().width(width).endianness(endianness).counts_itself(counts_itself).frame_bytes_max(20_000);
                     let framing = Framing::length_prefixed(prefix);
                     let harness = start(backend, framing, pausing(), Behaviour::silent());
                     for _ in 0..40 {
@@ -410,12 +428,10 @@ on_every_backend! {
     fn many_hostile_peers_at_once_disturb_nobody_and_leave_nothing_open(backend) {
         let _alone = alone();
         let before = open_descriptors();
-        let options = Options {
-            workers: 2,
-            first_frame_timeout: FirstFrameTimeout::After(Duration::from_millis(500)),
-            close_linger: Duration::from_millis(200),
-            ..pausing()
-        };
+        let options = pausing().workers(2).with(|options| {
+options.time.first_frame_timeout = FirstFrameTimeout::After(Duration::from_millis(500));
+options.time.close_linger = Duration::from_millis(200);
+});
         let harness = start(backend, length_framing(), options, Behaviour::echo());
         let address = harness.address();
         let over = AtomicBool::new(false);

@@ -21,17 +21,19 @@ const ROOM: Group = Group(7);
 const OTHER_ROOM: Group = Group(8);
 
 fn lengths() -> Framing {
-    Framing::length_prefixed(LengthPrefix { frame_bytes_max: 100_000, ..LengthPrefix::default() })
+    Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(100_000))
 }
 
 fn start_groups(backend: Backend, options: Options) -> Harness {
     // Members here only listen.
-    let options = Options { first_frame_timeout: FirstFrameTimeout::Never, ..options };
+    let options = options.with(|options| {
+        options.time.first_frame_timeout = FirstFrameTimeout::Never;
+    });
     start(backend, lengths(), options, Behaviour::silent())
 }
 
 fn two_workers() -> Options {
-    Options { workers: 2, ..Options::default() }
+    Options::default().workers(2)
 }
 
 /// The next frame that a peer gets.
@@ -74,7 +76,9 @@ on_every_backend! {
     fn every_member_gets_each_frame_once_whole_and_in_one_order(backend) {
         const PUBLISHERS: u8 = 3;
         const EACH: u32 = 120;
-        let options = Options { send_queue_bytes_max: 16 << 20, ..two_workers() };
+        let options = two_workers().with(|options| {
+options.sending.queue_bytes_max = 16 << 20;
+});
         let harness = start_groups(backend, options);
         let members = room(&harness, 6);
         let (stranger, stranger_id) = harness.connect_known();
@@ -121,12 +125,12 @@ on_every_backend! {
                 say(format!("{round} with {at}"));
                 handle.publish_except(ROOM, *id, format!("{round} but {at}")).unwrap();
                 if at > 0 {
-                    assert!(handle.leave(*id, ROOM));
-                    assert!(!handle.leave(*id, ROOM));
+                    assert!(handle.leave(*id, ROOM).is_some());
+                    assert_eq!(handle.leave(*id, ROOM), None);
                     say(format!("{round} without {at}"));
                 }
             }
-            assert!(handle.leave(peers[0].1, ROOM));
+            assert!(handle.leave(peers[0].1, ROOM).is_some());
             if round % 20 == 19 {
                 // Nobody is to be a slow consumer here.
                 eventually("it has left", || handle.stats().queued_bytes == 0);
@@ -156,7 +160,9 @@ on_every_backend! {
 
     fn a_broadcast_reaches_all_that_are_open_and_one_that_opens_meanwhile_from_some_frame_on(backend) {
         const FRAMES: u32 = 400;
-        let options = Options { send_queue_bytes_max: 16 << 20, ..two_workers() };
+        let options = two_workers().with(|options| {
+options.sending.queue_bytes_max = 16 << 20;
+});
         let harness = start_groups(backend, options);
         let first: Vec<_> = (0..5).map(|_| harness.connect_known()).collect();
         let late = thread::scope(|scope| {
@@ -196,7 +202,9 @@ on_every_backend! {
 
     fn membership_ends_with_the_session_and_never_passes_to_the_slots_next(backend) {
         // One slot, so that each session has the one of the session before.
-        let options = Options { sessions_max: 1, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.sessions.max = 1;
+});
         let harness = start_groups(backend, options);
         for round in 0..30u32 {
             let (peer, id) = harness.connect_known();
@@ -215,14 +223,17 @@ on_every_backend! {
             assert_eq!(harness.log.closed(id), CloseReason::Local);
             harness.settle();
             assert_eq!(harness.handle.join(id, ROOM), Err(JoinError::Gone));
-            assert!(!harness.handle.leave(id, ROOM));
+            assert_eq!(harness.handle.leave(id, ROOM), None);
         }
         harness.finish();
     }
 
     fn a_member_that_never_reads_ends_as_a_slow_consumer_and_the_others_get_everything(backend) {
-        for backpressure in [Backpressure::CloseSlowConsumer, Backpressure::PauseReceive] {
-            let harness = start_groups(backend, Options { backpressure, ..two_workers() });
+        for backpressure in [Backpressure::None, Backpressure::PauseReceive] {
+            let harness = start_groups(backend, two_workers().with(|options| {
+options.receiving.backpressure = backpressure;
+options.sending.slow_after = std::time::Duration::from_millis(300);
+}));
             let mut members = room(&harness, 4);
             let (_deaf, deaf_id) = members.pop().unwrap();
             let frame = |number: u32| saying(0, number).repeat(3);
@@ -269,7 +280,9 @@ on_every_backend! {
 
     fn threads_join_leave_and_publish_at_once_and_who_stays_misses_nothing(backend) {
         const EACH: u32 = 300;
-        let options = Options { send_queue_bytes_max: 16 << 20, ..two_workers() };
+        let options = two_workers().with(|options| {
+options.sending.queue_bytes_max = 16 << 20;
+});
         let harness = start_groups(backend, options);
         let stayers = room(&harness, 4);
         let comers: Vec<_> = (0..4).map(|_| harness.connect_known()).collect();
@@ -290,7 +303,7 @@ on_every_backend! {
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         match handle.join(*id, ROOM) {
-                            Ok(is_new) => assert!(is_new && handle.leave(*id, ROOM)),
+                            Ok(is_new) => assert!(is_new && handle.leave(*id, ROOM).is_some()),
                             Err(JoinError::Full { .. }) => {}
                             Err(error) => panic!("{error}"),
                         }
@@ -328,11 +341,10 @@ on_every_backend! {
     }
 
     fn bounds_refuse_and_give_the_frame_back(backend) {
-        let options = Options {
-            groups_per_session_max: 2,
-            publications_bytes_max: 8 * 1024,
-            ..one_worker()
-        };
+        let options = one_worker().with(|options| {
+options.sessions.groups_max = 2;
+options.sending.publications_bytes_max = 8 * 1024;
+});
         let gate = std::sync::Arc::new(std::sync::Barrier::new(2));
         let in_handler = gate.clone();
         let behaviour = Behaviour::silent().on_received(move |_, _| {
@@ -366,7 +378,7 @@ on_every_backend! {
         assert!(is_full && count > 10, "{error}");
         assert_eq!(error.into_inner(), vec![count as u8; 100]);
         let other = members[1].1;
-        while handle.join(other, OTHER_ROOM).is_ok() && handle.leave(other, OTHER_ROOM) {}
+        while handle.join(other, OTHER_ROOM).is_ok() && handle.leave(other, OTHER_ROOM).is_some() {}
         assert!(matches!(handle.join(other, OTHER_ROOM), Err(JoinError::Full { max: 8192, .. })));
         assert!(handle.publish(Group(99), b"to nobody").is_ok(), "it waits nowhere");
         gate.wait();

@@ -14,11 +14,10 @@ use socket2::SockRef;
 use support::*;
 use wharf::{
     Backend, CloseReason, Endianness, FirstFrameTimeout, Framing, LengthPrefix, LengthWidth,
-    Options,
 };
 
 fn prefix(width: LengthWidth) -> LengthPrefix {
-    LengthPrefix { width, ..LengthPrefix::default() }
+    LengthPrefix::default().width(width)
 }
 
 fn length() -> Framing {
@@ -85,12 +84,7 @@ on_every_backend! {
     }
 
     fn a_length_that_does_not_count_itself_though_it_should_is_refused(backend) {
-        let prefix = LengthPrefix {
-            width: LengthWidth::Two,
-            endianness: Endianness::Little,
-            counts_itself: true,
-            ..LengthPrefix::default()
-        };
+        let prefix = LengthPrefix::default().width(LengthWidth::Two).endianness(Endianness::Little).counts_itself(true);
         let attack_with = |peer: &TcpStream| write(peer, &[1, 0]);
         attack(backend, Framing::length_prefixed(prefix), attack_with, |reason| {
             reason == CloseReason::LengthTooSmall { length: 1, min: 2 }
@@ -167,7 +161,9 @@ on_every_backend! {
 
     fn whoever_never_finishes_the_first_frame_is_let_go(backend) {
         let first_frame_timeout = FirstFrameTimeout::After(Duration::from_millis(200));
-        let options = Options { first_frame_timeout, ..pausing() };
+        let options = pausing().with(|options| {
+options.time.first_frame_timeout = first_frame_timeout;
+});
         let harness = start(backend, length(), options, Behaviour::echo());
         let peers: Vec<_> = (0..50).map(|_| harness.connect_known()).collect();
         for (peer, _) in &peers {

@@ -86,7 +86,7 @@ fn asked(backend: Backend, asks: Asks) -> (Handle, Receiver<wharf::Result<()>>) 
     let server = Arc::new(Mutex::new(None));
     let (sender, answers) = channel();
     let handler = EndsItself { asks, server: server.clone(), answers: Mutex::new(sender) };
-    let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().backend(backend).workers(2);
+    let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).backend(backend).workers(2);
     let started = builder.start(handler).unwrap();
     let (address, handle) = (started.addresses()[0], started.handle());
     *lock(&server) = Some(started);
@@ -186,7 +186,7 @@ impl Handler for Reconnects {
         self.again();
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _target: &wharf::Target, _: &io::Error) {
         self.again();
     }
 }
@@ -203,8 +203,10 @@ fn reconnect(backend: Backend, to: SocketAddr, sessions: u32, workers: usize) {
         ended: ended.clone(),
         refused: refused.clone(),
     };
-    let options = Options { workers, sessions_max: sessions, ..Options::default() };
-    let connector = Connector::new().options(options).backend(backend).start(handler).unwrap();
+    let options = Options::default().workers(workers).with(|options| {
+        options.sessions.max = sessions;
+    });
+    let connector = Connector::builder().options(options).backend(backend).start(handler).unwrap();
     *lock(&handle) = Some(connector.handle());
     for _ in 0..sessions {
         connector.handle().connect(to).unwrap();
@@ -252,7 +254,7 @@ on_every_backend! {
                 let_go: Arc::new(Mutex::new(let_go)),
                 _told: Told(told),
             };
-            let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().backend(backend);
+            let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).backend(backend);
             let server = builder.workers(2).start(handler).unwrap();
             let (address, handle) = (server.addresses()[0], server.handle());
             let peers: Vec<_> = (0..41).map(|_| connect(address)).collect();

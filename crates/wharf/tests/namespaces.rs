@@ -86,7 +86,7 @@ fn run_inside(test: &str, setup: &str, hosts: &str) {
 }
 
 fn two_workers() -> Options {
-    Options { workers: 2, ..Options::default() }
+    Options::default().workers(2)
 }
 
 fn served_at(harness: &Harness, ip: impl Into<IpAddr>, port: u16) {
@@ -102,11 +102,11 @@ in_namespaces! {
     fn localhost_is_listened_on_where_the_hosts_file_has_ipv6_and_the_machine_has_not(backend)
         with NO_IPV6, "::1 localhost\n127.0.0.1 localhost\n127.0.0.1 localhost\n"
     => {
-        let builder = Server::bind("localhost:7000").unwrap().options(two_workers());
+        let builder = Server::builder().listen("localhost:7000").options(two_workers());
         let harness = start_builder(backend, builder, Behaviour::echo());
         assert_eq!(harness.server.addresses(), [(Ipv4Addr::LOCALHOST, 7_000).into()]);
-        let [failure] = harness.server.listen_failures() else {
-            panic!("{:?}", harness.server.listen_failures());
+        let [failure] = harness.server.listen_errors() else {
+            panic!("{:?}", harness.server.listen_errors());
         };
         assert_eq!(failure.address, (Ipv6Addr::LOCALHOST, 7_000).into());
         assert!(failure.to_string().contains("no IPv6"), "{failure}");
@@ -117,14 +117,14 @@ in_namespaces! {
     fn a_name_of_addresses_that_the_machine_has_not_is_an_error_with_each_cause(backend)
         with NO_IPV6, "::1 nowhere\n192.0.2.1 nowhere\n"
     => {
-        let builder = Server::bind("nowhere:7000").unwrap().options(two_workers());
+        let builder = Server::builder().listen("nowhere:7000").options(two_workers());
         let error = builder.backend(backend).start(Nobody).unwrap_err();
         let Error::Listen { failures, .. } = &error else { panic!("{error}") };
         assert_eq!(failures.len(), 2, "{error}");
         let kinds: Vec<_> = failures.iter().map(|failure| failure.source.kind()).collect();
         assert_eq!(kinds, [ErrorKind::AddrNotAvailable; 2], "{error}");
 
-        let error = Server::bind("unknown:7000").unwrap_err();
+        let error = Server::builder().listen("unknown:7000").start(Nobody).unwrap_err();
         assert!(matches!(error, Error::Resolve { .. }), "{error:?}");
         assert!(error.source().is_some() && !error.to_string().contains("listen"), "{error}");
     }
@@ -136,11 +136,11 @@ in_namespaces! {
         for v4 in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
             let v4 = SocketAddr::from((v4, 7_000));
             for (first, second) in [(any_v6, v4), (v4, any_v6)] {
-                let builder = Server::bind(first).unwrap().listen(second).unwrap();
+                let builder = Server::builder().listen(first).listen(second);
                 let builder = builder.options(two_workers());
                 let harness = start_builder(backend, builder, Behaviour::echo());
                 assert_eq!(harness.server.addresses(), [first, second]);
-                assert!(harness.server.listen_failures().is_empty());
+                assert!(harness.server.listen_errors().is_empty());
                 served_at(&harness, Ipv6Addr::LOCALHOST, 7_000);
                 served_at(&harness, Ipv4Addr::LOCALHOST, 7_000);
                 let elsewhere = TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), 7_000));
@@ -151,7 +151,7 @@ in_namespaces! {
             }
         }
         // Another port's is another matter.
-        let builder = Server::bind(any_v6).unwrap().listen((Ipv4Addr::LOCALHOST, 7_001)).unwrap();
+        let builder = Server::builder().listen(any_v6).listen((Ipv4Addr::LOCALHOST, 7_001));
         let harness = start_builder(backend, builder.options(two_workers()), Behaviour::echo());
         served_at(&harness, Ipv4Addr::LOCALHOST, 7_000);
         served_at(&harness, Ipv4Addr::LOCALHOST, 7_001);
@@ -163,12 +163,12 @@ in_namespaces! {
         with FEW_PORTS, NO_NAMES
     => {
         const CONNECTS: usize = 400;
-        let connector = Connector::new().framing(Framing::raw()).options(two_workers());
-        let harness = start_builder(backend, connector, Behaviour::echo());
+        let connector = Connector::builder().framing(Framing::raw()).options(two_workers());
+        let harness = start_connector(backend, connector, Behaviour::echo());
         let started = Instant::now();
         for nth in 0..CONNECTS {
-            let to = (Ipv4Addr::LOCALHOST, 40_000 + nth as u16 % 4);
-            harness.handle.connect(to.into()).unwrap();
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000 + nth as u16 % 4));
+            harness.handle.connect(to).unwrap();
             // One at a time: the next finds all ports free.
             harness.log.wait("it comes to nothing", |ledger| {
                 assert_eq!(ledger.ids.len(), 0, "it opened after {:?}", started.elapsed());
@@ -187,7 +187,7 @@ in_namespaces! {
     fn a_connect_to_a_port_of_the_systems_own_at_which_somebody_listens_opens(backend)
         with "echo 40000 40999 >/proc/sys/net/ipv4/ip_local_port_range", NO_NAMES
     => {
-        let builder = Server::bind((Ipv4Addr::LOCALHOST, 40_001)).unwrap().options(two_workers());
+        let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 40_001)).options(two_workers());
         let harness = start_builder(backend, builder, Behaviour::silent());
         for _ in 0..100 {
             harness.handle.connect(harness.address()).unwrap();

@@ -9,8 +9,8 @@ mod support;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use support::*;
 use wharf::{
-    Backend, Close, CloseReason, Connector, FirstFrameTimeout, Group, JoinError, Options,
-    SendError, SessionId,
+    Backend, Close, CloseReason, Connector, FirstFrameTimeout, Gone, Group, JoinError, Options,
+    SessionId,
 };
 
 const ROOM: Group = Group(3);
@@ -20,7 +20,9 @@ const CROWD: usize = 100;
 fn start_listening(backend: Backend, behaviour: Behaviour) -> Harness {
     // Peers here only listen.
     let first_frame_timeout = FirstFrameTimeout::Never;
-    let options = Options { workers: 2, first_frame_timeout, ..Options::default() };
+    let options = Options::default().workers(2).with(|options| {
+        options.time.first_frame_timeout = first_frame_timeout;
+    });
     start(backend, length_framing(), options, behaviour)
 }
 
@@ -38,8 +40,8 @@ fn assert_got(peer: &TcpStream, frames: &[&[u8]]) {
 /// A connector, and who it connects to.
 fn start_connecting(backend: Backend, options: Options) -> (Harness, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let builder = Connector::new().framing(length_framing()).options(options);
-    (start_builder(backend, builder, Behaviour::silent()), listener)
+    let builder = Connector::builder().framing(length_framing()).options(options);
+    (start_connector(backend, builder, Behaviour::silent()), listener)
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
@@ -61,7 +63,7 @@ on_every_backend! {
         handle.broadcast(b"to all").unwrap();
         for (_, id) in &members {
             assert!(handle.close(*id, Close::Drain));
-            assert!(matches!(handle.send(*id, b"late"), Err(SendError::Gone(_))));
+            assert!(matches!(handle.send(*id, b"late"), Err(Gone(_))));
             assert_eq!(handle.join(*id, ROOM), Err(JoinError::Gone));
         }
         let _ = handle.publish(ROOM, b"too late");
@@ -99,7 +101,7 @@ on_every_backend! {
     }
 
     fn a_connect_that_is_asked_to_drain_connects_and_what_was_sent_to_it_leaves(backend) {
-        let options = Options { workers: 2, ..Options::default() };
+        let options = Options::default().workers(2);
         let (harness, listener) = start_connecting(backend, options);
         let address = listener.local_addr().unwrap();
         for number in 0..CROWD as u8 {
@@ -116,7 +118,7 @@ on_every_backend! {
     }
 
     fn a_drain_of_the_server_waits_for_connects_for_which_something_was_accepted(backend) {
-        let options = Options { workers: 2, ..Options::default() };
+        let options = Options::default().workers(2);
         let (harness, listener) = start_connecting(backend, options);
         let address = listener.local_addr().unwrap();
         let ids: Vec<_> = (0..41).map(|_| harness.handle.connect(address).unwrap()).collect();
@@ -164,25 +166,27 @@ mod unanswered {
     }
 
     on_every_backend! {
-        fn a_connect_that_nobody_answers_fails_in_its_time(backend) {
-            let connect_timeout = Some(Duration::from_millis(100));
-            let options = Options { connect_timeout, ..one_worker() };
-            let (harness, _listener) = start_connecting(backend, options);
-            let (_sockets, address) = deaf_listener();
-            // One that is waited for, one that is to drain, and one that need not connect any more.
-            let ids = [(); 3].map(|()| harness.handle.connect(address).unwrap());
-            harness.handle.send(ids[1], b"lost").unwrap();
-            harness.handle.close(ids[1], Close::Drain);
-            harness.handle.close(ids[2], Close::Drain);
-            let failed = |id| {
-                harness.log.wait("the connect fails", |ledger| {
-                    let mut failed = ledger.connects_failed.iter();
-                    failed.find(|(of, ..)| *of == id).map(|(.., kind)| *kind)
-                })
-            };
-            use ErrorKind::{ConnectionAborted, TimedOut};
-            assert_eq!(ids.map(failed), [TimedOut, TimedOut, ConnectionAborted]);
-            harness.finish();
+            fn a_connect_that_nobody_answers_fails_in_its_time(backend) {
+                let connect_timeout = Some(Duration::from_millis(100));
+                let options = one_worker().with(|options| {
+    options.time.connect_timeout = connect_timeout;
+    });
+                let (harness, _listener) = start_connecting(backend, options);
+                let (_sockets, address) = deaf_listener();
+                // One that is waited for, one that is to drain, and one that need not connect any more.
+                let ids = [(); 3].map(|()| harness.handle.connect(address).unwrap());
+                harness.handle.send(ids[1], b"lost").unwrap();
+                harness.handle.close(ids[1], Close::Drain);
+                harness.handle.close(ids[2], Close::Drain);
+                let failed = |id| {
+                    harness.log.wait("the connect fails", |ledger| {
+                        let mut failed = ledger.connects_failed.iter();
+                        failed.find(|(of, ..)| *of == id).map(|(.., kind)| *kind)
+                    })
+                };
+                use ErrorKind::{ConnectionAborted, TimedOut};
+                assert_eq!(ids.map(failed), [TimedOut, TimedOut, ConnectionAborted]);
+                harness.finish();
+            }
         }
-    }
 }

@@ -13,9 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{
-    Backend, Backpressure, Close, CloseReason, FirstFrameTimeout, Framing, LengthPrefix, Options,
-};
+use wharf::{Backend, Backpressure, Close, CloseReason, FirstFrameTimeout, Framing, LengthPrefix};
 
 /// More than one `wait` returns on any port.
 const CROWD: usize = 1_500;
@@ -56,7 +54,9 @@ fn answered(peer: &TcpStream, word: &[u8]) {
 
 on_every_backend! {
     fn of_a_crowd_that_speaks_while_a_callback_blocks_nobody_is_idle(backend) {
-        let options = Options { idle_timeout: Some(LIMIT), ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.idle_timeout = Some(LIMIT);
+});
         let (behaviour, is_blocking) = blocking_echo();
         let harness = start(backend, Framing::raw(), options, behaviour);
         let crowd = if under_wine() { 41 } else { CROWD };
@@ -79,7 +79,9 @@ on_every_backend! {
 
     fn of_a_crowd_whose_first_frames_came_while_a_callback_blocked_nobody_is_late(backend) {
         let options =
-            Options { first_frame_timeout: FirstFrameTimeout::After(LIMIT), ..one_worker() };
+            one_worker().with(|options| {
+options.time.first_frame_timeout = FirstFrameTimeout::After(LIMIT);
+});
         let (behaviour, is_blocking) = blocking_echo();
         let harness = start(backend, Framing::length_prefixed(LengthPrefix::default()), options, behaviour);
         let (blocker, _) = harness.connect_known();
@@ -103,8 +105,10 @@ on_every_backend! {
 
     fn a_first_frame_that_comes_in_pieces_without_a_pause_is_late_all_the_same(backend) {
         let options =
-            Options { first_frame_timeout: FirstFrameTimeout::After(LIMIT / 4), ..one_worker() };
-        let prefix = LengthPrefix { frame_bytes_max: 1 << 24, ..LengthPrefix::default() };
+            one_worker().with(|options| {
+options.time.first_frame_timeout = FirstFrameTimeout::After(LIMIT / 4);
+});
+        let prefix = LengthPrefix::default().frame_bytes_max(1 << 24);
         let framing = Framing::length_prefixed(prefix);
         let harness = start(backend, framing, options, Behaviour::echo());
         let (mut loris, id) = harness.connect_known();
@@ -118,7 +122,9 @@ on_every_backend! {
     }
 
     fn the_silent_end_while_others_keep_the_worker_busy(backend) {
-        let options = Options { idle_timeout: Some(LIMIT / 4), ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.idle_timeout = Some(LIMIT / 4);
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let busy: Vec<_> = (0..41).map(|_| harness.connect()).collect();
         let is_over = AtomicBool::new(false);
@@ -149,12 +155,11 @@ on_every_backend! {
             return; // the system does not say what a peer has taken
         }
         let stall = Duration::from_secs(3);
-        let options = Options {
-            send_stall_timeout: Some(stall),
-            send_queue_bytes_max: 64 << 20,
-            backpressure: Backpressure::CloseSlowConsumer,
-            ..one_worker()
-        };
+        let options = one_worker().with(|options| {
+options.time.send_stall_timeout = Some(stall);
+options.sending.queue_bytes_max = 64 << 20;
+options.receiving.backpressure = Backpressure::None;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (reader, reader_id) = harness.connect_known();
         let (_stalled, stalled_id) = harness.connect_known();
@@ -173,13 +178,12 @@ on_every_backend! {
     }
 
     fn a_drain_that_the_peer_does_not_read_ends_in_its_time(backend) {
-        let options = Options {
-            drain_timeout: Some(LIMIT / 2),
-            send_stall_timeout: None,
-            close_linger: Duration::from_secs(3_600),
-            send_queue_bytes_max: 64 << 20,
-            ..one_worker()
-        };
+        let options = one_worker().with(|options| {
+options.time.drain_timeout = Some(LIMIT / 2);
+options.time.send_stall_timeout = None;
+options.time.close_linger = Duration::from_secs(3_600);
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let began = Instant::now();
         let (_dead, id) = harness.connect_known();
@@ -191,12 +195,11 @@ on_every_backend! {
     }
 
     fn the_linger_begins_when_all_has_left(backend) {
-        let options = Options {
-            drain_timeout: Some(BOUND),
-            close_linger: LIMIT / 4,
-            send_queue_bytes_max: 64 << 20,
-            ..one_worker()
-        };
+        let options = one_worker().with(|options| {
+options.time.drain_timeout = Some(BOUND);
+options.time.close_linger = LIMIT / 4;
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (peer, id) = harness.connect_known();
         harness.handle.send(id, vec![7; 16 << 20]).unwrap();
@@ -254,7 +257,10 @@ on_every_backend! {
 
     fn one_that_floods_and_then_falls_silent_is_idle(backend) {
         let options =
-            Options { idle_timeout: Some(LIMIT / 2), send_stall_timeout: None, ..one_worker() };
+            one_worker().with(|options| {
+options.time.idle_timeout = Some(LIMIT / 2);
+options.time.send_stall_timeout = None;
+});
         let framing = Framing::length_prefixed(LengthPrefix::default());
         let harness = start(backend, framing, options, Behaviour::silent());
         let (flooder, id) = harness.connect_known();

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use wharf::simulation::{Fault, Faults, Ports, Simulation, for_seeds, now, sleep};
+use wharf::simulation::{Fault, Faults, FramedPeer, Ports, Simulation, check, now, sleep};
 use wharf::{
-    CloseReason, ConnectError, Connector, FirstFrameTimeout, Framing, Handle, Handler, Options,
-    Server, Session, SessionId,
+    Close, CloseReason, ConnectError, Connector, Farewell, FirstFrameTimeout, Framing, Handle,
+    Handler, LengthPrefix, Options, SendError, Server, Session, SessionId,
 };
 
 /// Blocks for so long when it gets a `b`; notes how sessions end.
@@ -41,19 +41,17 @@ impl Handler for Blocks {
 #[test]
 fn a_callback_that_blocks_for_longer_than_a_time_out_ends_nobody_who_was_not_silent() {
     for ports in [Ports::OneEach, Ports::OneShared] {
-        for_seeds(50, |seed| {
-            let simulation = Simulation::with_faults(seed, Faults::none());
+        check(0..50, |simulation| {
+            let simulation = simulation.faults(Faults::none());
             let simulation = simulation.ports(ports).roomy_ports();
             let limit = Duration::from_secs(2);
-            let options = Options {
-                workers: 1,
-                idle_timeout: Some(limit),
-                first_frame_timeout: FirstFrameTimeout::After(limit),
-                send_stall_timeout: Some(limit),
-                ..Options::default()
-            };
+            let options = Options::default().workers(1).with(|options| {
+                options.time.idle_timeout = Some(limit);
+                options.time.first_frame_timeout = FirstFrameTimeout::After(limit);
+                options.time.send_stall_timeout = Some(limit);
+            });
             let ends = Arc::new(Mutex::new(Vec::new()));
-            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw());
+            let builder = Server::builder().listen("10.0.0.1:1").framing(Framing::raw());
             let handler = Blocks(limit * 3, ends.clone());
             let server = simulation.start(builder.options(options), handler).unwrap();
             let connect = || simulation.connect(server.addresses()[0]).unwrap();
@@ -85,9 +83,9 @@ fn a_callback_that_blocks_for_longer_than_a_time_out_ends_nobody_who_was_not_sil
 /// threads could first change after a post, 2026-11-25.)
 #[test]
 fn a_drain_reports_every_session_that_was_there() {
-    for_seeds(300, |seed| {
-        let simulation = Simulation::new(seed).ports(Ports::OneShared);
-        let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw()).workers(4);
+    check(0..300, |simulation| {
+        let simulation = simulation.ports(Ports::OneShared);
+        let builder = Server::builder().listen("10.0.0.1:1").framing(Framing::raw()).workers(4);
         let handler = Blocks(Duration::ZERO, Arc::default());
         let server = simulation.start(builder, handler).unwrap();
         let connect = || simulation.connect(server.addresses()[0]).unwrap();
@@ -121,7 +119,7 @@ impl Handler for Connects {
         self.1.lock().unwrap().push(now().unwrap());
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, error: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _target: &wharf::Target, error: &io::Error) {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         self.1.lock().unwrap().push(now().unwrap());
     }
@@ -132,14 +130,15 @@ impl Handler for Connects {
 #[test]
 fn a_connect_has_its_whole_time_whatever_its_worker_did_before() {
     for ports in [Ports::OneEach, Ports::OneShared] {
-        for_seeds(50, |seed| {
+        check(0..50, |simulation| {
             let faults = Faults::none().with(Fault::ConnectUnanswered, 1);
-            let simulation = Simulation::with_faults(seed, faults).ports(ports).roomy_ports();
+            let simulation = simulation.faults(faults).ports(ports).roomy_ports();
             let limit = Duration::from_secs(2);
-            let options =
-                Options { workers: 1, connect_timeout: Some(limit), ..Options::default() };
+            let options = Options::default().workers(1).with(|options| {
+                options.time.connect_timeout = Some(limit);
+            });
             let times = Arc::new(Mutex::new(Vec::new()));
-            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw());
+            let builder = Server::builder().listen("10.0.0.1:1").framing(Framing::raw());
             let handler = Connects(limit * 3, times.clone());
             let server = simulation.start(builder.options(options), handler).unwrap();
             let listener = simulation.listen("10.0.0.2:1".parse().unwrap()).unwrap();
@@ -157,10 +156,10 @@ fn a_connect_has_its_whole_time_whatever_its_worker_did_before() {
 
 /// Three workers, of which one is blocked for a minute.
 fn with_one_of_three_blocked(mut then: impl FnMut(&Simulation, &Server)) {
-    for_seeds(20, |seed| {
-        let simulation = Simulation::with_faults(seed, Faults::none());
+    check(0..20, |simulation| {
+        let simulation = simulation.faults(Faults::none());
         let simulation = simulation.ports(Ports::OneEach).roomy_ports();
-        let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw()).workers(3);
+        let builder = Server::builder().listen("10.0.0.1:1").framing(Framing::raw()).workers(3);
         let handler = Blocks(Duration::from_secs(60), Arc::default());
         let server = simulation.start(builder, handler).unwrap();
         let blocks = simulation.connect(server.addresses()[0]).unwrap();
@@ -208,10 +207,10 @@ fn no_connect_waits_for_a_worker_that_is_blocked() {
 #[test]
 fn the_deadline_bounds_a_drain_while_a_callback_blocks() {
     for ports in [Ports::OneEach, Ports::OneShared] {
-        for_seeds(100, |seed| {
-            let simulation = Simulation::with_faults(seed, Faults::none()).ports(ports);
+        check(0..100, |simulation| {
+            let simulation = simulation.faults(Faults::none()).ports(ports);
             let (deadline, blocks_for) = (Duration::from_secs(1), Duration::from_secs(6));
-            let builder = Server::bind("10.0.0.1:1").unwrap().framing(Framing::raw()).workers(2);
+            let builder = Server::builder().listen("10.0.0.1:1").framing(Framing::raw()).workers(2);
             let handler = Blocks(blocks_for, Arc::default());
             let server = simulation.start(builder, handler).unwrap();
             let connect = || simulation.connect(server.addresses()[0]).unwrap();
@@ -262,7 +261,7 @@ impl Handler for Reconnects {
         self.again();
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _target: &wharf::Target, _: &io::Error) {
         self.again();
     }
 }
@@ -270,17 +269,17 @@ impl Handler for Reconnects {
 /// In `closed` and `connect_failed` the place of the session that ended was still taken. (Found in use.)
 #[test]
 fn a_reconnect_in_closed_or_connect_failed_finds_its_place() {
-    for_seeds(150, |seed| {
+    check(0..150, |simulation| {
+        let seed = simulation.seed();
         let faults = Faults::all().without(Fault::PortFails).without(Fault::WorkerFaults);
         let faults = faults.without(Fault::AdmissionFaults).swarm(seed);
-        let simulation = Simulation::with_faults(seed, faults);
+        let simulation = simulation.faults(faults);
         let listener = simulation.listen("10.0.0.2:1".parse().unwrap()).unwrap();
         let sessions = [1, 2, 12][seed as usize % 3];
-        let options = Options {
-            sessions_max: sessions,
-            connect_timeout: Some(Duration::from_secs(3)),
-            ..Options::default()
-        };
+        let options = Options::default().with(|options| {
+            options.sessions.max = sessions;
+            options.time.connect_timeout = Some(Duration::from_secs(3));
+        });
         let (handle, refused) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
         let ended = Arc::new(Mutex::new(0));
         let handler = Reconnects {
@@ -289,7 +288,8 @@ fn a_reconnect_in_closed_or_connect_failed_finds_its_place() {
             refused: refused.clone(),
             ended: ended.clone(),
         };
-        let connector = simulation.start(Connector::new().options(options), handler).unwrap();
+        let connector =
+            simulation.start_connector(Connector::builder().options(options), handler).unwrap();
         *handle.lock().unwrap() = Some(connector.handle());
         for _ in 0..sessions {
             connector.handle().connect(listener.address()).unwrap();
@@ -297,7 +297,7 @@ fn a_reconnect_in_closed_or_connect_failed_finds_its_place() {
         let mut peers = Vec::new();
         let all_ended = simulation.run_until(Duration::from_secs(24 * 3_600), || {
             peers.extend(std::iter::from_fn(|| listener.accept()));
-            for mut peer in peers.drain(..) {
+            for peer in peers.drain(..) {
                 if simulation.random(2) == 0 {
                     peer.reset();
                 }
@@ -308,4 +308,145 @@ fn a_reconnect_in_closed_or_connect_failed_finds_its_place() {
         assert!(refused.lock().unwrap().is_empty(), "{:?}", refused.lock().unwrap());
         assert!(all_ended, "only {} have ended", ended.lock().unwrap());
     });
+}
+
+/// Does nothing but note its sessions.
+#[derive(Clone, Default)]
+struct Notes {
+    ids: Arc<Mutex<Vec<SessionId>>>,
+    ends: Arc<Mutex<Vec<(SessionId, CloseReason)>>>,
+}
+
+impl Handler for Notes {
+    type State = ();
+
+    fn opened(&self, session: &Session) {
+        self.ids.lock().unwrap().push(session.id());
+    }
+
+    fn received(&self, _: &Session, (): &mut (), _: &[u8]) {}
+
+    fn closed(&self, session: &Session, (): (), reason: CloseReason) {
+        self.ends.lock().unwrap().push((session.id(), reason));
+    }
+}
+
+/// A server with so many sessions, whose peers and ids are returned in the same order.
+fn with_sessions(
+    simulation: &Simulation,
+    options: Options,
+    count: usize,
+) -> (Server, Notes, Vec<(FramedPeer, SessionId)>) {
+    let framing = Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(20_000));
+    let notes = Notes::default();
+    let builder = Server::builder().listen("10.0.0.1:1").framing(framing);
+    let server = simulation.start(builder.options(options), notes.clone()).unwrap();
+    let mut sessions = Vec::new();
+    for nth in 0..count {
+        let peer = simulation.connect(server.addresses()[0]).unwrap().framed(framing);
+        let is_open = || notes.ids.lock().unwrap().len() > nth;
+        assert!(simulation.run_until(Duration::from_secs(60), is_open));
+        sessions.push((peer, notes.ids.lock().unwrap()[nth]));
+    }
+    (server, notes, sessions)
+}
+
+/// While publications are on their way to it, the queue of a session that closes takes them. It also took every
+/// other frame that was encoded for many, though the call that had closed the session had returned. (`wharf sim
+/// --scenario halves --from 17`, as it was on 2026-11-29.)
+#[test]
+fn a_session_that_closes_takes_no_encoded_frame_while_publications_are_on_their_way() {
+    check(0..30, |simulation| {
+        let (server, _, mut sessions) = with_sessions(&simulation, Options::default(), 3);
+        let handle = server.handle();
+        handle.broadcast(b"to all").unwrap();
+        for (nth, (_, id)) in sessions.iter().enumerate() {
+            match nth {
+                0 => assert!(handle.close(*id, Close::Drain)),
+                1 => assert!(handle.finish(*id)),
+                _ => assert_eq!(handle.close_with(*id, Farewell::new(1)), Ok(true)),
+            }
+            let late = handle.encode(b"late").unwrap();
+            assert!(matches!(handle.try_send(*id, &late), Err(SendError::Gone(_))), "{nth}");
+            assert_eq!(handle.send_many(&[*id], b"late"), Ok(0), "{nth}");
+        }
+        for (peer, _) in &mut sessions {
+            let is_ended = || peer.peer().is_ended();
+            assert!(simulation.run_until(Duration::from_secs(60), is_ended));
+            assert_eq!(peer.received(), [b"to all"]);
+        }
+    });
+}
+
+/// A farewell is beyond the bound of the queue. The room in a queue that was full before was a number below 0.
+#[test]
+fn a_full_queue_with_a_farewell_has_no_room() {
+    check(0..10, |simulation| {
+        let options = Options::default().with(|options| {
+            options.sending.queue_bytes_max = 64 << 10;
+            options.time.first_frame_timeout = FirstFrameTimeout::Never;
+        });
+        let (server, notes, mut sessions) = with_sessions(&simulation, options, 1);
+        let (handle, (peer, id)) = (server.handle(), &mut sessions[0]);
+        peer.peer().stall(true);
+        for bytes in [20_000, 1_000, 10] {
+            // What has left meanwhile makes room once more.
+            for _ in 0..4 {
+                while handle.try_send(*id, vec![7; bytes]).is_ok() {}
+                simulation.sleep(Duration::from_secs(1));
+            }
+        }
+        assert_eq!(handle.close_with(*id, Farewell::new(3).frame([8; 1_000])), Ok(true));
+        assert_eq!(handle.room(*id), Some(0));
+        peer.peer().stall(false);
+        let is_closed = || !notes.ends.lock().unwrap().is_empty();
+        assert!(simulation.run_until(Duration::from_secs(600), is_closed));
+        assert_eq!(*notes.ends.lock().unwrap(), [(*id, CloseReason::Kicked { code: 3 })]);
+        let is_ended = || peer.peer().is_ended();
+        assert!(simulation.run_until(Duration::from_secs(600), is_ended));
+        assert_eq!(peer.received().last().unwrap(), &[8; 1_000]);
+    });
+}
+
+/// What had come for a session that was closing, and was not to be delivered, found no room in the receive
+/// queues. Then the session ended at once, and what was queued for its peer was lost, its farewell too. (`wharf
+/// sim --scenario room --from 7`, as the scenario was on 2026-11-29.)
+#[test]
+fn what_comes_for_a_session_that_closes_does_not_cut_off_what_it_is_sent() {
+    for ports in [Ports::OneEach, Ports::OneShared] {
+        check(0..40, |simulation| {
+            let simulation = simulation.ports(ports);
+            let options = Options::default().workers(1).with(|options| {
+                options.sending.queue_bytes_max = 64 << 10;
+                options.receiving.queues_bytes_max = 52_000;
+                options.time.close_linger = Duration::from_secs(60);
+                options.time.first_frame_timeout = FirstFrameTimeout::Never;
+            });
+            let (server, notes, mut sessions) = with_sessions(&simulation, options, 2);
+            let handle = server.handle();
+            let ((other, _), (peer, id)) = {
+                let [first, second] = &mut sessions[..] else { panic!("there are two") };
+                (first, second)
+            };
+            peer.peer().stall(true);
+            while handle.try_send(*id, [7; 20_000]).is_ok() {}
+            // Parts of frames fill the receive queues.
+            for (part_of, bytes) in [(&*other, 18_000), (&*peer, 15_000)] {
+                part_of.peer().send(&[0, 0, 78, 32]);
+                part_of.peer().send(&vec![0; bytes]);
+            }
+            simulation.sleep(Duration::from_secs(1));
+            let kicked = handle.close_with(*id, Farewell::new(3).frame(b"out"));
+            assert_eq!(kicked, Ok(true));
+            peer.peer().send(&[0; 50_000]);
+            simulation.sleep(Duration::from_secs(5));
+            peer.peer().stall(false);
+            let is_closed = || !notes.ends.lock().unwrap().is_empty();
+            assert!(simulation.run_until(Duration::from_secs(600), is_closed));
+            assert_eq!(*notes.ends.lock().unwrap(), [(*id, CloseReason::Kicked { code: 3 })]);
+            let is_ended = || peer.peer().is_ended();
+            assert!(simulation.run_until(Duration::from_secs(600), is_ended));
+            assert_eq!(peer.received().last().unwrap(), b"out");
+        });
+    }
 }

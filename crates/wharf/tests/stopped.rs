@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
-use wharf::{Backend, Framing, Options};
+use wharf::{Backend, Framing};
 
 const LIMIT: Duration = Duration::from_secs(1);
 /// More than the kernel would keep in one go for any port.
@@ -27,7 +27,9 @@ const ADDRESS: &str = "it listens on ";
 #[ignore = "runs in a process of its own, which the other tests start"]
 fn a_server_in_a_process_of_its_own() {
     let backend: Backend = std::env::var(BACKEND).unwrap().parse().unwrap();
-    let options = Options { idle_timeout: Some(LIMIT), ..one_worker() };
+    let options = one_worker().with(|options| {
+        options.time.idle_timeout = Some(LIMIT);
+    });
     let harness = start(backend, Framing::raw(), options, Behaviour::echo());
     println!("\n{ADDRESS}{}", harness.address());
     std::io::stdin().lines().count();

@@ -62,7 +62,7 @@ fn lines_with(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
 /// The floors of the house, from the top down. An import goes down, or stays on its floor.
 const FLOORS: &[&[&str]] = &[
     &["lib.rs"],
-    &["simulation.rs"],
+    &["simulation"],
     &["server"],
     &["worker"],
     &["face"],
@@ -74,7 +74,8 @@ const FLOORS: &[&[&str]] = &[
     &["buffer"],
     &["timer.rs"],
     &["guarded.rs", "stats.rs", "histogram.rs", "chunks.rs"],
-    &["close.rs", "error", "clock.rs", "sync"],
+    &["error", "clock.rs", "sync"],
+    &["close.rs", "peer_address.rs", "settings.rs"],
 ];
 
 /// Rooms that do not know each other, though one stands above the other.
@@ -315,11 +316,11 @@ fn sessions_and_framings_know_no_socket_no_clock_and_no_operating_system() {
     }
 }
 
-/// What a server does is decided by its options alone. (`for_seeds`, which runs tests, takes the seed of one
-/// that failed from the environment.)
+/// What a server does is decided by its options alone. (`simulation::check`, which runs tests, takes the
+/// seed of one that failed from the environment.)
 #[test]
 fn the_library_reads_no_environment() {
-    let tests = ["/src/simulation.rs:", "/src/models/"];
+    let tests = ["/src/simulation/check.rs:", "/src/models/"];
     let mut found = lines_with(&sources(""), &["env::var", "env::args"]);
     found.retain(|line| !tests.iter().any(|test| line.replace('\\', "/").contains(test)));
     assert!(found.is_empty(), "{found:#?}");
@@ -365,6 +366,37 @@ fn tests_named_in(document: &str) -> Vec<String> {
         .collect()
 }
 
+/// The documents that say what holds what.
+const DOCUMENTS: [&str; 4] =
+    ["PROMISES.md", "ARCHITECTURE.md", "docs/hostile.md", "docs/evidence.md"];
+
+/// The paths in backquotes that a document names: the first word, if it begins with a folder of ours.
+fn paths_named_in(document: &str) -> Vec<&str> {
+    let folders = ["tests/", "models/", "worker/", "port/", "crates/", "ci/", "lab/", "bench/"];
+    let quoted = document.split('`').skip(1).step_by(2);
+    quoted
+        .filter_map(|quoted| quoted.split_whitespace().next())
+        .filter(|path| folders.iter().any(|folder| path.starts_with(folder)))
+        .collect()
+}
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let bases = ["", "crates/wharf/", "crates/wharf/src/"].map(|base| root.join(base));
+    let mut named = 0;
+    for document in DOCUMENTS {
+        for path in paths_named_in(&fs::read_to_string(root.join(document)).unwrap()) {
+            let is_there = bases
+                .iter()
+                .any(|base| base.join(path).exists() || base.join(format!("{path}.rs")).exists());
+            assert!(is_there, "{document} names {path}");
+            named += 1;
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
 #[test]
 fn every_test_that_a_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -375,7 +407,7 @@ fn every_test_that_a_document_names_is_there() {
         add_code(&crate_folder.unwrap().path(), &mut code);
     }
     let mut named = 0;
-    for document in ["PROMISES.md", "ARCHITECTURE.md", "docs/hostile.md"] {
+    for document in DOCUMENTS {
         for test in tests_named_in(&fs::read_to_string(root.join(document)).unwrap()) {
             let is_there = ["(", "<"].iter().any(|then| code.contains(&format!("fn {test}{then}")));
             assert!(is_there, "{document} names {test}");
@@ -415,4 +447,14 @@ fn the_walks_of_the_map_enter_each_file_once() {
         lengths.push(files.len());
     }
     assert!(lengths.len() == 2 && lengths.iter().all(|files| *files > 5), "{lengths:?}");
+}
+
+/// README's text cannot be compiled where it stands.
+#[test]
+fn what_readme_tests_under_simulation_is_what_is_run() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(here.join("../../README.md")).unwrap();
+    let sums = fs::read_to_string(here.join("tests/sums.rs")).unwrap();
+    let (_, code) = sums.split_once("forbid(unsafe_code)]\n\n").unwrap();
+    assert!(readme.contains(&format!("```rust,ignore\n{code}```")), "README has another text");
 }

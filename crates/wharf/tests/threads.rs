@@ -19,7 +19,7 @@ fn threads_of_workers() -> Option<usize> {
 on_every_backend! {
     fn a_dropped_server_takes_its_threads_with_it(backend) {
         let _alone = alone();
-        let options = Options { workers: 3, ..Options::default() };
+        let options = Options::default().workers(3);
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let peer = harness.connect();
         round_trip(&peer, b"hello");

@@ -10,9 +10,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{
-    Backend, Close, CloseReason, FirstFrameTimeout, Framing, LengthPrefix, Options, SendError,
-};
+use wharf::{Backend, Close, CloseReason, FirstFrameTimeout, Framing, Gone, LengthPrefix, Options};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -22,7 +20,9 @@ fn length() -> Framing {
 
 on_every_backend! {
     fn a_session_that_says_nothing_is_idle(backend) {
-        let options = Options { idle_timeout: Some(SHORT), ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.idle_timeout = Some(SHORT);
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let began = Instant::now();
         let (peer, id) = harness.connect_known();
@@ -36,7 +36,9 @@ on_every_backend! {
     }
 
     fn what_is_received_postpones_the_idle_timeout(backend) {
-        let options = Options { idle_timeout: Some(SHORT), ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.idle_timeout = Some(SHORT);
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::echo());
         let (peer, id) = harness.connect_known();
         let began = Instant::now();
@@ -56,7 +58,9 @@ on_every_backend! {
 
     fn a_first_frame_that_comes_a_byte_at_a_time_is_too_late(backend) {
         let first_frame_timeout = FirstFrameTimeout::After(SHORT);
-        let options = Options { first_frame_timeout, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.first_frame_timeout = first_frame_timeout;
+});
         let harness = start(backend, length(), options, Behaviour::echo());
         let began = Instant::now();
         let (mut slow, id) = harness.connect_known();
@@ -78,7 +82,7 @@ on_every_backend! {
 
     fn raw_sessions_may_listen_without_a_word(backend) {
         let harness = start(backend, Framing::raw(), one_worker(), Behaviour::silent());
-        assert_eq!(Options::default().first_frame_timeout, FirstFrameTimeout::ByFraming);
+        assert_eq!(Options::default().time.first_frame_timeout, FirstFrameTimeout::ByFraming);
         let (peer, id) = harness.connect_known();
         std::thread::sleep(SHORT);
         harness.handle.send(id, b"here").unwrap();
@@ -89,11 +93,10 @@ on_every_backend! {
     fn a_peer_to_which_nothing_leaves_any_more_has_stalled(backend) {
         // Long enough for the reader to be scheduled, short enough for it to take longer over all.
         let stall = SHORT * 3;
-        let options = Options {
-            send_stall_timeout: Some(stall),
-            send_queue_bytes_max: 64 << 20,
-            ..pausing()
-        };
+        let options = pausing().with(|options| {
+options.time.send_stall_timeout = Some(stall);
+options.sending.queue_bytes_max = 64 << 20;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (reader, reader_id) = harness.connect_known();
         let (stalled, id) = harness.connect_known();
@@ -112,7 +115,7 @@ on_every_backend! {
         assert_eq!(harness.log.closed(id), CloseReason::SendStallTimeout);
         assert!(began.elapsed() >= stall);
         assert_eq!(harness.log.record(reader_id).closed, None);
-        assert_eq!(harness.handle.send(id, "late"), Err(SendError::Gone("late")));
+        assert_eq!(harness.handle.send(id, "late"), Err(Gone("late")));
         drop(stalled);
         harness.finish();
     }
@@ -120,7 +123,7 @@ on_every_backend! {
     fn a_local_close_takes_nothing_away_from_a_peer_that_was_still_talking(backend) {
         let harness = start(backend, Framing::raw(), pausing(), Behaviour::silent()
             .on_received(|session, _| {
-                session.send(&[5; 100_000]);
+                session.send([5; 100_000]);
                 session.close(Close::Drain);
             }));
         for _ in 0..20 {
@@ -138,7 +141,9 @@ on_every_backend! {
     }
 
     fn a_peer_that_does_not_close_after_us_is_let_go(backend) {
-        let options = Options { close_linger: SHORT, ..one_worker() };
+        let options = one_worker().with(|options| {
+options.time.close_linger = SHORT;
+});
         let harness = start(backend, Framing::raw(), options, Behaviour::silent());
         let (peer, id) = harness.connect_known();
         let began = Instant::now();

@@ -7,15 +7,15 @@
 mod support;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::*;
 use wharf::{
-    Backend, Close, CloseReason, Framing, Group, Handle, Handler, Options, SendError, Server,
-    Session, SessionId,
+    Backend, Close, CloseReason, Framing, Gone, Group, Handle, Handler, Options, Server, Session,
+    SessionId,
 };
 
 /// Bytes that panic when they are looked at.
@@ -75,7 +75,9 @@ fn panics<R>(code: impl FnOnce() -> R) -> bool {
 
 /// As many sessions as there may be, of which none must be used up.
 fn three() -> Options {
-    Options { sessions_max: 3, ..one_worker() }
+    one_worker().with(|options| {
+        options.sessions.max = 3;
+    })
 }
 
 on_every_backend! {
@@ -130,7 +132,7 @@ on_every_backend! {
         assert_eq!(read(&peer, 8), b"<another");
         harness.handle.close(id, Close::Stop);
         harness.settle();
-        let Err(SendError::Gone(_)) = harness.handle.send(id, &bytes) else {
+        let Err(Gone(_)) = harness.handle.send(id, &bytes) else {
             panic!("it was sent to a session that is over")
         };
         harness.finish();
@@ -141,7 +143,7 @@ on_every_backend! {
         let refusing = listener.local_addr().unwrap();
         drop(listener);
         let counts = Arc::new(Counts::default());
-        let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().options(three());
+        let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 0)).options(three());
         let server = builder.backend(backend).start(Panics(counts.clone())).unwrap();
         let (address, handle) = (server.addresses()[0], server.handle());
         let peers: Vec<_> = b"orc".iter().map(|what| (what, connect(address))).collect();
@@ -205,7 +207,7 @@ impl Handler for Panics {
         drop(state); // which panics
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _target: &wharf::Target, _: &io::Error) {
         panic_dreadfully();
     }
 }

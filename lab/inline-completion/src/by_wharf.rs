@@ -21,8 +21,10 @@ impl Handler for Handles {
 fn run(backend: Backend, streams_for: Duration) -> Seen {
     // Receives of the size that the other servers have.
     let receive_buffer_bytes = CHUNK_BYTES;
-    let options = Options { workers: 1, backend, receive_buffer_bytes, ..Options::default() };
-    let builder = Server::bind("127.0.0.1:0").expect("an address").framing(Framing::raw());
+    let options = Options::default().workers(1).backend(backend).with(|options| {
+options.uring.receive_buffer_bytes = receive_buffer_bytes;
+});
+    let builder = Server::builder().listen("127.0.0.1:0").framing(Framing::raw());
     let server = match builder.options(options).start(Handles) {
         Ok(server) => server,
         Err(error) => instruments::not_here(&error.to_string()),

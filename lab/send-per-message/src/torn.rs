@@ -61,13 +61,11 @@ impl Handler for Tells {
 /// Each thread gives its frame to the session's send queue, whole.
 pub fn by_wharf(frames_each: usize) -> usize {
     let (tell, told) = sync_channel(1);
-    let options = Options {
-        workers: 1,
-        send_queue_bytes_max: 4 * FRAME_BYTES,
-        backpressure: Backpressure::PauseReceive,
-        ..Options::default()
-    };
-    let builder = Server::bind("127.0.0.1:0").expect("an address").framing(Framing::raw());
+    let options = Options::default().workers(1).with(|options| {
+options.sending.queue_bytes_max = 4 * FRAME_BYTES;
+options.receiving.backpressure = Backpressure::PauseReceive;
+});
+    let builder = Server::builder().listen("127.0.0.1:0").framing(Framing::raw());
     let server = builder.options(options).start(Tells(Mutex::new(tell))).expect("a server");
     let peer = TcpStream::connect(server.addresses()[0]).expect("a peer");
     let id = told.recv().expect("a session");

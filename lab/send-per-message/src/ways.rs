@@ -166,14 +166,11 @@ impl Handler for Tells {
 impl ByWharf {
     fn new(backend: Backend, sessions: usize, listening: impl FnOnce(SocketAddr)) -> Self {
         let (tell, told) = sync_channel(sessions);
-        let options = Options {
-            workers: 1,
-            backend,
-            // A full queue refuses, and the sender tries again.
-            backpressure: Backpressure::PauseReceive,
-            ..Options::default()
-        };
-        let builder = Server::bind("127.0.0.1:0").expect("an address").framing(Framing::raw());
+        let options = Options::default().workers(1).backend(backend).with(|options| {
+// A full queue refuses, and the sender tries again.
+options.receiving.backpressure = Backpressure::PauseReceive;
+});
+        let builder = Server::builder().listen("127.0.0.1:0").framing(Framing::raw());
         let server = builder.options(options).start(Tells(Mutex::new(tell))).expect("a server");
         listening(server.addresses()[0]);
         let ids = told.iter().take(sessions).collect();
@@ -184,7 +181,7 @@ impl ByWharf {
 /// Sends, and waits a little whenever the queue is full.
 pub fn send_or_wait(handle: &Handle, id: SessionId, frame: &[u8]) {
     loop {
-        match handle.send(id, frame) {
+        match handle.try_send(id, frame) {
             Ok(()) => return,
             Err(SendError::Full { .. }) => thread::sleep(Duration::from_micros(200)),
             Err(error) => panic!("{error}"),

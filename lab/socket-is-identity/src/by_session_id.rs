@@ -35,7 +35,7 @@ impl Handler for Owes {
 /// Serves until the peers have ended.
 pub fn serve(run_peers: fn(SocketAddr) -> Seen) -> (Answers, Seen) {
     let (owe, owed) = channel();
-    let builder = Server::bind("127.0.0.1:0").expect("an address");
+    let builder = Server::builder().listen("127.0.0.1:0");
     let builder = builder.framing(Framing::raw()).workers(1);
     let server = builder.start(Owes(Mutex::new(owe))).expect("a server");
     let handle = server.handle();

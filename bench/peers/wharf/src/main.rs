@@ -20,7 +20,9 @@ fn main() -> wharf::Result<()> {
         }
         Workload::SendById => {
             let options =
-                Options { send_queue_bytes_max: SENDER_QUEUE_BYTES, ..Options::default() };
+                Options::default().with(|options| {
+options.sending.queue_bytes_max = SENDER_QUEUE_BYTES;
+});
             serve(&arguments, framing(), options, sessions::SendById::new(arguments.clone()))
         }
     }
@@ -28,7 +30,7 @@ fn main() -> wharf::Result<()> {
 
 /// Frames of 4 KiB at most: a send queue must hold two of the largest.
 fn framing() -> Framing {
-    Framing::length_prefixed(LengthPrefix { frame_bytes_max: 4096, ..LengthPrefix::default() })
+    Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(4096))
 }
 
 fn serve(
@@ -40,9 +42,11 @@ fn serve(
     let backend = if arguments.has("readiness") { Backend::Readiness } else { Backend::Uring };
     let backpressure = Backpressure::PauseReceive;
     let workers = if arguments.has("--two-workers") { 2 } else { 1 };
-    let options = Options { workers, backend, backpressure, ..options };
+    let options = options.workers(workers).backend(backend).with(|options| {
+options.receiving.backpressure = backpressure;
+});
     let server =
-        Server::bind(arguments.listen)?.framing(framing).options(options).start(handler)?;
+        Server::builder().listen(arguments.listen).framing(framing).options(options).start(handler)?;
     announce(server.addresses()[0]);
     server.wait()
 }

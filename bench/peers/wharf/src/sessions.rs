@@ -53,7 +53,7 @@ impl SendById {
                 (self.arguments.clone(), Arc::clone(&ids), handle.clone());
             thread::spawn(move || {
                 run_sender(&arguments, sender as u32, |index, frame| {
-                    match handle.send(ids[index], &frame[HEADER_BYTES..]) {
+                    match handle.try_send(ids[index], &frame[HEADER_BYTES..]) {
                         Ok(()) => Sent::Queued,
                         Err(SendError::Full { .. }) => Sent::Full,
                         Err(_) => Sent::Gone,

@@ -1,19 +1,17 @@
 //! The sessions of `load echo` and `load idle`: what they send when, and the check of every reply.
 //!
-//! One thread steers: it asks for the connections, sends the first messages (and in the open loop
-//! all of them) and reads what the workers tell it of errors, over a channel. What happens for
-//! every message stays on the worker that the session belongs to.
+//! One thread steers: it starts the connects, sends the first messages (in the open loop, all of them), and
+//! receives the workers' error reports over a channel. Everything per message stays on the session's worker.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use wharf::{Close, CloseReason, Handler, Session, SessionId};
+use wharf::{Close, CloseReason, Handler, PeerAddress, Session, SessionId, Target};
 
 use super::pace::Pace;
 use super::pattern::{Fault, Pattern, Verifier};
@@ -35,7 +33,7 @@ pub(super) enum Plan {
 /// What the workers tell the steering thread. Nothing here happens for every message.
 pub(super) enum Event {
     Opened { index: usize, id: SessionId },
-    ConnectFailed { id: SessionId, address: SocketAddr, error: io::Error },
+    ConnectFailed { id: SessionId, address: PeerAddress, error: io::Error },
     Faulty { index: usize, fault: Fault },
     Ended { index: usize, reason: CloseReason },
 }
@@ -159,8 +157,12 @@ impl Handler for Client {
         }
     }
 
-    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
-        self.tell(Event::ConnectFailed { id, address, error: copy_of(error) });
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
+        self.tell(Event::ConnectFailed {
+            id,
+            address: target.address.clone(),
+            error: copy_of(error),
+        });
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn run(load: &EchoLoad, stop: &Arc<AtomicBool>) -> Result<Report, Sta
         None => Plan::Closed { depth: load.depth },
     };
     let mut fleet = Fleet::start(&load.common, plan, load.sessions, load.bytes, stop)?;
-    let mut report = load.common.report("echo", &fleet.server, load.sessions, load.bytes);
+    let mut report = load.common.report("echo", &fleet.connector, load.sessions, load.bytes);
     report.depth = load.rate.is_none().then_some(load.depth);
     report.rate_per_s = load.rate;
 

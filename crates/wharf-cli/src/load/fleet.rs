@@ -1,16 +1,15 @@
-//! The steering side of `load echo` and `load idle`: brings the sessions up, hears of what befalls
-//! them, waits for their answers and ends them.
+//! The steering side of `load echo` and `load idle`: connects the sessions, learns what happens to them,
+//! waits for their answers and ends them.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf::{ConnectError, Handle, Server, SessionId};
+use wharf::{ConnectError, Connector, Handle, PeerAddress, SessionId};
 
 use super::client::{Client, Event, Plan, Shared, Slot};
 use super::progress::Progress;
@@ -35,7 +34,7 @@ pub(super) enum Turn {
 }
 
 pub(super) struct Fleet {
-    pub(super) server: Server,
+    pub(super) connector: Connector,
     pub(super) handle: Handle,
     pub(super) shared: Arc<Shared>,
     pub(super) errors: Errors,
@@ -77,11 +76,11 @@ impl Fleet {
             finishing: AtomicBool::new(false),
         });
         let client = Client { shared: Arc::clone(&shared), events: sender };
-        let server = common.connector(sessions, message_bytes, in_flight_max, client)?;
-        let handle = server.handle();
+        let connector = common.connector(sessions, message_bytes, in_flight_max, client)?;
+        let handle = connector.handle();
         let ids = vec![None; sessions];
         Ok(Fleet {
-            server,
+            connector,
             handle,
             shared,
             in_flight_max,
@@ -121,7 +120,7 @@ impl Fleet {
                 }
                 Ok(Event::ConnectFailed { id, address, error }) => {
                     let connection = asked.remove(&id).unwrap_or_default();
-                    let goes_on = self.try_another(connection, address, &error)
+                    let goes_on = self.try_another(connection, &address, &error)
                         && self.ask(connection, &mut asked);
                     if !goes_on {
                         return false;
@@ -152,7 +151,7 @@ impl Fleet {
                     return true;
                 }
                 Err(ConnectError::Socket { address, source }) => {
-                    if !self.try_another(connection, address, &source) {
+                    if !self.try_another(connection, &address, &source) {
                         return false;
                     }
                 }
@@ -165,7 +164,7 @@ impl Fleet {
     }
 
     /// False: there is no other address, which is an error.
-    fn try_another(&mut self, connection: usize, address: SocketAddr, error: &io::Error) -> bool {
+    fn try_another(&mut self, connection: usize, address: &PeerAddress, error: &io::Error) -> bool {
         let tried = self.targets.try_another(connection, address, error);
         let failed = tried.map_err(|(kind, whole)| self.errors.add(kind, whole));
         failed.is_ok()
@@ -296,7 +295,7 @@ impl Fleet {
         self.shared.finishing.store(true, Ordering::Release);
         self.handle.stop();
         self.hear_all();
-        self.server.wait()?;
+        self.connector.wait()?;
         Ok(Report { targets, given_up, errors: self.errors, ..report })
     }
 }

@@ -1,4 +1,4 @@
-//! `wharf load idle`: sessions that answer once, sit, and must then still answer.
+//! `wharf load idle`: sessions that answer once, sit idle, and must still answer afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -33,7 +33,7 @@ pub(crate) struct IdleLoad {
 /// The figures are those of the second message: all are sent at once, after the sitting.
 pub(super) fn run(load: &IdleLoad, stop: &Arc<AtomicBool>) -> Result<Report, StartFailure> {
     let mut fleet = Fleet::start(&load.common, Plan::Kicked, load.sessions, load.bytes, stop)?;
-    let mut report = load.common.report("idle", &fleet.server, load.sessions, load.bytes);
+    let mut report = load.common.report("idle", &fleet.connector, load.sessions, load.bytes);
 
     if fleet.connect(Fleet::kick) {
         fleet.wait_for_answers();

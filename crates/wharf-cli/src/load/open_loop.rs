@@ -1,4 +1,4 @@
-//! The open loop: each message leaves when it is due, whatever became of the ones before.
+//! The open loop: each message leaves when it is due, whatever happened to earlier ones.
 
 use std::collections::VecDeque;
 use std::thread;

@@ -1,4 +1,4 @@
-//! When each message of an open loop is due, and until when the run lasts.
+//! When each message of an open loop is due, and when the run ends.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,9 @@
-//! The bytes a session sends, and the check that they all came back: once each, in order, and
-//! nobody else's.
+//! The bytes a session sends, and the check that all of them came back: once, in order, and no others.
 //!
-//! A session's stream is a row of 8-byte words, each computed from the session's own seed and the
-//! word's place in the stream. So a byte that is lost, doubled, swapped or from another session
-//! makes all that follows differ, wherever the stream is cut. One multiplication per word, because
-//! the check runs for every byte and must not be what a load tester measures.
+//! A session's stream is a sequence of 8-byte words. Each is computed from the session's seed and the word's
+//! position. So a byte that is lost, duplicated, swapped or from another session changes everything after it,
+//! wherever the stream is cut. One multiplication per word, because the check runs for every byte and must
+//! not dominate the measurement.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The bar on stderr while a run lasts; on anything but a terminal there is none.
+//! The progress bar on stderr during a run. Only on a terminal.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a run found: for a person as text, for a program as JSON.
+//! The results of a run: as text for people, as JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;

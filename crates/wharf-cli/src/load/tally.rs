@@ -1,5 +1,4 @@
-//! What the workers count, each in a part of its own, so that no message waits for a lock that
-//! another worker holds.
+//! What the workers count, each in its own part, so that no message waits for another worker's lock.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,9 @@
-//! Where sessions go. A name may stand for several addresses; they are tried in turn until one is reached.
+//! Where sessions connect. A name may have several addresses; they are tried in turn until one works.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+
+use wharf::PeerAddress;
 
 use super::connect_remedy;
 
@@ -60,11 +62,11 @@ impl Targets {
     pub(super) fn try_another(
         &mut self,
         connection: usize,
-        address: SocketAddr,
+        address: &PeerAddress,
         error: &io::Error,
     ) -> Result<(), (String, String)> {
         let way = self.way(connection);
-        if way.addresses[way.current] != address {
+        if address.as_tcp() != Some(way.addresses[way.current]) {
             return Ok(()); // another was asked for since
         }
         let remedy = connect_remedy(error);
@@ -113,11 +115,11 @@ mod tests {
         let mut targets = Targets::new(&[Target::of(&[first, second]), Target::of(&[first])]);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         // Two of the same name's are on their way.
-        assert!(targets.try_another(0, first, &refused).is_ok());
-        assert!(targets.try_another(2, first, &refused).is_ok());
+        assert!(targets.try_another(0, &first.into(), &refused).is_ok());
+        assert!(targets.try_another(2, &first.into(), &refused).is_ok());
         assert_eq!((targets.address_of(0), targets.address_of(1)), (second, first));
         assert_eq!(targets.given_up().len(), 1);
-        let (kind, whole) = targets.try_another(0, second, &refused).unwrap_err();
+        let (kind, whole) = targets.try_another(0, &second.into(), &refused).unwrap_err();
         assert!(kind.starts_with("connect failed: "), "{kind}");
         assert!(whole.contains("127.0.0.1:1") && whole.contains("127.0.0.1:2"), "{whole}");
     }
@@ -128,7 +130,10 @@ mod tests {
         let mut targets = Targets::new(&[Target::of(&[first, second])]);
         targets.reached(7);
         let full = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        assert!(targets.try_another(8, first, &full).is_err(), "a server that refuses is an error");
+        assert!(
+            targets.try_another(8, &first.into(), &full).is_err(),
+            "a server that refuses is an error"
+        );
         assert_eq!(targets.addresses(), [first.to_string()]);
     }
 

@@ -192,7 +192,7 @@ fn what_cannot_be_is_one_line_and_exit_code_2() {
         (&["echo", "--backend", foreign], "cannot be had here"),
         (&["echo", "--listen", "nowhere"], "cannot find the address of \"nowhere\""),
         (&["echo", "--listen", taken_address.as_str()], "cannot listen on"),
-        (&["echo", "--listen", "127.0.0.1:0", "--sessions-max", "0"], "sessions_max"),
+        (&["echo", "--listen", "127.0.0.1:0", "--sessions-max", "0"], "sessions.max"),
         (&["load", "echo"], "--target"),
         (&["load", "echo", "--target", "127.0.0.1:1", "--rate", "0"], "rate"),
         (&["load", "echo", "--target", "127.0.0.1:1", "--bytes", "0"], "byte"),
@@ -274,16 +274,43 @@ fn a_server_that_may_have_too_few_descriptors_says_so_when_it_starts() {
     };
     let said = start("40", &[]);
     let line = said.lines().next().unwrap();
-    assert!(line.contains("at most 65,536 sessions"), "{line}");
-    let (_, rest) = line.split_once("; the limit of 40 descriptors has room for ").expect(line);
-    let (sessions, remedy) = rest.split_once(" sessions: ").unwrap();
+    let (_, rest) = line.split_once("; framing raw; room for ").expect(line);
+    let (sessions, rest) = rest.split_once(" sessions ").expect(line);
     assert!((20..38).contains(&sessions.parse::<u32>().unwrap()), "{line}");
-    assert_eq!(remedy, "raise `ulimit -n`");
+    let why = "(65,536 allowed, but the limit is 40 descriptors: raise `ulimit -n`); ";
+    assert!(rest.starts_with(why), "{line}");
     let json: serde_json::Value =
         serde_json::from_str(start("40", &["--json"]).lines().next().unwrap()).unwrap();
-    assert_eq!(json["listening"]["descriptors_max"], 40);
+    let listening = &json["listening"];
+    assert_eq!(
+        (&listening["descriptors_max"], &listening["sessions_max"]),
+        (&40.into(), &65_536.into())
+    );
+    assert_eq!(listening["sessions_room"].to_string(), sessions);
     let said = start("100", &["--sessions-max", "50"]);
-    assert!(said.starts_with("listening on ") && !said.contains("descriptors"), "{said}");
+    assert!(said.contains("; room for 50 sessions; ") && !said.contains("descriptors"), "{said}");
+}
+
+#[test]
+fn a_server_says_what_memory_it_takes_when_it_starts() {
+    let said = |options: &[&str]| {
+        let server =
+            EchoServer::start(&[&["--workers", "2", "--sessions-max", "1000"], options].concat());
+        server.unwrap().first_line().to_owned()
+    };
+    let memory =
+        wharf::Options::default().workers(2).with(|options| options.sessions.max = 1000).memory();
+    let line = said(&[]);
+    assert!(line.ends_with(&format!("; {memory}")), "{line}");
+    let json: serde_json::Value = serde_json::from_str(&said(&["--json"])).unwrap();
+    let fields = serde_json::json!({
+        "at_rest_bytes": memory.at_rest_bytes,
+        "idle_session_bytes": memory.idle_session_bytes,
+        "session_bytes_max": memory.session_bytes_max,
+        "worker_bytes_max": memory.worker_bytes_max,
+        "total_bytes_max": memory.total_bytes_max,
+    });
+    assert_eq!(json["listening"]["memory"], fields);
 }
 
 /// As in a container: the hosts file gives `localhost` two addresses, and the server has one of them.

@@ -51,6 +51,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// `wharf echo` on a free port. Dropping it kills it.
 pub(crate) struct EchoServer {
     child: Child,
+    first_line: String,
     address: String,
     /// Takes its lines in, so that it never waits for a full pipe.
     reader: Option<JoinHandle<Vec<String>>>,
@@ -88,7 +89,12 @@ impl EchoServer {
         };
         let is_part = |c: char| c.is_ascii_digit() || c == '.' || c == ':';
         let address: String = first_line[at..].chars().take_while(|c| is_part(*c)).collect();
-        Ok((EchoServer { child, address, reader: None }, stdout))
+        Ok((EchoServer { child, first_line, address, reader: None }, stdout))
+    }
+
+    /// What it said when it started.
+    pub(crate) fn first_line(&self) -> &str {
+        self.first_line.trim_end()
     }
 
     pub(crate) fn address(&self) -> &str {

@@ -1,4 +1,4 @@
-//! How the server ends, and another one is started.
+//! How the server ends, and how another is started.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,7 +53,13 @@ impl Driver<'_> {
             }
             _ => HowToEnd::Stop,
         };
+        let drains = matches!(how, HowToEnd::Drain(_));
         let Some((report, result)) = self.await_end(how) else { return };
+        let told = self.truth.lock().drains_told;
+        if told > u32::from(drains) {
+            let what = format!("told {told} times; it was to drain: {drains}");
+            self.truth.lock().broken(Rule::DrainsAreTold, Vec::new(), what);
+        }
         if let Some(report) = report {
             let parts = report.flushed + report.cut_off + report.ended + report.unfinished;
             let drained = self.truth.lock().drained();
@@ -82,7 +88,8 @@ impl Driver<'_> {
         self.simulation.be_quiet();
         let truth = Arc::new(SharedTruth::default());
         truth.lock().open_max = usize::MAX;
-        let (address, town) = (NEXT_SERVER.into(), Town { truth: truth.clone() });
+        let town = Town { truth: truth.clone(), handle: Arc::default(), behind: None };
+        let address = NEXT_SERVER.into();
         let builder = builder(address, &self.plan);
         match builder.and_then(|builder| self.simulation.start(builder, town)) {
             Ok(server) => (self.handle, self.server) = (server.handle(), Some(server)),

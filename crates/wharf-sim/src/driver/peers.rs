@@ -1,20 +1,24 @@
-//! What peers do: they come, ask, do harm and leave, and take what comes.
+//! What peers do: connect, ask, misbehave, leave, and read what arrives.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use wharf::simulation::for_wharf_sim::{take_reads, watch_reads};
 use wharf::simulation::{Fault, Peer, PeerListener};
-use wharf::{Close, SessionId};
+use wharf::{Close, SessionId, Target};
 
 use super::state::{DRIVER, Driver, PEERS, Played};
 use crate::frames::{FRAME_BYTES_MAX, Request, cut_frames};
 use crate::scenario::Scenario;
-use crate::town::{action, send};
+use crate::senders;
+use crate::sending::send;
+use crate::town::{Known, action};
 
 impl Driver<'_> {
     pub(super) fn new_peer(&mut self) {
         if self.listener.is_some()
             && self.one_in(2)
-            && let Ok(id) = self.handle.connect(PEERS.into())
+            && let Some(id) = self.connect()
         {
             self.truth.lock().connects(id);
             self.may_send_early(id);
@@ -29,10 +33,24 @@ impl Driver<'_> {
         }
     }
 
+    /// A session that the server begins, with a context.
+    fn connect(&self) -> Option<SessionId> {
+        let known = Known::new(&self.truth);
+        let number = known.number;
+        let id = self.handle.connect(Target::new(SocketAddr::from(PEERS)).context(known)).ok()?;
+        self.truth.lock().has_context(id, Some(number));
+        Some(id)
+    }
+
     /// Those that the server has connected to.
     pub(super) fn accept(&mut self) {
         while let Some(peer) = self.listener.as_ref().and_then(PeerListener::accept) {
-            let number = self.truth.lock().new_peer(None);
+            let number = {
+                let mut truth = self.truth.lock();
+                let number = truth.new_peer(None);
+                truth.peers[number as usize].has_not_read();
+                number
+            };
             self.add_peer(peer, number);
         }
     }
@@ -45,7 +63,10 @@ impl Driver<'_> {
         self.truth.lock().is_sent_to_early(id);
         let bytes = self.below(self.plan.request_bytes as u64) as usize;
         send(&self.truth, &self.handle, id, DRIVER, bytes, None);
-        if self.one_in(2) {
+        if self.plan.has_parting() && self.one_in(2) {
+            let (what, bytes) = (self.below(3), self.below(1 << 16) as usize);
+            senders::part(&self.truth, &self.handle, &self.plan, id, what, bytes);
+        } else if self.one_in(2) {
             self.truth.lock().asks_to_close(id, Close::Drain);
             self.handle.close(id, Close::Drain);
         }
@@ -67,12 +88,17 @@ impl Driver<'_> {
             0 => u32::MAX,
             frames => 1 + self.below(u64::from(frames) * 2) as u32,
         };
+        watch_reads(&peer);
         self.by_key.insert(peer.key(), self.peers.len());
         let (stream, asked_at_batch) = (Vec::new(), None);
-        self.peers.push(Played { peer, number, stream, requests_left, asked_at_batch });
+        let now = self.simulation.now();
+        let behind = self.plan.behind.as_ref().filter(|_| !self.truth.lock().senders_end);
+        let pace = behind.map(|behind| behind.pace(&mut self.random, now));
+        self.peers.push(Played { peer, number, stream, requests_left, asked_at_batch, pace });
     }
 
     fn remove_peer(&mut self, index: usize) -> Played {
+        self.note_reads(index);
         let played = self.peers.swap_remove(index);
         self.by_key.remove(&played.peer.key());
         if let Some(moved) = self.peers.get(index) {
@@ -87,16 +113,20 @@ impl Driver<'_> {
             return;
         }
         let number = self.peers[index].number;
-        let ended = {
+        let (ended, got_end) = {
             let truth = self.truth.lock();
             let facts = &truth.peers[number as usize];
-            facts.ended || facts.vanished
+            (facts.ended || facts.vanished, facts.got_end)
         };
         if ended {
-            if self.one_in(4) {
+            // What of the server's direction is still to come is read for longer, if it may be much.
+            if self.one_in(if self.plan.halves { 16 } else { 4 }) {
                 self.leave(index);
             }
             return;
+        }
+        if got_end && self.one_in(8) {
+            return self.leave(index);
         }
         let count = if self.one_in(10) { 1 + self.below(20) } else { 1 };
         let mut bytes = Vec::new();
@@ -112,7 +142,7 @@ impl Driver<'_> {
         let played = &mut self.peers[index];
         played.asked_at_batch.get_or_insert(batches);
         played.requests_left = played.requests_left.saturating_sub(count as u32);
-        let leaves = played.requests_left == 0;
+        let leaves = played.requests_left == 0 || self.plan.halves && self.one_in(32);
         if self.plan.is_rough && self.one_in(3) {
             // In two parts, with time between them.
             let cut = self.below(bytes.len() as u64) as usize;
@@ -152,15 +182,17 @@ impl Driver<'_> {
         };
         let only_asks =
             matches!(self.case.scenario, Scenario::Calm | Scenario::Echo | Scenario::Idle);
-        let action = if only_asks || self.one_in(2) && self.case.scenario != Scenario::Rooms {
+        let joins = matches!(self.case.scenario, Scenario::Rooms | Scenario::Behind);
+        let action = if only_asks || self.one_in(2) && !joins {
             action::ANSWER
-        } else if self.case.scenario == Scenario::Rooms && !self.one_in(4) {
+        } else if joins && !self.one_in(4) {
             [action::JOIN, action::LEAVE, action::PUBLISH, action::PUBLISH][self.below(4) as usize]
         } else {
             let (any, closes) = (self.below(action::COUNT) as u8, self.one_in(20));
             let is_close = matches!(any, action::CLOSE | action::CLOSE_OTHER);
             if is_close && !closes { action::LISTEN } else { any }
         };
+        let action = self.instead(action);
         let bytes = self.below(self.plan.request_bytes as u64) as usize;
         let argument = self.below(self.plan.request_bytes.min(FRAME_BYTES_MAX) as u64) as u16;
         let mut frame = Vec::new();
@@ -169,16 +201,43 @@ impl Driver<'_> {
         into.extend(frame);
     }
 
+    /// What a request asks for in this scenario, instead of this.
+    fn instead(&mut self, asked: u8) -> u8 {
+        let is_published = matches!(asked, action::JOIN | action::PUBLISH | action::BROADCAST);
+        if is_published && !self.plan.publishes {
+            return action::LISTEN;
+        }
+        if !self.plan.has_parting() || !self.one_in(4) {
+            return asked;
+        }
+        let ends = self.one_in(8);
+        match self.below(3) {
+            0 if self.plan.halves && ends => [action::FINISH, action::FINISH_OTHER][self.coin()],
+            1 if self.plan.farewells && ends => [action::KICK, action::KICK_OTHER][self.coin()],
+            2 if self.plan.room => {
+                let among = u64::from(action::RESUME_OTHER - action::ASK_FOR_ROOM) + 1;
+                action::ASK_FOR_ROOM + self.below(among) as u8
+            }
+            _ => asked,
+        }
+    }
+
+    fn coin(&mut self) -> usize {
+        self.below(2) as usize
+    }
+
     /// What no good peer does. True: it has done it, and nothing else.
     fn does_harm(&mut self, index: usize) -> bool {
         let simulation = self.simulation;
         let number = self.peers[index].number as usize;
-        if simulation.fires(Fault::PeerStalls) {
+        if self.plan.behind.is_some() {
+            // They read at their own paces.
+        } else if simulation.fires(Fault::PeerStalls) {
             self.peers[index].peer.stall(true);
-            self.truth.lock().peers[number].stalled = true;
+            self.truth.lock().peers[number].stalls(true);
         } else if self.truth.lock().peers[number].stalled && self.one_in(8) {
             self.peers[index].peer.stall(false);
-            self.truth.lock().peers[number].stalled = false;
+            self.truth.lock().peers[number].stalls(false);
         }
         if simulation.fires(Fault::PeerHalfCloses) {
             self.end_stream(index);
@@ -192,13 +251,13 @@ impl Driver<'_> {
         }
         if simulation.fires(Fault::PeerResets) {
             self.truth.lock().peers[number].cut = true;
-            let mut played = self.remove_peer(index);
+            let played = self.remove_peer(index);
             played.peer.reset();
             return true;
         }
         if simulation.fires(Fault::PeerClosesUnread) {
             self.truth.lock().peers[number].cut = true;
-            let mut played = self.remove_peer(index);
+            let played = self.remove_peer(index);
             played.peer.close_now();
             return true;
         }
@@ -219,9 +278,17 @@ impl Driver<'_> {
         facts.cut = true;
     }
 
+    /// What a peer has read since the last time.
+    pub(super) fn note_reads(&self, index: usize) {
+        let Played { peer, number, .. } = &self.peers[index];
+        let reads = take_reads(peer);
+        self.truth.lock().peers[*number as usize].reads.extend(reads);
+    }
+
     /// Something came for a peer: messages, or an end.
     pub(super) fn take_news(&mut self, key: u64) {
         let Some(index) = self.by_key.get(&key).copied() else { return };
+        self.note_reads(index);
         let played = &mut self.peers[index];
         played.stream.extend(played.peer.received());
         let (number, mut stream) = (played.number, std::mem::take(&mut played.stream));
@@ -243,8 +310,16 @@ impl Driver<'_> {
             let facts = &mut self.truth.lock().peers[number as usize];
             (facts.cut, facts.saw_end) = (true, true);
         } else if played.peer.is_ended() {
-            self.truth.lock().peers[number as usize].ended = true;
-            self.remove_peer(index);
+            let ended = {
+                let facts = &mut self.truth.lock().peers[number as usize];
+                facts.got_end = true;
+                facts.ended
+            };
+            // A peer that has not finished its own direction goes on, if that may be all that has ended.
+            if ended || !self.plan.halves {
+                self.truth.lock().peers[number as usize].ended = true;
+                self.remove_peer(index);
+            }
             self.truth.lock().peers[number as usize].saw_end = true;
         }
     }

@@ -1,19 +1,21 @@
-//! What the driver has at hand, and the little that it all takes: chance, threads, which faults have happened.
+//! The driver's state, and small helpers: chance, threads, which faults have happened.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use oorandom::Rand64;
+use wharf::simulation::for_wharf_sim::window_bytes;
 use wharf::simulation::{Fault, Peer, PeerListener, Simulation};
 use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
 
+use crate::behind::Pace;
 use crate::frames::FRAME_BYTES_MAX;
 use crate::scenario::{Case, Plan};
 use crate::town::Town;
-use crate::truth::{Excuses, SharedTruth};
+use crate::truth::{Excuses, SharedTruth, SlowRule};
 
 /// The sender number of the driver's own messages.
 pub(super) const DRIVER: u32 = 1 << 29;
@@ -32,6 +34,8 @@ pub(super) struct Played {
     pub(super) stream: Vec<u8>,
     pub(super) requests_left: u32,
     pub(super) asked_at_batch: Option<u64>,
+    /// How it reads, if not whatever comes.
+    pub(super) pace: Option<Pace>,
 }
 
 pub(super) struct Driver<'a> {
@@ -54,20 +58,35 @@ pub(super) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub(super) fn new(
         case: &'a Case,
-        plan: Plan,
+        mut plan: Plan,
         simulation: &'a Simulation,
     ) -> Result<Self, Error> {
+        let sending = &plan.options.sending;
+        if let Some(behind) = &mut plan.behind {
+            let window = window_bytes(simulation);
+            behind.set_rule(sending.slow_after, sending.slow_bytes, window);
+        }
         let truth = Arc::new(SharedTruth::default());
         let address = SocketAddr::from(SERVER);
         let present: Vec<Fault> = case.faults().present().collect();
         {
             let mut truth = truth.lock();
             truth.excuses = excuses(&plan, &present);
+            truth.excuses.sends_enough = sends_enough(&plan, &present, window_bytes(simulation));
+            truth.excuses.slow = SlowRule {
+                after: plan.options.sending.slow_after,
+                bytes: plan.options.sending.slow_bytes as u64,
+                held_bytes_max: plan.options.sending.publications_bytes_max as u64,
+                window_bytes: window_bytes(simulation) as u64,
+            };
             let workers_max = plan.options.workers.max(WORKERS_MAX);
-            truth.open_max = plan.options.sessions_max as usize + workers_max;
+            truth.open_max = plan.options.sessions.max as usize + workers_max;
         }
-        let town = Town { truth: truth.clone() };
+        let handle = Arc::new(OnceLock::new());
+        let behind = plan.behind.clone();
+        let town = Town { truth: truth.clone(), handle: handle.clone(), behind };
         let server = simulation.start(builder(address, &plan)?, town)?;
+        let _ = handle.set(server.handle());
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
         Ok(Driver {
             case,
@@ -118,9 +137,23 @@ impl<'a> Driver<'a> {
 }
 
 pub(super) fn builder(address: SocketAddr, plan: &Plan) -> Result<Builder, Error> {
-    let prefix = LengthPrefix { frame_bytes_max: FRAME_BYTES_MAX, ..LengthPrefix::default() };
-    let builder = Server::bind(address)?.framing(Framing::length_prefixed(prefix));
+    let prefix = LengthPrefix::default().frame_bytes_max(FRAME_BYTES_MAX);
+    let builder = Server::builder().listen(address).framing(Framing::length_prefixed(prefix));
     Ok(builder.options(plan.options.clone()))
+}
+
+/// Whether few sends are enough for the slow rule, and nothing delays them but a worker that stands still: then
+/// that is no reason to end a session whose peer reads.
+fn sends_enough(plan: &Plan, present: &[Fault], window_bytes: usize) -> bool {
+    let sending = &plan.options.sending;
+    let of_one = if present.contains(&Fault::SendOfOneByte) || present.contains(&Fault::SendInPart)
+    {
+        1
+    } else {
+        4 * window_bytes.min(sending.queue_bytes_max / 4)
+    };
+    let delays = [Fault::CompletionDelayed, Fault::ThreadPreempted];
+    sending.slow_bytes <= of_one && !delays.iter().any(|fault| present.contains(fault))
 }
 
 fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
@@ -129,14 +162,17 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
         receives_or_sends_fail: has(&[Fault::ReceiveFails, Fault::SendFails]),
         port_may_fail: has(&[Fault::PortFails, Fault::WorkerFaults, Fault::AdmissionFaults]),
         posts_are_refused: has(&[Fault::PostRefused, Fault::RegisterRefused]),
-        idle_timeout: plan.options.idle_timeout,
-        first_frame_timeout: match plan.options.first_frame_timeout {
+        idle_timeout: plan.options.time.idle_timeout,
+        first_frame_timeout: match plan.options.time.first_frame_timeout {
             FirstFrameTimeout::After(limit) => Some(limit),
             FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
             _ => None,
         },
-        send_stall_timeout: plan.options.send_stall_timeout,
-        send_queue_bytes_max: plan.options.send_queue_bytes_max,
-        drain_timeout: plan.options.drain_timeout,
+        send_stall_timeout: plan.options.time.send_stall_timeout,
+        send_queue_bytes_max: plan.options.sending.queue_bytes_max,
+        drain_timeout: plan.options.time.drain_timeout,
+        slow: SlowRule::default(),
+        sends_enough: false,
+        tells_end: plan.halves,
     }
 }

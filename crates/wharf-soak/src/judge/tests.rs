@@ -1,6 +1,6 @@
-//! Each rule is seen to fire.
+//! Each rule is seen to fail.
 
-use wharf::Backend;
+use wharf::{Backend, EndOfStream};
 
 use super::*;
 use crate::actor::THREADS;
@@ -17,6 +17,8 @@ fn publication(to: To, began: u64) -> Publication {
 fn seen() -> Seen {
     let mut plan = Plan::draw(Backend::Readiness, 1);
     plan.has_short_stall = false;
+    plan.options.time.drain_timeout = None;
+    plan.options.receiving.end_of_stream = EndOfStream::Told;
     let closed = Some(CloseReason::Local);
     let facts =
         Facts { opened_began: 1, opened_ended: 2, closed, closed_at: 50, ..Facts::default() };
@@ -161,6 +163,129 @@ fn sessions_that_do_not_end_or_for_no_reason_are_seen() {
         broken(|seen| seen.peers[0].end = End::None),
         [Rule::PeersSeeAnEnd, Rule::FramesArrive]
     );
+}
+
+/// Its peer has finished, and then the program has, by the thread that else drains it.
+fn half_closed(seen: &mut Seen) {
+    let facts = facts(seen);
+    (facts.closes, facts.finishes, facts.peer_finished) = (0, 1, true);
+    facts.closed = Some(CloseReason::PeerClosed);
+    (facts.received, seen.peers[0].sent, seen.peers[0].ended_first) = (3, 3, true);
+}
+
+#[test]
+fn a_half_closed_stream_that_loses_something_is_seen() {
+    let otherwise = |change: fn(&mut Seen)| {
+        broken(|seen| {
+            half_closed(seen);
+            change(seen);
+        })
+    };
+    assert_eq!(otherwise(|_| {}), []);
+    let loses_frame = |seen: &mut Seen| {
+        seen.peers[0].reader.got.insert(THREADS, 1);
+    };
+    assert_eq!(otherwise(loses_frame), [Rule::FramesArrive]);
+    let loses_publication = |seen: &mut Seen| {
+        seen.peers[0].reader.published.pop();
+    };
+    assert_eq!(otherwise(loses_publication), [Rule::FramesArrive]);
+    assert_eq!(otherwise(|seen| seen.peers[0].end = End::Reset), [Rule::FramesArrive]);
+    let unheard = otherwise(|seen| facts(seen).received = 2);
+    assert_eq!(unheard, [Rule::ReasonsAreTrue, Rule::EndsAreTold]);
+}
+
+#[test]
+fn an_end_that_is_told_wrongly_or_not_at_all_is_seen() {
+    let otherwise = |change: fn(&mut Seen)| {
+        broken(|seen| {
+            half_closed(seen);
+            change(seen);
+        })
+    };
+    assert_eq!(otherwise(|seen| facts(seen).peer_finished = false), [Rule::ReasonsAreTrue]);
+    let by_peer_alone = otherwise(|seen| facts(seen).finishes = 0);
+    assert_eq!(by_peer_alone, [Rule::ReasonsAreTrue]);
+    let closes = |seen: &mut Seen| {
+        seen.plan.options.receiving.end_of_stream = EndOfStream::Closes;
+    };
+    assert_eq!(otherwise(closes), [Rule::EndsAreTold]);
+    // A peer that follows when it sees our end has ended its stream too, else not.
+    assert_eq!(otherwise(|seen| seen.peers[0].ended_first = false), []);
+    let invented = |seen: &mut Seen| {
+        seen.peers[0].ended_first = false;
+        facts(seen).finishes = 0;
+        facts(seen).closes = 1;
+        facts(seen).closed = Some(CloseReason::Local);
+    };
+    assert_eq!(otherwise(invented), [Rule::EndsAreTold]);
+}
+
+/// It is closed with a farewell, which arrives.
+fn kicked(seen: &mut Seen) {
+    facts(seen).closed = Some(CloseReason::Kicked { code: 70 });
+    let said = Said { id: ID, code: 70, has_frame: true, accepted: true };
+    actor(seen).farewells.push(said);
+    seen.peers[0].reader.farewell = Some(70);
+}
+
+#[test]
+fn a_farewell_that_is_lost_or_anothers_is_seen() {
+    let otherwise = |change: fn(&mut Seen)| {
+        broken(|seen| {
+            kicked(seen);
+            change(seen);
+        })
+    };
+    assert_eq!(otherwise(|_| {}), []);
+    let lost = |seen: &mut Seen| seen.peers[0].reader.farewell = None;
+    assert_eq!(otherwise(lost), [Rule::FarewellsComeLast]);
+    // Also of one that reads slowly, if it has seen the end of the stream.
+    let slowly = |seen: &mut Seen| {
+        seen.peers[0].reader.farewell = None;
+        seen.peers[0].always_read = false;
+    };
+    assert_eq!(otherwise(slowly), [Rule::FarewellsComeLast]);
+    let explained = |seen: &mut Seen| {
+        seen.peers[0].reader.farewell = None;
+        facts(seen).stops = 1;
+    };
+    assert_eq!(otherwise(explained), []);
+    let behind_our_end = |seen: &mut Seen| {
+        seen.peers[0].reader.farewell = None;
+        facts(seen).finishes = 1;
+    };
+    assert_eq!(otherwise(behind_our_end), []);
+    let anothers = |seen: &mut Seen| seen.peers[0].reader.farewell = Some(71);
+    assert_eq!(otherwise(anothers), [Rule::FarewellsComeLast; 2]);
+    let loses_frame = |seen: &mut Seen| {
+        seen.peers[0].reader.got.insert(THREADS, 1);
+    };
+    assert_eq!(otherwise(loses_frame), [Rule::FramesArrive]);
+}
+
+#[test]
+fn a_farewells_code_is_the_sessions_reason() {
+    let otherwise = |change: fn(&mut Seen)| {
+        broken(|seen| {
+            kicked(seen);
+            change(seen);
+        })
+    };
+    let nobody = |seen: &mut Seen| actor(seen).farewells[0].accepted = false;
+    assert_eq!(otherwise(nobody), [Rule::ReasonsAreTrue, Rule::FarewellsComeLast]);
+    let another = |seen: &mut Seen| facts(seen).closed = Some(CloseReason::Local);
+    assert_eq!(otherwise(another), [Rule::FarewellsComeLast]);
+    let cut = |seen: &mut Seen| {
+        facts(seen).closed = Some(CloseReason::Local);
+        facts(seen).stops = 1;
+    };
+    assert_eq!(otherwise(cut), []);
+    let twice = |seen: &mut Seen| {
+        let said = Said { code: 71, ..actor(seen).farewells[0] };
+        actor(seen).farewells.insert(0, said);
+    };
+    assert_eq!(otherwise(twice), [Rule::FarewellsComeLast; 2]);
 }
 
 #[test]

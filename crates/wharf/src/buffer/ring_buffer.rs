@@ -1,12 +1,11 @@
-//! A ring of bytes with two free segments to write to and two filled ones to read from.
+//! A ring of bytes with two free and two filled segments.
 //!
-//! Two, because either side may wrap once around the end of the memory. An
-//! operating system that takes several buffers in one receive (two WSABUFs, two
-//! iovecs) can so fill all that is free at once; nothing is ever moved to make
-//! room, except by [`RingBuffer::make_contiguous`] when a frame lies across the
-//! wrap and the handler must see it in one piece.
+//! Two, because each side may wrap once at the end of the memory. An OS that takes several buffers in one
+//! receive (two WSABUFs, two iovecs) can fill all free bytes at once. Bytes are never moved to make room;
+//! only [`RingBuffer::make_contiguous`] moves them, when a frame crosses the wrap and the handler must see it
+//! in one piece.
 
-/// A ring buffer of fixed capacity. `head` is where the oldest byte lies.
+/// A ring buffer of fixed capacity. `head` is the position of the oldest byte.
 #[derive(Debug)]
 pub(crate) struct RingBuffer {
     memory: Box<[u8]>,
@@ -43,7 +42,7 @@ impl RingBuffer {
         if tail >= self.capacity() { tail - self.capacity() } else { tail }
     }
 
-    /// The free memory in the order it will be filled; the second is empty unless it wraps.
+    /// The free memory, in the order in which it is filled. The second segment is empty unless it wraps.
     pub(crate) fn free_segments(&mut self) -> [&mut [u8]; 2] {
         let (head, tail, free) = (self.head, self.tail(), self.free());
         if free == 0 {
@@ -56,13 +55,13 @@ impl RingBuffer {
         [back, &mut front[..head]]
     }
 
-    /// Says that the first `count` bytes of the free segments have been filled.
+    /// Marks the first `count` bytes of the free segments as filled.
     pub(crate) fn filled(&mut self, count: usize) {
         assert!(count <= self.free(), "more bytes were received than there was room for");
         self.len += count;
     }
 
-    /// The waiting bytes, oldest first; the second is empty unless they wrap.
+    /// The filled bytes, oldest first. The second segment is empty unless they wrap.
     pub(crate) fn filled_segments(&self) -> [&[u8]; 2] {
         let end = self.head + self.len;
         if end <= self.capacity() {
@@ -72,7 +71,7 @@ impl RingBuffer {
         }
     }
 
-    /// Copies as much of `bytes` as there is room for, and says how much that was.
+    /// Copies as many of `bytes` as there is room for. Returns how many.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.free());
         let [first, second] = self.free_segments();
@@ -83,7 +82,7 @@ impl RingBuffer {
         count
     }
 
-    /// How many of the oldest bytes who looks for something in them need not look at again.
+    /// How many of the oldest bytes need not be searched again.
     pub(crate) fn scanned(&self) -> usize {
         self.scanned
     }
@@ -93,7 +92,7 @@ impl RingBuffer {
         self.scanned = scanned;
     }
 
-    /// Forgets the oldest `count` bytes. What is left was not scanned from where it begins now.
+    /// Removes the oldest `count` bytes. The rest then counts as not scanned.
     pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.len, "more bytes were consumed than waited");
         if count > 0 {
@@ -108,7 +107,7 @@ impl RingBuffer {
         };
     }
 
-    /// The waiting bytes in one piece; moves them only when they wrap.
+    /// The filled bytes in one piece. Moves them only if they wrap.
     pub(crate) fn make_contiguous(&mut self) -> &mut [u8] {
         if self.head + self.len > self.capacity() {
             self.memory.rotate_left(self.head);

@@ -1,16 +1,14 @@
 //! What leaves in one send operation: many frames, few pieces.
 //!
-//! Frames are copied one behind the other into pieces of 2 KiB, 16 KiB, then
-//! 64 KiB, each filled to its end before the next is begun. A frame may lie
-//! across two pieces. It is never in two batches.
+//! Frames are copied one after the other into pieces. The first has 2 KiB, a later one what is left of the frame to
+//! be copied, or a quarter of what was copied before if that is more, at least 4 KiB and at most 64 KiB. Each piece is
+//! filled before the next is begun. A frame may span pieces, but never batches.
 //!
-//! A large frame that goes to many sessions is not copied: the batch refers to
-//! the one there is ([`super::SharedFrame`]), and knows how many bytes of its own
-//! go before it. So its own pieces are filled to their end all the same.
+//! A large frame for many sessions is not copied: the batch refers to the shared one ([`super::SharedFrame`])
+//! and records how many bytes of its own go before it. So its own pieces are still filled completely.
 //!
-//! What has left is let go piece by piece, and no piece is larger than 64 KiB. So
-//! a batch of which `n` bytes have not left yet holds at most
-//! `n` + [`BATCH_SLACK_BYTES`] of memory.
+//! Sent pieces are freed one by one, and no piece is larger than 64 KiB. So a batch with `n` unsent bytes
+//! holds at most `n` + [`BATCH_SLACK_BYTES`] of memory.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -19,20 +17,23 @@ use super::shared_frame::{PIECE_BYTES_MAX, SHARED_BYTES_MIN, SharedFrame};
 use crate::sync::Mutex;
 
 const FIRST_PIECE_BYTES: usize = 2 * 1024;
-const PIECE_GROWTH: usize = 8;
-/// Pieces that an empty batch has room for without asking the allocator: those of 64 KiB.
+/// A later piece is as large as the rest of the frame that is to be copied, or as such a part of what was copied so
+/// far. So little of a batch's memory is free.
+const GROWTH_PARTS: usize = 4;
+const NEXT_PIECE_BYTES_MIN: usize = 4 * 1024;
+/// Pieces of 64 KiB that an empty batch can hold without another allocation of the list.
 const PIECES_AT_REST: usize = 4;
 
-/// What a batch may hold beyond the bytes that have not left: the sent part of a piece of its own and
-/// of a shared one, the room in its last piece, and its first.
+/// Memory of a batch beyond its unsent bytes: the sent part of an own piece and of a shared one, the free
+/// part of its last piece, and its first piece.
 pub(crate) const BATCH_SLACK_BYTES: usize = 3 * PIECE_BYTES_MAX + FIRST_PIECE_BYTES;
 
 /// A frame to queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Frame<'a> {
-    /// In the parts that follow each other on the wire; they are copied.
+    /// Parts that follow each other on the wire. They are copied.
     Own([&'a [u8]; 2]),
-    /// One that many sessions are sent; it is copied if it is small.
+    /// A frame for many sessions. It is copied if it is small.
     Shared(&'a SharedFrame),
 }
 
@@ -45,29 +46,29 @@ impl Frame<'_> {
     }
 }
 
-/// Bytes to send, in order. Moves into a send operation and back out of its completion.
+/// Bytes to send, in order. Moves into a send operation, and back with its completion.
 #[derive(Debug, Default)]
 pub(crate) struct SendBatch {
     /// Its own memory, filled in order.
     pieces: Vec<Vec<u8>>,
     own_bytes: usize,
-    /// What is shared with other batches, each with the number of own bytes that go before it.
+    /// Shared pieces, each with the number of own bytes that go before it.
     shared: Vec<(usize, Arc<[u8]>)>,
-    /// How far it has left.
+    /// How much of it has left.
     left: Place,
     bytes: usize,
     frames: u64,
 }
 
-/// A place on the wire, between two bytes of a batch.
+/// A position on the wire, between two bytes of a batch.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// Own pieces before it, whole, and bytes of the next one.
+    /// Whole own pieces before it, and bytes of the next one.
     pieces: usize,
     bytes_of_piece: usize,
     /// Own bytes before it.
     own_bytes: usize,
-    /// Shared pieces before it, whole, and bytes of the next one.
+    /// Whole shared pieces before it, and bytes of the next one.
     shared: usize,
     bytes_of_shared: usize,
 }
@@ -85,7 +86,7 @@ impl SendBatch {
         self.bytes
     }
 
-    /// Frames put in since the batch was last empty.
+    /// Frames added since the batch was last empty.
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
@@ -98,7 +99,7 @@ impl SendBatch {
         }
     }
 
-    /// Appends one frame, given in the parts that follow each other on the wire.
+    /// Appends one frame, in the parts that follow each other on the wire.
     pub(crate) fn push_frame(&mut self, parts: [&[u8]; 2]) {
         self.begin_frame();
         parts.iter().for_each(|part| self.copy(part));
@@ -131,23 +132,23 @@ impl SendBatch {
                     piece.extend_from_slice(&bytes[..cut]);
                     bytes = &bytes[cut..];
                 }
-                last => {
-                    let capacity = last.map_or(FIRST_PIECE_BYTES, |piece| {
-                        (piece.capacity() * PIECE_GROWTH).min(PIECE_BYTES_MAX)
-                    });
+                None => self.pieces.push(Vec::with_capacity(FIRST_PIECE_BYTES)),
+                Some(_) => {
+                    let part = (self.own_bytes / GROWTH_PARTS).max(NEXT_PIECE_BYTES_MIN);
+                    let capacity = bytes.len().max(part).min(PIECE_BYTES_MAX);
                     self.pieces.push(Vec::with_capacity(capacity));
                 }
             }
         }
     }
 
-    /// Own bytes from a place on until the next shared piece, or the end.
+    /// Own bytes from a position to the next shared piece, or to the end.
     fn own_from(&self, place: &Place) -> usize {
         let until = self.shared.get(place.shared).map_or(self.own_bytes, |(before, _)| *before);
         until - place.own_bytes
     }
 
-    /// What lies in one piece from a place on; `None` at the end.
+    /// The rest of the piece at a position. `None` at the end.
     fn slice_at(&self, place: &Place) -> Option<&[u8]> {
         match self.own_from(place) {
             0 => self.shared.get(place.shared).map(|(_, piece)| &piece[place.bytes_of_shared..]),
@@ -158,7 +159,7 @@ impl SendBatch {
         }
     }
 
-    /// The place `count` bytes further, no further than in the same piece.
+    /// The position `count` bytes later, at most to the end of the same piece.
     fn after(&self, mut place: Place, count: usize) -> Place {
         if self.own_from(&place) == 0 {
             place.bytes_of_shared += count;
@@ -175,7 +176,7 @@ impl SendBatch {
         place
     }
 
-    /// Fills `slices` with what comes next on the wire; says how many were filled.
+    /// Fills `slices` with what comes next on the wire. Returns how many were filled.
     pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let (mut place, mut count) = (self.left, 0);
         for slice in slices {
@@ -187,8 +188,8 @@ impl SendBatch {
         count
     }
 
-    /// Says that the next `count` bytes have left. Their memory goes, but for the first piece's, which
-    /// is kept for the next frames.
+    /// Marks the next `count` bytes as sent. Frees their memory, except the first piece, which is kept for
+    /// the next frames.
     pub(crate) fn advance(&mut self, mut count: usize) {
         assert!(count <= self.bytes, "more bytes were sent than there were");
         self.bytes -= count;
@@ -206,7 +207,7 @@ impl SendBatch {
         }
     }
 
-    /// Empties the batch and keeps its first piece's memory for the next frames.
+    /// Empties the batch, and keeps its first piece for the next frames.
     fn recycle(&mut self) {
         if self.pieces.len() > 1 {
             self.pieces.truncate(1);
@@ -219,10 +220,9 @@ impl SendBatch {
     }
 }
 
-/// Empty batches at rest: one pool per worker, so that a session that has
-/// nothing to send holds no memory and one that begins to send need not ask the
-/// allocator. Holds at most `batches_max` (2 KiB and a header each); what comes
-/// back beyond that is freed.
+/// Empty batches for reuse, one pool per port. So a session that has nothing to send holds no memory, and one
+/// that begins to send needs no allocation. Holds at most `batches_max` (2 KiB and a header each); further
+/// batches are freed.
 #[derive(Debug)]
 pub(crate) struct BatchPool {
     #[expect(clippy::vec_box, reason = "the boxes travel; moving them is moving a pointer")]
@@ -231,7 +231,7 @@ pub(crate) struct BatchPool {
 }
 
 impl BatchPool {
-    /// What one batch at rest holds in memory, in bytes.
+    /// Memory of one batch in the pool.
     pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 256;
 
     pub(crate) fn new(batches_max: usize) -> Self {
@@ -255,7 +255,7 @@ impl BatchPool {
 mod tests {
     use super::*;
 
-    /// Bytes of a frame that lies in several pieces.
+    /// Bytes of a frame that spans several pieces.
     const LARGE: u32 = if cfg!(miri) { 10_000 } else { 100_000 };
 
     fn contents(batch: &SendBatch) -> Vec<u8> {
@@ -270,7 +270,7 @@ mod tests {
         batch.pieces.iter().map(Vec::capacity).sum::<usize>() + shared
     }
 
-    /// Frames of all sizes, own and shared by turns, and what they are on the wire.
+    /// Frames of all sizes, own and shared alternately; returns their bytes on the wire.
     fn mixed(batch: &mut SendBatch) -> Vec<u8> {
         let mut wire = Vec::new();
         let lengths = [3, 5_000, 70, 0, 150_000, 9_000, 1, 64 * 1024, 40_000];

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-/// A piece is no larger: of own frames and of shared ones.
+/// The largest piece, of own frames and of shared ones.
 pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
-/// From so many bytes on a piece of a shared frame is referred to by the batches that it is queued in,
-/// and below it copied. Counting it costs up to 7 % more CPU for a frame and member than copying 256 to
-/// 512 B behind others; from 1 KiB on it was never more, and 0.3 of it at 2 KiB, 16 frames a send (200
-/// members, io_uring and readiness, copied and shared in turns within one run, 2026-11-25).
+/// From this size on, send batches refer to a piece of a shared frame; below it they copy. Counting
+/// references costs up to 7 % more CPU per frame and member than copying for 256 to 512 B. From 1 KiB on it
+/// never cost more, and at 2 KiB it cost 0.3 of copying, at 16 frames a send (200 members, io_uring and
+/// readiness, copied and shared in turns within one run, 2026-11-25).
 pub(super) const SHARED_BYTES_MIN: usize = 1024;
 
-/// The header and the body, in pieces of at most 64 KiB, so that a batch which sends it can let go of
-/// what has left. Cloning it is counting it.
+/// The header and the body, in pieces of at most 64 KiB, so that a batch can free what has left. A clone only
+/// counts a reference.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedFrame {
     pieces: Arc<[Arc<[u8]>]>,
@@ -19,7 +19,7 @@ pub(crate) struct SharedFrame {
 }
 
 impl SharedFrame {
-    /// Of the parts that follow each other on the wire.
+    /// Built from the parts that follow each other on the wire.
     pub(crate) fn new(parts: [&[u8]; 2]) -> Self {
         let bytes = parts[0].len() + parts[1].len();
         let mut joined = Vec::with_capacity(bytes);
@@ -32,7 +32,7 @@ impl SharedFrame {
         self.bytes
     }
 
-    pub(super) fn pieces(&self) -> &[Arc<[u8]>] {
+    pub(crate) fn pieces(&self) -> &[Arc<[u8]>] {
         &self.pieces
     }
 }

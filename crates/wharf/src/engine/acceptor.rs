@@ -1,11 +1,11 @@
 //! Accepting: the listeners of a port.
 //!
-//! On Linux each port has listeners of its own, and the kernel shares out what connects among them;
-//! elsewhere the first port accepts for all.
+//! On Linux each port has its own listeners, and the kernel distributes connects among them. Elsewhere the
+//! first port accepts for all.
 //!
-//! The acceptor takes sockets in, the worker admits them (a slot in the table, its own
-//! port or the least-loaded) or closes them at once. When accepting fails for want of descriptors or memory it pauses
-//! for [`RETRY_PAUSE`] and goes on: the connections wait in the kernel's backlog meanwhile, and the
+//! The acceptor accepts sockets; the worker admits them (with a slot in the table, at its own or the
+//! least-loaded port) or closes them at once. When accepting fails because descriptors or memory run out, it
+//! pauses for [`RETRY_PAUSE`] and continues. Meanwhile the connections wait in the kernel's backlog, and the
 //! worker sleeps.
 
 use std::collections::VecDeque;
@@ -17,23 +17,24 @@ use crate::port::{
     Accepted, CompletionPort, Failure, Operation, OperationKind, Registration, Socket, Token,
 };
 
-/// How long accepting pauses after a failure: half of the 100 ms within which it must go on after
-/// a descriptor has come free, and at 20 tries a second no load.
+/// How long accepting pauses after a failure. It must continue within 100 ms after a descriptor comes free;
+/// this is half of it, and 20 tries a second are no load.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
-    accepted: VecDeque<Accepted>,
+    /// Each with the place of the socket that has accepted it.
+    accepted: VecDeque<(usize, Accepted)>,
     retry_at: Option<Moment>,
-    /// Why it pauses, until that is taken.
+    /// Why it pauses, until [`take_failure`](Self::take_failure).
     failure: Option<io::Error>,
     ending: bool,
 }
 
 #[derive(Debug)]
 struct Listener {
-    /// Until it is registered.
+    /// Until registered.
     socket: Option<Socket>,
     registration: Option<Registration>,
     outstanding: bool,
@@ -48,11 +49,11 @@ impl Acceptor {
         Acceptor { listeners, ..Acceptor::default() }
     }
 
-    /// Takes the listeners to the port.
+    /// Registers the listeners.
     pub(crate) fn register<P: CompletionPort>(&mut self, port: &mut P) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let Some(socket) = listener.socket.take() else { continue };
-            // A refusal is an empty listener: accepting is tried again like after any failure.
+            // If refused, the listener stays without a registration, and is tried again after the pause.
             match port.register(socket, token(index)) {
                 Ok(registration) => listener.registration = Some(registration),
                 Err(refused) => {
@@ -63,7 +64,7 @@ impl Acceptor {
         }
     }
 
-    /// Posts an accept for each listener that has none outstanding, unless it is the pause's time.
+    /// Posts an accept for each listener that has none outstanding, except during a pause.
     pub(crate) fn post<P: CompletionPort>(&mut self, port: &mut P, now: Moment) {
         if self.ending || self.retry_at.is_some_and(|retry_at| now < retry_at) {
             return;
@@ -87,7 +88,7 @@ impl Acceptor {
         }
     }
 
-    /// Takes a completion of a listener's.
+    /// Takes a completion of a listener.
     pub(crate) fn complete(
         &mut self,
         token: Token,
@@ -97,18 +98,18 @@ impl Acceptor {
     ) {
         let index = (u64::MAX - token.0) as usize;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        // Workers that share a port may tell of one listener's completions in another order.
+        // On a shared port, workers may report one listener's completions in another order.
         listener.outstanding &= more;
         match result {
-            // Also when the acceptor ends: a cancelled accept may have succeeded, and is refused.
-            Ok(accepted) => self.accepted.push_back(accepted),
-            // The peer was gone before it was accepted: nothing to wait for.
+            // Also when the acceptor ends: a cancelled accept may have succeeded. It is then refused.
+            Ok(accepted) => self.accepted.push_back((index, accepted)),
+            // The peer left before it was accepted: no reason to pause.
             Err(Failure::Os(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(Failure::Os(error)) => {
                 self.retry_at = Some(now.after(RETRY_PAUSE));
                 self.failure = Some(error);
             }
-            // Of an accept, what says that no lent buffer is left says that the system has none.
+            // For an accept, no buffers means that the OS has no memory.
             Err(Failure::BuffersExhausted) => {
                 self.retry_at = Some(now.after(RETRY_PAUSE));
                 self.failure = Some(io::ErrorKind::OutOfMemory.into());
@@ -117,21 +118,21 @@ impl Acceptor {
         }
     }
 
-    pub(crate) fn next_accepted(&mut self) -> Option<Accepted> {
+    pub(crate) fn next_accepted(&mut self) -> Option<(usize, Accepted)> {
         self.accepted.pop_front()
     }
 
-    /// Why accepting failed since this was asked last, if it did.
+    /// Why accepting failed since the last call, if it did.
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }
 
-    /// When the acceptor wants its worker to be awake.
+    /// When accepting continues after a pause.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
         self.retry_at.filter(|_| !self.ending)
     }
 
-    /// Stops accepting, and closes the listeners once their last completion has come.
+    /// Stops accepting. Each listener closes after its last completion.
     pub(crate) fn end<P: CompletionPort>(&mut self, port: &mut P) {
         self.ending = true;
         for listener in &mut self.listeners {
@@ -144,8 +145,7 @@ impl Acceptor {
         }
     }
 
-    /// Whether it has ended, and nothing of it is outstanding any more. Closes listeners that have
-    /// ended.
+    /// Whether the acceptor has ended and nothing of it is outstanding. Closes the listeners that have ended.
     pub(crate) fn is_quiet<P: CompletionPort>(&mut self, port: &mut P) -> bool {
         for listener in &mut self.listeners {
             if self.ending
@@ -161,7 +161,7 @@ impl Acceptor {
     }
 }
 
-/// A token that is no session's: the generation above all of theirs.
+/// A token that no session has: its generation is above all of theirs.
 fn token(listener: usize) -> Token {
     Token(u64::MAX - listener as u64)
 }

@@ -1,22 +1,21 @@
-//! What threads that do not serve a port have sent at once to its sockets, and whether more may be.
+//! Direct sends by threads that serve no port: counters, and a limit.
 //!
-//! To wake a worker for one frame costs more than the frame: so a thread that finds it asleep, and the
-//! session with nothing queued, gives the frame to the socket itself, under the session's lock as ever.
-//! What the socket does not take is queued, and the worker woken. But many frames are sent for less by one
-//! who gathers them: when there are more than [`SENDS_MAX`] within [`WINDOW_MILLIS`], all are queued for
-//! [`REST_MILLIS`].
+//! Waking a worker for one frame costs more than the frame. So a thread that finds the worker asleep and the
+//! send queue empty gives the frame to the socket itself, under the session's lock. What the socket does not
+//! take is queued, and the worker is woken. But many frames are cheaper when a worker gathers them. So after
+//! [`SENDS_MAX`] direct sends within [`WINDOW_MILLIS`], all frames are queued for [`REST_MILLIS`].
 
 use crate::clock::Moment;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 
-/// A send of its own costs 2 µs, a gathered one 0.25 µs and its part of a wake. So many within a
-/// millisecond, at most once in a hundred, cost a flood less than 1 %.
+/// A direct send costs 2 µs; a gathered one 0.25 µs and its share of a wake. So many per millisecond, at most
+/// once in 100 ms, cost a flood less than 1 %.
 pub(super) const SENDS_MAX: u64 = 128;
 const WINDOW_MILLIS: u64 = 1;
 const REST_MILLIS: u64 = 100;
 
-/// Of one port. On a cache line of its own: the worker writes nothing of it.
+/// Belongs to one port. On its own cache line, because the worker does not write it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct DirectSends {
@@ -27,14 +26,14 @@ pub(super) struct DirectSends {
 }
 
 impl DirectSends {
-    /// Whether one more may leave now. Asked of what would leave: not of what finds other frames before it, or
-    /// no room.
+    /// Whether one more frame may leave now. Call only if the frame can leave: nothing is queued before it,
+    /// and it has room.
     pub(super) fn may_send(&self, now: Moment) -> bool {
         self.window.may_send(now.since_start().as_millis() as u64)
     }
 
-    /// So many bytes of a frame have left; of one that has not left whole the rest was queued, and it is
-    /// counted when that has left.
+    /// Counts bytes that left. `is_whole`: the frame left whole. Otherwise its rest was queued, and the frame
+    /// is counted when that has left.
     pub(super) fn note(&self, bytes: usize, is_whole: bool) {
         self.sends.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -48,19 +47,19 @@ impl DirectSends {
     }
 }
 
-/// How many have left by this way in the millisecond in which the first of them did: that millisecond,
-/// and in the lowest [`COUNT_BITS`] bits their number.
+/// The direct sends of the current window: the millisecond of the first one, and in the lowest [`COUNT_BITS`]
+/// bits their number.
 #[derive(Debug, Default)]
 struct Window(AtomicU64);
 
 const COUNT_BITS: u32 = 16;
 
 impl Window {
-    /// Whether one more may leave now.
+    /// Whether one more may leave now. Counts it if so.
     fn may_send(&self, now_millis: u64) -> bool {
         let next = |word: u64| {
             let (began, count) = (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1));
-            // Another thread may have looked at the clock a little later.
+            // Another thread may have read the clock slightly later.
             let passed = now_millis.saturating_sub(began);
             let length = if count < SENDS_MAX { WINDOW_MILLIS } else { REST_MILLIS };
             match (passed >= length, count < SENDS_MAX) {
@@ -69,7 +68,7 @@ impl Window {
                 (false, false) => None,
             }
         };
-        // Relaxed: it is a measure, and guards nothing.
+        // Relaxed: it is statistics, and guards nothing.
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }

@@ -6,21 +6,21 @@
 pub struct DrainReport {
     /// Sessions served since the start.
     pub served: u64,
-    /// Sessions there were when the drain began, or came before it had reached every worker.
+    /// Sessions that were open when the drain began, or opened before it reached every worker.
     pub live: u64,
-    /// Of these, the ones that ended with everything sent.
+    /// Of these, how many ended with everything sent that had been given to `send` or `publish`.
     pub flushed: u64,
-    /// Of these, the ones cut off at the deadline.
+    /// Of these, how many were cut off at the deadline.
     pub cut_off: u64,
-    /// Of these, the ones that ended otherwise meanwhile (the peer left, an error).
+    /// Of these, how many ended for another reason meanwhile: the peer left, an error.
     pub ended: u64,
-    /// Of these, the ones that had not ended when the call returned, because a callback blocks their worker.
-    /// They end when it has returned. (What that worker did in the turn that it is in is not counted yet.)
+    /// Of these, how many had not ended when the call returned, because a callback blocks their worker. They end
+    /// when the callback returns. (What that worker did in its present turn is not counted yet.)
     pub unfinished: u64,
-    /// Workers that had not ended when the call returned: a callback blocks them. Of workers that share a
-    /// port (Windows) one that blocks keeps all. 0 unless the deadline came.
+    /// Workers that had not ended when the call returned, because a callback blocks them. Of workers that share a
+    /// port (Windows) a blocked one keeps all from ending. 0 unless the deadline came.
     pub workers_blocked: u64,
-    /// Bytes that were queued for those cut off, and are lost.
+    /// Bytes that were queued for the sessions that were cut off. They are lost.
     pub cut_off_bytes: u64,
 }
 

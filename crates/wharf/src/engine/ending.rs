@@ -1,35 +1,46 @@
-//! The end of a server: who asks for it, who waits for it, and what it reports.
+//! The end of a server: starting it, waiting for it, the report.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
+use super::budget::PortBudget;
 use super::drain_report::DrainReport;
 use super::engine::{DRAINING, Engine, STOPPING};
 use super::mailbox::Mail;
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 
-/// When a drain's deadline has come, its sessions are cut, which takes a moment: it is waited for as long
-/// as sessions end, at most so long.
+/// How long to wait for the workers after a drain's deadline, when sessions are cut, as long as sessions keep
+/// ending.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// When none has ended for so long, those that are left wait for a callback that blocks its worker.
+/// If none has ended for so long, a blocked callback keeps the rest.
 const CUT_STALL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often it is looked.
+/// How often to check.
 const CUT_LOOK: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// The engine that this thread is a worker of, by its address; 0: it is none.
+    /// The address of the engine that this thread works for; 0: none.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
 }
 
+#[cfg(debug_assertions)]
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.is_faulted() && !std::thread::panicking() {
+            self.assert_charges();
+        }
+    }
+}
+
 impl Engine {
-    /// From now on this thread is one of its workers.
+    /// Marks this thread as one of its workers.
     pub(crate) fn serve_on_this_thread(&self) {
         WORKS_FOR.set(self.address());
     }
 
-    /// Whether this thread is one of its workers: then it runs a callback, or a destructor of the user's, and
-    /// must not wait for itself.
+    /// Whether this thread is one of its workers. If so, a callback or a user's destructor is running, and
+    /// must not wait for this server.
     pub(crate) fn is_on_a_worker(&self) -> bool {
         WORKS_FOR.get() == self.address()
     }
@@ -38,27 +49,41 @@ impl Engine {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Refuses a call that would wait for the worker that calls.
+    /// Refuses a call that would make a worker wait for itself.
     pub(crate) fn refuse_on_a_worker(&self, call: &'static str) -> Result<()> {
         if self.is_on_a_worker() { Err(Error::InCallback { call }) } else { Ok(()) }
     }
 
+    /// Asks for a drain: a worker tells the handler first, so that a goodbye is published before it.
+    pub(crate) fn announce_drain(&self) {
+        for port in &self.ports {
+            let _ = port.mailbox.post(Mail::Announce); // has it ended already, so much the better
+        }
+    }
+
+    /// Whether the handler is to be told of the drain: once, by the first worker that asks, and not if the
+    /// server ends already.
+    pub(crate) fn is_drain_to_be_told(&self) -> bool {
+        !self.announced.swap(true, Ordering::SeqCst) && !self.is_ending()
+    }
+
+    /// Begins the drain.
     pub(crate) fn drain(&self) {
         self.ending.fetch_max(DRAINING, Ordering::SeqCst);
         for port in &self.ports {
-            let _ = port.mailbox.post(Mail::Drain); // has it ended already, so much the better
+            let _ = port.mailbox.post(Mail::Drain); // an error means that it has already ended
         }
     }
 
     pub(crate) fn stop(&self) {
         self.ending.fetch_max(STOPPING, Ordering::SeqCst);
         for port in &self.ports {
-            let _ = port.mailbox.post(Mail::Stop); // has it ended already, so much the better
+            let _ = port.mailbox.post(Mail::Stop); // an error means that it has already ended
         }
     }
 
-    /// Says that a worker has ended. One that failed stops the others: a server that is whole but for some
-    /// of its sessions would look well, and not be.
+    /// Records that a worker has ended. A failed worker stops the others: a server that lost only some of its
+    /// sessions would look healthy.
     pub(crate) fn worker_ended(&self, error: Option<Error>) {
         if error.is_some() {
             self.stop();
@@ -69,14 +94,14 @@ impl Engine {
         self.worker_ended.notify_all();
     }
 
-    /// What became of the sessions since the end began, as far as the workers have said so.
+    /// What became of the sessions since the end began, as far as the workers have published it.
     pub(crate) fn report(&self) -> DrainReport {
         let workers_ended = self.ended.lock().workers;
         let mut report = DrainReport::default();
-        // All at once: a session that one worker has opened another may have closed.
+        // Locked together, because one worker may close a session that another has opened.
         let published: Vec<_> = self.published.iter().map(|part| part.said.lock()).collect();
         for said in &published {
-            // A worker that does not know of the end yet has all its sessions.
+            // A worker that has not learned of the end yet still has all its sessions.
             let live = said.stats.live;
             report.add(&said.drain.unwrap_or(DrainReport { live, ..DrainReport::default() }));
             report.served += said.stats.opened;
@@ -87,7 +112,20 @@ impl Engine {
         report
     }
 
-    /// Waits until every worker has ended, at most `timeout`. False: some have not.
+    /// What is charged to each port is charged for what waits there. Only when no thread works for it any more.
+    #[cfg(debug_assertions)]
+    fn assert_charges(&self) {
+        for (index, port) in self.ports.iter().enumerate() {
+            let pages = |id| self.table.held(id).map_or(0, |slot| slot.send_queue.lock().pages());
+            let waits = self.table.sessions_of(index).map(pages).sum::<u32>();
+            let charged = port.budget.charged_pages();
+            assert_eq!(charged, waits + port.groups.charged_pages(), "pages of port {index}");
+        }
+        let budgets = self.ports.iter().map(|port| &*port.budget);
+        assert!(PortBudget::adds_up(budgets), "some of the budget is lost");
+    }
+
+    /// Waits at most `timeout` until every worker has ended. False: some have not.
     pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> bool {
         #[cfg(feature = "simulation")]
         if let Some(world) = crate::port::simulated::current() {
@@ -100,7 +138,7 @@ impl Engine {
             if left == Some(Duration::ZERO) {
                 return false;
             }
-            // Nothing that can panic runs under this lock, so it is never poisoned.
+            // Code under this lock cannot panic, so it is never poisoned.
             ended = match left {
                 None => self.worker_ended.wait(ended).unwrap_or_else(|e| e.into_inner()),
                 Some(left) => {
@@ -111,7 +149,7 @@ impl Engine {
         true
     }
 
-    /// The same in a simulated world: its time passes meanwhile.
+    /// The same in a simulated world, whose time passes meanwhile.
     #[cfg(feature = "simulation")]
     fn wait_ended_in(
         &self,
@@ -134,7 +172,7 @@ impl Engine {
         }
     }
 
-    /// Waits until the workers, which were told to stop, have ended, or those that have not are blocked.
+    /// Waits until the stopped workers have ended, or the rest are blocked.
     pub(crate) fn wait_cut(&self) {
         let (mut report, mut stalled_for, mut waited_for) = (self.report(), CUT_LOOK, CUT_LOOK);
         while stalled_for <= CUT_STALL_TIMEOUT && waited_for <= CUT_TIMEOUT {
@@ -148,7 +186,7 @@ impl Engine {
         }
     }
 
-    /// The first error that ended a worker, once.
+    /// The first error that ended a worker. Returned once.
     pub(crate) fn take_error(&self) -> Option<Error> {
         self.ended.lock().error.take()
     }

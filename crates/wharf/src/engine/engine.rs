@@ -1,14 +1,20 @@
-//! What the threads of one server share: the table, the workers' mailboxes, the options.
+//! What the threads of one server share: the table, the ports' shares, the options.
 
+use std::sync::Arc;
+
+use super::budget::{BUDGET_BYTES, Budget};
+use super::contexts::Contexts;
 use super::mailbox::Mail;
+use super::publishers::Publishers;
 use super::share::{PortShare, Published};
+use crate::buffer::SharedFrame;
 use crate::clock::{AnyClock, Clock};
 use crate::close::{Close, CloseReason};
 use crate::error::Error;
 use crate::framing::{Framing, Framings};
-use crate::options::Options;
+use crate::options::{Listener, Options};
 use crate::port::Sockets;
-use crate::session::{SessionId, SessionTable, Slot};
+use crate::session::{SessionId, SessionTable, Slot, Unsent};
 use crate::stats::{Histograms, Stats};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, fence};
 
@@ -19,7 +25,7 @@ pub(super) const STOPPING: u32 = 2;
 /// Above every moment, in nanoseconds.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// The workers that have ended, and the first error of theirs.
+/// How many workers have ended, and the first error among them.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) workers: usize,
@@ -29,75 +35,111 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) table: SessionTable,
-    /// One for each worker, or one that all of them share.
+    /// One per worker, or one that all share.
     pub(crate) ports: Box<[PortShare]>,
-    /// What each worker has published of itself.
+    /// What each worker has published.
     pub(crate) published: Box<[Published]>,
-    /// Each session's slot says which of them is its.
+    /// Each session's slot has the index of its framing.
     pub(super) framings: Framings,
+    pub(super) listeners: Arc<[Listener]>,
+    /// For each socket that listens at a port, which of the listeners it belongs to.
+    pub(super) listener_of_socket: Vec<usize>,
+    /// Of the sessions that were begun with one.
+    pub(crate) contexts: Contexts,
     pub(crate) options: Options,
-    /// Where the sockets of its connects come from.
+    /// Creates the sockets for connects.
     pub(crate) sockets: Sockets,
-    /// Each port has listeners of its own, not only the first.
+    /// Each port has its own listeners, not only the first.
     pub(super) each_port_accepts: bool,
-    /// The workers' own, if it is known here.
+    /// The workers' clock, if it was set.
     pub(super) clock: Option<AnyClock>,
-    /// When the handler was told last that accepting fails.
+    /// When the handler was last told that accepting fails.
     pub(super) accept_failure_told: AtomicU64,
-    /// Held while a publication goes into the queues of all ports: so all have them in one order.
+    /// Held while a publication enters the queues of all ports, so that all have the same order.
     pub(super) publishing: Mutex<()>,
-    /// That a drain or a stop has begun: nothing is admitted any more.
+    pub(super) publishers: Publishers,
+    /// Whether a drain or a stop has begun. If so, nothing is admitted.
     pub(super) ending: AtomicU32,
-    /// A worker has met a fault of our own, and what it had in hand will never come back.
+    /// A worker has told the handler that a drain begins, or does.
+    pub(super) announced: AtomicBool,
+    /// A worker has hit a bug of wharf, and what it had in hand will not come back.
     pub(super) faulted: AtomicBool,
     pub(super) ended: Mutex<Ended>,
     pub(super) worker_ended: Condvar,
 }
 
 impl Engine {
-    /// An engine for so many workers, each with a port of its own, or sharing one.
+    /// An engine for `options.workers` workers, each with its own port, or all with a shared one.
     pub(crate) fn new(
         is_shared: bool,
         framings: impl Into<Framings>,
-        options: Options,
+        mut options: Options,
         sockets: Sockets,
     ) -> Self {
         let workers = options.workers;
         let (ports, workers_each) = if is_shared { (1, workers) } else { (workers, 1) };
+        let budget_bytes = options.sending.queued_bytes_max.unwrap_or(BUDGET_BYTES);
+        let publications_bytes_max = options.sending.publications_max(budget_bytes / ports);
+        options.sending.publications_bytes_max = publications_bytes_max;
+        let budget = Budget::of_bytes(budget_bytes);
+        let share = |_| PortShare::new(workers_each, is_shared, budget.clone());
         Engine {
             // Each worker ends one session at a time.
-            table: SessionTable::new(options.sessions_max, workers as u32),
-            ports: (0..ports).map(|_| PortShare::new(workers_each, is_shared)).collect(),
+            table: SessionTable::new(options.sessions.max, workers as u32),
+            ports: (0..ports).map(share).collect(),
             published: (0..workers).map(|_| Published::default()).collect(),
             framings: framings.into(),
+            listeners: Arc::default(),
+            listener_of_socket: Vec::new(),
+            contexts: Contexts::default(),
             options,
             sockets,
             each_port_accepts: false,
             clock: None,
             accept_failure_told: AtomicU64::new(NEVER),
             publishing: Mutex::new(()),
+            publishers: Publishers::default(),
             ending: AtomicU32::new(NOT_ENDING),
+            announced: AtomicBool::new(false),
             faulted: AtomicBool::new(false),
             ended: Mutex::default(),
             worker_ended: Condvar::new(),
         }
     }
 
-    /// Says that each port has listeners of its own.
+    /// Declares that each port has its own listeners.
     pub(crate) fn accept_at_each_port(&mut self) {
         self.each_port_accepts = true;
+    }
+
+    pub(crate) fn set_listeners(
+        &mut self,
+        listeners: Arc<[Listener]>,
+        listener_of_socket: Vec<usize>,
+    ) {
+        (self.listeners, self.listener_of_socket) = (listeners, listener_of_socket);
+    }
+
+    /// Which framing a session has that a socket has accepted, the one at this place at its port.
+    pub(crate) fn framing_at(&self, socket: usize) -> u8 {
+        self.listener_of_socket.get(socket).map_or(0, |listener| *listener as u8 + 1) // at most 255
+    }
+
+    /// Where a session was accepted; `None`: it was connected. For who holds a count.
+    pub(crate) fn listener_of(&self, slot: &Slot) -> Option<&Listener> {
+        self.listeners.get(usize::from(slot.framing()).checked_sub(1)?)
     }
 
     pub(crate) fn set_clock(&mut self, clock: impl Clock) {
         self.clock = Some(AnyClock::new(clock));
     }
 
-    /// The port that a session stays with.
+    /// The port that a session belongs to, for its whole life.
     pub(crate) fn port_of(&self, slot: &Slot) -> &PortShare {
         &self.ports[slot.port()]
     }
 
-    /// How the bytes of a session are cut. For who holds a count.
+    /// A session's framing. The caller holds a count.
     pub(crate) fn framing_of(&self, slot: &Slot) -> &Framing {
         self.framings.get(slot.framing())
     }
@@ -106,8 +148,8 @@ impl Engine {
         self.ending.load(Ordering::SeqCst) != NOT_ENDING
     }
 
-    /// How every session is being ended, if they are. Whoever brings a new one asks this after it
-    /// stands in the table, and whoever ends all of them walks the table after saying so: one of the
+    /// How all sessions are being ended, if they are. A thread that adds a session inserts it into the table,
+    /// then calls this. A thread that ends all sessions sets the state, then walks the table. So one of the
     /// two sees the other.
     pub(crate) fn ending(&self) -> Option<(CloseReason, Close)> {
         fence(Ordering::SeqCst);
@@ -118,8 +160,8 @@ impl Engine {
         }
     }
 
-    /// Asks every session of a port to end. Calls `asked` with each, and whether the hold on it that
-    /// this took was the last: then it is to be released.
+    /// Asks every session of a port to end. Calls `asked` with each, and with whether this call held the last
+    /// count, in which case the session must be released.
     pub(crate) fn ask_all_to_close(
         &self,
         port: usize,
@@ -135,9 +177,9 @@ impl Engine {
         }
     }
 
-    /// Asks a session to close. For who holds a count. True if this changed anything: its worker must
-    /// then attend to it. With [`Close::Drain`] what was published before leaves too: if something
-    /// of it may still wait to be handed over, the close takes its place behind it.
+    /// Asks a session to close. The caller holds a count. True: this changed something, so its worker must
+    /// attend to it. With [`Close::Drain`], earlier publications are sent too: if some may not be handed over
+    /// yet, the close takes a place behind them.
     pub(crate) fn ask_to_close(
         &self,
         id: SessionId,
@@ -148,12 +190,53 @@ impl Engine {
         if how == Close::Stop {
             return slot.ask_to_stop(reason);
         }
-        let groups = &self.port_of(slot).groups;
-        let takes_published = !groups.is_idle();
-        let changed = slot.ask_to_drain(reason, takes_published);
-        // If all was handed over in the meantime, there is nobody left to come to that place.
-        if changed && takes_published && !groups.place_close(id) {
-            slot.send_queue.lock().publications_end();
+        self.drain_session(id, slot, |takes_published| slot.ask_to_drain(reason, takes_published))
+    }
+
+    /// Asks a session to close after everything that was accepted, and then this frame, has left.
+    pub(crate) fn ask_to_close_with(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        reason: CloseReason,
+        farewell: &SharedFrame,
+    ) -> bool {
+        self.drain_session(id, slot, |takes_published| {
+            slot.ask_to_drain_with(reason, takes_published, farewell.clone())
+        })
+    }
+
+    /// Ends our direction of a session's stream after everything that was accepted. The caller holds a count.
+    pub(crate) fn ask_to_finish(&self, id: SessionId, slot: &Slot) -> bool {
+        self.drain_session(id, slot, |takes_published| {
+            slot.send_queue.lock().finish(takes_published)
+        })
+    }
+
+    pub(super) fn drain_session(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        ask: impl FnOnce(bool) -> bool,
+    ) -> bool {
+        let port = self.port_of(slot);
+        // In this order: when everything was handed over, whoever had no room for it is behind.
+        let is_idle = port.groups.is_idle();
+        let is_behind = || slot.send_queue.lock().is_behind();
+        let takes_published = !is_idle || is_behind();
+        let changed = ask(takes_published);
+        if changed && takes_published {
+            let mut placed = port.groups.place_close(id, false);
+            if !placed.changed && is_behind() {
+                placed = port.groups.place_close(id, true);
+            }
+            if placed.tell {
+                let _ = port.mailbox.post(Mail::Groups); // has it ended, so have its sessions
+            }
+            // If all was handed over meanwhile, nothing will reach that place.
+            if !placed.changed {
+                slot.send_queue.lock().publications_end();
+            }
         }
         changed
     }
@@ -166,24 +249,25 @@ impl Engine {
         self.faulted.load(Ordering::SeqCst)
     }
 
-    /// Takes a slot for a new session and assigns it to a port. `None`: there are `sessions_max`.
-    pub(crate) fn admit(&self, accepted_at: Option<usize>) -> Option<SessionId> {
+    /// Takes a slot for a new session and assigns it to a port. `None`: `sessions.max` is reached.
+    pub(crate) fn admit(&self, accepted_at: Option<usize>, framing: u8) -> Option<SessionId> {
+        self.framings.assert_declared(framing);
         let port = self.port_of_newcomer(accepted_at)?;
-        // Counted before it stands in the table: a worker that finds it there waits for it.
+        // Counted before the insertion, so that a worker that finds it in the table waits for it.
         self.ports[port].assigned.fetch_add(1, Ordering::SeqCst);
-        let id = self.table.insert(port, self.framings.of_newcomers());
+        let id = self.table.insert(port, framing);
         if id.is_none() {
             let port = &self.ports[port];
             self.one_less(port);
             if self.is_ending() {
-                // Its worker may have seen one session too many, and sleeps for the last.
+                // Its worker may have counted this session, and may sleep until it is gone.
                 let _ = port.mailbox.post(Mail::Groups);
             }
         }
         id
     }
 
-    /// Gives up the hold on a session that never came to its worker, because that has ended.
+    /// Gives up the count of a session that never reached its worker, because the worker has ended.
     pub(crate) fn abandon(&self, id: SessionId) {
         if let Some(slot) = self.table.held(id)
             && slot.count.lower()
@@ -192,40 +276,55 @@ impl Engine {
         }
     }
 
-    /// The end of every session whose count came to zero, whether it ever came to its worker or not:
-    /// its memberships end, what it has not sent goes back, and its slot is as new.
+    /// Releases a session whose count reached 0, whether it reached its worker or not: ends its memberships,
+    /// takes back what was not sent, and leaves the slot as new.
     pub(crate) fn release(&self, id: SessionId, port: usize) {
         let port = &self.ports[port];
-        if let Some(slot) = self.table.held(id)
-            && slot.is_in_groups()
-            && port.groups.ended(id, slot)
-        {
+        if let Some(slot) = self.table.held(id) {
+            self.end_memberships(id, slot);
+            self.contexts.end(id, slot);
+        }
+        let Unsent { batches, pages } = self.table.release(id);
+        port.budget.discharge(pages);
+        batches.into_iter().flatten().for_each(|batch| port.pool.give_back(batch));
+        self.one_less(port);
+    }
+
+    /// Nobody can join any more: the session is closing, and nobody holds it but who ends it.
+    pub(crate) fn end_memberships(&self, id: SessionId, slot: &Slot) {
+        let port = self.port_of(slot);
+        let is_behind = {
+            let queue = slot.send_queue.lock();
+            queue.is_behind() || queue.misses()
+        };
+        if is_behind {
+            port.groups.forget(id);
+        }
+        if slot.is_in_groups() && port.groups.ended(id, slot) {
             let _ = port.mailbox.post(Mail::Groups); // at the very end there is nobody to tell
         }
-        for batch in self.table.release(id).into_iter().flatten() {
-            port.pool.give_back(batch);
-        }
-        self.one_less(port);
     }
 
     pub(super) fn one_less(&self, port: &PortShare) {
         let assigned = port.assigned.fetch_sub(1, Ordering::SeqCst);
         assert!(assigned > 0, "invariant 4: more sessions were released than the port had");
         if assigned == 1 && self.is_ending() {
-            // Others that serve this port may be waiting for just that.
+            // Other workers of this port may be waiting for this.
             port.mailbox.wake_others();
         }
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let mut sum = Stats::default();
-        // All at once: a session that one worker has opened another may have closed.
+        // Locked together, because one worker may close a session that another has opened.
         let published: Vec<_> = self.published.iter().map(|part| part.said.lock()).collect();
         for said in &published {
             sum.add(&said.stats);
         }
         drop(published);
         self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
+        let now = self.now();
+        self.ports.iter().for_each(|port| port.groups.lag.add_to(&mut sum, now));
         sum.queued_bytes += self.table.queued_bytes();
         sum
     }
@@ -239,15 +338,17 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Content;
     use super::super::push::AtOnce;
     use super::*;
     use crate::engine::newcomers::{AHEAD_PART, AHEAD_SESSIONS};
+    use crate::session::Policy;
 
-    /// On the echo path a worker writes its share, its counters, its turn (see there), and slots and
-    /// halves of its sessions; the rest of the engine is only read.
+    /// On the echo path a worker writes its share, its counters, its turn, and the slots and halves of its
+    /// sessions. The rest of the engine is only read.
     #[test]
     fn what_one_worker_writes_is_on_no_cache_line_of_anothers() {
-        let options = Options { workers: 2, ..Options::default() };
+        let options = Options::default().workers(2);
         let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
         engine.accept_at_each_port();
         fn lines<T>(of: &T) -> impl Iterator<Item = usize> {
@@ -261,23 +362,26 @@ mod tests {
         };
         let halves = crate::session::HalfTable::<[u64; 16]>::new(100);
         for session in 0..100 {
-            let id = engine.admit(Some(session % 2)).unwrap();
+            let id = engine.admit(Some(session % 2), 0).unwrap();
             let slot = engine.table.held(id).unwrap();
             lines(slot).for_each(|line| note(slot.port(), line));
             let half = halves.take(id.index()).unwrap();
             lines(&*half).for_each(|line| note(slot.port(), line));
         }
         for (worker, (port, published)) in engine.ports.iter().zip(&engine.published).enumerate() {
-            lines(port).chain(lines(published)).for_each(|line| note(worker, line));
+            let all = lines(port).chain(lines(&*port.budget)).chain(lines(published));
+            all.for_each(|line| note(worker, line));
         }
-        // The engine itself, between them: nobody writes it on that path.
+        // Of the engine itself nothing is written on that path.
         lines(&engine).for_each(|line| note(usize::MAX, line));
     }
 
-    /// It was asked to close on its way, its worker has ended, and whoever sent it gives it up.
+    /// The session was asked to close before it arrived, its worker has ended, and the sender gives it up.
     #[test]
     fn a_session_that_is_given_up_on_its_way_leaves_nothing_to_the_next_in_its_slot() {
-        let options = Options { workers: 2, sessions_max: 1, ..Options::default() };
+        let options = Options::default().workers(2).with(|options| {
+            options.sessions.max = 1;
+        });
         let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
         let asks: [fn(&Engine, SessionId); 4] = [
             |engine, _| engine.ask_all_to_close(0, CloseReason::Drained, Close::Drain, |_, _| {}),
@@ -285,18 +389,18 @@ mod tests {
             |engine, id| {
                 let group = crate::Group(1);
                 let slot = engine.table.held(id).unwrap();
-                engine.ports[0].groups.join(id, slot, group, 1, 1 << 20).unwrap();
+                engine.ports[0].groups.join(id, slot, group, Policy::Close, 1, 1 << 20).unwrap();
             },
             |engine, id| engine.table.held(id).unwrap().note_time_came(),
         ];
         for ask in asks {
-            let id = engine.admit(None).unwrap();
-            let pushed = |id| engine.send(id, b"frame").is_ok();
+            let id = engine.admit(None, 0).unwrap();
+            let pushed = |id| engine.send(id, Content::Plain(b"frame"));
             assert!(pushed(id));
             ask(&engine, id);
             engine.abandon(id);
             assert_eq!(engine.ports[0].assigned_sessions(), 0);
-            let next = engine.admit(None).unwrap();
+            let next = engine.admit(None, 0).unwrap();
             assert_eq!(next.index(), id.index());
             assert!(pushed(next) && !pushed(id));
             let slot = engine.table.held(next).unwrap();
@@ -309,54 +413,59 @@ mod tests {
     #[test]
     fn what_is_sent_to_a_session_has_the_framing_of_that_session() {
         let prefixed = Framing::length_prefixed(crate::LengthPrefix::default());
-        let framings = Framings::of(&[Framing::raw(), prefixed]).for_newcomers(1);
-        let options = Options { workers: 1, ..Options::default() };
+        let framings = Framings::of(&[Framing::raw(), prefixed]);
+        let options = Options::default().workers(1);
         let engine = Engine::new(false, framings, options, Sockets::Os);
         let slot_of = |id: Option<SessionId>| engine.table.held(id.unwrap()).unwrap();
-        let newcomer = slot_of(engine.admit(None));
+        let newcomer = slot_of(engine.admit(None, 1));
         let raw = slot_of(engine.table.insert(0, 0));
         for (slot, header_bytes, bytes_max) in [(newcomer, 4, 65_536), (raw, 0, 256 * 1024)] {
-            assert_eq!(engine.push(slot, b"frame", AtOnce::No).0, Ok(0));
+            assert_eq!(engine.push(slot, Content::Plain(b"frame"), AtOnce::No).0, Ok(0));
             assert_eq!(slot.send_queue.lock().queued_bytes(), header_bytes + 5);
-            let too_large = engine.push(slot, &vec![0; 2 << 20], AtOnce::No).0;
+            let too_large = engine.push(slot, Content::Plain(&vec![0; 2 << 20]), AtOnce::No).0;
             assert!(
                 matches!(too_large, Err(crate::SendError::TooLarge { max, .. }) if max == bytes_max)
             );
         }
-        assert_eq!(engine.encode(b"published").unwrap().bytes(), 4 + 9);
+        assert_eq!(
+            engine.encode(Content::Plain(b"published")).unwrap().held_bytes(),
+            9 + 4 + 9 + 112
+        );
     }
 
-    /// The worker looks at how many there are, and then whether there is mail, before it sleeps.
+    /// Before it sleeps, the worker checks the number of sessions, then the mail.
     #[test]
     fn an_admission_that_is_refused_while_all_ends_keeps_no_worker_asleep() {
-        let options = Options { workers: 1, sessions_max: 1, ..Options::default() };
+        let options = Options::default().workers(1).with(|options| {
+            options.sessions.max = 1;
+        });
         let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
-        let id = engine.admit(None).unwrap();
+        let id = engine.admit(None, 0).unwrap();
         engine.stop();
         let (mailbox, mut mails) = (&engine.ports[0].mailbox, Vec::new());
         mailbox.take(&mut mails);
         assert!(mailbox.may_sleep());
-        assert!(engine.admit(None).is_none());
+        assert!(engine.admit(None, 0).is_none());
         assert!(!mailbox.may_sleep(), "it sleeps for a session that there is not");
         engine.abandon(id);
     }
 
     #[test]
     fn a_port_keeps_what_it_has_accepted_unless_it_is_well_ahead_of_another() {
-        let options = Options { workers: 3, ..Options::default() };
+        let options = Options::default().workers(3);
         let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
-        assert_eq!(engine.table.held(engine.admit(Some(1)).unwrap()).unwrap().port(), 0);
+        assert_eq!(engine.table.held(engine.admit(Some(1), 0).unwrap()).unwrap().port(), 0);
         engine.accept_at_each_port();
         let port_of = |id| engine.table.held(id).unwrap().port();
         for _ in 0..AHEAD_SESSIONS {
-            assert_eq!(port_of(engine.admit(Some(1)).unwrap()), 1);
+            assert_eq!(port_of(engine.admit(Some(1), 0).unwrap()), 1);
         }
         // Now it is ahead.
-        assert_eq!(port_of(engine.admit(Some(1)).unwrap()), 2);
+        assert_eq!(port_of(engine.admit(Some(1), 0).unwrap()), 2);
         // What no port has accepted goes where the fewest are.
-        assert_eq!(port_of(engine.admit(None).unwrap()), 0);
+        assert_eq!(port_of(engine.admit(None, 0).unwrap()), 0);
         for _ in 0..10_000 {
-            engine.admit(Some(2)).unwrap();
+            engine.admit(Some(2), 0).unwrap();
         }
         let loads: Vec<_> = engine.ports.iter().map(PortShare::assigned_sessions).collect();
         let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());

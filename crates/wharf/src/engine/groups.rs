@@ -1,67 +1,74 @@
-//! Groups: who is sent what is published, and in which order.
+//! Groups: who gets a publication, and in which order.
 //!
-//! The members of a group are kept for each port, which its worker (or workers) alone serves. What a
-//! thread asks of a port, to join, to leave, to publish, goes into that port's queue, and is worked off
-//! in its order; so what one thread does comes about as it was done, and no publisher waits for a
-//! fan-out. Publications enter the queues of all ports in one order, that of the server.
+//! Each port keeps the members among its own sessions. Whatever a thread asks of a port (join, leave, publish)
+//! enters the port's queue, and a worker of the port processes the queue in order. So the requests of one thread
+//! take effect in the order of its calls, and no publisher waits for a fan-out. Publications enter the queues of
+//! all ports in one order for the whole server.
 //!
-//! Two locks, for two things:
+//! There are two locks:
 //!
-//! - [`Requests`], held for a moment by any thread: the queue, and who will be a member when all of it
-//!   has been worked off. That is what a join and a leave return, what the bound on a session's groups
-//!   counts, and why a port without members is not told of a publication at all.
-//! - [`Members`], held by the worker that works off the queue: who is a member so far. On a shared port
-//!   it keeps the workers apart, so the order holds there too. No callback runs under it (invariant 8).
+//! - [`Requests`], held briefly by any thread: the queue, and the memberships as they will be when the queue has
+//!   been processed. A join or leave answers from these, the bound on a session's groups counts them, and a port
+//!   without members gets no publication at all.
+//! - [`Members`], held by the worker that processes the queue: the memberships so far. On a shared port it keeps
+//!   the workers apart, so the order holds there too. No callback runs under it (invariant 8).
 //!
-//! A session that is asked to drain takes its place in the queue as well, so that what the same thread
-//! has published to it before still reaches it. So does one that ends: until then its id stands in lists, and
-//! names nobody. That is safe because an id never comes again.
+//! A session that is asked to drain takes its place in the queue as well, so that it still gets what the same
+//! thread published before. So does a session that ends: until its place is processed, its id stays in lists but
+//! names nothing. That is safe because an id never returns.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::backlog::{Backlog, CaughtUp, Offered, Seen, SlowRule};
+use super::budget::PortBudget;
+use super::frame::Frame;
+use super::lag::Lag;
 use super::members::{Group, Members};
-use crate::buffer::SharedFrame;
+use super::publication::{Audience, Publication, REQUEST_BYTES};
+use crate::clock::Moment;
 use crate::error::JoinError;
-use crate::session::{SessionId, Slot};
-use crate::sync::Mutex;
+use crate::options::Sending;
+use crate::session::{Policy, SessionId, Slot, pages_of};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
-/// What a request that waits holds in memory besides the bytes of its frame, in bytes.
-pub(crate) const REQUEST_BYTES: usize = 192;
-/// What a membership holds in memory at most, that of the only member of a group by a session that has
-/// no other, and with its leaving on its way, in bytes.
-pub(crate) const MEMBERSHIP_BYTES: usize = 704;
-/// Frames that are handed over, and requests that are worked off, before a worker looks at its
-/// completions again, give or take one publication.
+/// The most memory of one membership, in bytes: the only member of its group, with a policy of its own, in no other
+/// group, behind, and with its leave waiting.
+pub(crate) const MEMBERSHIP_BYTES: usize = 1024;
+/// How many frames are handed over and requests processed before a worker looks at its completions again, give
+/// or take one publication.
 const HANDED_MAX: usize = 64 * 1024;
 
 /// The groups of the sessions of one port.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    /// Never held while another lock is taken.
+    /// What waits is charged to the port.
+    budget: Arc<PortBudget>,
+    /// While it is held, no other lock is taken.
     requests: Mutex<Requests>,
-    members: Mutex<Members>,
+    memberships: Mutex<Memberships>,
+    /// When to look for slow members, in nanoseconds; 0: none is behind.
+    next_look: AtomicU64,
+    /// When they last did.
+    last_look: AtomicU64,
+    /// At the last look for slow members some were stuck.
+    some_are_stuck: AtomicBool,
+    pub(super) lag: Lag,
 }
 
-/// A frame for many.
-#[derive(Debug, Clone)]
-pub(crate) struct Publication {
-    pub(crate) to: Audience,
-    pub(crate) except: Option<SessionId>,
-    pub(crate) frame: SharedFrame,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// Every session.
-    All,
-    Group(Group),
+/// What the worker knows that processes the queue.
+#[derive(Debug, Default)]
+struct Memberships {
+    members: Members,
+    backlog: Backlog,
 }
 
 #[derive(Debug)]
 enum Request {
-    Join(SessionId, Group),
+    Join(SessionId, Group, Policy),
     Leave(SessionId, Group),
-    /// The session was asked to drain: what was published before is in its queue when this is come to.
+    /// The session was asked to drain. When this is processed, everything published before is in its send queue.
     Close(SessionId),
     /// The session has ended; these were its groups.
     Ended(SessionId, HashSet<Group>),
@@ -71,50 +78,64 @@ enum Request {
 #[derive(Debug, Default)]
 struct Requests {
     waiting: VecDeque<Request>,
-    /// Joins and publications that wait, each with [`REQUEST_BYTES`].
+    /// Bytes of waiting joins and publications, with [`REQUEST_BYTES`] for each.
     waiting_bytes: usize,
-    /// Leaves, closes and ends that wait: what is taken without heed of the bound.
+    /// Waiting leaves, closes and ends: the bound does not apply to them.
     ends_waiting: usize,
-    /// Of these bytes, the room that is kept for a publication while the other ports are asked for theirs.
+    /// Bytes of publications that were processed, and that members still lack.
+    lacked_bytes: usize,
+    /// The most bytes of a publication that was refused, since those who wait for room were told.
+    refused_bytes: usize,
+    /// Pages of what waits and is lacked that are charged to the port.
+    charged_pages: u32,
+    /// Of the waiting bytes, the room reserved for a publication while the other ports are asked for room.
     kept_bytes: usize,
-    /// Who is a member when all that waits has been worked off.
+    /// The memberships when everything that waits has been processed.
     groups_of: HashMap<SessionId, HashSet<Group>>,
     members_of: HashMap<Group, usize>,
-    /// A worker knows that something waits, and until it has worked off all of it.
+    /// A worker knows that something waits. True until it has processed everything.
     told: bool,
 }
 
 /// What a port's worker is to do next.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Due<'a> {
-    /// To hand this over: to these members of its group, or to all sessions.
-    Publication(&'a Publication, Option<&'a [SessionId]>),
-    /// To let this session drain: what was published before it was asked to close was handed over.
+    /// Hand this over, and note those that have no room for it.
+    Publication(&'a Publication, Recipients<'a>, &'a mut Vec<(SessionId, Policy)>),
+    /// Let this session drain: everything published before the close has been handed over.
     Close(SessionId),
 }
 
-/// A join or leave that was taken.
+/// To whom a publication is handed over at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recipients<'a> {
+    /// `None`: all sessions.
+    pub(crate) ids: Option<&'a [SessionId]>,
+    pub(crate) policy: Policy,
+}
+
+/// A join or leave that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// It was not so already.
+    /// It changed something.
     pub(crate) changed: bool,
     /// The caller must tell a worker of the port.
     pub(crate) tell: bool,
 }
 
-/// How much is worked off at once; the rest waits for the next turn, so that what has been queued can
-/// leave before more comes.
+/// How much is processed at once. The rest waits for the next turn, so that queued frames can leave before more
+/// are queued.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {
     bytes: usize,
     handed: usize,
-    /// More ends than these (leaves, closes, sessions that have ended) do not wait: no bound keeps them out,
-    /// so they are worked off however much stands before them.
+    /// If more ends than these wait (leaves, closes, ended sessions), they are processed whatever stands before
+    /// them: no bound keeps them out.
     ends_max: usize,
 }
 
 impl Share {
-    /// Of one turn: what a session that has nothing queued takes without being held back.
+    /// The share of one turn: as much as an empty send queue takes without a pause of receiving.
     pub(crate) fn of_a_turn(send_queue_bytes_max: usize, sessions_max: u32) -> Self {
         let ends_max = sessions_max as usize;
         Share { bytes: send_queue_bytes_max / 4, handed: HANDED_MAX, ends_max }
@@ -125,19 +146,24 @@ impl Share {
     }
 }
 
-impl Publication {
-    fn waiting_bytes(&self) -> usize {
-        self.frame.bytes() + REQUEST_BYTES
-    }
-}
-
 impl Groups {
-    /// For who holds a count of the session.
+    pub(super) fn new(budget: Arc<PortBudget>) -> Self {
+        Groups { budget, ..Groups::default() }
+    }
+
+    /// What is charged for it.
+    #[cfg(debug_assertions)]
+    pub(super) fn charged_pages(&self) -> u32 {
+        self.requests.lock().charged_pages
+    }
+
+    /// The caller holds a count of the session.
     pub(crate) fn join(
         &self,
         id: SessionId,
         slot: &Slot,
         group: Group,
+        policy: Policy,
         groups_max: u32,
         bytes_max: usize,
     ) -> Result<Taken, JoinError> {
@@ -151,17 +177,18 @@ impl Groups {
         if count >= groups_max as usize {
             return Err(JoinError::TooManyGroups { max: groups_max });
         }
-        if requests.waiting_bytes + REQUEST_BYTES > bytes_max {
-            return Err(JoinError::Full { waiting: requests.waiting_bytes, max: bytes_max });
+        if requests.held_bytes() + REQUEST_BYTES > bytes_max {
+            return Err(JoinError::Full { waiting: requests.held_bytes(), max: bytes_max });
         }
         requests.groups_of.entry(id).or_default().insert(group);
         *requests.members_of.entry(group).or_default() += 1;
         slot.set_in_groups(true);
-        Ok(Taken { changed: true, tell: requests.add(Request::Join(id, group)) })
+        let tell = requests.add(Request::Join(id, group, policy));
+        requests.account(&self.budget);
+        Ok(Taken { changed: true, tell })
     }
 
-    /// For who holds a count of the session. Takes no heed of the bound: there are no more leaves than
-    /// there were joins.
+    /// The caller holds a count of the session. The bound does not apply: there are no more leaves than joins.
     pub(crate) fn leave(&self, id: SessionId, slot: &Slot, group: Group) -> Taken {
         let mut requests = self.requests.lock();
         let Some(groups) = requests.groups_of.get_mut(&id).filter(|groups| groups.contains(&group))
@@ -177,7 +204,34 @@ impl Groups {
         Taken { changed: true, tell: requests.add(Request::Leave(id, group)) }
     }
 
-    /// For the release of a session that is in groups. True: the caller must tell a worker.
+    /// How many members a group has when everything that waits has been processed.
+    pub(crate) fn member_count(&self, group: Group) -> usize {
+        self.requests.lock().members_of.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Who they are. Waits for the worker that processes the queue.
+    pub(crate) fn members(&self, group: Group) -> Vec<SessionId> {
+        let (memberships, requests) = (self.memberships.lock(), self.requests.lock());
+        let mut ids: HashSet<_> = memberships.members.of(group).collect();
+        for request in &requests.waiting {
+            match request {
+                Request::Join(id, joined, _) if *joined == group => {
+                    ids.insert(*id);
+                }
+                Request::Leave(id, left) if *left == group => {
+                    ids.remove(id);
+                }
+                Request::Ended(id, groups) if groups.contains(&group) => {
+                    ids.remove(id);
+                }
+                _ => {}
+            }
+        }
+        debug_assert_eq!(ids.len(), requests.members_of.get(&group).copied().unwrap_or(0));
+        ids.into_iter().collect()
+    }
+
+    /// Ends the memberships of a session that ends. True: the caller must tell a worker.
     pub(crate) fn ended(&self, id: SessionId, slot: &Slot) -> bool {
         let mut requests = self.requests.lock();
         slot.set_in_groups(false);
@@ -186,24 +240,173 @@ impl Groups {
         requests.add(Request::Ended(id, groups))
     }
 
-    /// Whether all that was asked has come about.
+    /// Whether everything that was asked for has taken effect.
     pub(crate) fn is_idle(&self) -> bool {
         !self.requests.lock().told
     }
 
-    /// Puts the close of a session behind all that was asked before, if any of that may still wait. Takes
-    /// no heed of the bound: a session closes once, and of too many ends none waits ([`Share`]).
-    pub(crate) fn place_close(&self, id: SessionId) -> bool {
+    /// Puts the close of a session behind everything that was asked for before, if something may still wait, or
+    /// the session lacks publications. The bound does not apply: a session closes once, and too many ends do not
+    /// wait ([`Share`]). `changed`: it waits there.
+    pub(crate) fn place_close(&self, id: SessionId, is_behind: bool) -> Taken {
         let mut requests = self.requests.lock();
-        let waits = requests.told;
-        if waits {
-            requests.add(Request::Close(id));
-        }
-        waits
+        let waits = requests.told || is_behind;
+        Taken { changed: waits, tell: waits && requests.add(Request::Close(id)) }
     }
 
-    /// Keeps room for a publication, if anybody of this port is to have it. For who holds the lock that
-    /// orders publications, and then puts it or gives the room up.
+    /// Puts a send behind everything that was asked for before. The caller holds the lock of the session's send
+    /// queue.
+    ///
+    /// # Errors
+    /// The bytes that wait, if there is no room.
+    pub(crate) fn place_send(
+        &self,
+        id: SessionId,
+        key: Option<u64>,
+        frame: &Frame,
+        bytes_max: usize,
+    ) -> Result<Taken, usize> {
+        let send = Publication { to: Audience::One(id), except: None, key, frame: frame.clone() };
+        let mut requests = self.requests.lock();
+        if !requests.has_room(send.waiting_bytes(), bytes_max, &self.budget) {
+            return Err(requests.held_bytes());
+        }
+        Ok(Taken { changed: true, tell: requests.add(Request::Publish(send)) })
+    }
+
+    /// Offers a session what it lacks, in order, until `offer` says that it has no room. `caught_up` runs when it
+    /// lacks nothing more, with whether it was to drain then.
+    pub(crate) fn refill(
+        &self,
+        id: SessionId,
+        offer: impl FnMut(&Publication, Policy) -> Offered,
+        caught_up: impl FnOnce(bool),
+    ) {
+        let mut memberships = self.memberships.lock();
+        let Memberships { members, backlog } = &mut *memberships;
+        let refilled = backlog.refill(id, offer, |audience, policy| {
+            if let Audience::Group(group) = audience {
+                members.set_current(id, group, policy);
+            }
+        });
+        if refilled != CaughtUp::No {
+            caught_up(refilled == CaughtUp::AndCloses);
+        }
+        self.has_changed(backlog);
+    }
+
+    /// How many frames of a group a session has missed that it was not told of. `None`: none, and from now on it
+    /// misses no more; then `caught_up` runs.
+    pub(crate) fn missed(&self, id: SessionId, caught_up: impl FnOnce()) -> Option<(Group, u64)> {
+        let mut memberships = self.memberships.lock();
+        let Memberships { members, backlog } = &mut *memberships;
+        loop {
+            let missed = backlog.missed(id, |audience| {
+                if let Audience::Group(group) = audience {
+                    members.set_current(id, group, Policy::Skip);
+                }
+            });
+            match missed {
+                Some((Audience::Group(group), frames)) => return Some((group, frames)),
+                Some(_) => {} // only members of groups miss frames
+                None => {
+                    caught_up();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// When a worker is to call [`slow`](Self::slow). `None`: no member is behind.
+    pub(crate) fn next_look(&self) -> Option<Moment> {
+        let at = self.next_look.load(Ordering::Relaxed);
+        (at != 0).then(|| Moment::of_nanos(at))
+    }
+
+    /// The members that are slow. See [`Backlog::slow`]. `have_lasted`: whether a turn of the port's workers has lasted
+    /// so long since a moment.
+    pub(crate) fn slow(
+        &self,
+        now: Moment,
+        sending: &Sending,
+        have_lasted: impl FnOnce(Duration, Moment) -> bool,
+        see: impl FnMut(SessionId) -> Option<Seen>,
+    ) -> Vec<SessionId> {
+        let mut memberships = self.memberships.lock();
+        // Under the lock: another worker of the port may have looked meanwhile.
+        let Some(due) = self.next_look().filter(|due| *due <= now) else { return Vec::new() };
+        let rule = SlowRule { after: sending.slow_after, bytes: sending.slow_bytes as u64 };
+        let late_after = rule.late_after();
+        let is_late = due.after(late_after) < now || have_lasted(late_after, self.last_look());
+        let slow = memberships.backlog.slow(is_late, rule, see);
+        self.some_are_stuck.store(!memberships.backlog.stuck().is_empty(), Ordering::Relaxed);
+        self.set_next_look(&memberships.backlog, now, sending.slow_after);
+        if let Some(oldest_at) = memberships.backlog.oldest_at() {
+            self.lag.oldest_at.store(oldest_at.nanos(), Ordering::Relaxed);
+        }
+        Lag::count(&self.lag.slow_ends, slow.len());
+        slow
+    }
+
+    fn set_next_look(&self, backlog: &Backlog, now: Moment, slow_after: Duration) {
+        let at =
+            if backlog.is_empty() { 0 } else { now.after(slow_after / SlowRule::LOOKS).nanos() };
+        self.next_look.store(at, Ordering::Relaxed);
+        self.last_look.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    fn last_look(&self) -> Moment {
+        Moment::of_nanos(self.last_look.load(Ordering::Relaxed))
+    }
+
+    /// After every change of what members lack.
+    fn has_changed(&self, backlog: &Backlog) {
+        self.requests.lock().set_lacked(backlog.held_bytes(), &self.budget);
+        self.note_lag(backlog);
+    }
+
+    /// For the figures.
+    fn note_lag(&self, backlog: &Backlog) {
+        let relaxed = Ordering::Relaxed;
+        if self.lag.members_behind.swap(backlog.lacking() as u64, relaxed) == 0
+            && let Some(oldest_at) = backlog.oldest_at()
+        {
+            self.lag.oldest_at.store(oldest_at.nanos(), relaxed);
+        }
+        self.lag.superseded_frames.store(backlog.superseded(), relaxed);
+    }
+
+    /// The members that were stuck at the last look.
+    pub(crate) fn stuck(&self) -> Vec<SessionId> {
+        if !self.some_are_stuck.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.memberships.lock().backlog.stuck()
+    }
+
+    /// Makes room for a publication: members that are stuck, and for which nothing has left since, lack nothing any
+    /// more. They are returned, to be closed.
+    pub(crate) fn forget_stuck(
+        &self,
+        left: impl FnMut(SessionId) -> Option<u64>,
+    ) -> Vec<SessionId> {
+        let mut memberships = self.memberships.lock();
+        let stuck = memberships.backlog.forget_stuck(left);
+        self.has_changed(&memberships.backlog);
+        Lag::count(&self.lag.slow_ends, stuck.len());
+        self.some_are_stuck.store(false, Ordering::Relaxed);
+        stuck
+    }
+
+    /// A session that was behind has ended.
+    pub(crate) fn forget(&self, id: SessionId) {
+        let mut memberships = self.memberships.lock();
+        memberships.backlog.forget(id);
+        self.has_changed(&memberships.backlog);
+    }
+
+    /// Reserves room for a publication, if a session of this port is to get it. The caller holds the lock that
+    /// orders publications, and then puts the publication or gives the room up.
     ///
     /// # Errors
     /// The bytes that wait, if there is no room.
@@ -220,21 +423,41 @@ impl Groups {
             return Ok(());
         }
         let bytes = publication.waiting_bytes();
-        if requests.waiting_bytes + bytes > bytes_max {
-            return Err(requests.waiting_bytes);
+        if !requests.has_room(bytes, bytes_max, &self.budget) {
+            requests.refused_bytes = requests.refused_bytes.max(bytes);
+            return Err(requests.held_bytes());
         }
         requests.waiting_bytes += bytes;
         requests.kept_bytes = bytes;
         Ok(())
     }
 
+    /// Whether at most half of the bound is used, and what was refused would fit, in the budget too.
+    pub(crate) fn has_room_to_publish(&self, bytes_max: usize) -> bool {
+        let requests = self.requests.lock();
+        let held_bytes = requests.held_bytes();
+        let has_room =
+            held_bytes <= bytes_max / 2 && held_bytes + requests.refused_bytes <= bytes_max;
+        has_room && !self.budget.is_out()
+    }
+
+    /// Whether a publication was refused, and there has been no [room](Self::has_room_to_publish) since.
+    pub(crate) fn lacks_room(&self, bytes_max: usize) -> bool {
+        self.requests.lock().refused_bytes > 0 && !self.has_room_to_publish(bytes_max)
+    }
+
+    /// Those who wait for room to publish are told of it.
+    pub(crate) fn room_is_told(&self) {
+        self.requests.lock().refused_bytes = 0;
+    }
+
     pub(crate) fn give_up_room(&self) {
         let mut requests = self.requests.lock();
         requests.waiting_bytes -= std::mem::take(&mut requests.kept_bytes);
+        requests.account(&self.budget);
     }
 
-    /// Puts a publication into the room that was kept for it, if any was. True: the caller must tell a
-    /// worker.
+    /// Puts a publication into its reserved room, if there is any. True: the caller must tell a worker.
     pub(crate) fn put(&self, publication: &Publication) -> bool {
         let mut requests = self.requests.lock();
         let kept = std::mem::take(&mut requests.kept_bytes);
@@ -242,23 +465,42 @@ impl Groups {
         kept > 0 && requests.add(Request::Publish(publication.clone()))
     }
 
-    /// Whether nobody is in any group, nor will be when all that waits has been worked off.
+    /// Whether no session is in any group, now and when everything that waits has been processed.
     #[cfg(test)]
     pub(crate) fn has_no_members(&self) -> bool {
-        let (members, requests) = (self.members.lock(), self.requests.lock());
-        members.is_empty() && requests.groups_of.is_empty() && requests.members_of.is_empty()
+        let (memberships, requests) = (self.memberships.lock(), self.requests.lock());
+        memberships.members.is_empty()
+            && requests.groups_of.is_empty()
+            && requests.members_of.is_empty()
     }
 
-    /// Works off what waits, in order, about as much as the share. `is_due` does what is due, and says
-    /// how many sessions that concerned. True: something is left, and the caller must see to it that it
-    /// is told again.
-    pub(crate) fn work_off(&self, share: Share, mut is_due: impl FnMut(Due<'_>) -> usize) -> bool {
-        // Held from taking a request until it has come about: that is the order on a shared port.
-        let mut members = self.members.lock();
-        let (mut bytes, mut handed) = (0, 0);
+    /// Whether nothing waits, and no member lacks anything.
+    #[cfg(all(test, loom))]
+    pub(crate) fn holds_nothing(&self) -> bool {
+        let memberships = self.memberships.lock();
+        memberships.backlog.is_empty() && self.requests.lock().held_bytes() == 0
+    }
+
+    /// Processes what waits, in order, about as much as the share. `is_due` does what is due and returns how many
+    /// sessions that concerned. True: something is left, and the caller must make sure that it is told again.
+    pub(crate) fn work_off(
+        &self,
+        share: Share,
+        now: Moment,
+        slow_after: Duration,
+        mut is_due: impl FnMut(Due<'_>) -> usize,
+    ) -> bool {
+        // Held from taking a request until it has taken effect: this gives the order on a shared port.
+        let mut memberships = self.memberships.lock();
+        let Memberships { members, backlog } = &mut *memberships;
+        let (mut bytes, mut handed, mut without_room) = (0, 0, Vec::new());
+        // Bytes of a publication count until it is handed over, or kept for those who lack it.
+        let mut settled_bytes = 0;
         loop {
             let request = {
                 let mut requests = self.requests.lock();
+                requests.waiting_bytes -= std::mem::take(&mut settled_bytes);
+                requests.set_lacked(backlog.held_bytes(), &self.budget);
                 if requests.waiting.is_empty() {
                     requests.told = false;
                     return false;
@@ -271,19 +513,44 @@ impl Groups {
             };
             handed += 1; // whatever it is, it is work
             match request {
-                Some(Request::Join(id, group)) => members.add(id, group),
-                Some(Request::Leave(id, group)) => members.remove(id, group),
+                Some(Request::Join(id, group, policy)) => members.add(id, group, policy),
+                Some(Request::Leave(id, group)) => {
+                    members.remove(id, group);
+                    backlog.leave(id, Audience::Group(group));
+                }
                 Some(Request::Ended(id, groups)) => {
                     groups.into_iter().for_each(|group| members.remove(id, group));
                 }
+                Some(Request::Close(id)) if backlog.close(id) => {}
                 Some(Request::Close(id)) => handed += is_due(Due::Close(id)),
                 Some(Request::Publish(publication)) => {
-                    bytes += publication.frame.bytes();
-                    let to = match publication.to {
-                        Audience::All => None,
-                        Audience::Group(group) => Some(members.of(group)),
+                    bytes += publication.frame.held_bytes();
+                    settled_bytes = publication.waiting_bytes();
+                    let policy = publication.policy_of_others();
+                    let mut hand = |ids, policy| {
+                        let to = Recipients { ids, policy };
+                        is_due(Due::Publication(&publication, to, &mut without_room))
                     };
-                    handed += is_due(Due::Publication(&publication, to));
+                    handed += match publication.to {
+                        Audience::All => hand(None, policy),
+                        Audience::Group(group) => members
+                            .current(group)
+                            .map(|(policy, ids)| hand(Some(ids), policy))
+                            .sum(),
+                        Audience::One(id) => hand(Some(&[id]), policy),
+                    };
+                    backlog.keep(&publication, &without_room, now, |id, policy| {
+                        if let Audience::Group(group) = publication.to {
+                            members.set_behind(id, group, policy);
+                        }
+                    });
+                    if !backlog.is_empty() {
+                        self.note_lag(backlog);
+                    }
+                    without_room.clear();
+                    if self.next_look().is_none() {
+                        self.set_next_look(backlog, now, slow_after);
+                    }
                 }
                 None => {}
             }
@@ -292,6 +559,40 @@ impl Groups {
 }
 
 impl Requests {
+    /// What counts for the bound.
+    fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.lacked_bytes
+    }
+
+    /// Whether there is room for so many bytes more. If so they are charged.
+    fn has_room(&mut self, bytes: usize, bytes_max: usize, budget: &PortBudget) -> bool {
+        let held_bytes = self.held_bytes() + bytes;
+        let pages = pages_of(held_bytes).saturating_sub(self.charged_pages);
+        // The reserve is for sends.
+        let has_room = held_bytes <= bytes_max && (pages == 0 || budget.charge(pages, || false));
+        if has_room {
+            self.charged_pages += pages;
+        }
+        has_room
+    }
+
+    fn set_lacked(&mut self, bytes: usize, budget: &PortBudget) {
+        self.lacked_bytes = bytes;
+        self.account(budget);
+    }
+
+    /// Charges what is held now.
+    #[inline]
+    fn account(&mut self, budget: &PortBudget) {
+        let pages = pages_of(self.held_bytes());
+        let before = std::mem::replace(&mut self.charged_pages, pages);
+        if pages > before {
+            budget.charge_anyway(pages - before);
+        } else {
+            budget.discharge(before - pages);
+        }
+    }
+
     /// True: no worker knows of it yet.
     fn add(&mut self, request: Request) -> bool {
         self.waiting_bytes += request.waiting_bytes();
@@ -300,14 +601,17 @@ impl Requests {
         !std::mem::replace(&mut self.told, true)
     }
 
+    /// The bytes of a publication still count.
     fn take(&mut self) -> Option<Request> {
         let request = self.waiting.pop_front()?;
-        self.waiting_bytes -= request.waiting_bytes();
+        if !matches!(request, Request::Publish(_)) {
+            self.waiting_bytes -= request.waiting_bytes();
+        }
         self.ends_waiting -= usize::from(request.is_end());
         Some(request)
     }
 
-    /// One member less will be in the group.
+    /// The group will have one member less.
     fn less(&mut self, group: Group) {
         if let Some(count) = self.members_of.get_mut(&group) {
             *count -= 1;
@@ -334,208 +638,4 @@ impl Request {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BYTES_MAX: usize = 10_000;
-
-    #[derive(Default)]
-    struct Port {
-        groups: Groups,
-        slot: Slot,
-    }
-
-    fn id(index: u32) -> SessionId {
-        SessionId::new(index, 3)
-    }
-
-    fn publication(group: u64, bytes: &[u8]) -> Publication {
-        let to = Audience::Group(Group(group));
-        Publication { to, except: None, frame: SharedFrame::new([b"", bytes]) }
-    }
-
-    impl Port {
-        fn join(&self, index: u32, group: u64) -> Result<Taken, JoinError> {
-            self.groups.join(id(index), &self.slot, Group(group), 2, BYTES_MAX)
-        }
-
-        fn leave(&self, index: u32, group: u64) -> bool {
-            self.groups.leave(id(index), &self.slot, Group(group)).changed
-        }
-
-        fn publish(&self, group: u64, bytes: &[u8]) -> Result<bool, usize> {
-            let publication = publication(group, bytes);
-            self.groups.keep_room(&publication, BYTES_MAX)?;
-            Ok(self.groups.put(&publication))
-        }
-
-        /// To whom each publication went, by its length; and whether something is left.
-        fn work_off(&self, share: Share) -> (Vec<(usize, Vec<u32>)>, bool) {
-            let mut seen = Vec::new();
-            let left = self.groups.work_off(share, |due| {
-                let Due::Publication(publication, members) = due else {
-                    seen.push((0, Vec::new()));
-                    return 1;
-                };
-                let mut to: Vec<_> = members.unwrap().iter().map(|id| id.index()).collect();
-                to.sort_unstable();
-                let count = to.len();
-                seen.push((publication.frame.bytes(), to));
-                count
-            });
-            (seen, left)
-        }
-
-        fn all(&self) -> Vec<(usize, Vec<u32>)> {
-            self.work_off(Share::everything()).0
-        }
-
-        fn waiting_bytes(&self) -> usize {
-            self.groups.requests.lock().waiting_bytes
-        }
-    }
-
-    #[test]
-    fn what_is_asked_comes_about_in_its_order() {
-        let port = Port::default();
-        assert_eq!(port.publish(1, b"a"), Ok(false), "to nobody");
-        assert_eq!(port.join(7, 1), Ok(Taken { changed: true, tell: true }));
-        assert_eq!(port.publish(1, b"ab"), Ok(false), "a worker knows already");
-        assert_eq!(port.join(8, 1), Ok(Taken { changed: true, tell: false }));
-        assert_eq!(port.join(8, 1), Ok(Taken { changed: false, tell: false }));
-        port.publish(1, b"abc").unwrap();
-        assert!(port.leave(7, 1) && !port.leave(7, 1));
-        port.publish(1, b"abcd").unwrap();
-        assert_eq!(port.all(), [(2, vec![7]), (3, vec![7, 8]), (4, vec![8])]);
-        assert_eq!(port.waiting_bytes(), 0);
-        assert_eq!(port.publish(1, b"a"), Ok(true), "nobody is told any more");
-    }
-
-    #[test]
-    fn a_close_has_its_place_behind_what_was_asked_before_it_and_needs_none_if_nothing_waits() {
-        let port = Port::default();
-        assert!(port.groups.is_idle() && !port.groups.place_close(id(7)));
-        port.join(7, 1).unwrap();
-        port.publish(1, b"a").unwrap();
-        assert!(!port.groups.is_idle() && port.groups.place_close(id(7)));
-        port.publish(1, b"ab").unwrap();
-        assert_eq!(
-            port.work_off(Share { bytes: 9, handed: 2, ends_max: 9 }),
-            (vec![(1, vec![7])], true)
-        );
-        assert!(!port.groups.is_idle(), "something is left");
-        assert_eq!(port.all(), [(0, vec![]), (2, vec![7])]);
-        assert!(port.groups.is_idle() && !port.groups.place_close(id(7)));
-        assert_eq!(port.waiting_bytes(), 0);
-    }
-
-    #[test]
-    fn a_session_that_ends_leaves_all_its_groups_and_none_of_anyone_elses() {
-        let port = Port::default();
-        for (index, group) in [(7, 1), (7, 2), (8, 1)] {
-            port.join(index, group).unwrap();
-        }
-        assert!(port.slot.is_in_groups());
-        assert!(!port.groups.ended(id(7), &port.slot));
-        assert!(!port.slot.is_in_groups());
-        port.publish(1, b"a").unwrap();
-        assert_eq!(port.publish(2, b"ab"), Ok(false));
-        assert_eq!(port.all(), [(1, vec![8])]);
-        assert!(port.leave(8, 1));
-        assert!(port.all().is_empty());
-        assert!(port.groups.has_no_members(), "a group without members is no more");
-    }
-
-    #[test]
-    fn a_session_is_in_so_many_groups_and_no_more() {
-        let port = Port::default();
-        port.join(7, 1).unwrap();
-        port.join(7, 2).unwrap();
-        assert_eq!(port.join(7, 3), Err(JoinError::TooManyGroups { max: 2 }));
-        assert!(port.join(7, 2).is_ok(), "it is a member already");
-        port.leave(7, 1);
-        port.join(7, 3).unwrap();
-    }
-
-    #[test]
-    fn no_more_waits_than_the_bound_and_a_publication_is_put_whole_or_not_at_all() {
-        let port = Port::default();
-        port.join(7, 1).unwrap();
-        port.publish(1, &[0; 9_000]).unwrap();
-        let waiting = 9_000 + 2 * REQUEST_BYTES;
-        assert_eq!(port.publish(1, &[0; 1_000]), Err(waiting));
-        port.publish(1, &[0; BYTES_MAX - 9_000 - 3 * REQUEST_BYTES]).unwrap();
-        assert_eq!(port.waiting_bytes(), BYTES_MAX);
-        assert_eq!(port.join(8, 1), Err(JoinError::Full { waiting: BYTES_MAX, max: BYTES_MAX }));
-        assert!(port.leave(7, 1), "leaving is never refused");
-        assert_eq!(port.all().len(), 2);
-        port.join(7, 1).unwrap();
-        port.groups.keep_room(&publication(1, b"a"), BYTES_MAX).unwrap();
-        port.groups.give_up_room();
-        assert_eq!(port.waiting_bytes(), REQUEST_BYTES);
-        assert!(port.all().is_empty());
-    }
-
-    #[test]
-    fn a_turn_has_its_share_and_the_rest_keeps_its_order() {
-        let port = Port::default();
-        port.join(7, 1).unwrap();
-        for len in 1..=4 {
-            port.publish(1, &vec![0; len]).unwrap();
-        }
-        let share = Share::of_a_turn(12, 9); // 3 bytes
-        assert_eq!(port.work_off(share), (vec![(1, vec![7]), (2, vec![7])], true));
-        assert_eq!(port.publish(1, &[0; 5]), Ok(false), "it is told again anyway");
-        assert_eq!(port.work_off(share), (vec![(3, vec![7])], true));
-        assert_eq!(port.work_off(share), (vec![(4, vec![7])], true));
-        assert_eq!(port.work_off(share), (vec![(5, vec![7])], false));
-    }
-
-    #[test]
-    fn more_ends_than_there_are_sessions_do_not_wait_for_their_turn() {
-        let port = Port::default();
-        for index in 0..3 {
-            port.join(index, 1).unwrap();
-        }
-        for index in 0..3 {
-            port.publish(1, b"abc").unwrap();
-            assert!(port.groups.place_close(id(index)));
-        }
-        let (handed, left) = port.work_off(Share { bytes: 1, handed: 9, ends_max: 2 });
-        assert_eq!((handed.len(), left), (2, true), "a publication, and one close");
-        let (handed, left) = port.work_off(Share { bytes: 1, handed: 9, ends_max: 2 });
-        assert_eq!((handed.len(), left), (1, true), "the others may wait");
-    }
-
-    #[test]
-    fn of_two_workers_at_a_port_one_hands_over_after_the_other() {
-        use std::sync::mpsc;
-        use std::time::Duration;
-        let port = Port::default();
-        port.join(7, 1).unwrap();
-        port.publish(1, b"a").unwrap();
-        port.publish(1, b"ab").unwrap();
-        let (begun, has_begun) = mpsc::channel();
-        let (second, has_come) = mpsc::channel();
-        std::thread::scope(|scope| {
-            let groups = &port.groups;
-            scope.spawn(move || {
-                groups.work_off(Share { bytes: 1, handed: 9, ends_max: 9 }, |_| {
-                    begun.send(()).unwrap();
-                    let overtaken = has_come.recv_timeout(Duration::from_millis(50));
-                    assert!(overtaken.is_err(), "the second publication went before the first");
-                    1
-                })
-            });
-            has_begun.recv().unwrap();
-            let handed = |due: Due<'_>| {
-                let Due::Publication(publication, _) = due else { unreachable!("nobody closes") };
-                // Who is over does not hear it.
-                let _ = second.send(publication.frame.bytes());
-                1
-            };
-            assert!(!groups.work_off(Share::everything(), handed));
-        });
-        assert_eq!(port.waiting_bytes(), 0);
-    }
-}
+mod tests;

@@ -1,16 +1,16 @@
 //! What other threads ask of the worker, or the workers, of a port.
 //!
-//! A queue and a flag "the owner is about to sleep". While the owner is awake a post costs a lock
-//! and a load, and no system call; only the first post that finds it asleep wakes its port.
+//! A queue, and a flag "the owner is about to sleep". While the owner is awake a post costs a lock and a
+//! load, and no system call. Only the first post that finds it asleep wakes its port.
 //!
-//! No wake is lost: the owner sets the flag and *then* looks at the queue once more before it
-//! sleeps, and a sender puts its mail in and *then* looks at the flag. Both steps are sequentially
-//! consistent, so one of the two sees the other.
+//! No wake is lost: the owner sets the flag and *then* checks the queue once more before it sleeps; a sender
+//! adds its mail and *then* checks the flag. Both are sequentially consistent, so one of the two sees the
+//! other.
 //!
-//! Bounded by what it carries: for each session at most one arrival, one release, and a few
-//! requests to attend (it was armed, it closes, it passed the pause mark). What is asked of groups
-//! waits elsewhere ([`Groups`](super::groups::Groups)); here is one word of it. A word (that, drain, stop) waits once,
-//! however often it is posted.
+//! The queue is bounded by its content: for each session at most one arrival, one release, and a few requests
+//! to attend (it was armed, it closes, it passed the pause mark). Requests to groups wait in
+//! [`Groups`](super::groups::Groups); here is only one word for them. A word (groups, announce, drain, stop) is queued
+//! once, however often it is posted.
 
 use std::net::SocketAddr;
 
@@ -20,29 +20,35 @@ use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
 
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// A session was accepted, and given to this worker with the acceptor's hold on it.
+    /// A session was accepted and assigned to this worker. Carries the acceptor's count.
     Arrival(SessionId, Socket, Option<SocketAddr>),
-    /// A session is to be connected; the hold comes with it.
+    /// A session is to be connected. Carries a count.
     Connect(SessionId, Socket, SocketAddr),
-    /// Something of the session's has changed: look at it.
+    /// Something about the session has changed: attend to it.
     Attend(SessionId),
-    /// The session's count came to zero on another thread: release it.
+    /// The session's count reached 0 on another thread: release it.
     Release(SessionId),
-    /// Something was asked of the port's groups.
+    /// The port's groups have requests.
     Groups,
-    /// Stop accepting, and end every session when what is queued for it has left.
+    /// The port's budget is used up, or another port's.
+    Budget,
+    /// Tell the handler that a drain begins, if no worker has; then the drain begins.
+    Announce,
+    /// Stop accepting, and end every session after its queued bytes have left.
     Drain,
     /// End every session now.
     Stop,
 }
 
 impl Mail {
-    /// Mail that says the same however often it is posted, each a bit; 0: it is of a session.
+    /// Mail that is queued once, however often it is posted: one bit each. 0: mail about a session.
     fn word(&self) -> u8 {
         match self {
             Mail::Groups => 1,
             Mail::Drain => 2,
             Mail::Stop => 4,
+            Mail::Announce => 8,
+            Mail::Budget => 16,
             Mail::Arrival(..) | Mail::Connect(..) | Mail::Attend(_) | Mail::Release(_) => 0,
         }
     }
@@ -51,9 +57,8 @@ impl Mail {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
-    /// Whoever turns this off owes the port a wake. Its only owner turns it on when it is about to
-    /// sleep; where several workers share a port it is on unless a wake is on its way, since any of
-    /// them may be asleep.
+    /// The thread that clears this must wake the port. A port's only owner sets it when it is about to sleep.
+    /// On a shared port it is set unless a wake is on its way, because any worker may be asleep.
     to_be_woken: AtomicBool,
     is_shared: bool,
     waker: OnceLock<Waker>,
@@ -62,14 +67,14 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Queue {
     mails: Vec<Mail>,
-    /// The words among them.
+    /// The words in the queue.
     words: u8,
-    /// The worker has ended: what comes now is given back.
+    /// The worker has ended: later mail is returned to the sender.
     closed: bool,
 }
 
 impl Mailbox {
-    /// The mailbox of a port that one worker has, or that several share.
+    /// The mailbox of a port of one worker, or of a shared port.
     pub(crate) fn new(is_shared: bool) -> Self {
         Mailbox {
             queue: Mutex::default(),
@@ -84,8 +89,8 @@ impl Mailbox {
         debug_assert!(set.is_ok() || self.is_shared, "a mailbox has one owner");
     }
 
-    /// Gives the mail back if the worker has ended. Only an arrival and a connect need an answer
-    /// then: nothing else is left to be attended to, released, drained or stopped.
+    /// Returns the mail if the worker has ended. Only an arrival and a connect need handling then: nothing is
+    /// left to attend to, release, drain or stop.
     pub(crate) fn post(&self, mail: Mail) -> Result<(), Mail> {
         {
             let mut queue = self.queue.lock();
@@ -94,7 +99,7 @@ impl Mailbox {
             }
             let word = mail.word();
             if queue.words & word != 0 {
-                return Ok(()); // whoever posted it before wakes the owner
+                return Ok(()); // the first thread that posted it wakes the owner
             }
             queue.words |= word;
             queue.mails.push(mail);
@@ -106,12 +111,12 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Whether mail would wake the port's only owner. It may change at any time.
+    /// Whether mail would wake the port's only owner. May change at any time.
     pub(crate) fn owner_sleeps(&self) -> bool {
         !self.is_shared && self.to_be_woken.load(Ordering::Relaxed)
     }
 
-    /// Wakes another worker of a shared port, for something that is no mail.
+    /// Wakes another worker of a shared port without mail.
     pub(crate) fn wake_others(&self) {
         if self.is_shared {
             self.wake();
@@ -125,12 +130,12 @@ impl Mailbox {
     }
 
     fn set_to_be_woken(&self, to_be_woken: bool) {
-        // A swap, like the senders', so that each change of the flag comes after the one that it found:
-        // a sender's that was late can then not stand after this one. (On x86-64 a store is no less.)
+        // A swap, as in the senders, so that the changes of the flag form one order, and a late change by a
+        // sender cannot overwrite this one. (On x86-64 a sequentially consistent store costs the same.)
         self.to_be_woken.swap(to_be_woken, Ordering::SeqCst);
     }
 
-    /// For a worker: says that it is about to sleep. False: there is mail, so it must not.
+    /// Called by a worker that is about to sleep. False: there is mail, so it must not sleep.
     pub(crate) fn may_sleep(&self) -> bool {
         self.set_to_be_woken(true);
         if self.queue.lock().mails.is_empty() {
@@ -140,15 +145,15 @@ impl Mailbox {
         false
     }
 
-    /// For a worker: says that it sleeps no longer, and will take its mail before it sleeps again. Whether
-    /// others of a shared port do is another matter.
+    /// Called by a worker that woke: it will take its mail before it sleeps again. Other workers of a shared
+    /// port may still be asleep.
     pub(crate) fn woke(&self) {
         if !self.is_shared {
             self.set_to_be_woken(false);
         }
     }
 
-    /// For a worker: takes all mail, leaving the (empty) vector it was given in its place.
+    /// Called by a worker: swaps all mail with this empty vector.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         debug_assert!(into.is_empty());
         self.set_to_be_woken(self.is_shared);
@@ -157,7 +162,7 @@ impl Mailbox {
         std::mem::swap(&mut queue.mails, into);
     }
 
-    /// For the last worker, at its end: takes the last mail; nothing comes after it.
+    /// Called by the last worker at its end: takes the last mail and closes the mailbox.
     pub(crate) fn close(&self) -> Vec<Mail> {
         let mut queue = self.queue.lock();
         queue.closed = true;
@@ -209,7 +214,7 @@ mod tests {
         let mut mails = Vec::new();
         mailbox.take(&mut mails);
         assert_eq!(mails.len(), 2);
-        // The one who took it may be busy with it for long.
+        // The worker that took it may be busy with it for long.
         mailbox.post(Mail::Stop).unwrap();
         assert_eq!(waker.0.load(Ordering::SeqCst), 2);
     }
@@ -219,14 +224,17 @@ mod tests {
         let mailbox = Mailbox::new(false);
         for _ in 0..2 {
             for _ in 0..10_000 {
-                for word in [Mail::Groups, Mail::Drain, Mail::Stop] {
+                for word in [Mail::Groups, Mail::Announce, Mail::Drain, Mail::Stop] {
                     mailbox.post(word).unwrap();
                 }
             }
             let mut mails = Vec::new();
             mailbox.take(&mut mails);
-            assert_eq!(mails.len(), 3);
-            assert!(matches!(mails[..], [Mail::Groups, Mail::Drain, Mail::Stop]), "{mails:?}");
+            assert_eq!(mails.len(), 4);
+            assert!(
+                matches!(mails[..], [Mail::Groups, Mail::Announce, Mail::Drain, Mail::Stop]),
+                "{mails:?}"
+            );
         }
         let id = SessionId::from_bits(7);
         for _ in 0..2 {

@@ -3,21 +3,39 @@
 
 use std::collections::HashMap;
 
-use crate::session::SessionId;
+use crate::session::{Policy, SessionId};
 
-/// A group of sessions, by a number of the program's: a room, a topic, a match. It exists while it has
-/// members, and costs nothing otherwise. Who has names for groups keeps a map from them to numbers.
+/// A group of sessions, named by a number that the program chooses: a room, a topic, a match. A group exists
+/// while it has members, and takes no memory otherwise. A program whose groups have names keeps a map from
+/// names to numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u64);
 
+impl From<u64> for Group {
+    fn from(number: u64) -> Self {
+        Group(number)
+    }
+}
+
 /// Who is in which group, as far as the queue was worked off.
 #[derive(Debug, Default)]
-pub(super) struct Members(HashMap<Group, List>);
+pub(super) struct Members(HashMap<Group, Lists>);
 
-/// The members of a group: in a row, for the fan-out, and each one's place in it.
+/// The members of a group, by their policies.
+#[derive(Debug, Default)]
+struct Lists {
+    close: List,
+    /// `Skip` and `KeepLatest`: in most groups there are none.
+    others: Option<Box<[List; 2]>>,
+}
+
+/// Members of a group: in a row, for the fan-out, and each one's place in it.
 #[derive(Debug, Default)]
 struct List {
+    /// First those to whom a publication is handed, then those that are behind in this group.
     ids: Vec<SessionId>,
+    /// How many are not behind.
+    current: usize,
     places: HashMap<SessionId, usize>,
 }
 
@@ -27,29 +45,102 @@ impl Members {
         self.0.is_empty()
     }
 
-    pub(super) fn of(&self, group: Group) -> &[SessionId] {
-        self.0.get(&group).map_or(&[], |list| &list.ids)
+    /// All members.
+    pub(super) fn of(&self, group: Group) -> impl Iterator<Item = SessionId> {
+        self.0.get(&group).into_iter().flat_map(Lists::all).flat_map(|(_, list)| &list.ids).copied()
     }
 
-    pub(super) fn add(&mut self, id: SessionId, group: Group) {
-        let list = self.0.entry(group).or_default();
+    /// The members that are not behind in this group, by their policies.
+    pub(super) fn current(&self, group: Group) -> impl Iterator<Item = (Policy, &[SessionId])> {
+        let lists = self.0.get(&group).into_iter().flat_map(Lists::all);
+        lists.map(|(policy, list)| (policy, &list.ids[..list.current]))
+    }
+
+    pub(super) fn add(&mut self, id: SessionId, group: Group, policy: Policy) {
+        let list = self.0.entry(group).or_default().with(policy);
         let before = list.places.insert(id, list.ids.len());
         debug_assert!(before.is_none(), "{id} is in {group:?} twice");
         list.ids.push(id);
+        list.set_current(id);
     }
 
     pub(super) fn remove(&mut self, id: SessionId, group: Group) {
-        let Some(list) = self.0.get_mut(&group) else { return };
-        let Some(place) = list.places.remove(&id) else { return };
-        list.ids.swap_remove(place);
-        if let Some(moved) = list.ids.get(place) {
-            list.places.insert(*moved, place);
-        }
-        if list.ids.is_empty() {
+        let Some(lists) = self.0.get_mut(&group) else { return };
+        lists.all_mut().for_each(|list| list.remove(id));
+        if lists.all().all(|(_, list)| list.ids.is_empty()) {
             self.0.remove(&group);
-        } else if list.ids.len() < list.ids.capacity() / 4 {
-            list.ids.shrink_to(2 * list.ids.len());
-            list.places.shrink_to(2 * list.ids.len());
+        }
+    }
+
+    pub(super) fn set_behind(&mut self, id: SessionId, group: Group, policy: Policy) {
+        if let Some(lists) = self.0.get_mut(&group) {
+            lists.with(policy).set_behind(id);
+        }
+    }
+
+    pub(super) fn set_current(&mut self, id: SessionId, group: Group, policy: Policy) {
+        if let Some(lists) = self.0.get_mut(&group) {
+            lists.with(policy).set_current(id);
+        }
+    }
+}
+
+impl Lists {
+    fn all(&self) -> impl Iterator<Item = (Policy, &List)> {
+        let others = self.others.as_deref().into_iter().flatten();
+        let policies = [Policy::Close, Policy::Skip, Policy::KeepLatest];
+        policies.into_iter().zip(std::iter::once(&self.close).chain(others))
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut List> {
+        std::iter::once(&mut self.close).chain(self.others.as_deref_mut().into_iter().flatten())
+    }
+
+    fn with(&mut self, policy: Policy) -> &mut List {
+        match policy {
+            Policy::Close => &mut self.close,
+            Policy::Skip => &mut self.others.get_or_insert_default()[0],
+            Policy::KeepLatest => &mut self.others.get_or_insert_default()[1],
+        }
+    }
+}
+
+impl List {
+    fn remove(&mut self, id: SessionId) {
+        self.set_behind(id);
+        let Some(place) = self.places.remove(&id) else { return };
+        self.ids.swap_remove(place);
+        if let Some(moved) = self.ids.get(place) {
+            self.places.insert(*moved, place);
+        }
+        if self.ids.len() < self.ids.capacity() / 4 {
+            self.ids.shrink_to(2 * self.ids.len());
+            self.places.shrink_to(2 * self.ids.len());
+        }
+    }
+
+    fn set_behind(&mut self, id: SessionId) {
+        if let Some(place) = self.places.get(&id).copied()
+            && place < self.current
+        {
+            self.current -= 1;
+            self.swap(place, self.current);
+        }
+    }
+
+    fn set_current(&mut self, id: SessionId) {
+        if let Some(place) = self.places.get(&id).copied()
+            && place >= self.current
+        {
+            self.swap(place, self.current);
+            self.current += 1;
+        }
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.ids.swap(one, other);
+        for place in [one, other] {
+            self.places.insert(self.ids[place], place);
         }
     }
 }
@@ -74,10 +165,10 @@ mod tests {
                 members.remove(id(index), group);
             } else {
                 plain.insert((group, index));
-                members.add(id(index), group);
+                members.add(id(index), group, Policy::Close);
             }
             members.remove(id(99), group);
-            let mut of: Vec<_> = members.of(group).iter().map(|id| id.index()).collect();
+            let mut of: Vec<_> = members.of(group).map(|id| id.index()).collect();
             of.sort_unstable();
             let expected: Vec<_> =
                 plain.iter().filter(|(of, _)| *of == group).map(|(_, index)| *index).collect();

@@ -1,30 +1,49 @@
 //! What the threads of one server share: the table, the workers' mailboxes, the options.
 
 mod acceptor;
+mod backlog;
+mod budget;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod charges;
+mod connect;
+mod contexts;
 mod direct;
 mod drain_report;
+mod encode;
 mod ending;
 #[allow(clippy::module_inception, reason = "the room's one type")]
 mod engine;
+mod farewell;
+mod frame;
 mod groups;
+mod lag;
 mod mailbox;
 mod members;
+mod membership;
 mod newcomers;
 mod outside;
+mod publication;
 mod publish;
+mod publish_room;
+mod publishers;
 mod push;
+mod room;
 mod share;
 mod turns;
 
 pub(crate) use self::acceptor::Acceptor;
+pub(crate) use self::backlog::{BEHIND_BYTES, Offered, Seen};
+pub(crate) use self::budget::{BUDGET_BYTES, LEASE_BYTES};
 pub use self::drain_report::DrainReport;
 pub(crate) use self::engine::Engine;
-pub(crate) use self::groups::{
-    Audience, Due, MEMBERSHIP_BYTES, Publication, REQUEST_BYTES, Share, Taken,
-};
+pub(crate) use self::farewell::FAREWELL_BYTES_MAX;
+pub(crate) use self::frame::Content;
+pub use self::frame::Frame;
+pub(crate) use self::groups::{Due, MEMBERSHIP_BYTES, Recipients, Share};
 pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
+pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
 pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{BATCHES_AT_REST_BYTES, Follows, PortShare, ReceiveRoom};

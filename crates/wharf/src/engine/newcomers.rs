@@ -1,4 +1,4 @@
-//! Newcomers: to which port one goes, and how often it is told that none can be accepted.
+//! Newcomers: which port a new session goes to, and how often the handler is told that accepting fails.
 
 use std::time::Duration;
 
@@ -6,23 +6,24 @@ use super::engine::{Engine, NEVER};
 use crate::clock::Moment;
 use crate::sync::Ordering;
 
-/// By how many sessions a port that accepts for itself may be ahead of the one with the fewest: so many,
-/// and this part of them. A new one goes to the latter otherwise. Within a tenth they are even enough,
-/// and hardly any has to cross threads: the system shares them out by a hash, with a spread of their
-/// number's root.
+/// How many sessions a port that accepts for itself may have more than the one with the fewest: so many, plus
+/// this part of them. Beyond that the latter gets the new session. This keeps loads within a tenth, while few
+/// sessions cross threads, because the kernel distributes by a hash and the loads differ only by about the
+/// square root.
 pub(super) const AHEAD_SESSIONS: u32 = 8;
 pub(super) const AHEAD_PART: u32 = 16;
 
-/// A worker that is in one turn for so long is blocked by a callback, or kept from running: who came to it
-/// would wait. Usual turns take less than a hundredth of it.
+/// A worker that has been in one turn this long is blocked by a callback or not scheduled, so newcomers would
+/// wait. Usual turns take less than a hundredth of it.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
-/// How long after it was told that accepting fails it is told again.
+/// The least time between two reports to the handler that accepting fails.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// The port for a newcomer: the one that has accepted it, unless that is well ahead of another or
-    /// accepts for all; else the one with the fewest, of those whose workers are not blocked.
+    /// The port for a newcomer. It stays at the port that accepted it, unless that port is far ahead of
+    /// another or accepts for all. Otherwise it goes to the port with the fewest sessions whose worker is not
+    /// blocked.
     pub(super) fn port_of_newcomer(&self, accepted_at: Option<usize>) -> Option<usize> {
         let now = self.clock.as_ref().filter(|_| self.ports.len() > 1).map(|clock| clock.now());
         let is_blocked = |port: &usize| {
@@ -40,7 +41,7 @@ impl Engine {
         Some(accepted_at.filter(near).unwrap_or(least_loaded))
     }
 
-    /// Whether it is to be told that no connection can be accepted: not if it was told just now.
+    /// Whether to tell the handler that accepting fails. False if it was told recently.
     pub(crate) fn is_accept_failure_to_be_told(&self, now: Moment) -> bool {
         let again = |told: u64| {
             let is_long_ago = Moment::of_nanos(told).until(now) >= TOLD_AGAIN_AFTER;
@@ -62,7 +63,7 @@ mod tests {
     use crate::port::Sockets;
     use crate::sync::AtomicU64;
 
-    /// Its milliseconds are set.
+    /// A clock that the test sets, in milliseconds.
     #[derive(Debug, Clone, Default)]
     struct SetClock(Arc<AtomicU64>);
 
@@ -80,7 +81,7 @@ mod tests {
     }
 
     fn engine(workers: usize, clock: &SetClock) -> Engine {
-        let options = Options { workers, ..Options::default() };
+        let options = Options::default().workers(workers);
         let mut engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
         engine.accept_at_each_port();
         engine.set_clock(clock.clone());
@@ -100,7 +101,7 @@ mod tests {
         clock.set(1_100);
         assert_eq!(goes_to(None), 1);
         for _ in 0..400 {
-            let id = engine.admit(Some(1)).unwrap();
+            let id = engine.admit(Some(1), 0).unwrap();
             assert_ne!(engine.table.held(id).unwrap().port(), 0);
         }
         let loads: Vec<_> = engine.ports.iter().map(|port| port.assigned_sessions()).collect();
@@ -108,7 +109,7 @@ mod tests {
         assert!(loads[1].abs_diff(loads[2]) <= 200 / AHEAD_PART + AHEAD_SESSIONS, "{loads:?}");
         assert_eq!(goes_to(Some(0)), 0, "it is not, if it has just accepted one");
 
-        // If all are blocked it is the same who gets it.
+        // If all are blocked, being blocked makes no difference.
         turns().skip(1).for_each(|turns| turns.begin(0, clock.now()));
         clock.set(1_200);
         assert_eq!(goes_to(None), 0);

@@ -1,27 +1,157 @@
-//! What threads that do not serve a session's port do to it: they send, and see to what follows.
+//! What threads that do not serve a session's port do to it: send, and start what follows.
 //!
-//! On a shared port they post the send that they have armed. On a worker's own they tell the worker, or send
-//! at once while it sleeps ([`DirectSends`](super::direct::DirectSends)).
+//! On a shared port the thread that arms the queue posts the send. On a worker's own port it tells the
+//! worker, or sends directly while the worker sleeps ([`DirectSends`](super::direct::DirectSends)).
 
 use super::engine::Engine;
+use super::frame::Content;
 use super::mailbox::Mail;
 use super::push::AtOnce;
 use super::share::Follows;
+use crate::buffer::Frame as Queued;
 use crate::clock::{AnyClock, Moment};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::port::{Anywhere, PostAnywhere, Registration};
-use crate::session::{SessionId, Slot};
+use crate::session::{Refusal, SessionId, Slot};
 
 impl Engine {
-    /// Queues a frame for a session, from a thread that holds nothing of it.
-    pub(crate) fn send(&self, id: SessionId, frame: &[u8]) -> Result<(), SendError<()>> {
-        let sent = self.with_session(id, |slot| self.push_from_outside(slot, frame));
+    /// Queues a frame for a session. The caller holds no count.
+    pub(crate) fn try_send(
+        &self,
+        id: SessionId,
+        content: Content<'_>,
+    ) -> Result<(), SendError<()>> {
+        let sent = self.with_session(id, |slot| self.push_from_outside(slot, content));
         sent.unwrap_or(Err(SendError::Gone(())))
     }
 
-    /// Runs `act`, which is none of the user's code, with a hold on the session, from a thread that is not
-    /// its worker's, and sees to what follows. `None`: the session is gone.
+    /// The same, and a session that does not take the frame ends. False: the frame is not queued.
+    pub(crate) fn send(&self, id: SessionId, content: Content<'_>) -> bool {
+        let sent = self.with_session(id, |slot| {
+            let (pushed, follows) = self.push_from_outside(slot, content);
+            let Err(error) = pushed else { return (true, follows) };
+            let push = || self.push_from_outside(slot, content);
+            self.place_or_end(id, slot, content, (error, follows), push)
+        });
+        sent.unwrap_or(false)
+    }
+
+    /// What becomes of a frame that was refused: it waits behind what the session lacks; or it is queued by `push`
+    /// after all; or it ends the session. The caller holds a count. False: the frame is not queued.
+    #[cold]
+    pub(crate) fn place_or_end(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        content: Content<'_>,
+        (mut error, mut follows): (SendError<()>, Follows),
+        mut push: impl FnMut() -> (Result<(), SendError<()>>, Follows),
+    ) -> (bool, Follows) {
+        if matches!(error, SendError::Full { .. }) {
+            if self.place_send(id, slot, content) {
+                return (true, Follows::default());
+            }
+            // It may have caught up meanwhile.
+            let pushed;
+            (pushed, follows) = push();
+            match pushed {
+                Ok(()) => return (true, follows),
+                Err(again) => error = again,
+            }
+        }
+        let reason = error.reason(content.bytes());
+        follows.changed |= reason.is_some_and(|reason| slot.ask_to_stop(reason));
+        (false, follows)
+    }
+
+    /// Queues a frame of which only the newest with this key is sent if there is no room yet. The caller holds a
+    /// count.
+    pub(crate) fn push_latest(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        key: u64,
+        content: Content<'_>,
+    ) -> (Result<(), SendError<()>>, Follows) {
+        let (port, sending) = (self.port_of(slot), &self.options.sending);
+        let frame = match self.encode(content) {
+            Ok(frame) => frame,
+            Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
+        };
+        let form = self.form_for(slot, &frame);
+        let (queue_max, bytes) = (sending.queue_bytes_max, form.bytes());
+        let mut queue = slot.send_queue.lock();
+        if queue.takes_latest(bytes, queue_max) {
+            let pushed = queue.push(Queued::Shared(form), queue_max, self.store_of(slot));
+            // Without room in the budget it waits.
+            if !matches!(pushed, Err(Refusal::Full { .. })) {
+                drop(queue);
+                let (pushed, follows) = self.follow(slot, Queued::Shared(form), pushed);
+                return (pushed.map_err(|refusal| self.send_error(refusal)), follows);
+            }
+        }
+        if queue.is_ending() {
+            return (Err(SendError::Gone(())), Follows::default());
+        }
+        let max = sending.publications_bytes_max;
+        // The other half is for sends, which must not find that the queue is full.
+        let has_room = bytes <= (queue_max / 2).saturating_sub(queue.placed_bytes());
+        let placed = has_room.then(|| port.groups.place_send(id, Some(key), &frame, max).ok());
+        let Some(Some(placed)) = placed else {
+            let queued = queue.queued_bytes() + queue.placed_bytes();
+            let full = SendError::Full { bytes: (), queued, max: queue_max };
+            return (Err(full), Follows::default());
+        };
+        queue.send_is_placed(bytes);
+        drop(queue);
+        if placed.tell {
+            let _ = port.mailbox.post(Mail::Groups); // has it ended, so has the session
+        }
+        (Ok(()), Follows::default())
+    }
+
+    /// The same, for a caller who holds no count.
+    pub(crate) fn send_latest(
+        &self,
+        id: SessionId,
+        key: u64,
+        content: Content<'_>,
+    ) -> Result<(), SendError<()>> {
+        let sent = self.with_session(id, |slot| self.push_latest(id, slot, key, content));
+        sent.unwrap_or(Err(SendError::Gone(())))
+    }
+
+    /// Puts a send behind what the session lacks. False: it lacks nothing, or too much waits at the port.
+    fn place_send(&self, id: SessionId, slot: &Slot, content: Content<'_>) -> bool {
+        let (port, sending) = (self.port_of(slot), &self.options.sending);
+        if !slot.send_queue.lock().has_sends_placed() {
+            return false;
+        }
+        let Ok(frame) = self.encode(content) else { return false };
+        let bytes = self.form_for(slot, &frame).bytes();
+        if bytes == 0 {
+            return true; // an empty raw frame has no bytes to send
+        }
+        let placed = {
+            let mut queue = slot.send_queue.lock();
+            if !queue.may_place_send(bytes, sending.queue_bytes_max) {
+                return false;
+            }
+            let placed = port.groups.place_send(id, None, &frame, sending.publications_bytes_max);
+            if placed.is_ok() {
+                queue.send_is_placed(bytes);
+            }
+            placed
+        };
+        if placed.is_ok_and(|placed| placed.tell) {
+            let _ = port.mailbox.post(Mail::Groups); // has it ended, so has the session
+        }
+        placed.is_ok()
+    }
+
+    /// Calls `act` with a hold on the session, from a thread that is not its worker, and starts what follows.
+    /// `act` runs no user code. `None`: the session is gone.
     pub(crate) fn with_session<R>(
         &self,
         id: SessionId,
@@ -36,29 +166,34 @@ impl Engine {
         {
             self.post_send(&**poster, slot, &mut follows);
         }
+        self.tell_if_out(port);
         if follows != Follows::default() {
-            // A worker that has ended has nothing left to attend to.
+            // If the worker has ended, nothing is left to attend to.
             let _ = port.mailbox.post(Mail::Attend(id));
         }
-        // The release runs on the session's worker (invariant 4).
+        // A release runs on a worker of the session's port (invariant 4).
         if reference.end() && port.mailbox.post(Mail::Release(id)).is_err() {
             self.release(id, slot.port());
         }
         Some(result)
     }
 
-    /// Queues a frame. If the session's worker sleeps, it may leave at once.
-    fn push_from_outside(&self, slot: &Slot, frame: &[u8]) -> (Result<(), SendError<()>>, Follows) {
+    /// Queues a frame. If the session's worker sleeps, it may leave directly.
+    pub(super) fn push_from_outside(
+        &self,
+        slot: &Slot,
+        content: Content<'_>,
+    ) -> (Result<(), SendError<()>>, Follows) {
         let port = self.port_of(slot);
         let at_once = if port.mailbox.owner_sleeps() { AtOnce::WhileItSleeps } else { AtOnce::No };
-        let (result, follows) = self.push(slot, frame, at_once);
+        let (result, follows) = self.push(slot, content, at_once);
         if let Ok(left @ 1..) = result {
             port.direct_sends.note(left, !follows.armed);
         }
         (result.map(|_| ()), follows)
     }
 
-    /// Posts the send that this thread has armed. What cannot be posted ends the session.
+    /// Posts the send that this thread has armed. If the post is refused, the session ends.
     fn post_send(&self, poster: &dyn PostAnywhere, slot: &Slot, follows: &mut Follows) {
         let Some(registration) = slot.registration() else { return };
         follows.armed = false;
@@ -70,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// The workers' time; it stands still where their clock is not known.
+    /// The workers' time. If their clock was not set, it stands still.
     pub(super) fn now(&self) -> Moment {
         self.clock.as_ref().map_or_else(Moment::default, AnyClock::now)
     }
@@ -104,13 +239,13 @@ mod tests {
 
     #[test]
     fn a_frame_leaves_at_once_if_the_worker_sleeps_and_nothing_is_before_it() {
-        let options = Options { workers: 1, ..Options::default() };
+        let options = Options::default().workers(1);
         let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
-        let slot = engine.table.held(engine.admit(None).unwrap()).unwrap();
+        let slot = engine.table.held(engine.admit(None, 0).unwrap()).unwrap();
         let mailbox = &engine.ports[0].mailbox;
         let taken = Arc::new(Takes(3, Mutex::default()));
         let push = |bytes: &[u8]| {
-            let (result, follows) = engine.push_from_outside(slot, bytes);
+            let (result, follows) = engine.push_from_outside(slot, Content::Plain(bytes));
             result.unwrap();
             follows
         };
@@ -129,15 +264,15 @@ mod tests {
         let mut batch = slot.begin_send(|| 0).unwrap();
         assert!(!push(b"c").armed, "a send is outstanding");
         batch.advance(2);
-        slot.send_queue.lock().sent(batch, 2, 0);
+        slot.send_queue.lock().sent(batch, 2, 0, 0);
         let mut batch = slot.begin_send(|| 0).unwrap();
         batch.advance(1);
-        assert!(!slot.send_queue.lock().sent(batch, 1, 0).goes_on);
+        assert!(!slot.send_queue.lock().sent(batch, 1, 0, 0).goes_on);
         mailbox.take(&mut Vec::new());
         assert!(push(b"d").armed, "the worker is awake");
         let mut batch = slot.begin_send(|| 0).unwrap();
         batch.advance(1);
-        slot.send_queue.lock().sent(batch, 1, 0);
+        slot.send_queue.lock().sent(batch, 1, 0, 0);
         assert!(taken.1.lock().is_empty());
 
         assert!(mailbox.may_sleep());
@@ -154,20 +289,51 @@ mod tests {
 
     #[test]
     fn what_would_not_leave_at_once_anyway_takes_nothing_from_others() {
-        let options = Options { workers: 1, ..Options::default() };
+        let options = Options::default().workers(1);
         let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
         let [stalled, other] =
-            [(); 2].map(|()| engine.table.held(engine.admit(None).unwrap()).unwrap());
+            [(); 2].map(|()| engine.table.held(engine.admit(None, 0).unwrap()).unwrap());
         let taken = Arc::new(Takes(1, Mutex::default()));
         engine.ports[0].set_anywhere(Anywhere::Sends(taken.clone()));
         assert!(engine.ports[0].mailbox.may_sleep());
-        assert!(engine.push_from_outside(stalled, b"a").1.armed, "it is not registered yet");
+        assert!(
+            engine.push_from_outside(stalled, Content::Plain(b"a")).1.armed,
+            "it is not registered yet"
+        );
         stalled.set_registration(Some(7));
         for _ in 0..2 * SENDS_MAX {
-            assert_eq!(engine.push_from_outside(stalled, b"b").1, Follows::default());
+            assert_eq!(
+                engine.push_from_outside(stalled, Content::Plain(b"b")).1,
+                Follows::default()
+            );
         }
         other.set_registration(Some(7));
-        assert_eq!(engine.push_from_outside(other, b"c").1, Follows::default());
+        assert_eq!(engine.push_from_outside(other, Content::Plain(b"c")).1, Follows::default());
         assert_eq!(*taken.1.lock(), b"c");
+    }
+    /// A socket that has failed.
+    #[derive(Debug)]
+    struct Fails;
+
+    impl Direct for Fails {
+        fn send(&self, _: u32, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
+            Err(CloseReason::Reset)
+        }
+    }
+
+    #[test]
+    fn a_socket_that_fails_a_send_at_once_is_told_to_the_worker() {
+        let options = Options::default().workers(1);
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let id = engine.admit(None, 0).unwrap();
+        let slot = engine.table.held(id).unwrap();
+        slot.set_registration(Some(7));
+        engine.ports[0].set_anywhere(Anywhere::Sends(Arc::new(Fails)));
+        assert!(engine.ports[0].mailbox.may_sleep());
+        assert!(!engine.send(id, Content::Plain(b"a")));
+        let mut mails = Vec::new();
+        engine.ports[0].mailbox.take(&mut mails);
+        assert!(matches!(mails[..], [Mail::Attend(noted)] if noted == id), "{mails:?}");
+        assert_eq!(slot.closing().map(|closing| closing.reason), Some(CloseReason::Reset));
     }
 }

@@ -1,27 +1,17 @@
-//! Publishing: from the one who publishes into the queues of the ports, and from there, by their
-//! workers, into the send queues of sessions.
+//! Publishing: from the caller into the queues of the ports, and from there, by their workers, into the send
+//! queues of sessions.
+
+use std::collections::HashMap;
 
 use super::engine::Engine;
-use super::groups::{Publication, REQUEST_BYTES};
+use super::lag::Lag;
 use super::mailbox::Mail;
+use super::publication::Publication;
 use super::share::{Follows, PortShare};
 use crate::buffer::{Frame, SharedFrame};
-use crate::session::Slot;
+use crate::session::{Policy, Refusal, Slot};
 
 impl Engine {
-    /// Encodes a frame that many are to be sent, all of them with the framing of newcomers; or else says how
-    /// many bytes it may have.
-    pub(crate) fn encode(&self, frame: &[u8]) -> Result<SharedFrame, usize> {
-        let mut header = [0; 8];
-        let framing = self.framings.get(self.framings.of_newcomers());
-        let header_bytes = self.encode_header(framing, frame.len(), &mut header)?;
-        let waiting_max = self.options.publications_bytes_max - REQUEST_BYTES;
-        if header_bytes + frame.len() > waiting_max {
-            return Err(waiting_max - header_bytes);
-        }
-        Ok(SharedFrame::new([&header[..header_bytes], frame]))
-    }
-
     /// Puts a publication into the queues of all ports that it concerns, or of none.
     ///
     /// # Errors
@@ -29,9 +19,20 @@ impl Engine {
     pub(crate) fn publish(&self, publication: &Publication) -> Result<(), usize> {
         let one_order = self.publishing.lock();
         for (index, port) in self.ports.iter().enumerate() {
-            let kept = port.groups.keep_room(publication, self.options.publications_bytes_max);
+            let kept =
+                port.groups.keep_room(publication, self.options.sending.publications_bytes_max);
+            // Those that do not read at all make room first.
+            let kept = kept.or_else(|waiting| {
+                if self.end_stuck_members(port) {
+                    port.groups.keep_room(publication, self.options.sending.publications_bytes_max)
+                } else {
+                    Err(waiting)
+                }
+            });
             if let Err(waiting) = kept {
+                self.tell_if_out(port);
                 self.ports[..index].iter().for_each(|port| port.groups.give_up_room());
+                Lag::count(&port.groups.lag.publications_refused, 1);
                 return Err(waiting);
             }
         }
@@ -39,14 +40,110 @@ impl Engine {
         let to_tell: Vec<_> = self.ports.iter().filter(to_tell).collect();
         drop(one_order);
         for port in to_tell {
+            self.tell_if_out(port);
             let _ = port.mailbox.post(Mail::Groups); // has it ended, so have its sessions
         }
         Ok(())
     }
 
-    /// Queues a published frame for a session on which the caller holds a count, and says what follows. A
-    /// session that has no room for it closes.
-    pub(crate) fn push_published(&self, slot: &Slot, frame: &SharedFrame) -> Follows {
-        self.push_frame(slot, Frame::Shared(frame), true).1
+    /// Tells a worker of a port whose budget is used up, if none knows.
+    #[inline]
+    pub(super) fn tell_if_out(&self, port: &PortShare) {
+        if port.budget.is_to_be_told() {
+            let _ = port.mailbox.post(Mail::Budget); // has it ended, so have its sessions
+        }
+    }
+
+    /// Ends the members of a port that lack publications and for which nothing leaves. True: there were some.
+    #[cold]
+    pub(super) fn end_stuck_members(&self, port: &PortShare) -> bool {
+        // Looked up outside the lock of the groups, because a look-up may end in a release.
+        let left: HashMap<_, _> = port
+            .groups
+            .stuck()
+            .into_iter()
+            .filter_map(|id| {
+                let left = self.with_session(id, |slot| {
+                    (slot.send_queue.lock().left_while_behind(), Follows::default())
+                });
+                Some((id, left??))
+            })
+            .collect();
+        if left.is_empty() {
+            return false;
+        }
+        let left = |id| left.get(&id).copied();
+        let stuck = port.groups.forget_stuck(left);
+        for id in &stuck {
+            self.with_session(*id, |slot| {
+                ((), Follows { changed: slot.ask_to_stop_as_slow(), ..Follows::default() })
+            });
+        }
+        !stuck.is_empty()
+    }
+
+    /// Queues a published frame for a session on which the caller holds a count, and says what follows. `false`:
+    /// there is no room, so the session is behind, or misses the frame.
+    #[inline]
+    pub(crate) fn push_published(
+        &self,
+        slot: &Slot,
+        frame: &SharedFrame,
+        policy: Policy,
+    ) -> (bool, Follows) {
+        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let pushed = slot.send_queue.lock().push_published(frame, policy, queue_max, store);
+        let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        (!matches!(pushed, Err(Refusal::Behind { .. })), follows)
+    }
+
+    /// Queues a send that has waited among the publications, as [`push_published`](Self::push_published). It is in the
+    /// queue, or kept, when a later send of the same thread looks whether it must wait. A frame with a key makes room
+    /// when a newer one comes, which nobody could count.
+    pub(crate) fn push_placed(
+        &self,
+        slot: &Slot,
+        frame: &SharedFrame,
+        policy: Policy,
+        has_key: bool,
+    ) -> (bool, Follows) {
+        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let mut queue = slot.send_queue.lock();
+        let pushed = queue.push_published(frame, policy, queue_max, store);
+        let has_room = !matches!(pushed, Err(Refusal::Behind { .. }));
+        if has_key || has_room {
+            queue.placed_send_came(frame.bytes());
+        }
+        drop(queue);
+        let (_, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        (has_room, follows)
+    }
+
+    /// Queues a frame that a session lacks; `is_placed`: a send that has waited. `false`: there is no room yet.
+    pub(crate) fn push_lacked(
+        &self,
+        slot: &Slot,
+        frame: &SharedFrame,
+        policy: Policy,
+        is_placed: bool,
+    ) -> (bool, Follows) {
+        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let mut queue = slot.send_queue.lock();
+        let pushed = queue.push_lacked(frame, policy, queue_max, store);
+        if is_placed && pushed.is_ok() {
+            queue.placed_send_came(frame.bytes());
+        }
+        drop(queue);
+        let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        (pushed.is_ok(), follows)
+    }
+
+    /// A frame in the wire form of each session.
+    pub(crate) fn form_of<'f>(
+        &self,
+        slot: &Slot,
+        frame: &'f super::frame::Frame,
+    ) -> &'f SharedFrame {
+        frame.only_form().unwrap_or_else(|| self.form_for(slot, frame))
     }
 }

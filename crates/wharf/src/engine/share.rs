@@ -1,6 +1,9 @@
-//! What belongs to one port, for the workers that serve it and for those who ask something of them.
+//! What belongs to one port, for its workers and for threads that ask something of them.
+
+use std::sync::Arc;
 
 use super::acceptor::Acceptor;
+use super::budget::{Budget, PortBudget};
 use super::direct::DirectSends;
 use super::drain_report::DrainReport;
 use super::groups::Groups;
@@ -13,33 +16,35 @@ use crate::stats::{Recorders, Stats};
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::timer::TimingWheel;
 
-/// Empty send batches that are kept at rest for one port.
+/// The most empty send batches that one port keeps.
 const BATCHES_AT_REST_MAX: usize = 1024;
-/// What they hold, in bytes.
+/// Their memory.
 pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
 
-/// What belongs to one port, for the workers that serve it and for those who ask something of them.
+/// What belongs to one port.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct PortShare {
     pub(crate) mailbox: Mailbox,
     pub(crate) pool: BatchPool,
+    /// What waits to be sent at this port is charged to it.
+    pub(crate) budget: Arc<PortBudget>,
     pub(crate) timers: Mutex<TimingWheel<SessionId>>,
     pub(crate) acceptor: Mutex<Acceptor>,
     pub(crate) turns: Turns,
     pub(crate) groups: Groups,
-    /// Workers that serve it.
+    /// Workers that serve it and have not ended.
     pub(super) workers: AtomicU32,
-    /// Sessions assigned to it: what "least loaded" means.
+    /// Sessions assigned to it. The least-loaded port is the one with the fewest.
     pub(super) assigned: AtomicU32,
-    /// Bytes that wait in the receive queues of its sessions.
+    /// Bytes in the receive queues of its sessions.
     pub(super) receive_queues_bytes: AtomicUsize,
-    /// What bytes leave by without the port in hand, if it has that.
+    /// A way to send without the port in hand, if it has one.
     pub(super) anywhere: OnceLock<Anywhere>,
     pub(super) direct_sends: DirectSends,
 }
 
-/// What a worker has last said of itself.
+/// What a worker last published.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Published {
@@ -50,28 +55,30 @@ pub(crate) struct Published {
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) stats: Stats,
-    /// What became of its sessions since it knows of the end.
+    /// What became of its sessions since it learned of the end.
     pub(crate) drain: Option<DrainReport>,
 }
 
-/// What follows from what was done to a session: its worker must attend to it.
+/// What follows after a change to a session: its worker must attend to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Follows {
-    /// The send queue was armed: a send must be posted.
+    /// The send queue was armed, so a send must be posted.
     pub(crate) armed: bool,
-    /// Something else of it has changed.
+    /// Something else has changed.
     pub(crate) changed: bool,
 }
 
 impl PortShare {
-    pub(super) fn new(workers: usize, is_shared: bool) -> Self {
+    pub(super) fn new(workers: usize, is_shared: bool, budget: Arc<Budget>) -> Self {
+        let budget = PortBudget::new(budget);
         PortShare {
             mailbox: Mailbox::new(is_shared),
             pool: BatchPool::new(BATCHES_AT_REST_MAX),
             timers: Mutex::new(TimingWheel::new()),
             acceptor: Mutex::default(),
             turns: Turns::new(workers),
-            groups: Groups::default(),
+            groups: Groups::new(budget.clone()),
+            budget,
             workers: AtomicU32::new(workers as u32),
             assigned: AtomicU32::new(0),
             receive_queues_bytes: AtomicUsize::new(0),
@@ -84,16 +91,16 @@ impl PortShare {
         self.assigned.load(Ordering::SeqCst)
     }
 
-    /// Says that one of its workers has ended. True: none is left. (Of one that meets a fault at its very
-    /// end it is said twice.)
+    /// Notes that one of its workers has ended. True: none is left. (A worker that faults at its very end is
+    /// noted twice.)
     pub(crate) fn worker_left(&self) -> bool {
         let less = |workers: u32| workers.checked_sub(1);
         let before = self.workers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         before.unwrap_or_else(|none| none) <= 1
     }
 
-    /// Wakes every other worker that shares it: as many waits as there are workers, for the caller may
-    /// have left already.
+    /// Wakes every other worker that shares the port. Ends as many waits as there are workers, because the
+    /// caller may already have left.
     pub(crate) fn wake_all_others(&self) {
         for _ in 0..self.workers.load(Ordering::Acquire) {
             self.mailbox.wake_others();
@@ -101,12 +108,12 @@ impl PortShare {
     }
 
     pub(crate) fn set_anywhere(&self, anywhere: Anywhere) {
-        // The workers of a shared port all bring the same.
+        // All workers of a shared port pass the same.
         let _ = self.anywhere.set(anywhere);
     }
 }
 
-/// The memory that the receive queues of a port may have.
+/// The memory that the receive queues of a port may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceiveRoom<'e> {
     pub(crate) share: &'e PortShare,

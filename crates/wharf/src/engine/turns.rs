@@ -1,11 +1,10 @@
-//! How long the workers' turns take, for the sake of time-outs.
+//! How long the workers' turns take, for time-outs.
 //!
-//! A worker reads the clock once a turn, and stamps all that happens in the turn with that moment. That
-//! is exact enough as long as turns are short. When a callback blocks, or the thread is kept from
-//! running, a stamp may be older than what it stands for by as long as the turn took, and a session that
-//! was opened just now would be ended for having been silent for minutes. So long turns are written
-//! down, and who judges a session's times takes a stamp of such a turn for the moment at which the turn
-//! ended. Reading the clock for each completion instead would cost 1 to 2 % of an echo.
+//! A worker reads the clock once per turn and uses that moment as the time stamp of everything in the turn.
+//! This is exact enough while turns are short. But when a callback blocks or the OS does not schedule the
+//! thread, a stamp can be wrong by the length of the turn, and a session that was just opened could end as
+//! silent for minutes. So long turns are recorded, and time-outs treat a stamp from a long turn as the moment
+//! when the turn ended. Reading the clock per completion instead would cost 1 to 2 % of an echo.
 
 use std::time::Duration;
 
@@ -13,14 +12,14 @@ use crate::clock::Moment;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::timer::TICK;
 
-/// Long turns that are remembered, 16 bytes each. When there are more, the shortest are forgotten: a
-/// time-out may then come early by no more than one of them took.
+/// Long turns that are remembered, 16 bytes each. Beyond this number the shortest is forgotten, and a
+/// time-out may come early by at most its length.
 const LONG_TURNS_MAX: usize = 1_024;
 
 /// Above every moment: the worker is between two turns.
 const NO_TURN: u64 = u64::MAX;
 
-/// When a worker's turn began. Written twice in each of its turns, so no other worker's is near it.
+/// When a worker's turn began. Written twice per turn, hence on its own cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Turn(AtomicU64);
@@ -28,11 +27,11 @@ struct Turn(AtomicU64);
 /// The turns of a port's workers.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    /// The one that each worker is in.
+    /// The current turn of each worker.
     open: Box<[Turn]>,
     has_long: AtomicBool,
-    /// When each began, and when it ended; in the order of the beginnings. Its memory is there from the
-    /// start, so that a turn that takes long does not allocate.
+    /// The start and end of each long turn, ordered by start. Allocated at the beginning, so that noting a
+    /// turn does not allocate.
     long: Mutex<Vec<(Moment, Moment)>>,
 }
 
@@ -62,11 +61,12 @@ impl Turns {
             long.insert(at, (began, ended));
             self.has_long.store(true, Ordering::Release);
         }
-        // After it was written down: who does not find it open finds it there.
+        // Stored after the long turn was recorded: a reader that does not find the turn open finds it in the
+        // list.
         self.open[worker].0.store(NO_TURN, Ordering::Release);
     }
 
-    /// For how long the worker has been in the turn that it is in, if there is only this one. `None`: it waits,
+    /// How long the worker has been in its current turn, if the port has only one worker. `None`: it waits,
     /// asleep or about to run.
     pub(crate) fn has_lasted(&self, now: Moment) -> Option<Duration> {
         let [Turn(began)] = &*self.open else { return None };
@@ -74,12 +74,27 @@ impl Turns {
         (began != NO_TURN).then(|| Moment::of_nanos(began).until(now))
     }
 
-    /// When at the latest that happened which has this stamp: a tick later than it says, or the end of
-    /// its turn if that took longer.
+    /// Whether a turn has lasted so long, or another since then did.
+    pub(crate) fn have_lasted(&self, limit: Duration, since: Moment, now: Moment) -> bool {
+        let is_long = |Turn(began): &Turn| {
+            let began = began.load(Ordering::Acquire);
+            began != NO_TURN && Moment::of_nanos(began).until(now) > limit
+        };
+        self.open.iter().any(is_long)
+            || self.has_long.load(Ordering::Acquire)
+                && self
+                    .long
+                    .lock()
+                    .iter()
+                    .any(|(began, ended)| *ended > since && began.until(*ended) > limit)
+    }
+
+    /// The latest time at which something with this stamp can have happened: one tick after the stamp, or the
+    /// end of its turn if that was later.
     pub(crate) fn latest(&self, stamp: Moment, now: Moment) -> Moment {
         let is_of = |turn: &Turn| turn.0.load(Ordering::Acquire) == stamp.nanos();
         if self.open.iter().any(is_of) {
-            // That turn is not over. (Who asks may have looked at the clock before it began.)
+            // That turn is still running. (The caller may have read the clock before it began.)
             return now.max(stamp.after(TICK));
         }
         if !self.has_long.load(Ordering::Acquire) {
@@ -113,7 +128,21 @@ mod tests {
         assert_eq!(turns.latest(at(101), at(9_000)), at(111));
     }
 
-    /// Two servers, or two ports, have theirs wherever the allocator puts them.
+    #[test]
+    fn turns_that_last_long_are_seen_while_they_last_and_afterwards() {
+        let turns = Turns::new(2);
+        let have_lasted =
+            |since, now| turns.have_lasted(Duration::from_millis(100), at(since), at(now));
+        turns.begin(1, at(1_000));
+        assert!(!have_lasted(0, 1_100) && have_lasted(0, 1_101), "it goes on");
+        turns.end(1, at(1_000), at(1_101));
+        assert!(have_lasted(1_100, 9_000) && !have_lasted(1_101, 9_000), "since then");
+        turns.begin(0, at(2_000));
+        turns.end(0, at(2_000), at(2_100));
+        assert!(!have_lasted(1_101, 9_000), "that was no long one");
+    }
+
+    /// Two servers or ports may be adjacent in memory.
     #[test]
     fn what_each_worker_writes_in_each_turn_has_its_cache_line_for_itself() {
         assert_eq!((size_of::<Turn>(), align_of::<Turn>()), (64, 64));

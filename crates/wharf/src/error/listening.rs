@@ -20,14 +20,14 @@ const NO_SUCH_FAMILY: i32 = if cfg!(windows) {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}{}", InBrackets(self.remedy()))]
 #[non_exhaustive]
-pub struct ListenFailure {
+pub struct ListenError {
     /// The address.
     pub address: SocketAddr,
     /// What the operating system said.
     pub source: io::Error,
 }
 
-impl ListenFailure {
+impl ListenError {
     fn remedy(&self) -> Option<&'static str> {
         let (address, error) = (&self.address, &self.source);
         match error.kind() {
@@ -51,7 +51,7 @@ impl ListenFailure {
 }
 
 /// Several of them, each with its cause and remedy.
-pub(super) struct Each<'a>(pub(super) &'a [ListenFailure]);
+pub(super) struct Each<'a>(pub(super) &'a [ListenError]);
 
 impl fmt::Display for Each<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,17 +1,22 @@
-//! Everything that can go wrong, as facts: one type per concern.
+//! Everything that can go wrong, as facts: one type for each concern.
+//!
+//! The text of an error says what failed and, where something helps, what to do. The cause is its `source` and is
+//! not repeated in the text.
 
+mod debug;
 mod listening;
 mod remedy;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 use self::listening::Each;
-pub use self::listening::{AcceptError, ListenFailure};
+pub use self::listening::{AcceptError, ListenError};
 use self::remedy::{InBrackets, remedy};
+use crate::close::CloseReason;
+use crate::peer_address::PeerAddress;
 
-/// What starting a server or a connector, or waiting for it, can fail with.
+/// Why a server or connector did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,19 +28,19 @@ pub enum Error {
         /// What the resolver said.
         source: io::Error,
     },
-    /// None of a name's addresses could be listened on. The text has the cause of each, and its remedy.
+    /// None of a listener's addresses could be listened on. The text has the cause and the remedy of each.
     ///
-    /// Where the port is in use though its server is gone: with io_uring the kernel gives up the
-    /// sockets of a killed process some time after it has ended (7 to 35 ms with Linux 6.18). Who
-    /// starts a server again at once tries again for 100 ms.
+    /// A port may be in use though its server is gone: with io_uring the kernel closes the sockets of a killed
+    /// process some time after its end (7 to 35 ms with Linux 6.18). A program that restarts a server at once
+    /// should try again for 100 ms.
     #[error("{}", Each(failures))]
     Listen {
         /// What was given as an address.
         name: String,
         /// Each of its addresses, with the cause.
-        failures: Vec<ListenFailure>,
+        failures: Vec<ListenError>,
     },
-    /// The backend that was forced cannot be had here. The text names the cause and the remedy.
+    /// The backend that was asked for is not available here. The text has the cause and the remedy.
     #[error("the {backend} backend cannot be had here: {reason}")]
     Backend {
         /// The backend that was asked for.
@@ -43,13 +48,13 @@ pub enum Error {
         /// What stands in the way, and what to do about it.
         reason: BackendRefusal,
     },
-    /// A text that was to be parsed as a [`Backend`](crate::Backend) names none.
+    /// A text that was parsed as a [`Backend`](crate::Backend) names none.
     #[error("no backend is named {name:?}; there are auto, uring, readiness and iocp")]
     BackendName {
         /// The text.
         name: String,
     },
-    /// An option is outside what it may be.
+    /// An option is outside its range.
     #[error("option {name} is {value}, but {rule}")]
     Option {
         /// The field of [`Options`](crate::Options).
@@ -59,7 +64,7 @@ pub enum Error {
         /// What it must be.
         rule: &'static str,
     },
-    /// A time among the options is outside what it may be.
+    /// A time among the options is outside its range.
     #[error("option {name} is {value:?}, but {rule}")]
     OptionDuration {
         /// The field of [`Options`](crate::Options).
@@ -69,7 +74,13 @@ pub enum Error {
         /// What it must be.
         rule: &'static str,
     },
-    /// The system has not the memory that an option asks for.
+    /// [`Options::thread_name`](field@crate::Options::thread_name) contains a NUL.
+    #[error("option thread_name is {name:?}, but it may contain no NUL")]
+    ThreadName {
+        /// What it was.
+        name: String,
+    },
+    /// The system does not have the memory that an option asks for.
     #[error("there are no {bytes} bytes of memory for each worker; lower {option}")]
     Memory {
         /// The field of [`Options`](crate::Options), or the two of which it is the product.
@@ -80,15 +91,15 @@ pub enum Error {
     /// A worker thread could not be started.
     #[error("cannot start a worker thread{}", InBrackets::of(.0))]
     Thread(#[source] io::Error),
-    /// A worker met a broken invariant of wharf's own: a bug. The server was stopped; sessions that the
-    /// worker had in hand ended without `closed`.
+    /// A worker met a broken invariant of wharf's own: a bug, please report it. The server was stopped.
+    /// Sessions that the worker had in hand ended without `closed`.
     #[error("worker {worker} met a fault of wharf's own; please report it")]
     WorkerFault {
         /// Which worker.
         worker: usize,
     },
-    /// A call that waits for the server was made in one of its callbacks (or in a destructor that runs on
-    /// a worker): it would wait for itself. The program's own mistake: call it from another thread.
+    /// A call that waits for the server was made on one of its workers: in a callback, or in a destructor that
+    /// runs there. It would wait for itself. This is a mistake of the program; call it from another thread.
     #[error(
         "{call} in a callback of the same server would wait for itself; call it from another thread"
     )]
@@ -96,9 +107,9 @@ pub enum Error {
         /// The call.
         call: &'static str,
     },
-    /// A worker's port could not be made, or failed while it served. Then its sessions were closed, with
-    /// [`CloseReason::Io`](crate::CloseReason::Io), and the server was stopped. What the operating system may still touch of what
-    /// was outstanding is not freed.
+    /// A worker's port could not be made, or failed while it served. In the latter case its sessions ended with
+    /// [`CloseReason::Io`](crate::CloseReason::Io) and the server was stopped. Memory that the operating system
+    /// may still touch is not freed.
     #[error("the completion port of worker {worker} failed{}", InBrackets::of(source))]
     Port {
         /// Which worker.
@@ -129,10 +140,10 @@ impl From<NoMemory> for io::Error {
     }
 }
 
-/// A result with [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// A result, with [`Error`] if no other error is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a backend cannot be used on this machine by this process: io_uring, but for the last.
+/// Why a backend cannot be used on this machine by this process. All but the last are about io_uring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackendRefusal {
@@ -229,21 +240,57 @@ impl fmt::Display for BackendRefusal {
     }
 }
 
-/// Why a frame was not queued. It comes back to the caller in every case.
+/// The session is over or closing. The frame was not queued and comes back. The id never becomes valid again.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session is gone")]
+pub struct Gone<T>(pub T);
+
+/// Why nobody is told of room: in a session's send queue, or to publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+pub enum RoomError {
+    /// The session takes no more frames: it is over or closing, or was asked to finish.
+    #[error("the session takes no more frames")]
+    Gone,
+    /// Too many tasks and callbacks wait for this room already. Try again later; or let one of them send for the
+    /// others.
+    #[error("{max} tasks and callbacks wait for this room already; try again later")]
+    TooManyWait {
+        /// How many may wait.
+        max: usize,
+    },
+    /// The server drains or has ended: nothing can be published.
+    #[error("the server is ending")]
+    Ending,
+}
+
+/// The frame can never be sent: it is larger than a framing, an empty send queue or
+/// [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max) allows. It comes
+/// back.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the frame is too large to be sent: at most {max} bytes are allowed")]
+pub struct TooLarge<T> {
+    /// The frame.
+    pub bytes: T,
+    /// The most bytes that a frame may have.
+    pub max: usize,
+}
+
+/// Why a frame was not queued. It comes back to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SendError<T> {
-    /// The session is over, or closing: its id will never be valid again.
+    /// The session is over or closing. Its id never becomes valid again.
     #[error("the session is gone")]
     Gone(T),
     /// The send queue has no room for the whole frame. Nothing of it was queued.
-    #[error("the send queue is full: {queued} bytes are queued, {max} may be")]
+    #[error("the send queue is full: {queued} of at most {max} bytes are queued")]
     Full {
         /// The frame.
         bytes: T,
         /// Bytes queued at that moment.
         queued: usize,
-        /// The bound, [`Options::send_queue_bytes_max`](crate::Options::send_queue_bytes_max).
+        /// The bound, [`sending.queue_bytes_max`](field@crate::options::Sending::queue_bytes_max).
         max: usize,
     },
     /// The frame could never be sent: it is larger than the framing or an empty queue allows.
@@ -257,6 +304,17 @@ pub enum SendError<T> {
 }
 
 impl SendError<()> {
+    /// Why a session ends that must not miss such a frame, of so many bytes. `None`: it is ending already.
+    pub(crate) fn reason(&self, frame_bytes: usize) -> Option<CloseReason> {
+        match *self {
+            SendError::Gone(()) => None,
+            SendError::Full { queued, .. } => Some(CloseReason::SlowConsumer { queued }),
+            SendError::TooLarge { max, .. } => {
+                Some(CloseReason::FrameTooLargeToSend { bytes: frame_bytes, max })
+            }
+        }
+    }
+
     /// The same of this frame.
     pub(crate) fn of<T>(self, bytes: T) -> SendError<T> {
         match self {
@@ -264,6 +322,12 @@ impl SendError<()> {
             SendError::Full { queued, max, .. } => SendError::Full { bytes, queued, max },
             SendError::TooLarge { max, .. } => SendError::TooLarge { bytes, max },
         }
+    }
+}
+
+impl<T> From<Gone<T>> for SendError<T> {
+    fn from(gone: Gone<T>) -> Self {
+        SendError::Gone(gone.0)
     }
 }
 
@@ -282,41 +346,42 @@ impl<T> SendError<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The session is over, or closing: its id will never be valid again.
+    /// The session is over or closing. Its id never becomes valid again.
     #[error("the session is gone")]
     Gone,
     /// It is in as many groups as it may be.
-    #[error("the session is in {max} groups already")]
+    #[error("the session is in {max} groups already; leave one, or raise sessions.groups_max")]
     TooManyGroups {
-        /// The bound, [`Options::groups_per_session_max`](crate::Options::groups_per_session_max).
+        /// The bound, [`sessions.groups_max`](field@crate::options::Sessions::groups_max).
         max: u32,
     },
-    /// So much waits at the session's port that was published or asked before. Try again later.
-    #[error("{waiting} bytes of publications and joins wait already, {max} may")]
+    /// Too many publications and joins wait at the session's port. Try again later.
+    #[error("{waiting} of at most {max} bytes of publications and joins wait; try again later")]
     Full {
         /// Bytes that wait.
         waiting: usize,
-        /// The bound, [`Options::publications_bytes_max`](crate::Options::publications_bytes_max).
+        /// The bound, [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max).
         max: usize,
     },
 }
 
-/// Why a frame was not published: to nobody. It comes back to the caller in every case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a frame was not published. No member gets it, and it comes back to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError<T> {
-    /// Workers hand over more slowly than is published. Try again later, or give the frame up.
-    #[error("{waiting} bytes of publications wait already, {max} may")]
+    /// The workers, or members that read slowly, are slower than the publishers. Try again later
+    /// ([`Handle::when_room_to_publish`](crate::Handle::when_room_to_publish)), or drop the frame.
+    #[error("{waiting} of at most {max} bytes of publications wait; try again later")]
     Full {
         /// The frame.
         bytes: T,
-        /// Bytes that wait at a port which has no room for it.
+        /// Bytes that wait at the port that has no room for it.
         waiting: usize,
-        /// The bound, [`Options::publications_bytes_max`](crate::Options::publications_bytes_max).
+        /// The bound, [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max).
         max: usize,
     },
     /// The frame could never be sent: it is larger than the framing, an empty send queue or
-    /// [`Options::publications_bytes_max`](crate::Options::publications_bytes_max) allows.
+    /// [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max) allows.
     #[error("the frame is too large to be published: at most {max} bytes are allowed")]
     TooLarge {
         /// The frame.
@@ -340,13 +405,15 @@ impl<T> PublishError<T> {
     }
 }
 
-/// Why a connection was not even begun. What fails later comes to [`Handler::connect_failed`](crate::Handler::connect_failed).
+/// Why a connect was not even begun. One that fails later is reported to
+/// [`Handler::connect_failed`](crate::Handler::connect_failed).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// `sessions_max` sessions exist already. One whose `closed` or `connect_failed` runs is none of them any
-    /// more: a reconnect there finds its place, unless another thread or peer takes it first.
-    #[error("there are {max} sessions already")]
+    /// There are as many sessions as [`sessions.max`](field@crate::options::Sessions::max) allows. A session
+    /// whose `closed` or `connect_failed` has begun does not count, so a reconnect from there finds a place,
+    /// unless another thread or peer takes it first.
+    #[error("there are {max} sessions already; raise sessions.max")]
     Full {
         /// The bound.
         max: u32,
@@ -354,11 +421,11 @@ pub enum ConnectError {
     /// The server drains or has ended.
     #[error("the server is ending")]
     Ending,
-    /// No socket could be had.
+    /// The system gave no socket.
     #[error("cannot make a socket for {address}{}", InBrackets::of(source))]
     Socket {
         /// Where to.
-        address: SocketAddr,
+        address: PeerAddress,
         /// What the operating system said.
         source: io::Error,
     },

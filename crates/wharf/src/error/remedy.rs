@@ -56,7 +56,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::error::{AcceptError, BackendRefusal, ConnectError, Error, ListenFailure};
+    use crate::error::{AcceptError, BackendRefusal, ConnectError, Error, ListenError};
 
     fn no_descriptor() -> io::Error {
         io::Error::from_raw_os_error(PROCESS_HAS_NO_DESCRIPTOR)
@@ -65,14 +65,14 @@ mod tests {
     /// What prints an error and its sources would say it twice.
     #[test]
     fn what_an_error_says_does_not_repeat_its_source() {
-        let address = (Ipv4Addr::LOCALHOST, 7_000).into();
+        let address = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 7_000));
         let source = no_descriptor;
         let errors: [Box<dyn std::error::Error>; 6] = [
             Box::new(Error::Resolve { name: "here".to_owned(), source: source() }),
             Box::new(Error::Thread(source())),
             Box::new(Error::Port { worker: 1, source: source() }),
-            Box::new(ConnectError::Socket { address, source: source() }),
-            Box::new(ListenFailure { address, source: source() }),
+            Box::new(ConnectError::Socket { address: address.into(), source: source() }),
+            Box::new(ListenError { address, source: source() }),
             Box::new(AcceptError { source: source() }),
         ];
         for error in &errors {
@@ -81,7 +81,7 @@ mod tests {
             assert!(!said.contains(&source) && !said.contains("os error"), "{said}: {source}");
         }
         // What came of several has none of its own, and says them all.
-        let failures = [(); 2].map(|()| ListenFailure { address, source: source() }).into();
+        let failures = [(); 2].map(|()| ListenError { address, source: source() }).into();
         let error = Error::Listen { name: "here".to_owned(), failures };
         assert!(error.source().is_none());
         assert_eq!(error.to_string().matches("os error").count(), 2, "{error}");

@@ -1,11 +1,19 @@
 //! What the user touches: the handler that he writes, and what its callbacks and his threads are given. A worker
 //! calls it.
 
+mod as_frame;
+mod farewell;
 mod handle;
 mod handler;
 mod session;
+mod when_room;
+mod when_room_to_publish;
 
+pub use self::as_frame::AsFrame;
+pub use self::farewell::Farewell;
 pub use self::handle::Handle;
 pub use self::handler::Handler;
 pub(crate) use self::session::Desk;
 pub use self::session::Session;
+pub use self::when_room::WhenRoom;
+pub use self::when_room_to_publish::WhenRoomToPublish;

@@ -1,14 +1,20 @@
 //! The session as a handler sees it.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::as_frame::AsFrame;
+use super::farewell::Farewell;
 use super::handle::Handle;
 use crate::close::{Close, CloseReason};
-use crate::engine::{AtOnce, Follows};
-use crate::error::SendError;
-use crate::session::{SessionId, Slot};
+use crate::engine::{AtOnce, Content, Engine, Follows, Group};
+use crate::error::{JoinError, SendError, TooLarge};
+use crate::options::Listener;
+use crate::peer_address::PeerAddress;
+use crate::session::{Policy, SessionId, Slot};
 
 /// The smallest frame that answers at once: a smaller one is copied sooner than sent alone.
 const ANSWER_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
@@ -20,7 +26,7 @@ pub(crate) struct Desk {
     /// To be looked at once the batch has been taken. A session may stand here twice.
     pub(crate) to_attend: RefCell<Vec<SessionId>>,
     /// They had their share of this turn, and go on in the next. Each at most once.
-    pub(crate) behind: RefCell<Vec<SessionId>>,
+    pub(crate) share_used: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
     pub(crate) left_directly: Cell<LeftDirectly>,
 }
@@ -35,8 +41,8 @@ pub(crate) struct LeftDirectly {
 
 impl Desk {
     pub(crate) fn new(handle: Handle) -> Self {
-        let (to_attend, behind) = (RefCell::default(), RefCell::default());
-        Desk { handle, to_attend, behind, left_directly: Cell::default() }
+        let (to_attend, share_used) = (RefCell::default(), RefCell::default());
+        Desk { handle, to_attend, share_used, left_directly: Cell::default() }
     }
 
     pub(crate) fn attend_later(&self, id: SessionId) {
@@ -55,91 +61,246 @@ impl Desk {
 
     /// Whether nothing is left to be done in the next turn.
     pub(crate) fn is_clear(&self) -> bool {
-        self.to_attend.borrow().is_empty() && self.behind.borrow().is_empty()
+        self.to_attend.borrow().is_empty() && self.share_used.borrow().is_empty()
     }
 }
 
 /// A session, inside one of its callbacks.
 ///
-/// Outside of callbacks a session is reached by its [`id`](Session::id) through a [`Handle`].
-pub struct Session<'a> {
-    pub(crate) id: SessionId,
-    pub(crate) slot: &'a Slot,
-    pub(crate) desk: &'a Desk,
-    pub(crate) peer_address: Option<SocketAddr>,
+/// It stays on the worker's thread: neither it nor a reference to it can be kept. Keep its
+/// [`id`](Session::id), by which a [`Handle`] reaches the session from any thread.
+pub struct Session {
+    /// The worker's, which lends itself to one session after the other.
+    pub(crate) desk: Desk,
+    id: Cell<SessionId>,
+    peer_address: Cell<Option<SocketAddr>>,
     /// What it has just received may be answered at once. By one frame: several leave together.
-    pub(crate) direct: Cell<bool>,
+    direct: Cell<bool>,
 }
 
-impl<'a> Session<'a> {
-    pub(crate) fn new(
-        id: SessionId,
-        slot: &'a Slot,
-        desk: &'a Desk,
-        peer_address: Option<SocketAddr>,
-    ) -> Self {
-        Session { id, slot, desk, peer_address, direct: Cell::new(false) }
+impl Session {
+    /// For a worker: of no session so far.
+    pub(crate) fn new(desk: Desk) -> Self {
+        let (id, peer_address) = (Cell::new(SessionId::from_bits(u64::MAX)), Cell::new(None));
+        Session { desk, id, peer_address, direct: Cell::new(false) }
     }
 
-    /// Its name, valid on any thread.
+    /// Is this session from now on, on which the caller knows that a count is held, or whose release this is.
+    pub(crate) fn be(&self, id: SessionId, peer_address: Option<SocketAddr>) -> &Self {
+        self.id.set(id);
+        self.peer_address.set(peer_address);
+        self.direct.set(false);
+        self
+    }
+
+    /// Says whether what it has just received may be answered at once.
+    pub(crate) fn set_direct(&self, direct: bool) {
+        self.direct.set(direct);
+    }
+
+    fn engine(&self) -> &Engine {
+        self.desk.handle.engine()
+    }
+
+    /// Its slot. Panics if it is over, which nobody can reach: see [`be`](Self::be).
+    fn slot(&self) -> &Slot {
+        let slot = self.engine().table.held(self.id.get());
+        slot.expect("invariant 4: a callback runs before its session's release has ended")
+    }
+
+    /// Its name, valid on any thread and for ever.
     pub fn id(&self) -> SessionId {
-        self.id
+        self.id.get()
     }
 
-    /// The peer's address; `None` if the peer had gone before it could be asked.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.peer_address
+    /// The peer's address. `None` if the peer was gone before its address could be asked for.
+    pub fn peer_address(&self) -> Option<PeerAddress> {
+        self.peer_address.get().map(PeerAddress::Tcp)
     }
 
-    /// Queues a frame. All frames queued in one batch of completions leave in one send. But a large one (4
-    /// KiB and more) that answers the last that has come leaves at once, uncopied, as far as the socket
-    /// takes it, if nothing waits before it.
+    /// The listener that accepted it. `None` if [`Handle::connect`] began it.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.engine().listener_of(self.slot())
+    }
+
+    /// The value that [`Target::context`](crate::Target::context) gave this session. `None` if it gave none,
+    /// or one of another type.
+    pub fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.engine().contexts.of(self.id.get(), self.slot())?.downcast().ok()
+    }
+
+    /// Queues a frame, or ends the session: a peer must not miss a frame and go on as if it had not. A session
+    /// whose send queue has no room ends with [`CloseReason::SlowConsumer`]; a frame that could never be sent
+    /// ends it with [`CloseReason::FrameTooLargeToSend`]. There is nothing to check. (A session that is
+    /// closing takes no more frames.) Use [`try_send`](Self::try_send) to decide otherwise.
     ///
-    /// There is nothing to check: a frame that cannot be queued whole ends the session, because a peer
-    /// must not miss a frame and go on as if it had not: with [`CloseReason::SlowConsumer`] if there is no
-    /// room for it, with [`CloseReason::FrameTooLargeToSend`] if there never could be. (A session that is
-    /// closing already takes nothing more.) Use [`try_send`](Self::try_send) to be told instead.
-    pub fn send(&self, frame: &[u8]) {
-        let reason = match self.try_send(frame) {
-            Ok(()) | Err(SendError::Gone(_)) => return,
-            Err(SendError::Full { queued, .. }) => CloseReason::SlowConsumer { queued },
-            Err(SendError::TooLarge { max, .. }) => {
-                CloseReason::FrameTooLargeToSend { bytes: frame.len(), max }
-            }
-        };
-        self.ask_to_close(reason, Close::Stop);
+    /// All frames that are queued in one turn of the worker leave in one system call. One exception: a frame
+    /// of 4 KiB or more that answers the last frame which has come leaves at once, without being copied, as
+    /// far as the socket takes it and if nothing waits before it.
+    pub fn send<F: AsFrame>(&self, frame: F) {
+        let content = frame.content();
+        if let Err(error) = self.push(content) {
+            self.place_or_end(content, error);
+        }
     }
 
-    /// Queues a frame, or gives it back.
+    #[cold]
+    fn place_or_end(&self, content: Content<'_>, error: SendError<()>) {
+        let (id, refused) = (self.id.get(), (error, Follows::default()));
+        let push = || (self.push(content), Follows::default());
+        let (_, follows) = self.engine().place_or_end(id, self.slot(), content, refused, push);
+        if follows != Follows::default() {
+            self.desk.attend_later(id);
+        }
+    }
+
+    /// Queues a frame, or gives it back. Never ends the session. Otherwise as [`send`](Self::send).
     ///
     /// # Errors
-    /// [`SendError::Full`] when the send queue has no room for it (with
-    /// [`Backpressure::CloseSlowConsumer`](crate::Backpressure::CloseSlowConsumer) the session
-    /// then closes), [`SendError::TooLarge`] when it could never be sent, [`SendError::Gone`] when
-    /// the session is closing.
-    pub fn try_send<B: AsRef<[u8]>>(&self, frame: B) -> Result<(), SendError<B>> {
-        let bytes = frame.as_ref();
-        let may_answer = self.direct.take() && bytes.len() >= ANSWER_AT_ONCE_BYTES_MIN;
+    /// [`SendError::Full`] if the send queue has no room for the whole frame; as soon as it has,
+    /// [`Handler::writable`](crate::Handler::writable) is called. [`SendError::TooLarge`] if the frame could
+    /// never be sent, [`SendError::Gone`] if the session is closing.
+    pub fn try_send<F: AsFrame>(&self, frame: F) -> Result<(), SendError<F>> {
+        let content = frame.content();
+        let refused = match self.push(content) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        if let SendError::Full { .. } = refused {
+            self.want_room(self.engine().wire_bytes(self.slot(), content.bytes()));
+        }
+        Err(refused.of(frame))
+    }
+
+    /// Queues as many of these bytes as there is room for, as write(2) does, and returns how many. If not all of
+    /// them are, [`Handler::writable`](crate::Handler::writable) is called when there is room for the rest, or
+    /// when a quarter of the send queue is free. For [`Framing::raw`](crate::Framing::raw); with a framing that
+    /// has headers the bytes are one frame, which is queued whole or not at all. (A session that is closing takes
+    /// nothing.)
+    pub fn send_some(&self, bytes: &[u8]) -> usize {
+        let (engine, slot) = (self.engine(), self.slot());
+        let sent = match engine.push_some(slot, bytes, |content| self.push(content)) {
+            Ok(sent) => sent,
+            Err(refused) => {
+                if let Some(reason) = refused.reason(bytes.len()) {
+                    self.ask_to_close(reason, Close::Stop);
+                }
+                return 0;
+            }
+        };
+        let rest = bytes.len() - sent;
+        if rest > 0 {
+            let is_whole = !engine.framing_of(slot).is_raw();
+            let quarter = engine.options.sending.queue_bytes_max / 4;
+            self.want_room(if is_whole {
+                engine.wire_bytes(slot, rest)
+            } else {
+                rest.min(quarter)
+            });
+        }
+        sent
+    }
+
+    #[cold]
+    fn want_room(&self, bytes: usize) {
+        let max = self.engine().options.sending.queue_bytes_max;
+        self.slot().send_queue.lock().want_room(bytes.clamp(1, max));
+        self.desk.attend_later(self.id.get()); // there may be room by then
+    }
+
+    /// Asks for [`Handler::writable`](crate::Handler::writable) when the send queue has room for so many bytes,
+    /// headers included (at most the whole queue). If there is as much now, it is called soon.
+    pub fn notify_writable(&self, bytes: usize) {
+        self.want_room(bytes);
+    }
+
+    /// Bytes that the send queue has room for, headers included.
+    pub fn room(&self) -> usize {
+        self.slot().send_queue.lock().room(self.engine().options.sending.queue_bytes_max)
+    }
+
+    #[inline] // into the user's crate, as `send`
+    fn push(&self, content: Content<'_>) -> Result<(), SendError<()>> {
+        let may_answer = self.direct.take() && content.bytes() >= ANSWER_AT_ONCE_BYTES_MIN;
         let at_once = if may_answer { AtOnce::Answer } else { AtOnce::No };
-        let (result, follows) = self.desk.handle.engine().push(self.slot, bytes, at_once);
+        let (result, follows) = self.engine().push(self.slot(), content, at_once);
         if let Ok(left @ 1..) = result {
             self.desk.note_left(left, !follows.armed);
         }
         if follows != Follows::default() {
-            self.desk.attend_later(self.id);
+            self.desk.attend_later(self.id.get());
         }
-        result.map(|_| ()).map_err(|refused| refused.of(frame))
+        result.map(|_| ())
     }
 
-    /// Ends the session, with [`CloseReason::Local`]. `closed` runs later, never inside this call;
-    /// `received` does not run again.
+    /// Ends the session, with [`CloseReason::Local`]. `closed` is called later, never inside this call;
+    /// `received` is not called again.
     pub fn close(&self, how: Close) {
         self.ask_to_close(CloseReason::Local, how);
     }
 
+    /// Ends the session with a last word; see [`Handle::close_with`].
+    ///
+    /// # Errors
+    /// As of [`Handle::close_with`].
+    pub fn close_with(&self, farewell: Farewell) -> Result<bool, TooLarge<Farewell>> {
+        let (code, frame) = (farewell.code, farewell.frame.as_deref());
+        let closed = self.engine().say_farewell(self.id.get(), self.slot(), code, frame);
+        if closed == Ok(true) {
+            self.desk.attend_later(self.id.get());
+        }
+        closed.map_err(|max| TooLarge { bytes: farewell, max })
+    }
+
+    /// Ends our direction of the stream after everything that was accepted has left; see [`Handle::finish`].
+    pub fn finish(&self) {
+        if self.engine().ask_to_finish(self.id.get(), self.slot()) {
+            self.desk.attend_later(self.id.get());
+        }
+    }
+
+    /// Stops receiving from the peer, until [`resume_receiving`](Self::resume_receiving). `received` is not
+    /// called again before that, not even with frames that have already come. See
+    /// [`Handle::pause_receiving`].
+    pub fn pause_receiving(&self) {
+        self.ask_to_pause(true);
+    }
+
+    /// Resumes receiving after [`pause_receiving`](Self::pause_receiving). Calls are not counted.
+    pub fn resume_receiving(&self) {
+        self.ask_to_pause(false);
+    }
+
+    fn ask_to_pause(&self, pause: bool) {
+        if self.slot().ask_to_pause(pause) {
+            self.desk.attend_later(self.id.get());
+        }
+    }
+
     /// Bytes that wait to be sent to the peer, those of the outstanding send included.
     pub fn queued_bytes(&self) -> usize {
-        self.slot.send_queue.lock().queued_bytes()
+        self.slot().send_queue.lock().queued_bytes()
+    }
+
+    /// Makes it a member of a group; see [`Handle::join`].
+    ///
+    /// # Errors
+    /// As of [`Handle::join`].
+    pub fn join(&self, group: Group) -> Result<bool, JoinError> {
+        self.engine().join(self.id.get(), group, Policy::default())
+    }
+
+    /// The same with a policy; see [`Handle::join_with`].
+    ///
+    /// # Errors
+    /// As of [`Handle::join`].
+    pub fn join_with(&self, group: Group, policy: Policy) -> Result<bool, JoinError> {
+        self.engine().join(self.id.get(), group, policy)
+    }
+
+    /// Ends its membership of a group; see [`Handle::leave`].
+    pub fn leave(&self, group: Group) -> Option<usize> {
+        self.engine().leave(self.id.get(), group)
     }
 
     /// The server's handle: to send to other sessions, for example.
@@ -148,17 +309,17 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn ask_to_close(&self, reason: CloseReason, how: Close) {
-        if self.desk.handle.engine().ask_to_close(self.id, self.slot, reason, how) {
-            self.desk.attend_later(self.id);
+        if self.engine().ask_to_close(self.id.get(), self.slot(), reason, how) {
+            self.desk.attend_later(self.id.get());
         }
     }
 }
 
-impl fmt::Debug for Session<'_> {
+impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("id", &self.id)
-            .field("peer_address", &self.peer_address)
+            .field("id", &self.id())
+            .field("peer_address", &self.peer_address())
             .finish_non_exhaustive()
     }
 }
@@ -198,23 +359,23 @@ mod tests {
             (&[2 * LARGE, 1], true, &[2 * LARGE]),
         ];
         for (sizes, may_answer, leave) in cases {
-            let options = Options { workers: 1, ..Options::default() };
+            let options = Options::default().workers(1);
             let engine = Arc::new(Engine::new(false, Framing::raw(), options, Sockets::Os));
             let takes = Arc::new(Takes::default());
             engine.ports[0].set_anywhere(Anywhere::Sends(takes.clone()));
-            let id = engine.admit(None).unwrap();
+            let id = engine.admit(None, 0).unwrap();
             let slot = engine.table.held(id).unwrap();
             slot.set_registration(Some(7));
-            let desk = Desk::new(Handle::new(engine.clone()));
-            let session = Session::new(id, slot, &desk, None);
+            let session = Session::new(Desk::new(Handle::new(engine.clone())));
+            session.be(id, None);
             session.direct.set(may_answer);
-            sizes.iter().for_each(|bytes| session.send(&vec![0; *bytes]));
+            sizes.iter().for_each(|bytes| session.send(vec![0; *bytes]));
             assert_eq!(*takes.0.lock(), leave);
             let (left, all) = (leave.iter().sum::<usize>(), sizes.iter().sum::<usize>());
             assert_eq!(session.queued_bytes(), all - left);
             let (times, left) = (leave.len() as u64, left as u64);
             let counted = LeftDirectly { sends: times, bytes: left, frames: times };
-            assert_eq!(desk.left_directly.get(), counted);
+            assert_eq!(session.desk.left_directly.get(), counted);
         }
     }
 }

@@ -1,30 +1,30 @@
-//! What a framing says of bytes.
+//! What a framing says about bytes.
 
 /// What the bytes from a frame boundary on are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// A whole frame: a header, then the frame that the handler sees, then what ends it.
+    /// A whole frame: a header, the frame that the handler sees, a trailer.
     Frame { header_bytes: usize, frame_bytes: usize, trailer_bytes: usize },
-    /// Not yet a whole frame. Ask again when so many bytes are there, and say then that so many were
-    /// scanned; both are counted from the boundary.
+    /// Not a whole frame yet. Ask again when `bytes_min` bytes are there, and pass `scanned` then. Both are
+    /// counted from the boundary.
     More { bytes_min: usize, scanned: usize },
-    /// No frame can be had from this stream any more.
+    /// No further frame can be cut from this stream.
     Refused(FramingError),
 }
 
-/// What an unfinished frame that waits takes of the bytes that came behind it.
+/// What an unfinished frame takes of the bytes that came after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TakeOver {
-    /// None if what waits is a whole frame, else one at least; never any of the next frame.
+    /// 0 if the frame is already whole, else at least 1. Never includes bytes of the next frame.
     pub(crate) bytes: usize,
-    /// How many are scanned when these are there, counted from the boundary.
+    /// How many bytes are scanned once these are there, counted from the boundary.
     pub(crate) scanned: usize,
 }
 
-/// Why bytes are no frame, or a frame cannot be put into bytes.
+/// Why bytes are not a frame, or a frame cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FramingError {
-    /// The frame is larger than is allowed, or than its header can say.
+    /// The frame is larger than allowed, or larger than its header can express.
     FrameTooLarge { bytes: u64, max: u64 },
     /// A length that counts its own header is smaller than that header.
     LengthTooSmall { length: u64, min: u64 },

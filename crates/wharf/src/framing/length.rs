@@ -1,32 +1,43 @@
-//! Length-prefixed frames: a header that says how many bytes follow it.
+//! Length-prefixed frames: a header says how many bytes follow.
 //!
-//! A length is a claim by a peer. It is read as a `u64`, whatever its width, and compared with the
-//! bound before it becomes a `usize` or is added to anything, so no length can overflow a sum or
-//! cost memory.
+//! A length is a peer's claim. It is read as a `u64` at every width, and checked against the bound before it
+//! becomes a `usize` or is added to anything. So no length can overflow a sum or cost memory.
 
 use super::cut::{Cut, FramingError};
+use crate::settings::settings;
 
-/// The shape of the header, and the bound on what it announces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthPrefix {
-    /// How many bytes the length has. Default four: two are too few for the default bound, and
-    /// eight only say more zeros.
-    pub width: LengthWidth,
-    /// In which order they come. Default big endian, the order of the network.
-    pub endianness: Endianness,
-    /// Whether the length counts the header's own bytes as well. Default `false`: then every
-    /// length is a possible one. If `true`, a length smaller than the header ends the session with
-    /// [`CloseReason::LengthTooSmall`](crate::CloseReason::LengthTooSmall).
-    pub counts_itself: bool,
-    /// The most bytes that a frame may have, its header not counted. Default 64 KiB (65,536):
-    /// ample for messages, and what an unfinished frame may cost per session. A peer that announces
-    /// more is closed with [`CloseReason::FrameTooLarge`](crate::CloseReason::FrameTooLarge) before
-    /// anything is allocated. A width that cannot say so much lowers the bound to what it can.
-    pub frame_bytes_max: usize,
+settings! {
+    /// The shape of the header, and the bound on what it announces.
+    ///
+    /// ```
+    /// use wharf::{Framing, LengthPrefix, LengthWidth};
+    ///
+    /// // Two bytes, big endian, and frames of at most 1,000 bytes.
+    /// let prefix = LengthPrefix::default().width(LengthWidth::Two).frame_bytes_max(1_000);
+    /// let framing = Framing::length_prefixed(prefix);
+    /// # let _ = framing;
+    /// ```
+    #[derive(Copy)]
+    LengthPrefix {
+        /// How many bytes the length has. Default four: two are too few for the default bound, and eight only
+        /// add zeros.
+        width: LengthWidth = LengthWidth::Four,
+        /// The order of those bytes. Default big endian, the order of the network.
+        endianness: Endianness = Endianness::Big,
+        /// Whether the length counts the header's own bytes as well. Default `false`: then every length is
+        /// possible. If `true`, a length smaller than the header ends the session with
+        /// [`CloseReason::LengthTooSmall`](crate::CloseReason::LengthTooSmall).
+        counts_itself: bool = false,
+        /// The most bytes that a frame may have, its header not counted. A peer that announces more ends its
+        /// session with [`CloseReason::FrameTooLarge`](crate::CloseReason::FrameTooLarge), before anything is
+        /// allocated. A width that cannot express the bound lowers it. Default 64 KiB (65,536): ample for
+        /// messages, and the most that an unfinished frame may cost a session.
+        frame_bytes_max: usize = 64 * 1024,
+    }
 }
 
 /// How many bytes a length has on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LengthWidth {
     /// One byte: lengths up to 255.
     One,
@@ -39,7 +50,7 @@ pub enum LengthWidth {
 }
 
 /// In which order the bytes of a length come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endianness {
     /// The most significant byte first.
     Big,
@@ -63,25 +74,14 @@ impl LengthWidth {
     }
 }
 
-impl Default for LengthPrefix {
-    fn default() -> Self {
-        LengthPrefix {
-            width: LengthWidth::Four,
-            endianness: Endianness::Big,
-            counts_itself: false,
-            frame_bytes_max: 65_536,
-        }
-    }
-}
-
 impl LengthPrefix {
-    /// What the length says beyond the frame's own bytes.
+    /// What the length counts beyond the frame's bytes.
     fn counted_header_bytes(&self) -> u64 {
         if self.counts_itself { self.width.bytes() as u64 } else { 0 }
     }
 
-    /// The bound that holds: what was asked for, as far as the width can say it and a `usize` can
-    /// count it together with its header.
+    /// The effective bound: the configured one, limited by the width and by what a `usize` can count together
+    /// with the header.
     fn bound(&self) -> u64 {
         let countable = self.frame_bytes_max.min(usize::MAX - self.width.bytes());
         (countable as u64).min(self.width.length_max() - self.counted_header_bytes())
@@ -154,12 +154,13 @@ mod tests {
         for width in [LengthWidth::One, LengthWidth::Two, LengthWidth::Four, LengthWidth::Eight] {
             for endianness in [Endianness::Big, Endianness::Little] {
                 for counts_itself in [false, true] {
-                    prefixes.push(LengthPrefix {
-                        width,
-                        endianness,
-                        counts_itself,
-                        frame_bytes_max,
-                    });
+                    prefixes.push(
+                        LengthPrefix::default()
+                            .width(width)
+                            .endianness(endianness)
+                            .counts_itself(counts_itself)
+                            .frame_bytes_max(frame_bytes_max),
+                    );
                 }
             }
         }
@@ -168,10 +169,13 @@ mod tests {
 
     fn eight_bytes(frame_bytes_max: usize, counts_itself: bool) -> LengthPrefix {
         let width = LengthWidth::Eight;
-        LengthPrefix { width, counts_itself, frame_bytes_max, ..LengthPrefix::default() }
+        LengthPrefix::default()
+            .width(width)
+            .counts_itself(counts_itself)
+            .frame_bytes_max(frame_bytes_max)
     }
 
-    /// Cuts a stream that arrives as `first` and then `second`, as a session does.
+    /// Cuts a stream that arrives as `first`, then `second`, as a session does.
     fn frames(framing: &Framing, first: &[u8], second: &[u8]) -> Vec<Vec<u8>> {
         let (mut waiting, mut frames, mut needed) = (Vec::new(), Vec::new(), 0);
         for part in [first, second] {
@@ -235,7 +239,7 @@ mod tests {
             assert!(framing.encode_header(100, &mut header).is_ok());
             let refusal = FramingError::FrameTooLarge { bytes: 101, max: 100 };
             assert_eq!(framing.encode_header(101, &mut header), Err(refusal));
-            let wider = LengthPrefix { frame_bytes_max: 101, ..prefix };
+            let wider = prefix.frame_bytes_max(101);
             let used = Framing::length_prefixed(wider).encode_header(101, &mut header).unwrap();
             assert_eq!(framing.cut(&header[..used], 0), Cut::Refused(refusal));
         }
@@ -244,7 +248,7 @@ mod tests {
     #[test]
     fn a_width_that_cannot_say_the_bound_lowers_it() {
         let maxima = prefixes(1 << 20).into_iter().step_by(4).map(|prefix| {
-            let counting = LengthPrefix { counts_itself: true, ..prefix };
+            let counting = prefix.counts_itself(true);
             (prefix.wire_frame_bytes_max(), counting.wire_frame_bytes_max())
         });
         let mib = 1 << 20;
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_length_that_counts_itself_is_no_smaller_than_itself() {
-        let prefix = LengthPrefix { counts_itself: true, ..LengthPrefix::default() };
+        let prefix = LengthPrefix::default().counts_itself(true);
         let refusal = FramingError::LengthTooSmall { length: 3, min: 4 };
         assert_eq!(prefix.cut(&[0, 0, 0, 3, 9]), Cut::Refused(refusal));
         let empty = Cut::Frame { header_bytes: 4, frame_bytes: 0, trailer_bytes: 0 };

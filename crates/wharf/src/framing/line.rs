@@ -1,5 +1,5 @@
-//! A framing by a delimiter, as small as can be: only in tests. It shows that what a framing has looked at
-//! once is not looked at again, and counts for that what it looks at.
+//! A minimal framing by a delimiter, for tests only. It shows that no byte is scanned twice, and counts
+//! scanned bytes for that.
 
 use std::cell::Cell;
 
@@ -12,13 +12,13 @@ thread_local! {
 }
 
 #[cfg_attr(not(unix), allow(dead_code, reason = "asked by a test over a simulated or Unix port"))]
-/// How many bytes were looked at on this thread since this was last asked.
+/// How many bytes this thread has scanned since the last call.
 pub(crate) fn take_looked_at() -> usize {
     LOOKED_AT.take()
 }
 
 /// Frames that end with CR LF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Line {
     pub(super) frame_bytes_max: usize,
 }
@@ -47,7 +47,7 @@ impl Line {
         let Cut::More { scanned, .. } = self.cut(waiting, scanned) else {
             return TakeOver { bytes: 0, scanned };
         };
-        let has_begun = scanned < waiting.len(); // the delimiter, with the last that waits
+        let has_begun = scanned < waiting.len(); // the last waiting byte may be the delimiter's first
         if has_begun && came.first() == DELIMITER.last() {
             return TakeOver { bytes: 1, scanned };
         }
@@ -60,7 +60,7 @@ impl Line {
     }
 }
 
-/// Where the delimiter is; or else from where on it may yet come.
+/// The delimiter's position; or else the position from which it may still come.
 fn find(bytes: &[u8], scanned: usize) -> Result<usize, usize> {
     let found = bytes[scanned..].windows(2).position(|two| two == DELIMITER);
     let looked_at = found.map_or(bytes.len() - scanned, |at| at + 2);

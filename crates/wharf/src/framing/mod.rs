@@ -1,14 +1,13 @@
 //! Bytes to frames, without I/O: where in a stream one frame ends and the next begins.
 //!
-//! A framing only looks. [`Framing::cut`] is shown the bytes that are there, from a frame boundary
-//! on, and says where the first frame lies or how many bytes to gather before asking again; it
-//! copies nothing, keeps nothing and allocates nothing. So a frame can be handed out straight from
-//! the buffer that it was received into, and what a peer announces is judged before any memory is
-//! spent on it (invariant 9).
+//! A framing only inspects. [`Framing::cut`] gets the available bytes from a frame boundary on, and says
+//! where the first frame is, or how many bytes to collect before asking again. It copies, keeps and allocates
+//! nothing. So a frame can be delivered straight from the receive buffer, and a peer's announcement is
+//! checked before it costs memory (invariant 9).
 //!
-//! It keeps nothing, so it is told what it has said before: how many of the bytes it has *scanned*. One
-//! that searches for the end of a frame goes on there, and its work is linear in the frame, however many
-//! pieces that comes in.
+//! Since it keeps nothing, the caller tells it how many bytes it has *scanned* before. A framing that
+//! searches for the end of a frame continues there, so its work is linear in the frame, however many pieces
+//! it arrives in.
 
 mod cut;
 mod length;
@@ -16,18 +15,22 @@ mod length;
 pub(crate) mod line;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub(crate) use self::cut::{Cut, FramingError, TakeOver};
 pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 
-/// The most that one raw frame has: what was received at once may be delivered in several.
+/// The largest raw frame. What arrives at once may be delivered in several.
 pub(crate) const RAW_FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// How a session's bytes are cut into frames: the same in both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the bytes of a session become frames, in both directions.
+///
+/// A frame is what [`Handler::received`](crate::Handler::received) gets and what a `send` takes. The library adds
+/// and removes headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Framing(Kind);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Raw,
     Length(LengthPrefix),
@@ -35,14 +38,16 @@ enum Kind {
     Line(line::Line),
 }
 
-/// The framings that are declared at the start. A session has one of them for its whole life, and its slot
-/// that one's index: a byte, for each of whose values there is a place, so none is out of range.
-#[derive(Clone, Copy)]
+/// The framings declared at the start. A session has one for its whole life; its slot has the index. The
+/// array has a place for each value of the byte, so no index is out of range.
+#[derive(Clone)]
 pub(crate) struct Framings {
     places: [Framing; 256],
     declared: usize,
-    /// The index of the one that each new session has.
-    newcomers: u8,
+    /// Those that differ: what is published is encoded once in each.
+    forms: Arc<[Framing]>,
+    /// Which of the forms each place has.
+    form_of: [u8; 256],
 }
 
 impl Framings {
@@ -51,21 +56,39 @@ impl Framings {
         let mut places = [Framing::raw(); 256];
         assert!(!declared.is_empty(), "there is a framing");
         places[..declared.len()].copy_from_slice(declared);
-        Framings { places, declared: declared.len(), newcomers: 0 }
+        let mut forms: Vec<Framing> = Vec::new();
+        let mut form_of = [0; 256];
+        for (place, framing) in form_of.iter_mut().zip(declared) {
+            let known = forms.iter().position(|form| form == framing);
+            *place = known.unwrap_or(forms.len()) as u8; // there are no more than places
+            if known.is_none() {
+                forms.push(*framing);
+            }
+        }
+        Framings { places, declared: declared.len(), forms: forms.into(), form_of }
     }
+
+    /// The framings that differ.
+    pub(crate) fn forms(&self) -> &Arc<[Framing]> {
+        &self.forms
+    }
+
+    /// Which of them a session has whose slot says this index.
+    #[inline]
+    pub(crate) fn form_of(&self, index: u8) -> u8 {
+        self.form_of[usize::from(index)]
+    }
+
+    /// The most that may be declared.
+    pub(crate) const MAX: usize = 256;
 
     pub(crate) fn get(&self, index: u8) -> &Framing {
         &self.places[usize::from(index)]
     }
 
-    pub(crate) fn of_newcomers(&self) -> u8 {
-        assert!(usize::from(self.newcomers) < self.declared, "a framing is declared, then used");
-        self.newcomers
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_newcomers(self, newcomers: u8) -> Self {
-        Framings { newcomers, ..self }
+    /// Asserts that this index was declared.
+    pub(crate) fn assert_declared(&self, index: u8) {
+        assert!(usize::from(index) < self.declared, "a framing is declared, then used");
     }
 }
 
@@ -82,12 +105,14 @@ impl fmt::Debug for Framings {
 }
 
 impl Framing {
-    /// No framing: whatever was received at once, up to 64 KiB, is one frame, and a frame is sent as it is.
+    /// No framing. Bytes are delivered as they come, up to 64 KiB at a time, and sent as they are. Where one
+    /// `received` ends and the next begins means nothing: TCP and the kernel decide it.
     pub fn raw() -> Self {
         Framing(Kind::Raw)
     }
 
-    /// Each frame follows a header that says how long it is.
+    /// Before each frame there is a header that says how long the frame is. A peer has 10 s for its first frame,
+    /// unless [`time.first_frame_timeout`](field@crate::options::Time::first_frame_timeout) says otherwise.
     pub fn length_prefixed(prefix: LengthPrefix) -> Self {
         Framing(Kind::Length(prefix))
     }
@@ -101,7 +126,7 @@ impl Framing {
         self.0 == Kind::Raw
     }
 
-    /// The most bytes that a frame and its header have on the wire; raw frames know no bound.
+    /// The most bytes of a frame with its header. `None` for raw frames.
     pub(crate) fn wire_frame_bytes_max(&self) -> Option<usize> {
         match &self.0 {
             Kind::Raw => None,
@@ -111,7 +136,7 @@ impl Framing {
         }
     }
 
-    /// Looks for the frame that begins at the first of `bytes`, of which so many were scanned before.
+    /// Looks for the frame that begins at the start of `bytes`, of which `scanned` were scanned before.
     pub(crate) fn cut(&self, bytes: &[u8], scanned: usize) -> Cut {
         debug_assert!(scanned <= bytes.len());
         match &self.0 {
@@ -126,10 +151,10 @@ impl Framing {
         }
     }
 
-    /// How a frame that waits in part, of which so many bytes were scanned, goes on with what `came`.
+    /// How an unfinished frame `waiting`, of which `scanned` bytes were scanned, continues with what `came`.
     pub(crate) fn take_over(&self, waiting: &[u8], scanned: usize, came: &[u8]) -> TakeOver {
         match &self.0 {
-            // As many as it needs are known.
+            // The number of bytes it needs is known.
             Kind::Raw | Kind::Length(_) => match self.cut(waiting, scanned) {
                 Cut::More { bytes_min, scanned } => {
                     TakeOver { bytes: (bytes_min - waiting.len()).min(came.len()), scanned }
@@ -141,7 +166,7 @@ impl Framing {
         }
     }
 
-    /// Writes what goes before a frame of `frame_bytes`; says how many bytes of `header` that took.
+    /// Writes the header of a frame of `frame_bytes`. Returns the header's length.
     pub(crate) fn encode_header(
         &self,
         frame_bytes: usize,
@@ -186,17 +211,18 @@ mod tests {
     #[test]
     fn a_framing_is_had_by_its_index_and_no_index_is_out_of_range() {
         let prefixed = Framing::length_prefixed(LengthPrefix::default());
-        let framings = Framings::of(&[Framing::raw(), prefixed]).for_newcomers(1);
+        let framings = Framings::of(&[Framing::raw(), prefixed, Framing::raw()]);
         assert_eq!((framings.get(0), framings.get(1)), (&Framing::raw(), &prefixed));
-        assert_eq!(framings.get(framings.of_newcomers()), &prefixed);
+        assert_eq!([0, 1, 2].map(|index| framings.form_of(index)), [0, 1, 0]);
+        assert_eq!(**framings.forms(), [Framing::raw(), prefixed]);
         framings.get(u8::MAX);
-        assert_eq!(format!("{framings:?}"), format!("{:?}", [Framing::raw(), prefixed]));
+        assert!(framings.form_of(u8::MAX) < 2);
     }
 
     #[test]
     #[should_panic(expected = "a framing is declared")]
     fn no_session_is_given_a_framing_that_was_not_declared() {
-        Framings::of(&[Framing::raw()]).for_newcomers(1).of_newcomers();
+        Framings::of(&[Framing::raw()]).assert_declared(1);
     }
 
     #[test]

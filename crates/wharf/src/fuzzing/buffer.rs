@@ -1,4 +1,4 @@
-//! The ring buffer and the send batch against plain queues of bytes.
+//! The ring buffer and the send batch, compared with plain queues of bytes.
 
 use std::io::IoSlice;
 

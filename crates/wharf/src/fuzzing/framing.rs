@@ -1,8 +1,7 @@
-//! Any framing, fed any bytes in any pieces, against a plain reading of what its options say.
+//! Any framing, fed any bytes in any pieces, compared with a plain reading of its options.
 //!
-//! The reference looks at the whole stream at once, and its numbers have 128 bits, so it need not
-//! think of overflow, of what has come yet, or of where a piece ends. What the pieces give must be
-//! the same.
+//! The reference sees the whole stream at once and computes with 128 bits, so it need not consider overflow,
+//! what has arrived yet, or piece boundaries. The pieces must give the same frames.
 
 use arbitrary::{Arbitrary, Unstructured};
 
@@ -66,17 +65,18 @@ impl Shape {
         let Shape::Length { width, little, counts_itself, bound } = self else {
             return Framing::raw();
         };
-        Framing::length_prefixed(LengthPrefix {
-            width: match width {
-                Width::One => LengthWidth::One,
-                Width::Two => LengthWidth::Two,
-                Width::Four => LengthWidth::Four,
-                Width::Eight => LengthWidth::Eight,
-            },
-            endianness: if little { Endianness::Little } else { Endianness::Big },
-            counts_itself,
-            frame_bytes_max: bound.count(),
-        })
+        Framing::length_prefixed(
+            LengthPrefix::default()
+                .width(match width {
+                    Width::One => LengthWidth::One,
+                    Width::Two => LengthWidth::Two,
+                    Width::Four => LengthWidth::Four,
+                    Width::Eight => LengthWidth::Eight,
+                })
+                .endianness(if little { Endianness::Little } else { Endianness::Big })
+                .counts_itself(counts_itself)
+                .frame_bytes_max(bound.count()),
+        )
     }
 }
 

@@ -1,9 +1,9 @@
-//! What the fuzzer drives: the parts that know no socket, each beside a plain model of itself.
+//! What the fuzzer drives: the parts that know no socket, each compared with a plain model of itself.
 //!
-//! A body takes the fuzzer's bytes, reads them as steps, takes each step on the production type and
-//! on the model, and panics where they differ. It stands here because those types are the crate's
-//! own; `fuzz/` only hands the bytes over. What the fuzzer found worth keeping is in `fuzz/corpus/`,
-//! and the tests below replay all of it, so a plain `cargo test` walks the same ways.
+//! A target reads the fuzzer's bytes as steps, takes each step on the production type and on the model, and
+//! panics where they differ. It is here because those types are private to the crate; `fuzz/` only passes the
+//! bytes in. Inputs worth keeping are in `fuzz/corpus/`; the tests below replay all of them in a plain `cargo
+//! test`.
 
 mod buffer;
 mod framing;

@@ -1,4 +1,4 @@
-//! The timing wheel against a map of deadlines.
+//! The timing wheel, compared with a map of deadlines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Two threads close a session, for different reasons and in different ways, and its worker ends it.
 //!
-//! Shown: everybody sees the same, first reason; a stop overrides a drain whichever comes first; the
-//! worker hears of it without anything else having to happen; it gives the session's own count up once;
-//! and the session is released once, by the worker, whoever's count was the last (invariant 4).
+//! Shown: all see the same, first reason; a stop overrides a drain in either order; the worker learns of it
+//! without any further event; it gives up the session's own count once; and the worker releases the session
+//! once, whoever held the last count (invariant 4).
 
 use loom::thread;
 
@@ -13,7 +13,7 @@ use crate::engine::Mail;
 use crate::engine::{Engine, Follows};
 use crate::session::{Closing, SessionId};
 
-/// Asks as a handle does; what the session was then seen to end for.
+/// Asks as a handle does. Returns the close that the session then had.
 fn close(engine: &Engine, id: SessionId, reason: CloseReason, how: Close) -> Option<Closing> {
     engine
         .with_session(id, |slot| {
@@ -27,7 +27,7 @@ fn close(engine: &Engine, id: SessionId, reason: CloseReason, how: Close) -> Opt
 fn the_first_reason_stays_and_the_session_is_released_once() {
     explore("close: a drain, a stop, the worker", || {
         let (engine, port) = engine(false, 1);
-        let id = engine.admit(None).unwrap();
+        let id = engine.admit(None, 0).unwrap();
         let asks = [(CloseReason::Local, Close::Drain), (CloseReason::Reset, Close::Stop)];
         let closers = asks.map(|(reason, how)| {
             let engine = engine.clone();
@@ -43,7 +43,7 @@ fn the_first_reason_stays_and_the_session_is_released_once() {
             share.mailbox.take(&mut mails);
             for mail in mails.drain(..) {
                 let zero = match mail {
-                    // A stop ends it; after a drain there is nothing that would have to leave first.
+                    // A stop ends it; with a drain nothing has to leave first.
                     Mail::Attend(_) if own_count && engine.table.held(id).is_some() => {
                         assert!(slot.closing().is_some(), "nobody asked");
                         own_count = false;

@@ -1,9 +1,9 @@
 //! The count against look-ups and the release (invariants 3, 4 and 6).
 //!
-//! The last completion, a close and a late look-up meet over one session. Shown: exactly one of them
-//! brings the count to zero; who does sees all that the others did while they held the session, so it
-//! may free what they used; and a look-up finds the session that it asked for or nothing, also when the
-//! slot serves its next session at once.
+//! The last completion, a close and a late look-up meet at one session. Shown: exactly one of them brings the
+//! count to 0; it sees everything that the others did while they held the session, so it may free what they
+//! used; and a look-up finds the session that it asked for or nothing, even if the next session takes the
+//! slot at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +18,8 @@ use crate::session::{SessionId, SessionTable};
 struct Model {
     table: SessionTable,
     id: SessionId,
-    /// What belongs to the slot's session: who holds a count reads it, and only the release, and the
-    /// acceptor of the next session, write it. Holds the generation.
+    /// Belongs to the slot's session: holders of a count read it; only the release, and the acceptor of the
+    /// next session, write it. Contains the generation.
     belongings: Watched,
     releases: AtomicUsize,
 }
@@ -32,7 +32,7 @@ impl Model {
         Model { table, id, belongings, releases: AtomicUsize::new(0) }
     }
 
-    /// Uses the session, as who holds a count may, then gives the count up.
+    /// Uses the session, as a holder of a count may, then gives the count up.
     fn use_and_lower(&self) {
         assert_eq!(self.belongings.read(), self.id.generation());
         if self.table.held(self.id).unwrap().count.lower() {
@@ -44,7 +44,7 @@ impl Model {
         self.releases.fetch_add(1, Ordering::Relaxed);
         self.belongings.write(u64::MAX);
         self.table.release(self.id);
-        // The slot is taken into use again at once.
+        // The slot is reused at once.
         let next = self.table.insert(0, 0).unwrap();
         assert_eq!((next.index(), next.generation()), (self.id.index(), self.id.generation() + 1));
         self.belongings.write(next.generation());
@@ -64,7 +64,7 @@ fn the_last_completion_a_close_and_look_ups_release_once() {
     explore("count: completion, close, look-ups", || {
         let model = Arc::new(Model::of_one_slot());
         let slot = model.table.held(model.id).unwrap();
-        slot.count.raise(); // the operation that is outstanding
+        slot.count.raise(); // the outstanding operation
         let completion = thread::spawn({
             let model = model.clone();
             move || model.use_and_lower()
@@ -94,7 +94,7 @@ fn two_look_ups_and_the_only_holder_release_once() {
             thread::spawn(move || model.look_up_and_use())
         });
         model.use_and_lower();
-        // By now it may be released and the slot in use again.
+        // By now it may be released and the slot reused.
         model.look_up_and_use();
         join_all(lookers);
         assert_eq!(model.releases.load(Ordering::Relaxed), 1);
@@ -105,7 +105,7 @@ fn two_look_ups_and_the_only_holder_release_once() {
 fn what_the_acceptor_prepared_is_seen_by_whoever_finds_the_session() {
     explore("count: an acceptor, two look-ups", || {
         let table = Arc::new(SessionTable::new(1, 0));
-        let expected = SessionId::new(0, 0); // as a peer would have told it
+        let expected = SessionId::new(0, 0); // as if a peer had sent it
         let lookers = [(); 2].map(|()| {
             let table = table.clone();
             thread::spawn(move || {

@@ -1,8 +1,8 @@
-//! Joins, leaves and publications against the release of the session that they are of.
+//! Joins, leaves and publications against the release of their session.
 //!
-//! One thread joins a session to a group and publishes to that, another leaves it and closes the session,
-//! whose worker releases it and takes the slot into use again at once. Shown: when all is worked off the
-//! group is no more, whatever came when; and the next session in the slot is no member and gets nothing.
+//! One thread joins a session to a group and publishes to it. Another leaves it and closes the session, whose
+//! worker releases it and reuses the slot at once. Shown: in every order the group is gone when all requests
+//! are processed, and the next session in the slot is no member and gets nothing.
 
 use loom::thread;
 

@@ -1,9 +1,9 @@
 //! The end of all sessions against a session that arrives: one of the two sees the other.
 //!
-//! One thread ends the server, a worker of a shared port gets the mail and walks the table, another
-//! worker opens a session meanwhile. Shown: the session is asked to close, by the walk or by who opens
-//! it, so no end of a server ever leaves one behind; and the walk neither misses nor releases one that it
-//! should not. Who finds a session in the table finds it counted, so no worker ends before it has come.
+//! One thread ends the server. A worker of a shared port gets the mail and walks the table, while another
+//! worker opens a session. Shown: the session is asked to close, by the walk or by the worker that opens it,
+//! so no end of a server leaves one behind; and the walk misses no session and releases none wrongly. A
+//! session in the table is already counted, so no worker ends before it has come.
 
 use loom::thread;
 
@@ -15,7 +15,7 @@ use crate::session::SessionId;
 
 /// As a worker that admits a session and opens it.
 fn arrive(engine: &Engine) -> SessionId {
-    let id = engine.admit(None).expect("there is room");
+    let id = engine.admit(None, 0).expect("there is room");
     let slot = engine.table.held(id).expect("it has the session's own count");
     if let Some((reason, how)) = engine.ending() {
         engine.ask_to_close(id, slot, reason, how);
@@ -25,7 +25,7 @@ fn arrive(engine: &Engine) -> SessionId {
 
 fn the_end_and_an_arrival(end: fn(&Engine), ended: (CloseReason, Close), earlier_sessions: usize) {
     let (engine, port) = engine(true, 4);
-    let mut ids: Vec<_> = (0..earlier_sessions).map(|_| engine.admit(None).unwrap()).collect();
+    let mut ids: Vec<_> = (0..earlier_sessions).map(|_| engine.admit(None, 0).unwrap()).collect();
     let arriving = thread::spawn({
         let engine = engine.clone();
         move || arrive(&engine)

@@ -1,7 +1,7 @@
-//! The queue of free slots: three threads take and give back (invariant 6).
+//! The queue of free slots: three threads take and return them (invariant 6).
 //!
-//! Shown: no slot is in two hands, no id comes twice, there are never more than `sessions_max`, and
-//! who takes a slot sees all that its last owner did.
+//! Shown: no slot has two owners, no id appears twice, there are never more than `sessions_max`, and the next
+//! owner of a slot sees everything that its last owner did.
 
 use std::collections::HashSet;
 use std::sync::Arc;

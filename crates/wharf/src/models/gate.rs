@@ -1,7 +1,7 @@
-//! The gate before what others use and one ends (a port's socket, for threads that send to it at once).
+//! A gate in front of what some threads use and one ends (a port's socket, for threads that send directly).
 //!
-//! Shown: nobody is inside when it has been shut, who shuts it sees all that was done inside, and those inside
-//! are one at a time.
+//! Shown: when it has been shut, no thread is inside; the thread that shut it sees everything done inside;
+//! and at most one thread is inside at a time.
 
 use std::sync::Arc;
 

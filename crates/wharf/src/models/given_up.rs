@@ -1,10 +1,10 @@
-//! A session that is given up on its way, because the worker that it was for has ended.
+//! A session that is given up before it arrives, because its worker has ended.
 //!
 //! One worker accepts a session for another, which asks all its sessions to end and ends itself, at any
-//! moment between the slot's taking and the mail; a third thread, that knows the session's name, closes it
-//! and joins it to a group. Shown: whoever holds the last count releases it, once; the worker waits for what
-//! it has found; and the next session in the slot, which may be there as soon as it is free, is new: it
-//! takes a frame, and can be closed. The same where the program's own thread begins a connect.
+//! moment between taking the slot and the mail. A third thread knows the session's id, closes it and joins it
+//! to a group. Shown: the holder of the last count releases it, once; the worker waits for sessions that it
+//! has found; and the next session, which may get the slot at once, is new: it takes a frame, and can be
+//! closed. The same for a connect begun by a program's thread, whose context is dropped once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +14,17 @@ use loom::thread;
 use super::{explore, ports};
 use crate::CloseReason;
 use crate::close::Close;
-use crate::engine::{Engine, Group, Mail};
+use crate::engine::{Content, Engine, Group, Mail};
 use crate::face::Handle;
+use crate::options::Target;
 use crate::session::SessionId;
 use crate::sync::yield_now;
 
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+
+/// A context, of which each copy counts.
+#[derive(Clone, Default)]
+struct Counted(Arc<()>);
 
 /// The end of port 0's only worker: its walk, and what `Floor::take_last_mail` does.
 fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
@@ -35,7 +40,12 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
             match mail {
                 Mail::Arrival(id, ..) | Mail::Connect(id, ..) => engine.abandon(id),
                 Mail::Release(id) => to_release.push(id),
-                Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}
+                Mail::Attend(_)
+                | Mail::Groups
+                | Mail::Budget
+                | Mail::Announce
+                | Mail::Drain
+                | Mail::Stop => {}
             }
         }
         to_release.drain(..).for_each(|id| engine.release(id, 0));
@@ -54,7 +64,7 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
 
 /// As `Worker::admit`, for another port.
 fn accept_for_port_0(engine: &Engine) {
-    let id = engine.admit(None).expect("there is room");
+    let id = engine.admit(None, 0).expect("there is room");
     assert_eq!(engine.table.held(id).expect("the hold is there").port(), 0);
     let socket = engine.sockets.to_connect(SocketAddr::from(PEER)).expect("a socket");
     if engine.ports[0].mailbox.post(Mail::Arrival(id, socket, None)).is_err() {
@@ -63,8 +73,9 @@ fn accept_for_port_0(engine: &Engine) {
 }
 
 fn use_next(engine: &Engine, id: SessionId) {
-    assert_eq!(engine.send(id, b"frame"), Ok(()));
+    assert!(engine.send(id, Content::Plain(b"frame")));
     let slot = engine.table.held(id).unwrap();
+    assert!(!slot.has_context() && engine.contexts.of(id, slot).is_none());
     assert!(!slot.is_opened() && !slot.is_in_groups() && !slot.count.is_closing());
     let mut queue = slot.send_queue.lock();
     assert_eq!(queue.queued_bytes(), 5, "something of another session's is queued");
@@ -74,7 +85,7 @@ fn use_next(engine: &Engine, id: SessionId) {
     assert!(slot.count.is_closing());
 }
 
-fn a_session_is_given_up(begin: fn(&Arc<Engine>), how: Close, others: fn(&Handle, SessionId)) {
+fn a_session_is_given_up(begin: impl Fn(&Arc<Engine>), how: Close, others: fn(&Handle, SessionId)) {
     let (engine, _) = ports(1);
     let reason = if how == Close::Drain { CloseReason::Drained } else { CloseReason::Stopped };
     let ending = thread::spawn({
@@ -87,16 +98,17 @@ fn a_session_is_given_up(begin: fn(&Arc<Engine>), how: Close, others: fn(&Handle
     });
     begin(&engine);
     // Its next session takes the slot as soon as it is free; by the end at the latest.
-    let next = engine.admit(Some(1)).inspect(|next| use_next(&engine, *next));
+    let next = engine.admit(Some(1), 0).inspect(|next| use_next(&engine, *next));
     ending.join().unwrap();
     other.join().unwrap();
     assert_eq!(engine.ports[0].assigned_sessions(), 0);
     let next = next.unwrap_or_else(|| {
-        let next = engine.admit(Some(1)).expect("the slot was given back");
+        let next = engine.admit(Some(1), 0).expect("the slot was given back");
         use_next(&engine, next);
         next
     });
     assert!(engine.ports[0].groups.has_no_members());
+    assert_eq!(format!("{:?}", engine.contexts), "Contexts(0)", "one has outlived its session");
     assert!(engine.table.held(next).unwrap().count.lower());
     engine.release(next, 1);
 }
@@ -124,12 +136,15 @@ fn a_session_accepted_for_a_worker_that_stops_and_ends_is_no_member_of_anything(
 #[test]
 fn a_connect_that_its_worker_has_no_time_for_leaves_the_slot_new() {
     explore("given up: a connect, a drain, a send", || {
-        let connect = |engine: &Arc<Engine>| {
-            let _ = Handle::new(engine.clone()).connect(SocketAddr::from(PEER));
+        let connect = |engine: &Arc<Engine>, counted: &Counted| {
+            let target = Target::new(SocketAddr::from(PEER)).context(counted.clone());
+            let _ = Handle::new(engine.clone()).connect(target);
         };
         let send = |handle: &Handle, id| {
             let _ = handle.send(id, b"early");
         };
-        a_session_is_given_up(connect, Close::Drain, send);
+        let counted = Counted::default();
+        a_session_is_given_up(|engine| connect(engine, &counted), Close::Drain, send);
+        assert_eq!(Arc::strong_count(&counted.0), 1, "a context was kept");
     });
 }

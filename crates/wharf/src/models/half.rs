@@ -1,10 +1,10 @@
-//! The receive half: taken, asked for, lent to a receive, and cancelled to have it back (invariant 2).
+//! The receive half: taken, asked for, lent to a receive, and got back by a cancel (invariant 2).
 //!
-//! Two threads each want something of a session whose peer is quiet, while a third serves its port. The
-//! receive completes only if it is cancelled, so a request that nobody sees would wait for ever, which
-//! is a deadlock. Shown: the half is in one hand at a time, whoever has it sees what its last holder
-//! did, and every request is answered: by the asker, by the holder that finds the mark when it gives
-//! the half back or would lend it, or by the completion of the receive that was cancelled.
+//! Two threads each want something from a session whose peer is quiet, while a third serves its port. The
+//! receive completes only if it is cancelled, so a request that is missed would wait forever, which is a
+//! deadlock. Shown: the half is in one hand at a time; its holder sees what the last holder did; and every
+//! request is answered: by the asking thread, by the holder that finds the mark when it gives the half back
+//! or is about to lend it, or through the completion of the cancelled receive.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Model {
         }
     }
 
-    /// Answers what was requested. True: a receive is to be posted.
+    /// Answers the requests. True: a receive must be posted.
     fn look_after(&self, half: &mut Half) -> bool {
         half.answered += self.requests.iter().filter(|request| take_request(request)).count();
         if half.answered == REQUESTS {
@@ -104,7 +104,7 @@ impl Model {
         }
     }
 
-    /// A worker's turns until nothing is wanted any more.
+    /// A worker's turns, until nothing is wanted any more.
     fn serve(&self) {
         loop {
             let mut receive = self.receive.lock();
@@ -147,7 +147,7 @@ fn a_request_is_answered_by_who_makes_it_or_by_who_has_the_half() {
     explore("half: three takers, and no receive", || {
         let model =
             Arc::new((HalfTable::<usize>::new(1), [(); 3].map(|()| AtomicBool::new(false))));
-        // As a session whose receiving is paused is attended to: nothing is lent.
+        // As when attending to a session that has paused receiving: nothing is lent.
         let request = |(halves, requests): &(HalfTable<usize>, [AtomicBool; 3]), which: usize| {
             requests[which].store(true, Ordering::Release);
             while let Ok(mut half) = halves.take_or_ask(0) {

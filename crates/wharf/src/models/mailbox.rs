@@ -1,10 +1,9 @@
 //! The mailbox: the sleep flag against a post.
 //!
-//! Shown: whatever is posted is taken without anything else having to happen (a worker that slept on
-//! would be a deadlock), on a port of one worker and on one that two share; one of two that is busy with
-//! its mail does not keep the rest from the other; what is posted while the last worker ends is
-//! either taken or given back; and a word that waits already is said to whoever takes it by all that have
-//! said it, with what they did before.
+//! Shown: whatever is posted is taken without any further event (a worker that keeps sleeping would be a
+//! deadlock), on a port of one worker and on one that two share; a worker that is busy with its mail does not
+//! keep the rest from the other; what is posted while the last worker ends is either taken or returned; and
+//! if a word is posted several times and taken once, the taker sees what each poster did before.
 
 use std::sync::Arc;
 
@@ -36,8 +35,8 @@ impl Model {
         }
     }
 
-    /// A worker's turns until so many mails were taken, by it or by another. One that `is_busy` comes
-    /// back from its mail only then.
+    /// A worker's turns until this many mails were taken, by any worker. A worker that `is_busy` returns from
+    /// its mail only then.
     fn serve(&self, mails_in_all: usize, is_busy: bool) {
         let mut mails = Vec::new();
         while *self.taken.lock() < mails_in_all {
@@ -56,7 +55,7 @@ impl Model {
                 taken = self.changed.wait(taken).expect("no thread has failed");
             }
         }
-        // As a worker that ends does.
+        // As a worker that ends.
         self.mailbox.wake_others();
     }
 }

@@ -1,14 +1,15 @@
 //! Models of what several threads touch: the production code, run by a model checker.
 //!
-//! Each file begins with what it shows. Under loom (`ci/loom.sh`) a model has three threads and is
-//! taken through *every* execution that the memory model allows, with at most so many preemptions as
-//! `LOOM_MAX_PREEMPTIONS` says, or with any number if it says nothing. What a model waits for in vain
-//! is a deadlock, which loom reports: so a wake that is lost is found. Under shuttle
-//! (`ci/shuttle.sh`) whole workers run on schedules that are drawn at random.
+//! Each file begins with what it shows. Under loom (`ci/loom.sh`) a model has three threads, and goes through
+//! *every* execution that the memory model allows, with at most `LOOM_MAX_PREEMPTIONS` preemptions, or any
+//! number if that is not set. Waiting in vain is a deadlock, which loom reports, so lost wakes are found.
+//! Under shuttle (`ci/shuttle.sh`) whole workers run on random schedules.
 //!
-//! Where a worker appears in a loom model it is reduced to what it does with the shared state; what it
-//! does it with (tables, counts, queues, mailboxes, the engine) is the code that ships.
+//! In a loom model a worker is reduced to what it does with shared state. The shared types (tables, counts,
+//! queues, mailboxes, the engine) are the production code.
 
+#[cfg(loom)]
+mod announce;
 #[cfg(loom)]
 mod close;
 #[cfg(loom)]
@@ -26,13 +27,19 @@ mod given_up;
 #[cfg(loom)]
 mod half;
 #[cfg(loom)]
+mod last_member;
+#[cfg(loom)]
 mod mailbox;
 #[cfg(all(shuttle, not(loom)))]
 mod mix;
 #[cfg(loom)]
 mod order;
 #[cfg(loom)]
+mod places;
+#[cfg(loom)]
 mod port;
+#[cfg(loom)]
+mod room;
 #[cfg(loom)]
 mod send_queue;
 #[cfg(loom)]
@@ -61,13 +68,13 @@ mod loom_only {
     use crate::options::Options;
     use crate::session::SessionTable;
 
-    /// The model's own thread is one of them.
+    /// Includes the model's own thread.
     const THREADS: usize = 3;
 
-    /// Steps of one execution, above which it is taken for endless.
+    /// The most steps of one execution. More count as endless.
     const STEPS_MAX: usize = 10_000;
 
-    /// How many executions there were. Says so of a model that fails, too.
+    /// Counts executions, and reports the number, also when a model fails.
     struct Executions(String, Arc<AtomicU64>);
 
     impl Drop for Executions {
@@ -78,12 +85,12 @@ mod loom_only {
         }
     }
 
-    /// Takes a model through all of its executions, and says how many there were.
+    /// Runs a model through all of its executions, and prints how many there were.
     pub(in crate::models) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new(); // reads LOOM_MAX_PREEMPTIONS
         builder.max_threads = THREADS;
         builder.max_branches = STEPS_MAX;
-        (builder.max_duration, builder.max_permutations) = (None, None); // all, or none of it
+        (builder.max_duration, builder.max_permutations) = (None, None); // no limits
         let bound = builder.preemption_bound.map_or("none".to_owned(), |bound| bound.to_string());
         let executions = Executions(name.to_owned(), Arc::default());
         let (counted, started) = (executions.1.clone(), Instant::now());
@@ -98,16 +105,18 @@ mod loom_only {
         );
     }
 
-    /// What the threads came to. One that failed fails the model.
+    /// The results of the threads. A failed thread fails the model.
     pub(in crate::models) fn join_all<T, const N: usize>(threads: [JoinHandle<T>; N]) -> [T; N] {
         threads.map(|thread| thread.join().unwrap())
     }
 
-    /// An engine with two ports, each of which has listeners and one worker.
+    /// An engine with two ports, each with listeners and one worker.
     pub(in crate::models) fn ports(sessions_max: u32) -> (Arc<Engine>, [Arc<ModelPort>; 2]) {
-        let options = Options { workers: 2, sessions_max, ..Options::default() };
+        let options = Options::default().workers(2).with(|options| {
+            options.sessions.max = sessions_max;
+        });
         let mut engine = Engine::new(false, Framing::raw(), options, crate::port::Sockets::Os);
-        engine.table = SessionTable::new(sessions_max, 0); // so that slots are used again at once
+        engine.table = SessionTable::new(sessions_max, 0); // so that slots are reused at once
         engine.accept_at_each_port();
         let ports = [(); 2].map(|()| Arc::new(ModelPort::new(false)));
         for (share, port) in engine.ports.iter().zip(&ports) {
@@ -116,13 +125,15 @@ mod loom_only {
         (Arc::new(engine), ports)
     }
 
-    /// An engine with one port, which one worker has to itself or two share.
+    /// An engine with one port, for one worker or shared by two.
     pub(in crate::models) fn engine(
         is_shared: bool,
         sessions_max: u32,
     ) -> (Arc<Engine>, Arc<ModelPort>) {
         let workers = if is_shared { 2 } else { 1 };
-        let options = Options { workers, sessions_max, ..Options::default() };
+        let options = Options::default().workers(workers).with(|options| {
+            options.sessions.max = sessions_max;
+        });
         let mut engine = Engine::new(is_shared, Framing::raw(), options, crate::port::Sockets::Os);
         engine.table = SessionTable::new(sessions_max, 0);
         let port = Arc::new(ModelPort::new(is_shared));

@@ -1,11 +1,10 @@
-//! A close that drains, behind what the same thread has published.
+//! A draining close, behind what the same thread has published.
 //!
-//! One thread publishes, closes the session with a drain, and publishes once more; another publishes,
-//! joins, leaves or closes too; the session's worker works off the groups of its port, as little at once as
-//! can be, sends what is queued, and releases the session when it has drained. Shown: what was published
-//! before the close has left by then; what was published after it never leaves; the close always comes
-//! about (a session that waited for ever for its place is a deadlock); and each publication leaves once, in
-//! its publisher's order.
+//! One thread publishes, closes the session with a drain, and publishes once more. Another publishes, joins,
+//! leaves or closes too. The session's worker processes its port's groups in the smallest shares, sends what
+//! is queued, and releases the session when it has drained. Shown: what was published before the close has
+//! left by then; what was published after it never leaves; the close always takes effect (a session that
+//! waited forever for its place is a deadlock); and each publication leaves once, in its publisher's order.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A port for models: one socket, whose sends complete as soon as somebody waits for completions.
+//! A port for models: one socket, whose sends complete as soon as a thread waits for completions.
 
 use crate::buffer::SendBatch;
 use crate::port::{PostAnywhere, Refused, Registration, Wake};
@@ -25,7 +25,7 @@ impl ModelPort {
         ModelPort { is_shared, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Sleeps until there is a completion, which it gives, or a wake.
+    /// Sleeps until there is a completion, which it returns, or a wake.
     pub(super) fn wait(&self) -> Option<Box<SendBatch>> {
         let mut state = self.state.lock();
         while state.wakes == 0 && state.send.is_none() {
@@ -33,7 +33,7 @@ impl ModelPort {
         }
         let send = state.send.take();
         if send.is_none() {
-            // On a shared port a wake ends one wait; one worker's own wakes may be one.
+            // On a shared port a wake ends one wait; a worker's own wakes may be merged.
             state.wakes = if self.is_shared { state.wakes - 1 } else { 0 };
         }
         send

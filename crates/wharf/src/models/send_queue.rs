@@ -1,9 +1,9 @@
 //! Arming of the send queue: two threads push, a worker sends.
 //!
 //! Shown, for a port of one worker (a push that arms posts mail) and for a shared one (it posts the send
-//! itself): all that was pushed leaves without anything else having to happen (a frame that is left
-//! waiting is a deadlock), two sends are never outstanding (invariant 1), and what one thread pushed
-//! leaves in its order, also when a send leaves in part.
+//! itself): everything that was pushed leaves without any further event (a frame left behind is a deadlock);
+//! two sends are never outstanding (invariant 1); and one thread's frames leave in its order, also after
+//! partial sends.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::face::Handle;
 use crate::port::Anywhere;
 use crate::session::{SessionId, Slot};
 
-/// What the two threads push, a byte a frame.
+/// What the two threads push, one byte per frame.
 const PUSHED: [&[u8]; 2] = [b"ab", b"x"];
 
 struct Worker {
@@ -33,7 +33,7 @@ struct Worker {
 impl Worker {
     fn new(is_shared: bool) -> Self {
         let (engine, port) = engine(is_shared, 1);
-        let id = engine.admit(None).unwrap();
+        let id = engine.admit(None, 0).unwrap();
         if is_shared {
             engine.ports[0].set_anywhere(Anywhere::Posts(port.clone()));
         }
@@ -78,7 +78,7 @@ impl Worker {
         }
     }
 
-    /// As `Floor::sent`. Of the first send a byte leaves, of all others everything.
+    /// As `Floor::sent`. One byte of the first send leaves, and all of the others.
     fn complete(&mut self, slot: &Slot, mut batch: Box<SendBatch>) {
         let mut slices = [IoSlice::new(&[])];
         assert_eq!(batch.gather(&mut slices), 1);
@@ -86,7 +86,7 @@ impl Worker {
         self.wire.extend(&slices[0][..count]);
         self.sends += 1;
         batch.advance(count);
-        let sent = slot.send_queue.lock().sent(batch, count, 0);
+        let sent = slot.send_queue.lock().sent(batch, count, 0, 0);
         assert!(!slot.count.lower(), "the session's own count is there");
         if sent.goes_on {
             self.attend(slot);

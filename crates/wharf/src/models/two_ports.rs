@@ -1,9 +1,8 @@
 //! Publications to the sessions of two ports, against each other and against the server's end.
 //!
-//! Shown: all publications come about in one order, the same at both ports, in which each publisher's stand
-//! in his; what was published before the drain of the server has been asked for is handed over at both
-//! ports before their sessions are asked to end; and a stop cuts that order off at some place of each port, and
-//! leaves no hole in it.
+//! Shown: both ports have all publications in the same order, which includes each publisher's order; what was
+//! published before the server's drain was requested is handed over at both ports before their sessions are
+//! asked to end; and a stop cuts the order off at some place of each port, and leaves no gap in it.
 
 use std::sync::Arc;
 
@@ -35,11 +34,11 @@ impl Port {
         let id = worker.open();
         Handle::new(engine.clone()).join(id, ROOM).unwrap();
         worker.work_off(Share::everything());
-        worker.mail(); // that of the join
+        worker.mail(); // the join's mail
         Port { engine: engine.clone(), index, worker, id }
     }
 
-    /// Hands over what has been published until the server ends.
+    /// Hands over publications until the server ends.
     fn serve_until_the_end(&mut self) {
         loop {
             for mail in self.worker.mail() {
@@ -93,7 +92,7 @@ fn two_publishers_have_one_order_at_both_ports() {
             let handle = Handle::new(engine.clone());
             thread::spawn(move || publish(&handle))
         });
-        // This port's worker takes what comes as it comes, the other's only all of it.
+        // This port's worker takes what comes in small shares, the other's only all of it.
         first.worker.work_off(Share::of_a_turn(4, 1));
         join_all(publishers);
         for port in [&mut first, &mut second] {

@@ -1,10 +1,10 @@
-//! The walk over a port's sessions, against a slot that passes from port to port meanwhile.
+//! The walk over a port's sessions, against a slot that passes between ports meanwhile.
 //!
-//! A slot rests, with the mark of port 0. A thread takes it for a session of port 1, whose worker opens
-//! that, releases it, and takes the slot for one of port 0. Meanwhile port 0's worker hands over a broadcast.
-//! Shown: its walk never names the session of port 1, and nothing is queued for it; what the walk names is a
-//! session of port 0, whose slot is found by that name or not at all; and one that stands all the time is
-//! named once.
+//! A slot rests, marked with port 0. A thread takes it for a session of port 1, whose worker opens that,
+//! releases it, and takes the slot for a session of port 0. Meanwhile port 0's worker hands over a broadcast.
+//! Shown: its walk never yields the session of port 1, which gets nothing; each id that it yields is a
+//! session of port 0, and either finds the slot or is gone; and a session that exists throughout is yielded
+//! once.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use loom::thread;
 use super::port::ModelPort;
 use super::worker::OwnWorker;
 use super::{explore, ports};
-use crate::engine::{Engine, Mail};
+use crate::engine::{Content, Engine, Mail};
 use crate::session::SessionId;
 
 /// Another thread's part: it accepts for port 1.
 fn admit_for_port_1(engine: &Engine) {
-    let id = engine.admit(Some(1)).expect("the slot is free");
+    let id = engine.admit(Some(1), 0).expect("the slot is free");
     engine.ports[1].mailbox.post(Mail::Attend(id)).expect("its worker has not ended");
 }
 
@@ -31,7 +31,7 @@ fn serve_port_1(engine: &Arc<Engine>, port: &Arc<ModelPort>) -> SessionId {
     assert_eq!(slot.send_queue.lock().queued_bytes(), 0, "port 0 has touched it");
     assert!(slot.count.lower());
     engine.release(id, 1);
-    let next = engine.admit(Some(0)).expect("the slot is free");
+    let next = engine.admit(Some(0), 0).expect("the slot is free");
     assert_eq!(engine.table.held(next).unwrap().port(), 0);
     next
 }
@@ -52,7 +52,7 @@ fn a_slot_passes_from_port_to_port(sessions_beside: u32) {
         let engine = engine.clone();
         move || serve_port_1(&engine, &port_1)
     });
-    let frame = engine.encode(b"x").unwrap();
+    let frame = engine.encode(Content::Plain(b"x")).unwrap();
     let mut named = Vec::new();
     for id in engine.table.sessions_of(0) {
         named.push(id);

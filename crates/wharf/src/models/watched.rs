@@ -1,17 +1,16 @@
-//! A cell without any lock of its own, whose accesses loom is told of.
+//! A cell without a lock, whose accesses are reported to loom.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that its users must order among themselves: loom reports a write and another access that
-/// nothing orders.
+/// A number that its users must order among themselves: loom reports unordered accesses, if one is a write.
 #[derive(Debug)]
 pub(super) struct Watched {
     accesses: loom::cell::UnsafeCell<()>,
     value: AtomicU64,
 }
 
-// SAFETY: the cell holds nothing. It is there for loom, which runs one thread at a time and takes
-// note of who comes to it when; the value is an atomic that loom does not know of.
+// SAFETY: the cell contains nothing. It exists for loom, which runs one thread at a time and records the
+// accesses. The value is an atomic that loom does not know.
 unsafe impl Sync for Watched {}
 
 impl Watched {

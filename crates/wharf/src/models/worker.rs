@@ -1,15 +1,16 @@
-//! A worker that has its port to itself, reduced to what it does with what it shares with others: its
-//! mail, the groups of its port, and the queues and counts of its sessions. A send completes at once.
+//! A worker with its own port, reduced to what it does with shared state: its mail, the groups of its port,
+//! and the queues and counts of its sessions. Sends complete at once.
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::port::ModelPort;
-use crate::buffer::SharedFrame;
+use crate::clock::Moment;
 use crate::engine::Mail;
 use crate::engine::{Due, Publication, Share};
-use crate::engine::{Engine, Follows, PortShare};
-use crate::session::{Closing, SessionId, Slot};
+use crate::engine::{Engine, Follows, Frame, PortShare};
+use crate::session::{Closing, Policy, SessionId, Slot};
 
 pub(super) struct OwnWorker {
     engine: Arc<Engine>,
@@ -17,9 +18,9 @@ pub(super) struct OwnWorker {
     port_index: usize,
     to_attend: Vec<SessionId>,
     to_release: Vec<SessionId>,
-    /// Whose own count it has given up.
+    /// The session whose own count it has given up.
     ended: Option<SessionId>,
-    /// What has left, a byte a frame.
+    /// What has left, one byte per frame.
     pub(super) wire: Vec<u8>,
 }
 
@@ -34,9 +35,9 @@ impl OwnWorker {
         &self.engine.ports[self.port_index]
     }
 
-    /// A session that this port has accepted, and that is open.
+    /// A session that this port has accepted and opened.
     pub(super) fn open(&self) -> SessionId {
-        let id = self.engine.admit(Some(self.port_index)).expect("there is room");
+        let id = self.engine.admit(Some(self.port_index), 0).expect("there is room");
         self.engine.table.held(id).expect("it has its own count").set_opened();
         id
     }
@@ -53,12 +54,12 @@ impl OwnWorker {
         mails
     }
 
-    /// Takes its turns until a session was released.
+    /// Takes turns until a session was released.
     pub(super) fn serve(&mut self) {
         loop {
             for mail in self.mail() {
                 match mail {
-                    // As little at once as can be.
+                    // The smallest share.
                     Mail::Groups => self.work_off(Share::of_a_turn(4, 1)),
                     Mail::Attend(id) => self.to_attend.push(id),
                     Mail::Release(id) => self.to_release.push(id),
@@ -81,9 +82,10 @@ impl OwnWorker {
     /// As `Floor::work_off_groups`.
     pub(super) fn work_off(&mut self, share: Share) {
         let engine = self.engine.clone();
-        let left = engine.ports[self.port_index].groups.work_off(share, |due| {
+        let groups = &engine.ports[self.port_index].groups;
+        let left = groups.work_off(share, Moment::default(), Duration::from_secs(5), |due| {
             match due {
-                Due::Publication(publication, members) => self.hand_over(publication, members),
+                Due::Publication(publication, to, _) => self.hand_over(publication, to.ids),
                 Due::Close(id) => self.publications_end(id),
             }
             1
@@ -105,11 +107,15 @@ impl OwnWorker {
     }
 
     /// As the floor's.
-    pub(super) fn hand_over_to(&mut self, id: SessionId, frame: &SharedFrame, if_opened: bool) {
+    pub(super) fn hand_over_to(&mut self, id: SessionId, frame: &Frame, if_opened: bool) {
         let Some(slot) = self.engine.table.held(id) else { return };
-        if (!if_opened || slot.is_opened())
-            && self.engine.push_published(slot, frame) != Follows::default()
-        {
+        if if_opened && !slot.is_opened() {
+            return;
+        }
+        let form = self.engine.form_for(slot, frame);
+        let (has_room, follows) = self.engine.push_published(slot, form, Policy::Close);
+        assert!(has_room, "`models/places` is for those that have none");
+        if follows != Follows::default() {
             self.to_attend.push(id);
         }
     }
@@ -142,14 +148,14 @@ impl OwnWorker {
         }
     }
 
-    /// Sends what is queued, as long as something is.
+    /// Sends as long as something is queued.
     pub(super) fn send(&mut self, slot: &Slot) {
         while let Some(mut batch) = slot.begin_send(|| 0) {
             let (count, mut slices) = (batch.bytes(), [IoSlice::new(&[])]);
             assert_eq!(batch.gather(&mut slices), 1);
             self.wire.extend(&slices[0][..count]);
             batch.advance(count);
-            slot.send_queue.lock().sent(batch, count, 0);
+            slot.send_queue.lock().sent(batch, count, 0, 0);
             assert!(!slot.count.lower(), "the session's own count is there");
         }
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::{BackendRefusal, Error, Result};
 
 /// Which completion port to use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
     /// io_uring where the kernel grants every feature it needs, else readiness; on Windows iocp.

@@ -1,5 +1,6 @@
 //! What each option may be.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Backpressure, FirstFrameTimeout, Options};
@@ -37,107 +38,133 @@ fn duration_rule(
 
 impl Options {
     pub(crate) fn check(&self, framing: &Framing) -> Result<()> {
+        if self.thread_name.contains('\0') {
+            return Err(Error::ThreadName { name: self.thread_name.clone() });
+        }
         self.check_durations()?;
-        let queue = self.send_queue_bytes_max;
-        let workers_in_range = self.workers <= WORKERS_MAX;
-        rule("workers", self.workers as u64, workers_in_range, "it may be at most 1,024")?;
-        rule(
-            "sessions_max",
-            self.sessions_max.into(),
-            (1..=SESSIONS_MAX).contains(&self.sessions_max),
-            "it must be 1 to 16,776,192",
-        )?;
-        rule(
-            "send_queue_bytes_max",
-            queue as u64,
-            (1..=1 << 30).contains(&queue),
-            "it must be 1 byte to 1 GiB",
-        )?;
+        self.check_counts()?;
+        self.check_sizes(framing)?;
+        self.check_kernel_sizes()
+    }
+
+    fn check_counts(&self) -> Result<()> {
+        let (sessions, groups) = (self.sessions.max, self.sessions.groups_max);
+        let (buffers, accepts) = (self.uring.receive_buffers, self.iocp.accepts_outstanding);
+        let workers = self.workers as u64;
+        rule("workers", workers, self.workers <= WORKERS_MAX, "it may be at most 1,024")?;
+        let in_range = (1..=SESSIONS_MAX).contains(&sessions);
+        rule("sessions.max", sessions.into(), in_range, "it must be 1 to 16,776,192")?;
+        let in_range = groups <= 65_536;
+        rule("sessions.groups_max", groups.into(), in_range, "it may be at most 65,536")?;
+        let in_range = buffers.is_power_of_two() && buffers <= 32_768;
+        let says = "it must be a power of two up to 32,768";
+        rule("uring.receive_buffers", buffers.into(), in_range, says)?;
+        let in_range = (1..=1024).contains(&accepts);
+        rule("iocp.accepts_outstanding", accepts.into(), in_range, "it must be 1 to 1,024")
+    }
+
+    fn check_sizes(&self, framing: &Framing) -> Result<()> {
+        let bytes_rule = |name, bytes: usize, range: RangeInclusive<usize>, says| {
+            rule(name, bytes as u64, range.contains(&bytes), says)
+        };
+        let (queue, queues) = (self.sending.queue_bytes_max, self.receiving.queues_bytes_max);
+        let says = "it must be 1 byte to 1 GiB";
+        bytes_rule("sending.queue_bytes_max", queue, 1..=1 << 30, says)?;
         let frame_max = framing.wire_frame_bytes_max().unwrap_or(0);
-        rule("frame_bytes_max", frame_max as u64, frame_max <= 1 << 30, "it may be at most 1 GiB")?;
-        let queues = self.receive_queues_bytes_max;
-        rule(
-            "receive_queues_bytes_max",
-            queues as u64,
-            queues >= frame_max && queues <= 1 << 40,
-            "it must hold a frame, and may be at most 1 TiB",
-        )?;
-        rule(
-            "groups_per_session_max",
-            self.groups_per_session_max.into(),
-            self.groups_per_session_max <= 65_536,
-            "it may be at most 65,536",
-        )?;
-        rule(
-            "publications_bytes_max",
-            self.publications_bytes_max as u64,
-            (4 * 1024..=1 << 40).contains(&self.publications_bytes_max),
-            "it must be 4 KiB to 1 TiB",
-        )?;
-        rule(
-            "receive_buffers",
-            self.receive_buffers.into(),
-            self.receive_buffers.is_power_of_two() && self.receive_buffers <= 32_768,
-            "it must be a power of two up to 32,768",
-        )?;
-        rule(
-            "receive_buffer_bytes",
-            self.receive_buffer_bytes as u64,
-            (1024..=1 << 20).contains(&self.receive_buffer_bytes),
+        bytes_rule("frame_bytes_max", frame_max, 0..=1 << 30, "it may be at most 1 GiB")?;
+        let says = "it must hold a frame, and may be at most 1 TiB";
+        bytes_rule("receiving.queues_bytes_max", queues, frame_max..=1 << 40, says)?;
+        let publications = self.sending.publications_bytes_max;
+        if let Some(queued) = self.sending.queued_bytes_max {
+            let says = "it must hold a send queue, and may be at most 1 TiB";
+            bytes_rule("sending.queued_bytes_max", queued, queue..=1 << 40, says)?;
+        }
+        let says = "it must be 4 KiB to 1 TiB";
+        bytes_rule("sending.publications_bytes_max", publications, 4 * 1024..=1 << 40, says)?;
+        let says = "it must be 1 byte to 1 GiB";
+        bytes_rule("sending.slow_bytes", self.sending.slow_bytes, 1..=1 << 30, says)?;
+        let lent = self.uring.receive_buffer_bytes;
+        bytes_rule(
+            "uring.receive_buffer_bytes",
+            lent,
+            1024..=1 << 20,
             "it must be 1 KiB to 1 MiB",
         )?;
-        rule(
-            "accepts_outstanding",
-            self.accepts_outstanding.into(),
-            (1..=1024).contains(&self.accepts_outstanding),
-            "it must be 1 to 1,024",
-        )?;
-        if self.backpressure == Backpressure::PauseReceive {
+        if self.receiving.backpressure == Backpressure::PauseReceive {
             let largest = framing.wire_frame_bytes_max().unwrap_or(RAW_FRAME_BYTES_MAX);
-            rule(
-                "send_queue_bytes_max",
-                queue as u64,
-                queue / 2 >= largest,
-                "with PauseReceive it must hold two of the largest frames that can be received",
-            )?;
+            let says =
+                "with PauseReceive it must hold two of the largest frames that can be received";
+            rule("sending.queue_bytes_max", queue as u64, queue / 2 >= largest, says)?;
         }
         Ok(())
     }
 
+    fn check_kernel_sizes(&self) -> Result<()> {
+        let (unsent, name) = (self.sending.kernel_unsent_bytes, "sending.kernel_unsent_bytes");
+        for (name, bytes, least, says) in [
+            ("sending.kernel_bytes", self.sending.kernel_bytes, 1024, "it must be 1 KiB to 1 GiB"),
+            (
+                "receiving.kernel_bytes",
+                self.receiving.kernel_bytes,
+                1024,
+                "it must be 1 KiB to 1 GiB",
+            ),
+            (name, unsent, 1, "it must be 1 byte to 1 GiB"),
+        ] {
+            let Some(bytes) = bytes else { continue };
+            rule(name, bytes as u64, (least..=1 << 30).contains(&bytes), says)?;
+        }
+        match unsent {
+            Some(bytes) if !cfg!(target_os = "linux") => {
+                rule(name, bytes as u64, false, "this system has no such limit")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_durations(&self) -> Result<()> {
-        let first_frame = match self.first_frame_timeout {
+        let first_frame = match self.time.first_frame_timeout {
             FirstFrameTimeout::After(limit) => Some(limit),
             FirstFrameTimeout::ByFraming | FirstFrameTimeout::Never => None,
         };
         for (name, value) in [
-            ("connect_timeout", self.connect_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("first_frame_timeout", first_frame),
-            ("send_stall_timeout", self.send_stall_timeout),
-            ("drain_timeout", self.drain_timeout),
+            ("time.connect_timeout", self.time.connect_timeout),
+            ("time.idle_timeout", self.time.idle_timeout),
+            ("time.first_frame_timeout", first_frame),
+            ("time.send_stall_timeout", self.time.send_stall_timeout),
+            ("time.drain_timeout", self.time.drain_timeout),
         ] {
             let is_some = |value: Duration| !value.is_zero();
             duration_rule(name, value, is_some, "it must be longer than that, or none")?;
         }
+        let in_range = |value: Duration| (1..=60 * 60 * 1_000).contains(&value.as_millis());
+        let slow_after = Some(self.sending.slow_after);
+        duration_rule("sending.slow_after", slow_after, in_range, "it must be 1 ms to 1 hour")?;
         let within = |max: u64| move |value: Duration| (1..=max).contains(&value.as_secs());
-        let peer = self.peer_timeout;
+        let peer = self.time.peer_timeout;
         let of_peer = within(PEER_TIMEOUT_DAYS_MAX * 24 * 60 * 60);
-        duration_rule("peer_timeout", peer, of_peer, "it must be 1 s to 24 days")?;
-        let stall = self.send_stall_timeout.unwrap_or_default();
+        duration_rule("time.peer_timeout", peer, of_peer, "it must be 1 s to 24 days")?;
+        let stall = self.time.send_stall_timeout.unwrap_or_default();
         let is_longer = |value| value >= stall;
-        duration_rule("peer_timeout", peer, is_longer, "it may not be below send_stall_timeout")?;
+        duration_rule(
+            "time.peer_timeout",
+            peer,
+            is_longer,
+            "it may not be below time.send_stall_timeout",
+        )?;
         let has_it = |_| cfg!(any(target_os = "linux", windows));
-        duration_rule("peer_timeout", peer, has_it, "this system has no such limit")?;
-        let Some(keepalive) = self.keepalive else { return Ok(()) };
-        for (name, value) in
-            [("keepalive.idle", keepalive.idle), ("keepalive.interval", keepalive.interval)]
-        {
+        duration_rule("time.peer_timeout", peer, has_it, "this system has no such limit")?;
+        let Some(keepalive) = self.time.keepalive else { return Ok(()) };
+        for (name, value) in [
+            ("time.keepalive.idle", keepalive.idle),
+            ("time.keepalive.interval", keepalive.interval),
+        ] {
             let of_probes = within(KEEPALIVE_SECONDS_MAX);
             duration_rule(name, Some(value), of_probes, "it must be 1 s to 32,767 s")?;
         }
         let count = keepalive.count;
         let is_count = (1..=KEEPALIVE_COUNT_MAX).contains(&count);
-        rule("keepalive.count", count.into(), is_count, "it must be 1 to 127")
+        rule("time.keepalive.count", count.into(), is_count, "it must be 1 to 127")
     }
 }
 
@@ -149,23 +176,55 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_with_every_framing_and_both_policies() {
         for framing in [Framing::raw(), Framing::length_prefixed(Default::default())] {
-            for backpressure in [Backpressure::CloseSlowConsumer, Backpressure::PauseReceive] {
-                Options { backpressure, ..Options::default() }.check(&framing).unwrap();
+            for backpressure in [Backpressure::None, Backpressure::PauseReceive] {
+                Options::default()
+                    .with(|options| {
+                        options.receiving.backpressure = backpressure;
+                    })
+                    .check(&framing)
+                    .unwrap();
             }
         }
     }
 
     #[test]
     fn an_option_outside_its_range_is_named_in_the_error() {
-        let options = Options { sessions_max: 0, ..Options::default() };
+        let options = Options::default().with(|options| {
+            options.sessions.max = 0;
+        });
         let error = options.check(&Framing::raw()).unwrap_err().to_string();
-        assert_eq!(error, "option sessions_max is 0, but it must be 1 to 16,776,192");
-        let options = Options {
-            send_queue_bytes_max: 1000,
-            backpressure: Backpressure::PauseReceive,
-            ..Options::default()
-        };
+        assert_eq!(error, "option sessions.max is 0, but it must be 1 to 16,776,192");
+        let options = Options::default().with(|options| {
+            options.sending.queue_bytes_max = 1000;
+            options.receiving.backpressure = Backpressure::PauseReceive;
+        });
         assert!(options.check(&Framing::raw()).is_err(), "an echo could lose a frame");
+    }
+
+    #[test]
+    fn a_size_of_the_kernels_outside_its_range_is_named_in_the_error() {
+        let with = |change: fn(&mut Options)| {
+            Options::default()
+                .with(change)
+                .check(&Framing::raw())
+                .map_err(|error| error.to_string())
+        };
+        let says = |what, rule| Err(format!("option {what}, but it must be {rule} to 1 GiB"));
+        let refused = with(|options| options.sending.kernel_bytes = Some(1_023));
+        assert_eq!(refused, says("sending.kernel_bytes is 1023", "1 KiB"));
+        let refused = with(|options| options.receiving.kernel_bytes = Some((1 << 30) + 1));
+        assert_eq!(refused, says("receiving.kernel_bytes is 1073741825", "1 KiB"));
+        let refused = with(|options| options.sending.kernel_unsent_bytes = Some(0));
+        assert_eq!(refused, says("sending.kernel_unsent_bytes is 0", "1 byte"));
+        let taken = with(|options| options.sending.kernel_unsent_bytes = Some(1));
+        assert_eq!(taken.is_ok(), cfg!(target_os = "linux"), "{taken:?}");
+    }
+
+    #[test]
+    fn a_thread_name_that_the_system_cannot_take_is_refused() {
+        let options = Options::default().thread_name("game\0".to_owned());
+        let error = options.check(&Framing::raw()).unwrap_err().to_string();
+        assert_eq!(error, "option thread_name is \"game\\0\", but it may contain no NUL");
     }
 
     #[test]
@@ -176,39 +235,50 @@ mod tests {
             change(&mut options);
             options.check(&Framing::raw()).map_err(|error| error.to_string())
         };
-        let keepalive = |keepalive| Options { keepalive, ..Options::default() };
+        let keepalive = |keepalive| {
+            Options::default().with(|options| {
+                options.time.keepalive = keepalive;
+            })
+        };
         type Change = fn(&mut Options);
         let refused: [(&str, Change); 13] = [
-            ("connect_timeout is 0ns", |options| options.connect_timeout = Some(MILLIS(0))),
-            ("idle_timeout is 0ns", |options| options.idle_timeout = Some(MILLIS(0))),
-            ("first_frame_timeout is 0ns", |options| {
-                options.first_frame_timeout = FirstFrameTimeout::After(MILLIS(0));
+            ("time.connect_timeout is 0ns", |options| {
+                options.time.connect_timeout = Some(MILLIS(0))
             }),
-            ("send_stall_timeout is 0ns", |options| options.send_stall_timeout = Some(MILLIS(0))),
-            ("drain_timeout is 0ns", |options| options.drain_timeout = Some(MILLIS(0))),
-            ("peer_timeout is 500ms", |options| {
-                (options.peer_timeout, options.send_stall_timeout) = (Some(MILLIS(500)), None);
+            ("time.idle_timeout is 0ns", |options| options.time.idle_timeout = Some(MILLIS(0))),
+            ("time.first_frame_timeout is 0ns", |options| {
+                options.time.first_frame_timeout = FirstFrameTimeout::After(MILLIS(0));
             }),
-            ("peer_timeout is 59s", |options| options.peer_timeout = Some(MILLIS(59_000))),
-            ("peer_timeout is 2160000s", |options| {
-                options.peer_timeout = Some(MILLIS(25 * 24 * 3_600_000));
+            ("time.send_stall_timeout is 0ns", |options| {
+                options.time.send_stall_timeout = Some(MILLIS(0))
             }),
-            ("keepalive.idle is 500ms", |options| {
-                options.keepalive = Some(Keepalive { idle: MILLIS(500), ..Keepalive::default() });
+            ("time.drain_timeout is 0ns", |options| options.time.drain_timeout = Some(MILLIS(0))),
+            ("time.peer_timeout is 500ms", |options| {
+                (options.time.peer_timeout, options.time.send_stall_timeout) =
+                    (Some(MILLIS(500)), None);
             }),
-            ("keepalive.idle is 32768s", |options| {
+            ("time.peer_timeout is 59s", |options| {
+                options.time.peer_timeout = Some(MILLIS(59_000))
+            }),
+            ("time.peer_timeout is 2160000s", |options| {
+                options.time.peer_timeout = Some(MILLIS(25 * 24 * 3_600_000));
+            }),
+            ("time.keepalive.idle is 500ms", |options| {
+                options.time.keepalive = Some(Keepalive::default().idle(MILLIS(500)));
+            }),
+            ("time.keepalive.idle is 32768s", |options| {
                 let idle = MILLIS(32_768_000);
-                options.keepalive = Some(Keepalive { idle, ..Keepalive::default() });
+                options.time.keepalive = Some(Keepalive::default().idle(idle));
             }),
-            ("keepalive.interval is 999ms", |options| {
+            ("time.keepalive.interval is 999ms", |options| {
                 let interval = MILLIS(999);
-                options.keepalive = Some(Keepalive { interval, ..Keepalive::default() });
+                options.time.keepalive = Some(Keepalive::default().interval(interval));
             }),
-            ("keepalive.count is 0", |options| {
-                options.keepalive = Some(Keepalive { count: 0, ..Keepalive::default() });
+            ("time.keepalive.count is 0", |options| {
+                options.time.keepalive = Some(Keepalive::default().count(0));
             }),
-            ("keepalive.count is 128", |options| {
-                options.keepalive = Some(Keepalive { count: 128, ..Keepalive::default() });
+            ("time.keepalive.count is 128", |options| {
+                options.time.keepalive = Some(Keepalive::default().count(128));
             }),
         ];
         for (what, change) in refused {
@@ -217,6 +287,11 @@ mod tests {
         }
         keepalive(Some(Keepalive::default())).check(&Framing::raw()).unwrap();
         let peer_timeout = Some(MILLIS(60_000)).filter(|_| cfg!(any(target_os = "linux", windows)));
-        Options { peer_timeout, ..Options::default() }.check(&Framing::raw()).unwrap();
+        Options::default()
+            .with(|options| {
+                options.time.peer_timeout = peer_timeout;
+            })
+            .check(&Framing::raw())
+            .unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The contract as a trait, and what comes out of a port.
+//! The contract as a trait, and what a port delivers.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -13,21 +13,20 @@ use crate::buffer::{Direct, RingBuffer, SendBatch};
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
-    /// The peer's address, where accepting told it.
+    /// The peer's address, if accepting reported it.
     pub(crate) peer_address: Option<SocketAddr>,
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub(crate) enum Outcome<'a> {
     Accepted(Result<Accepted, Failure>),
-    /// With the address that the socket has got, if the connection still stands. If that is the one
-    /// that it connects to, the connection is one to itself (RFC 9293, 3.5: simultaneous open).
+    /// With the socket's own address, if the connection is still open. If this is the address that it
+    /// connected to, it is connected to itself (RFC 9293, 3.5: simultaneous open).
     Connected(Result<Option<SocketAddr>, Failure>),
-    /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream (and it is the last
-    /// completion).
+    /// Of a `Receive` or `ReceiveOnce`. No bytes: the peer ended its stream, and this is the last completion.
     Received(Result<&'a mut [u8], Failure>),
-    /// The ring comes back; its new bytes are marked as filled. 0: the peer ended its stream.
+    /// The ring comes back, its new bytes marked as filled. 0: the peer ended its stream.
     ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
     /// The batch comes back, already advanced by the bytes that left.
     Sent(Box<SendBatch>, Result<usize, Failure>),
@@ -39,7 +38,7 @@ pub(crate) struct Completion<'a> {
     pub(crate) token: Token,
     pub(crate) outcome: Outcome<'a>,
     pub(crate) more: bool,
-    /// What was received may be answered at once ([`Anywhere::Sends`]).
+    /// The received bytes may be answered at once ([`Anywhere::Sends`]).
     pub(crate) direct: bool,
 }
 
@@ -67,18 +66,19 @@ pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
     fn wake(&self);
 }
 
-/// What bytes leave by without the port in hand, from any thread.
+/// A way to send from any thread, without the port in hand.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "a system's ports have one"))]
 pub(crate) enum Anywhere {
-    /// A shared port is posted to.
+    /// Of a shared port: posts a send.
     Posts(Arc<dyn PostAnywhere>),
-    /// The sockets of one worker's own port are sent to at once, by that worker or while it sleeps.
+    /// Of a worker's own port: sends on its sockets directly. Used by that worker, or by others while it
+    /// sleeps.
     Sends(Arc<dyn Direct>),
 }
 
 pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
-    /// Posts a send. Its completion comes to some handle of the port.
+    /// Posts a send. Any handle of the port may get its completion.
     fn post_send(
         &self,
         registration: Registration,
@@ -86,7 +86,7 @@ pub(crate) trait PostAnywhere: Send + Sync + std::fmt::Debug {
     ) -> Result<(), Refused<Box<SendBatch>>>;
 }
 
-/// See [the room's page](super) for what each promises.
+/// [The room's page](super) says what each method promises.
 pub(crate) trait CompletionPort {
     /// Whether this is one of several handles to a port that all workers share.
     const SHARED: bool = false;
@@ -94,41 +94,44 @@ pub(crate) trait CompletionPort {
     /// Takes a socket in. It may be made non-blocking.
     fn register(&mut self, socket: Socket, token: Token) -> Result<Registration, Refused<Socket>>;
 
-    /// Gives the socket back. Panics if an operation of it is outstanding (invariant 5).
+    /// Returns the socket. Panics if an operation of it is outstanding (invariant 5).
     fn deregister(&mut self, registration: Registration) -> Socket;
 
-    /// Hands an operation over.
+    /// Posts an operation.
     fn post(
         &mut self,
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>>;
 
-    /// Asks that the outstanding operation of this kind end. Nothing happens if there is none.
+    /// Requests that the outstanding operation of this kind end. Does nothing if there is none.
     fn cancel(&mut self, registration: Registration, kind: OperationKind);
 
-    /// Ends one or both directions; outstanding operations complete by it.
+    /// Ends one or both directions. Outstanding operations complete because of it.
     fn shutdown(&mut self, registration: Registration, how: Shutdown);
 
-    /// Whether something waits in the socket that no receive has taken: bytes, the stream's end, an error.
-    /// It says nothing of what a receive has taken and `wait` has not told yet.
+    /// Whether something waits in the socket that no receive has taken: bytes, the end of the stream, an
+    /// error. Does not include what a receive has taken and `wait` has not delivered yet.
     fn has_unread(&self, registration: Registration) -> bool;
 
-    /// For how long the peer has taken nothing of what was sent, though something waits for it; zero if it
-    /// has taken all. `None`: the system does not say.
+    /// For how long the peer has taken nothing, while something waits for it. Zero if it has taken all.
+    /// `None`: the OS does not report it.
     fn stalled_for(&self, registration: Registration) -> Option<Duration>;
 
-    /// Takes completions, waiting for the first at most `timeout` (`None`: as long as it takes).
+    /// Bytes that the OS has taken from sends and the peer has not acknowledged. `None`: the OS does not report it.
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize>;
+
+    /// Takes completions. Waits for the first at most `timeout` (`None`: without limit).
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()>;
 
-    /// What another thread wakes this port with.
+    /// Lets another thread wake this port.
     fn waker(&self) -> Waker;
 
-    /// What bytes leave by without this handle; the same of every handle.
+    /// A way to send without this handle, if there is one. The same for every handle.
     fn anywhere(&self) -> Option<Anywhere> {
         None
     }
 
-    /// Cancels all that is outstanding, delivers every last completion, closes every socket.
+    /// Cancels everything outstanding, delivers every last completion, closes every socket.
     fn close<S: Sink>(self, sink: &mut S);
 }

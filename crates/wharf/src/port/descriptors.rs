@@ -1,4 +1,4 @@
-//! The descriptors of a port's sockets, by registration, for threads that send to them at once.
+//! The descriptors of a port's sockets by registration, for threads that send directly.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::buffer::Direct;
 use crate::close::CloseReason;
 use crate::sync::{Gate, OnceLock};
 
-/// The first chunk of the table has so many entries, and each chunk twice as many as the one before. They stay
-/// where they are. Every session has an entry, so there is to be little beside them.
+/// Entries in the table's first chunk. Each further chunk has twice as many as the one before. Entries do not
+/// move. Every session has one, so the overhead must be small.
 const CHUNK_LEN_MIN: usize = 1024;
-/// So many chunks have an entry for every registration that there can be.
+/// This many chunks hold an entry for every possible registration.
 const CHUNKS_MAX: usize = 23;
 
-/// The port's own hold on the table. First among its fields, so that it is dropped before the sockets.
+/// The port's own reference to the table. Dropped before the sockets, so it must be the first field.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors(Arc<Table>);
 
-/// For each registration a gate: its descriptor is behind it, who sends is inside.
+/// A gate per registration: the descriptor is behind it, a sending thread is inside.
 #[derive(Debug)]
 struct Table([OnceLock<Box<[Gate]>>; CHUNKS_MAX]);
 
@@ -33,7 +33,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Where the entry of a registration is: which chunk, and which of its entries.
+    /// The position of a registration's entry: its chunk, and its index there.
     fn place(Registration(index): Registration) -> (usize, usize) {
         let index = index as usize;
         let chunk = (index / CHUNK_LEN_MIN + 1).ilog2() as usize;
@@ -55,19 +55,19 @@ impl Descriptors {
         Anywhere::Sends(self.0.clone())
     }
 
-    /// A socket is registered.
+    /// Enters a registered socket.
     ///
     /// # Safety
-    /// The descriptor stays open until [`vacate`](Self::vacate) of this registration, or the drop of this, has
-    /// returned.
+    /// The descriptor stays open until [`vacate`](Self::vacate) of this registration, or the drop of this
+    /// value, has returned.
     pub(super) unsafe fn occupy(&self, registration: Registration, descriptor: RawFd) {
         let (chunk, place) = Table::place(registration);
         let make = || (0..Table::len(chunk)).map(|_| Gate::default()).collect();
-        self.0.0[chunk].get_or_init(make)[place].open(descriptor as u32); // none that is open is negative
+        self.0.0[chunk].get_or_init(make)[place].open(descriptor as u32); // open descriptors are not negative
     }
 
-    /// A socket is not registered any more. Returns when nobody is sending to it. (Nobody is: who sends holds a
-    /// count on the session, whose socket is registered for as long.)
+    /// Removes a socket, and returns when no thread is sending to it. (None should be: a sending thread holds
+    /// a count on the session, whose socket stays registered meanwhile.)
     pub(super) fn vacate(&self, registration: Registration) {
         if let Some(gate) = self.0.gate(registration) {
             gate.shut();
@@ -75,8 +75,8 @@ impl Descriptors {
     }
 }
 
-/// The port ends, and closes its sockets, whoever holds a count on their sessions: if it has failed, there
-/// may be such. So nobody is to be sending then. Sends do not wait for anything, so this is soon.
+/// The port ends and closes its sockets, even if a count is held on their sessions, as is possible after a
+/// failure. So this waits until no thread is inside a gate. Sends do not block, so the wait is short.
 impl Drop for Descriptors {
     fn drop(&mut self) {
         self.0.0.iter().filter_map(OnceLock::get).flatten().for_each(Gate::shut);
@@ -87,8 +87,8 @@ impl Direct for Table {
     fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
         let gate = self.gate(Registration(registration));
         let Some(inside) = gate.and_then(Gate::enter) else { return Ok(0) };
-        // SAFETY: it stays open while this thread is inside its gate: the promise of who opened that
-        // (`Descriptors::occupy`).
+        // SAFETY: the descriptor stays open while this thread is inside its gate, as the caller of
+        // `Descriptors::occupy` promised.
         let socket = unsafe { BorrowedFd::borrow_raw(inside.number() as RawFd) };
         send_at_once(&SockRef::from(&socket), parts)
     }
@@ -106,7 +106,7 @@ mod tests {
     const PARTS: [&[u8]; 2] = [b"ab", b"c"];
 
     fn occupy(descriptors: &Descriptors, at: Registration, socket: &UnixStream) {
-        // SAFETY: each test keeps its socket for longer than its descriptors.
+        // SAFETY: each test keeps its socket longer than its descriptors.
         unsafe { descriptors.occupy(at, socket.as_raw_fd()) };
     }
 
@@ -145,7 +145,7 @@ mod tests {
         assert!(chunk < CHUNKS_MAX && place < Table::len(chunk));
     }
 
-    /// Whoever sends, with a right to it or without: a descriptor that is closed may soon be another's.
+    /// Also for a sender that should not be there: a closed descriptor may soon belong to another file.
     #[test]
     fn who_ends_a_registration_or_the_port_waits_for_who_is_sending() {
         let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -1,11 +1,11 @@
-//! What is handed to a port, and how it is named.
+//! What is posted to a port, and how it is named.
 
 use std::io;
 use std::net::SocketAddr;
 
 use crate::buffer::{RingBuffer, SendBatch};
 
-/// Eight bytes of the caller's that come back with each completion.
+/// Eight bytes that the caller chooses and each completion returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Token(pub(crate) u64);
 
@@ -13,7 +13,7 @@ pub(crate) struct Token(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Registration(pub(crate) u32);
 
-/// The kinds of operation; at most one of each is outstanding for a registration.
+/// The kinds of operation. At most one of each is outstanding for a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum OperationKind {
@@ -23,21 +23,21 @@ pub(crate) enum OperationKind {
     Send = 3,
 }
 
-/// What to do, with all that the OS may touch while it does it.
+/// What to do, with everything that the OS may touch meanwhile.
 #[derive(Debug)]
 pub(crate) enum Operation {
-    /// Accept from a listening socket, again and again.
+    /// Accept from a listening socket, repeatedly.
     Accept,
-    /// Connect the socket to this address. Once.
+    /// Connect the socket to this address, once.
     Connect(SocketAddr),
-    /// Receive into memory of the port's, again and again.
+    /// Receive into the port's memory, repeatedly.
     Receive,
-    /// Receive into memory of the port's, once. Kind: [`OperationKind::Receive`].
+    /// Receive into the port's memory, once. Kind: [`OperationKind::Receive`].
     ReceiveOnce,
-    /// Receive once, into the free segments of this ring. Kind: [`OperationKind::Receive`].
-    /// Posted to shared ports, which have no lent buffers of their own to receive into.
+    /// Receive once, into the free segments of this ring. Kind: [`OperationKind::Receive`]. For shared ports,
+    /// which lend no buffers of their own.
     ReceiveInto(Box<RingBuffer>),
-    /// Send from this batch, once; it may leave only in part.
+    /// Send from this batch, once. It may leave only in part.
     Send(Box<SendBatch>),
 }
 
@@ -58,22 +58,22 @@ impl Operation {
     }
 }
 
-/// Why an operation came to nothing.
+/// Why an operation failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was cancelled before it did anything.
+    /// It was cancelled, or interrupted by the OS, before it had any effect.
     Cancelled,
-    /// A receive ended because every lent buffer was out. Nothing is lost; post it again.
+    /// A receive ended because every lent buffer was in use. Nothing is lost; post it again.
     #[cfg_attr(
         not(any(target_os = "linux", feature = "simulation")),
         expect(dead_code, reason = "io_uring's and the simulated port's")
     )]
     BuffersExhausted,
-    /// What the OS said.
+    /// What the OS reported.
     Os(io::Error),
 }
 
-/// A post or registration that was refused: what was asked comes back, with the reason.
+/// A refused post or registration: returns what was passed in, with the reason.
 #[derive(Debug)]
 pub(crate) struct Refused<T> {
     pub(crate) given_back: T,

@@ -1,8 +1,8 @@
 //! A socket, and where sockets come from.
 //!
-//! Ports, the engine and the handle pass sockets on without looking at them; only the port that a
-//! socket is registered with uses it. So a socket of the simulated network goes the same way as one of
-//! the operating system's. Without the feature `simulation` there is only the latter.
+//! Ports, the engine and the handle pass sockets on without using them. Only the port that a socket is
+//! registered with uses it. So simulated sockets take the same path as those of the OS. Without the feature
+//! `simulation` there are only the latter.
 
 use std::io;
 #[cfg(unix)]
@@ -46,8 +46,7 @@ impl From<SimulatedSocket> for Socket {
 }
 
 impl Socket {
-    /// The operating system's socket, for its ports. A simulated one never comes to them: a server's
-    /// sockets are all of one kind.
+    /// The operating system's socket. Only for the ports of the OS: all sockets of a server are of one kind.
     #[cfg(any(target_os = "linux", test))]
     pub(crate) fn os(&self) -> &socket2::Socket {
         match self {
@@ -57,7 +56,7 @@ impl Socket {
         }
     }
 
-    /// The same, taken out.
+    /// The operating system's socket, taken out.
     pub(crate) fn into_os(self) -> socket2::Socket {
         match self {
             Socket::Os(socket) => socket,
@@ -66,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// The other end's address; `None` if it is gone.
+    /// The other end's address. `None` if the peer is gone.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match self {
             Socket::Os(socket) => socket.peer_addr().ok()?.as_socket(),
@@ -83,8 +82,8 @@ impl Socket {
         }
     }
 
-    /// Sets the options of a new session's socket. None of them can keep it from being served, so a
-    /// refusal (the peer may be gone already) is not looked at.
+    /// Sets the options of a new session's socket. A session works without any of them, so refusals (for
+    /// example because the peer is already gone) are ignored.
     pub(crate) fn prepare(&self, options: &Options, accepted: bool) {
         match self {
             Socket::Os(socket) => prepare(socket, options, accepted),
@@ -93,10 +92,10 @@ impl Socket {
         }
     }
 
-    /// Has the close of a connection that nobody has used be a reset: it leaves no TIME-WAIT behind.
+    /// Makes the close of an unused connection a reset, which leaves no TIME-WAIT.
     pub(crate) fn reset_at_close(&self) {
         match self {
-            // Where that cannot be, it is closed like any other.
+            // If refused, it closes in the usual way.
             Socket::Os(socket) => drop(socket.set_linger(Some(Duration::ZERO))),
             #[cfg(feature = "simulation")]
             Socket::Simulated(_) => {} // there is no TIME-WAIT
@@ -104,18 +103,18 @@ impl Socket {
     }
 }
 
-/// As [`Direct::send`](crate::buffer::Direct::send).
+/// Like [`Direct::send`](crate::buffer::Direct::send).
 #[cfg(unix)]
 pub(super) fn send_at_once(
     socket: &socket2::Socket,
     [first, second]: [&[u8]; 2],
 ) -> Result<usize, CloseReason> {
     use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
-    // A peer that is gone is an error, never a signal. Where there is no such flag, the standard
-    // library has turned the signal off, for the process or the socket.
+    // A missing peer must be an error, not a signal. Systems without this flag: the standard library has
+    // disabled the signal, for the process or the socket.
     #[cfg(target_os = "linux")]
     const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // And where there is only the readiness port, no socket blocks.
+    // On systems with only the readiness port, sockets do not block.
     #[cfg(not(target_os = "linux"))]
     const FLAGS: i32 = 0;
     let sent = if first.is_empty() {
@@ -125,7 +124,7 @@ pub(super) fn send_at_once(
         socket.send_vectored_with_flags(&parts, FLAGS)
     };
     sent.or_else(|error| match error.kind() {
-        // It may well succeed later, and nothing is lost by not having been told.
+        // A later send may succeed, and nothing has been lost.
         WouldBlock | Interrupted | OutOfMemory => Ok(0),
         _ => Err(CloseReason::of_io(&error)),
     })
@@ -134,7 +133,7 @@ pub(super) fn send_at_once(
 /// See [`CompletionPort::has_unread`](super::CompletionPort::has_unread).
 #[cfg(unix)]
 pub(super) fn has_unread(socket: &socket2::Socket) -> bool {
-    // The ring's sockets may block.
+    // Sockets of a ring may block.
     #[cfg(target_os = "linux")]
     const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK;
     let mut byte = [MaybeUninit::uninit()];
@@ -145,22 +144,33 @@ pub(super) fn has_unread(socket: &socket2::Socket) -> bool {
     !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// See [`CompletionPort::stalled_for`](super::CompletionPort::stalled_for). The kernel sends new bytes when the
-/// peer has taken others; that nothing is acknowledged either tells a peer that has vanished, to which
-/// the same bytes are sent again. Over loopback this happens once for each 95 to 130 kB that the peer
-/// takes (measured on Linux 6.18).
+/// See [`CompletionPort::unacknowledged_bytes`](super::CompletionPort::unacknowledged_bytes).
+#[cfg(target_os = "linux")]
+pub(super) fn unacknowledged_bytes(socket: &socket2::Socket) -> Option<usize> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ, tcp(7)) writes one int: the bytes not acknowledged yet.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    usize::try_from(waiting).ok().filter(|_| asked == 0)
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(super) fn unacknowledged_bytes(_: &socket2::Socket) -> Option<usize> {
+    None
+}
+
+/// See [`CompletionPort::stalled_for`](super::CompletionPort::stalled_for). The kernel sends new data after
+/// the peer has taken earlier data. The time since the last acknowledgement is needed too, to detect a peer
+/// that has vanished, to which the kernel resends the same bytes. Over loopback the kernel sends new data
+/// once per 95 to 130 kB that the peer takes (measured on Linux 6.18).
 #[cfg(target_os = "linux")]
 pub(super) fn stalled_for(socket: &socket2::Socket) -> Option<Duration> {
-    let mut waiting: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ (SIOCOUTQ, tcp(7)) writes one int: what is not acknowledged yet.
-    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
-    if asked == 0 && waiting == 0 {
+    if unacknowledged_bytes(socket) == Some(0) {
         return Some(Duration::ZERO);
     }
-    // SAFETY: all-zero is a valid tcp_info: it is numbers alone.
+    // SAFETY: all-zero is a valid tcp_info: it contains only numbers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the kernel writes `length` bytes at most (getsockopt(2)), and that is `info`'s size.
+    // SAFETY: the kernel writes at most `length` bytes (getsockopt(2)), which is `info`'s size.
     let asked = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -179,7 +189,7 @@ pub(super) fn stalled_for(_: &socket2::Socket) -> Option<Duration> {
     None
 }
 
-/// Where a server's sockets come from: all from the same.
+/// Where all of a server's sockets come from.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Sockets {
     #[default]
@@ -189,9 +199,8 @@ pub(crate) enum Sockets {
 }
 
 impl Sockets {
-    /// Sockets that listen at one address: one for each of so many ports, among which the system
-    /// shares out what connects. Or a single one for all, where the system cannot do that.
-    /// `both_families`: an IPv6 address that stands for IPv4 too.
+    /// Sockets that listen at one address: one per port, so that the OS distributes connects among them; or a
+    /// single one for all, if the OS cannot. `both_families`: an IPv6 address also accepts IPv4.
     pub(crate) fn listen(
         &self,
         address: SocketAddr,
@@ -206,7 +215,7 @@ impl Sockets {
             }
             #[cfg(feature = "simulation")]
             Sockets::Simulated(world) => {
-                let listeners = world.listen(address, options.listen_backlog, ports)?;
+                let listeners = world.listen(address, options.listening.backlog, ports)?;
                 Ok(listeners.into_iter().map(Socket::from).collect())
             }
         }
@@ -223,23 +232,39 @@ impl Sockets {
 }
 
 fn prepare(socket: &socket2::Socket, options: &Options, accepted: bool) {
-    // Accepted sockets have inherited what `listen` set, on Linux.
+    // On Linux accepted sockets inherit what `listen` set.
     let inherited = accepted && cfg!(target_os = "linux");
-    if options.no_delay && !inherited {
+    if options.sending.no_delay && !inherited {
         let _ = socket.set_tcp_nodelay(true);
     }
     if !inherited {
         let _ = set_probes(socket, options);
+        let _ = set_kernel_buffers(socket, options);
     }
 }
 
-/// How the kernel finds that a peer has vanished.
+/// How much of a session's bytes the kernel holds, if the program says so.
+fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) -> io::Result<()> {
+    if let Some(bytes) = options.receiving.kernel_bytes {
+        socket.set_recv_buffer_size(bytes)?; // before it connects or listens: it decides the window's scale
+    }
+    if let Some(bytes) = options.sending.kernel_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = options.sending.kernel_unsent_bytes {
+        socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
+}
+
+/// How the kernel detects that a peer has vanished.
 fn set_probes(socket: &socket2::Socket, options: &Options) -> io::Result<()> {
-    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+    if let Some(Keepalive { idle, interval, count }) = options.time.keepalive {
         let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
         socket.set_tcp_keepalive(&keepalive.with_retries(count))?;
     }
-    match options.peer_timeout {
+    match options.time.peer_timeout {
         Some(limit) => set_peer_timeout(socket, limit),
         None => Ok(()),
     }
@@ -250,14 +275,14 @@ fn set_peer_timeout(socket: &socket2::Socket, limit: Duration) -> io::Result<()>
     socket.set_tcp_user_timeout(Some(limit))
 }
 
-/// `Options::check` refuses it here.
+/// `Options::check` refuses it on these systems.
 #[cfg(not(any(target_os = "linux", windows)))]
 fn set_peer_timeout(_: &socket2::Socket, _: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel gives each connection
-/// to one of them by a hash of its addresses (socket(7)). Elsewhere the option has other meanings.
+/// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel picks one by a hash of
+/// the connection's addresses (socket(7)). Elsewhere the option has other meanings.
 fn listen(
     address: SocketAddr,
     both_families: bool,
@@ -270,8 +295,8 @@ fn listen(
     let mut listeners = vec![first];
     #[cfg(target_os = "linux")]
     if ports > 1 {
-        // Only once it is bound, so that an address at which somebody listens is refused, also if that
-        // is a server like this one.
+        // Set after the bind, so that an address with another listener is refused, even if that is a server
+        // like this one.
         listeners[0].set_reuse_port(true)?;
         let bound = listeners[0].local_addr()?;
         for _ in 1..ports {
@@ -281,7 +306,7 @@ fn listen(
             listeners.push(other);
         }
     }
-    let backlog = i32::try_from(options.listen_backlog).unwrap_or(i32::MAX);
+    let backlog = i32::try_from(options.listening.backlog).unwrap_or(i32::MAX);
     for listener in &listeners {
         listener.listen(backlog)?;
     }
@@ -296,14 +321,15 @@ fn socket_to_listen(
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Else [::] and 0.0.0.0 could not both be listened on. (What a system does by itself differs.)
+        // Otherwise [::] and 0.0.0.0 could not both be listened on. (Defaults differ between systems.)
         socket.set_only_v6(!both_families)?;
     }
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     // Inherited by every accepted socket on Linux: one system call here saves one for each.
-    socket.set_tcp_nodelay(options.no_delay)?;
+    socket.set_tcp_nodelay(options.sending.no_delay)?;
     set_probes(&socket, options)?;
+    set_kernel_buffers(&socket, options)?;
     Ok(socket)
 }
 
@@ -311,8 +337,8 @@ fn to_connect(address: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = Domain::for_address(address);
     let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // So that ::ffff:a.b.c.d can be connected to on Windows too. Where it cannot be set, any
-        // other address can be connected to all the same.
+        // Allows connects to ::ffff:a.b.c.d on Windows too. If this is refused, connects to other addresses
+        // still work.
         let _ = socket.set_only_v6(false);
     }
     Ok(socket)
@@ -339,10 +365,15 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_how_to_find_a_peer_that_has_vanished() {
-        let keepalive =
-            Keepalive { idle: Duration::from_secs(11), interval: Duration::from_secs(7), count: 5 };
+        let keepalive = Keepalive::default()
+            .idle(Duration::from_secs(11))
+            .interval(Duration::from_secs(7))
+            .count(5);
         let (peer_timeout, keepalive) = (Some(Duration::from_secs(77)), Some(keepalive));
-        let options = Options { keepalive, peer_timeout, ..Options::default() };
+        let options = Options::default().with(|options| {
+            options.time.keepalive = keepalive;
+            options.time.peer_timeout = peer_timeout;
+        });
         let (accepted, connected) = pair(&options);
         for socket in [accepted, connected] {
             assert!(socket.keepalive().unwrap());
@@ -364,7 +395,7 @@ mod tests {
         let mut peer = TcpStream::from(peer);
         assert!(!has_unread(&ours));
         peer.write_all(b"x").unwrap();
-        while !has_unread(&ours) {} // over loopback that is at once
+        while !has_unread(&ours) {} // immediate over loopback
         (&ours).read_exact(&mut [0]).unwrap();
         assert!(!has_unread(&ours));
         peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -378,9 +409,11 @@ mod tests {
         let mut peer = TcpStream::from(peer);
         peer.read_exact(&mut [0]).unwrap();
         while stalled_for(&ours).unwrap() > Duration::ZERO {}
+        assert_eq!(unacknowledged_bytes(&ours), Some(0));
         ours.set_nonblocking(true).unwrap();
         while (&ours).write(&[0; 65_536]).is_ok() {}
         while stalled_for(&ours).unwrap() < Duration::from_millis(50) {}
+        assert!(unacknowledged_bytes(&ours).unwrap() > 65_536);
         let before = stalled_for(&ours).unwrap();
         let mut all = vec![0; 1 << 20];
         while stalled_for(&ours).unwrap() >= before {

@@ -1,22 +1,24 @@
-//! From addresses, framing and options to a running server.
+//! From listeners, framing and options to a running server or connector.
 
-use std::fmt;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 
-use super::listening::{Listening, Name};
+use super::connector::Connector;
+use super::listening::Listening;
 use super::plan::Plan;
+use super::prepared::Prepared;
+#[cfg(feature = "simulation")]
+use super::running::Running;
 use super::select;
 use super::server::Server;
 use super::start::start_workers;
 #[cfg(feature = "simulation")]
 use super::start::{StartError, start_on};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::face::Handler;
-use crate::framing::Framing;
+use crate::framing::{Framing, Framings};
 #[cfg(feature = "simulation")]
 use crate::options::BackendChoice;
-use crate::options::{Backend, Options};
+use crate::options::{Backend, Listener, Options};
 #[cfg(feature = "simulation")]
 use crate::port::Sockets;
 #[cfg(feature = "simulation")]
@@ -24,120 +26,215 @@ use crate::port::simulated::{SimulatedPort, World};
 #[cfg(feature = "simulation")]
 use crate::session::SessionId;
 
-/// What a server or connector will be: addresses, framing, options.
-#[derive(Debug, Clone, Default)]
+/// What a server will be: listeners, framing, options. Nothing happens before [`start`](Self::start) or
+/// [`prepare`](Self::prepare).
+#[derive(Debug, Default)]
+#[must_use = "nothing happens before it is started"]
 pub struct Builder {
-    names: Vec<Name>,
-    framing: Framing,
-    options: Options,
+    listeners: Vec<Listener>,
+    settings: Settings,
 }
 
-impl Builder {
-    /// Adds an address to listen on, or a name that stands for one or several: of these at least one
-    /// must be had, and [`Server::listen_failures`] tells of the others. (`localhost` is often a name
-    /// of `::1` also where there is no IPv6, as in Docker's containers.) Nothing is bound before
-    /// [`start`](Self::start).
-    ///
-    /// `[::]` takes IPv4 too; see [`Options::ipv6_only`].
-    ///
-    /// # Errors
-    /// [`Error::Resolve`](crate::Error::Resolve) if the name has no address.
-    pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
-        self.names.push(Name::resolve(address)?);
-        Ok(self)
-    }
+/// What a connector will be: framing and options. Nothing happens before [`start`](Self::start).
+#[derive(Debug, Default)]
+#[must_use = "nothing happens before it is started"]
+pub struct ConnectorBuilder {
+    settings: Settings,
+}
 
-    /// How bytes become frames. Default [`Framing::raw`].
-    pub fn framing(mut self, framing: Framing) -> Self {
-        self.framing = framing;
-        self
-    }
+/// What servers and connectors have in common.
+#[derive(Debug, Default)]
+struct Settings {
+    framing: Option<Framing>,
+    options: Options,
+    workers: Option<usize>,
+    backend: Option<Backend>,
+}
 
-    /// All options at once.
-    pub fn options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
+/// The setters that servers and connectors have in common.
+macro_rules! setters {
+    () => {
+        /// Sets all options. What [`workers`](Self::workers) and [`backend`](Self::backend) say goes before
+        /// them, whether it was said before or is said after.
+        pub fn options(mut self, options: Options) -> Self {
+            self.settings.options = options;
+            self
+        }
 
-    /// How many workers; see [`Options::workers`].
-    pub fn workers(mut self, count: usize) -> Self {
-        self.options.workers = count;
-        self
-    }
+        /// Sets how many workers there are; see [`Options::workers`](field@Options::workers).
+        pub fn workers(mut self, count: usize) -> Self {
+            self.settings.workers = Some(count);
+            self
+        }
 
-    /// Which port; see [`Options::backend`].
-    pub fn backend(mut self, backend: Backend) -> Self {
-        self.options.backend = backend;
-        self
-    }
-
-    /// Binds, chooses the port, starts the workers. When this returns, connections are accepted.
-    ///
-    /// # Errors
-    /// If an option is outside its range, no address of a name can be listened on, a forced backend
-    /// cannot be had, or no thread can be started.
-    pub fn start<H: Handler>(self, handler: H) -> Result<Server> {
-        let Builder { names, framing, mut options } = self;
-        options.check(&framing)?;
-        options.workers = options.worker_count();
-        let choice = select::choose(&options)?;
-        let plan = Plan::new(framing, &options);
-        let ports = if choice.backend() == Backend::Iocp { 1 } else { plan.options.workers };
-        let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
-        let (running, choice) = start_workers(&choice, plan, listeners, &Arc::new(handler))?;
-        Ok(Server { running, choice, addresses, failures })
-    }
+        /// Sets which backend serves; see [`Options::backend`](field@Options::backend).
+        pub fn backend(mut self, backend: Backend) -> Self {
+            self.settings.backend = Some(backend);
+            self
+        }
+    };
 }
 
 impl Server {
-    /// A server that will listen on `address`; see [`Builder::listen`].
-    ///
-    /// # Errors
-    /// [`Error::Resolve`](crate::Error::Resolve) if the name has no address.
-    pub fn bind(address: impl ToSocketAddrs + fmt::Debug) -> Result<Builder> {
-        Builder::default().listen(address)
+    /// What a server will be; [`Builder::start`] makes it.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 
-/// The connect side: sessions that we begin.
-#[derive(Debug)]
-pub struct Connector;
-
 impl Connector {
-    /// A connector. What [`start`](Builder::start) returns is a [`Server`] without a listener;
-    /// its [`Handle::connect`](crate::Handle::connect) begins sessions.
-    #[expect(clippy::new_ret_no_self, reason = "it reads as its counterpart Server::bind does")]
-    pub fn new() -> Builder {
-        Builder::default()
+    /// What a connector will be; [`ConnectorBuilder::start`] makes it.
+    pub fn builder() -> ConnectorBuilder {
+        ConnectorBuilder::default()
+    }
+}
+
+impl Builder {
+    /// Adds a listener: a [`Listener`], or whatever one can be made of, such as `"[::]:7000"`. At most 255.
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
+        self.listeners.push(listener.into());
+        self
+    }
+
+    /// Sets how bytes become frames, for every listener that has no [framing](field@Listener::framing) of its
+    /// own and for the sessions that [`Handle::connect`](crate::Handle::connect) begins. Default: the framing
+    /// of the first listener, or raw.
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.settings.framing = Some(framing);
+        self
+    }
+
+    setters!();
+
+    /// Binds, chooses the backend and starts the workers. When it returns, connections are accepted.
+    ///
+    /// # Errors
+    /// If an option is outside its range, a listener has no address or none that can be listened on, a
+    /// backend that was asked for cannot be had, or no thread can be started.
+    pub fn start<H: Handler>(self, handler: H) -> Result<Server> {
+        Ok(self.prepare(handler)?.start())
+    }
+
+    /// Does what [`start`](Self::start) does, but lets no worker run yet. So the program has the
+    /// [`Handle`](crate::Handle) and the addresses before the first session comes. Until
+    /// [`Prepared::start`] whoever connects waits in the kernel's queue.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn prepare<H: Handler>(self, handler: H) -> Result<Prepared> {
+        let Builder { listeners, settings } = self;
+        let (framing, options) = settings.settle(&listeners)?;
+        let choice = select::choose(&options)?;
+        let mut plan = Plan::new(framing, &options);
+        let ports = if choice.backend() == Backend::Iocp { 1 } else { options.workers };
+        let Listening { sockets, addresses, failures } = plan.listen(listeners, ports)?;
+        let (running, choice) = start_workers(&choice, plan, sockets, &Arc::new(handler))?;
+        Ok(Prepared::new(Server { running, choice, addresses, failures }))
+    }
+}
+
+impl ConnectorBuilder {
+    /// Sets how bytes become frames. Default [`Framing::raw`].
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.settings.framing = Some(framing);
+        self
+    }
+
+    setters!();
+
+    /// Chooses the backend and starts the workers.
+    ///
+    /// # Errors
+    /// If an option is outside its range, a backend that was asked for cannot be had, or no thread can be
+    /// started.
+    pub fn start<H: Handler>(self, handler: H) -> Result<Connector> {
+        let (framing, options) = self.settings.settle(&[])?;
+        let choice = select::choose(&options)?;
+        let plan = Plan::new(framing, &options);
+        let (running, choice) = start_workers(&choice, plan, Vec::new(), &Arc::new(handler))?;
+        Ok(Connector::begin(running, choice))
+    }
+}
+
+impl Settings {
+    /// The framing of connects, and the options with the number of workers known.
+    fn settle(self, listeners: &[Listener]) -> Result<(Framing, Options)> {
+        let Settings { framing, mut options, workers, backend } = self;
+        options.workers = workers.unwrap_or(options.workers);
+        options.backend = backend.unwrap_or(options.backend);
+        let first = listeners.first().and_then(|listener| listener.framing);
+        let framing = framing.or(first).unwrap_or_default();
+        if listeners.len() >= Framings::MAX {
+            let (value, rule) = (listeners.len() as u64, "there may be at most 255");
+            return Err(Error::Option { name: "listeners", value, rule });
+        }
+        options.check(&framing)?;
+        for framing in listeners.iter().filter_map(|listener| listener.framing) {
+            options.check(&framing)?;
+        }
+        options.workers = options.worker_count();
+        Ok((framing, options))
     }
 }
 
 #[cfg(feature = "simulation")]
 impl Builder {
-    /// The same in a simulated world; `is_shared` says of which kind its port is.
+    /// [`prepare`](Self::prepare) in a simulated world; `is_shared` says of which kind its port is.
+    pub(crate) fn prepare_simulated<H: Handler>(
+        self,
+        world: &World,
+        is_shared: bool,
+        handler: H,
+    ) -> Result<Prepared> {
+        let Builder { listeners, settings } = self;
+        let (running, Listening { addresses, failures, .. }) =
+            settings.prepare_simulated(listeners, world, is_shared, handler)?;
+        let choice = BackendChoice::Forced(Backend::Simulated);
+        Ok(Prepared::new(Server { running, choice, addresses, failures }))
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl ConnectorBuilder {
+    /// [`start`](Self::start) in a simulated world; `is_shared` says of which kind its port is.
     pub(crate) fn start_simulated<H: Handler>(
         self,
         world: &World,
         is_shared: bool,
         handler: H,
-    ) -> Result<Server> {
+    ) -> Result<Connector> {
+        let (running, _) =
+            self.settings.prepare_simulated(Vec::new(), world, is_shared, handler)?;
+        Ok(Connector::begin(running, BackendChoice::Forced(Backend::Simulated)))
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl Settings {
+    fn prepare_simulated<H: Handler>(
+        mut self,
+        listeners: Vec<Listener>,
+        world: &World,
+        is_shared: bool,
+        handler: H,
+    ) -> Result<(Running, Listening)> {
         // This thread waits for workers that wait for their first turn.
         let _undivided = crate::sync::steps::undivided();
-        let Builder { names, framing, mut options } = self;
-        options.check(&framing)?;
-        if options.workers == 0 {
-            options.workers = world.workers();
+        if self.workers.unwrap_or(self.options.workers) == 0 {
+            self.workers = Some(world.workers());
         }
+        let (framing, options) = self.settle(&listeners)?;
         let workers = options.workers;
-        let (clock, sockets) = (world.clone(), Sockets::Simulated(world.clone()));
+        let (clock, made_by) = (world.clone(), Sockets::Simulated(world.clone()));
         let sizes = world.sizes(&options);
         let first_generation = world.first_generation(SessionId::FIRST_GENERATION_BITS);
-        let framings = framing.into();
-        let plan = Plan { framings, options, clock, sockets, first_generation };
+        let mut plan = Plan::of(framing, options, clock, made_by, first_generation);
         let ports = if is_shared { 1 } else { workers };
-        let Listening { listeners, addresses, failures } = plan.listen(&names, ports)?;
+        let mut listening = plan.listen(listeners, ports)?;
+        let sockets = std::mem::take(&mut listening.sockets);
         let first_port = world.make_ports(ports, is_shared, sizes);
         let first_thread = world.expect_threads(workers);
+        let places = (world.clone(), first_thread..first_thread + workers);
         let (world, handler) = (world.clone(), Arc::new(handler));
         let place = move |index| {
             world.take_place(first_thread + index, true);
@@ -145,15 +242,15 @@ impl Builder {
         };
         let started = if is_shared {
             let open = move |index| Ok(SimulatedPort::<true>::open(place(index), first_port));
-            start_on(open, plan, listeners, &handler)
+            start_on(open, plan, sockets, &handler)
         } else {
             let open = move |index| {
                 Ok(SimulatedPort::<false>::open(place(index), first_port + index as u32))
             };
-            start_on(open, plan, listeners, &handler)
+            start_on(open, plan, sockets, &handler)
         };
-        let running = started.map_err(StartError::plain)?;
-        let choice = BackendChoice::Forced(Backend::Simulated);
-        Ok(Server { running, choice, addresses, failures })
+        let mut running = started.map_err(StartError::plain)?;
+        running.places = Some(places);
+        Ok((running, listening))
     }
 }

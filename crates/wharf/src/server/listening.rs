@@ -1,89 +1,85 @@
-//! Listening: from names to sockets.
+//! Listening: from listeners to sockets.
 
-use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::plan::Plan;
-use crate::error::{Error, ListenFailure, Result};
+use crate::error::{Error, ListenError, Result};
+use crate::framing::Framings;
+use crate::options::Listener;
 use crate::port::Socket;
 
-/// What was given as an address, and those that it stands for: at least one.
-#[derive(Debug, Clone)]
-pub(crate) struct Name {
-    text: String,
-    addresses: Vec<SocketAddr>,
-}
+/// The sockets that listen, by the port that accepts from them. The same place means the same address at
+/// every port that has it.
+pub(crate) type ListeningSockets = Vec<Vec<Socket>>;
 
-/// The sockets that listen, by the port that accepts from them.
-pub(crate) type Listeners = Vec<Vec<Socket>>;
-
-/// What came of listening at each address of each name.
+/// What came of listening at each address of each listener.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    pub(crate) listeners: Listeners,
+    pub(crate) sockets: ListeningSockets,
     /// Those that are listened on.
     pub(crate) addresses: Vec<SocketAddr>,
     /// The others.
-    pub(crate) failures: Vec<ListenFailure>,
-}
-
-impl Name {
-    pub(crate) fn resolve(address: impl ToSocketAddrs + fmt::Debug) -> Result<Self> {
-        let name = format!("{address:?}");
-        let mut addresses = Vec::new();
-        let found = address.to_socket_addrs().map(|found| {
-            for address in found {
-                if !addresses.contains(&address) {
-                    addresses.push(address); // a hosts file may name one twice
-                }
-            }
-        });
-        let source = match found {
-            Ok(()) if !addresses.is_empty() => return Ok(Name { text: name, addresses }),
-            Ok(()) => io::Error::new(io::ErrorKind::NotFound, "it has none"),
-            Err(source) => source,
-        };
-        Err(Error::Resolve { name, source })
-    }
+    pub(crate) failures: Vec<ListenError>,
 }
 
 impl<C> Plan<C> {
-    /// Listens at the addresses of each name, as far as they can be had.
-    pub(crate) fn listen(&self, names: &[Name], ports: usize) -> Result<Listening> {
-        let listeners = (0..ports).map(|_| Vec::new()).collect();
-        let mut listening = Listening { listeners, addresses: Vec::new(), failures: Vec::new() };
-        for Name { text, addresses } in names {
+    /// Listens at the addresses of each listener, as far as they can be had, and notes which listener each
+    /// socket belongs to.
+    pub(crate) fn listen(&mut self, listeners: Vec<Listener>, ports: usize) -> Result<Listening> {
+        let sockets = (0..ports).map(|_| Vec::new()).collect();
+        let mut listening = Listening { sockets, addresses: Vec::new(), failures: Vec::new() };
+        for (index, listener) in listeners.iter().enumerate() {
+            let addresses = match &listener.addresses {
+                Ok(addresses) => addresses,
+                Err(_) => return Err(no_address(listeners, index)),
+            };
             let mut failures = Vec::new();
             for address in addresses {
-                let both_families = !self.options.ipv6_only && takes_ipv4(address, names);
+                let both_families =
+                    !self.options.listening.ipv6_only && takes_ipv4(address, &listeners);
                 match self.sockets.listen(*address, both_families, &self.options, ports) {
-                    Ok(sockets) => listening.add(sockets),
-                    Err(source) => failures.push(ListenFailure { address: *address, source }),
+                    Ok(sockets) => {
+                        listening.add(sockets);
+                        self.listener_of_socket.push(index);
+                    }
+                    Err(source) => failures.push(ListenError { address: *address, source }),
                 }
             }
             if failures.len() == addresses.len() {
-                return Err(Error::Listen { name: text.clone(), failures });
+                return Err(Error::Listen { name: listener.text.clone(), failures });
             }
             listening.failures.extend(failures);
         }
+        // First that of connects, then that of each listener.
+        let of_connects = *self.framings.get(0);
+        let of_listeners = listeners.iter().map(|listener| listener.framing.unwrap_or(of_connects));
+        let framings: Vec<_> = std::iter::once(of_connects).chain(of_listeners).collect();
+        self.framings = Framings::of(&framings);
+        self.listeners = listeners.into();
         Ok(listening)
     }
+}
+
+/// Of the listener that could not be resolved.
+fn no_address(mut listeners: Vec<Listener>, index: usize) -> Error {
+    let Listener { text: name, addresses, .. } = listeners.swap_remove(index);
+    let source = addresses.err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+    Error::Resolve { name, source }
 }
 
 impl Listening {
     /// The sockets that listen at one address, one for each port; or one, for the first.
     fn add(&mut self, sockets: Vec<Socket>) {
         self.addresses.extend(sockets.first().and_then(Socket::local_address));
-        for (at_port, socket) in self.listeners.iter_mut().zip(sockets) {
+        for (at_port, socket) in self.sockets.iter_mut().zip(sockets) {
             at_port.push(socket);
         }
     }
 }
 
 /// Whether an address is `[::]`, and no IPv4 address with its port is listed: then it takes IPv4 too.
-fn takes_ipv4(address: &SocketAddr, names: &[Name]) -> bool {
+fn takes_ipv4(address: &SocketAddr, listeners: &[Listener]) -> bool {
     let takes = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
     address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        && !names.iter().flat_map(|name| &name.addresses).any(takes)
+        && !listeners.iter().any(|listener| listener.has(takes))
 }

@@ -1,18 +1,23 @@
 //! What all workers are started with.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::SystemClock;
 use crate::framing::Framings;
-use crate::options::Options;
+use crate::options::{Listener, Options};
 use crate::port::Sockets;
 use crate::session::SessionId;
 
 /// What all workers are started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan<C> {
+    /// First that of connects, then that of each listener.
     pub(crate) framings: Framings,
+    pub(crate) listeners: Arc<[Listener]>,
+    /// For each socket that listens at a port, which of the listeners it belongs to.
+    pub(crate) listener_of_socket: Vec<usize>,
     pub(crate) options: Options,
     pub(crate) clock: C,
     pub(crate) sockets: Sockets,
@@ -20,13 +25,28 @@ pub(crate) struct Plan<C> {
     pub(crate) first_generation: u64,
 }
 
+impl<C> Plan<C> {
+    /// Without a listener.
+    pub(crate) fn of(
+        framings: impl Into<Framings>,
+        options: Options,
+        clock: C,
+        sockets: Sockets,
+        first_generation: u64,
+    ) -> Self {
+        let (framings, listeners) = (framings.into(), Arc::default());
+        let listener_of_socket = Vec::new();
+        Plan { framings, listeners, listener_of_socket, options, clock, sockets, first_generation }
+    }
+}
+
 impl Plan<SystemClock> {
     /// The real clock, and the operating system's sockets.
     pub(crate) fn new(framings: impl Into<Framings>, options: &Options) -> Self {
-        let (options, clock) = (options.clone(), SystemClock::start());
+        let (mut options, clock) = (options.clone(), SystemClock::start());
+        options.sending.queued_bytes_max = Some(options.queued_bytes_max());
         let first_generation = draw_first_generation();
-        let framings = framings.into();
-        Plan { framings, options, clock, sockets: Sockets::Os, first_generation }
+        Plan::of(framings, options, clock, Sockets::Os, first_generation)
     }
 }
 

@@ -1,16 +1,28 @@
 //! The threads of a server.
 
+#[cfg(feature = "simulation")]
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::engine::Engine;
+use crate::error::Result;
+use crate::face::Handle;
+#[cfg(feature = "simulation")]
+use crate::port::simulated::World;
 
 /// The threads of a server.
 pub(crate) struct Running {
     pub(super) engine: Arc<Engine>,
     pub(super) threads: Vec<JoinHandle<()>>,
-    /// Whether workers serve: those that never began end without a word.
-    pub(super) has_begun: bool,
+    /// Each worker has a port, and waits until it may begin.
+    pub(super) is_ready: bool,
+    /// Tells the workers to begin. A worker whose sender is dropped never begins.
+    pub(super) may_begin: Vec<mpsc::Sender<()>>,
+    /// In a simulation: the workers' places, until they begin.
+    #[cfg(feature = "simulation")]
+    pub(super) places: Option<(World, Range<usize>)>,
 }
 
 impl Running {
@@ -19,13 +31,38 @@ impl Running {
         &self.engine
     }
 
+    pub(super) fn handle(&self) -> Handle {
+        Handle::new(self.engine.clone())
+    }
+
+    /// Lets the workers begin.
+    pub(crate) fn begin(&mut self) {
+        #[cfg(feature = "simulation")]
+        if let Some((world, places)) = self.places.take() {
+            world.let_begin(places);
+        }
+        for worker in self.may_begin.drain(..) {
+            let _ = worker.send(());
+        }
+    }
+
+    /// Waits until the workers have ended, if `call` was not made on one of them.
+    pub(super) fn wait(mut self, call: &'static str) -> Result<()> {
+        self.engine.refuse_on_a_worker(call)?;
+        self.join();
+        match self.engine.take_error() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// Waits for the workers, if this thread is none of them.
-    pub(super) fn join(&mut self) {
+    fn join(&mut self) {
         if self.engine.is_on_a_worker() {
             return;
         }
         #[cfg(feature = "simulation")]
-        if self.has_begun && crate::port::simulated::current().is_some() {
+        if self.is_ready && crate::port::simulated::current().is_some() {
             self.engine.wait_ended(None); // a thread that is joined must have had its turns
         }
         for thread in self.threads.drain(..) {
@@ -38,6 +75,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.engine.stop();
+        if self.is_ready {
+            self.begin(); // it answers what was begun before it ran
+        }
+        self.may_begin.clear();
         self.join();
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn choose(options: &Options) -> Result<BackendChoice> {
 #[cfg(target_os = "linux")]
 fn probe_uring(options: &Options) -> std::result::Result<(), BackendRefusal> {
     use crate::port::uring::{UringSizes, probe};
-    let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
+    let sizes = UringSizes::new(options.uring.receive_buffers, options.uring.receive_buffer_bytes);
     std::thread::scope(|scope| {
         let asking = std::thread::Builder::new()
             .name("wharf-probe".to_owned())

@@ -4,38 +4,42 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::running::Running;
-use crate::error::{ListenFailure, Result};
+use crate::error::{ListenError, Result};
 use crate::face::Handle;
 use crate::options::BackendChoice;
 
-/// A running server: from [`Server::bind`], or a connector, which has no listener.
-/// Dropping it stops it at once, and waits until its workers have ended; [`wait`](Self::wait) lets it
-/// run until it is drained or stopped. In one of its own callbacks nothing is waited for: to drop it there
-/// stops it, and the workers end when the callback has returned.
+/// A running server.
+///
+/// Dropping it stops it at once and waits until its workers have ended; [`wait`](Self::wait) lets it run until
+/// it is drained or stopped. Dropping it in one of its own callbacks does not wait: it stops the server, and
+/// the workers end when the callback has returned.
+#[must_use = "dropping it stops it at once"]
 pub struct Server {
     pub(super) running: Running,
     pub(super) choice: BackendChoice,
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) failures: Vec<ListenFailure>,
+    pub(super) failures: Vec<ListenError>,
 }
 
 impl Server {
     /// The server from any thread.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.running.engine.clone())
+        self.running.handle()
     }
 
-    /// The addresses that are listened on; port 0 has become the one that was given.
+    /// The TCP addresses that are listened on, in the order of the listeners. Port 0 has become the port that
+    /// the system gave.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The addresses of the names it was given that are not listened on, and why.
-    pub fn listen_failures(&self) -> &[ListenFailure] {
+    /// The addresses of its listeners that could not be listened on, and why. (If none of a listener's could,
+    /// the server did not start.)
+    pub fn listen_errors(&self) -> &[ListenError] {
         &self.failures
     }
 
-    /// Which port serves, and why.
+    /// Which backend serves, and why.
     pub fn backend(&self) -> &BackendChoice {
         &self.choice
     }
@@ -43,16 +47,11 @@ impl Server {
     /// Waits until the server was drained or stopped through its [`Handle`].
     ///
     /// # Errors
-    /// If a worker's port failed, or it met a fault of wharf's own, which stops the other workers too.
-    /// [`Error::InCallback`](crate::Error::InCallback) in a callback of the same server, whose worker it would wait for; the
-    /// server, which this call has taken, is then stopped.
-    pub fn wait(mut self) -> Result<()> {
-        self.running.engine.refuse_on_a_worker("Server::wait")?;
-        self.running.join();
-        match self.running.engine.take_error() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+    /// If a worker's port failed, or a worker met a fault of wharf's own; either stops the other workers too.
+    /// [`Error::InCallback`](crate::Error::InCallback) in a callback of the same server, whose worker it would
+    /// wait for; the server is then stopped.
+    pub fn wait(self) -> Result<()> {
+        self.running.wait("Server::wait")
     }
 }
 
@@ -64,7 +63,7 @@ impl fmt::Debug for Server {
             .field("addresses", addresses)
             .field("failures", failures)
             .field("backend", &choice.backend())
-            .field("handle", &Handle::new(running.engine.clone()))
+            .field("handle", &running.handle())
             .finish()
     }
 }

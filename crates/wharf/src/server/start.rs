@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use super::listening::Listeners;
+use super::listening::ListeningSockets;
 use super::plan::Plan;
 use super::running::Running;
 use crate::clock::{Clock, SystemClock};
@@ -19,7 +19,7 @@ use crate::port::CompletionPort;
 #[cfg(unix)]
 use crate::port::readiness::ReadinessPort;
 use crate::session::HalfTable;
-use crate::worker::{Halves, Worker};
+use crate::worker::{Halves, LargeState, Worker};
 
 /// Starts the workers on the chosen port; if io_uring was merely granted, and a worker's ring
 /// cannot be had after all, on the readiness port.
@@ -27,7 +27,7 @@ use crate::worker::{Halves, Worker};
 pub(super) fn start_workers<H: Handler>(
     choice: &BackendChoice,
     plan: Plan<SystemClock>,
-    listeners: Listeners,
+    sockets: ListeningSockets,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
     let readiness = |_| ReadinessPort::new();
@@ -35,23 +35,24 @@ pub(super) fn start_workers<H: Handler>(
     if choice.backend() == Backend::Uring {
         use crate::port::uring::{UringPort, UringSizes, refusal};
         let options = &plan.options;
-        let sizes = UringSizes::new(options.receive_buffers, options.receive_buffer_bytes);
-        let started = start_on(move |_| UringPort::new(sizes), plan.clone(), listeners, handler);
+        let sizes =
+            UringSizes::new(options.uring.receive_buffers, options.uring.receive_buffer_bytes);
+        let started = start_on(move |_| UringPort::new(sizes), plan.clone(), sockets, handler);
         return match started {
             Ok(running) => Ok((running, choice.clone())),
-            Err((StartError::Port(error), listeners)) => {
+            Err((StartError::Port(error), sockets)) => {
                 let reason = refusal("a worker's ring", &error);
                 if *choice == BackendChoice::Forced(Backend::Uring) {
                     return Err(Error::Backend { backend: "uring", reason });
                 }
                 let choice = BackendChoice::UringRefused(reason);
-                let started = start_on(readiness, plan, listeners, handler);
+                let started = start_on(readiness, plan, sockets, handler);
                 started.map(|running| (running, choice)).map_err(StartError::plain)
             }
             Err((StartError::Thread(error), _)) => Err(Error::Thread(error)),
         };
     }
-    let started = start_on(readiness, plan, listeners, handler);
+    let started = start_on(readiness, plan, sockets, handler);
     started.map(|running| (running, choice.clone())).map_err(StartError::plain)
 }
 
@@ -60,17 +61,17 @@ pub(super) fn start_workers<H: Handler>(
 pub(super) fn start_workers<H: Handler>(
     choice: &BackendChoice,
     plan: Plan<SystemClock>,
-    listeners: Listeners,
+    sockets: ListeningSockets,
     handler: &Arc<H>,
 ) -> Result<(Running, BackendChoice)> {
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
     let sizes = IocpSizes {
         concurrent_threads: plan.options.workers as u32,
-        accepts_outstanding: plan.options.accepts_outstanding,
+        accepts_outstanding: plan.options.iocp.accepts_outstanding,
     };
     let shared = SharedPort::new(sizes).map_err(|source| Error::Port { worker: 0, source })?;
     let make_port = move |_| IocpPort::join(shared.clone());
-    let started = start_on(make_port, plan, listeners, handler);
+    let started = start_on(make_port, plan, sockets, handler);
     started.map(|running| (running, choice.clone())).map_err(StartError::plain)
 }
 
@@ -82,7 +83,7 @@ pub(crate) enum StartError {
 }
 
 impl StartError {
-    pub(super) fn plain((error, _): (StartError, Listeners)) -> Error {
+    pub(super) fn plain((error, _): (StartError, ListeningSockets)) -> Error {
         match error {
             StartError::Thread(error) => Error::Thread(error),
             StartError::Port(source) => match NoMemory::of(&source) {
@@ -93,36 +94,45 @@ impl StartError {
     }
 }
 
-/// Starts one thread for each worker. A port is made by the thread that uses it; only when all
-/// have one does any begin to serve, so a failure leaves nothing behind, and gives the listeners back.
-pub(crate) fn start_on<P, H: Handler, C: Clock>(
+/// Starts one thread for each worker, which makes its port and then waits for [`Running::begin`]. If one
+/// fails, nothing is left behind, and the sockets come back.
+pub(super) fn start_on<P: CompletionPort, H: Handler, C: Clock>(
     make_port: impl Fn(usize) -> std::io::Result<P> + Clone + Send + 'static,
     plan: Plan<C>,
-    listeners: Listeners,
+    sockets: ListeningSockets,
     handler: &Arc<H>,
-) -> std::result::Result<Running, (StartError, Listeners)>
-where
-    P: CompletionPort,
-{
-    let Plan { framings, options, clock, sockets, first_generation } = plan;
-    let workers = options.workers;
-    let mut engine = Engine::new(P::SHARED, framings, options, sockets);
-    engine.set_clock(clock.clone());
-    engine.table.begin_generations_at(first_generation);
-    let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(engine.table.slots_max()));
-    if listeners.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
-        engine.accept_at_each_port();
+) -> std::result::Result<Running, (StartError, ListeningSockets)> {
+    if const { LargeState::<H>::IS_NEEDED } {
+        start_with(make_port, plan, sockets, LargeState::of(handler))
+    } else {
+        start_with(make_port, plan, sockets, handler.clone())
     }
-    let engine = Arc::new(engine);
+}
+
+fn start_with<P: CompletionPort, H: Handler, C: Clock>(
+    make_port: impl Fn(usize) -> std::io::Result<P> + Clone + Send + 'static,
+    plan: Plan<C>,
+    sockets: ListeningSockets,
+    handler: Arc<H>,
+) -> std::result::Result<Running, (StartError, ListeningSockets)> {
+    let (workers, clock) = (plan.options.workers, plan.clock.clone());
+    let engine = Arc::new(engine_of::<P, C>(plan, &sockets));
+    let halves: Arc<Halves<H>> = Arc::new(HalfTable::new(engine.table.slots_max()));
     let (made, ports_made) = mpsc::channel();
-    let mut running = Running { engine: engine.clone(), threads: Vec::new(), has_begun: false };
-    // After `running`, so dropped before it: a worker that waits to begin is let go, then joined.
-    let mut begins = Vec::new();
+    let mut running = Running {
+        engine: engine.clone(),
+        threads: Vec::new(),
+        is_ready: false,
+        may_begin: Vec::new(),
+        #[cfg(feature = "simulation")]
+        places: None,
+    };
     for index in 0..workers {
         let (engine, halves, handler) = (engine.clone(), halves.clone(), handler.clone());
         let (make_port, made, clock) = (make_port.clone(), made.clone(), clock.clone());
+        let thread_name = format!("{}-{index}", engine.options.thread_name);
         let (begin, may_begin) = mpsc::channel::<()>();
-        begins.push(begin);
+        running.may_begin.push(begin);
         let body = move || {
             engine.serve_on_this_thread();
             let port = match make_port(index) {
@@ -140,24 +150,48 @@ where
             // The last worker drops the handler, which is the user's.
             guarded::end(handler);
         };
-        match std::thread::Builder::new().name(format!("wharf-{index}")).spawn(body) {
+        match std::thread::Builder::new().name(thread_name).spawn(body) {
             Ok(thread) => running.threads.push(thread),
-            Err(error) => return Err((StartError::Thread(error), listeners)),
+            Err(error) => return Err((StartError::Thread(error), sockets)),
         }
     }
     drop(made);
     for result in ports_made.iter().take(workers) {
         if let Err(error) = result {
-            return Err((StartError::Port(error), listeners));
+            return Err((StartError::Port(error), sockets));
         }
     }
-    for (port, listeners) in engine.ports.iter().zip(listeners) {
-        *port.acceptor.lock() = Acceptor::new(listeners);
+    for (port, sockets) in engine.ports.iter().zip(sockets) {
+        *port.acceptor.lock() = Acceptor::new(sockets);
     }
-    for begin in begins {
-        let _ = begin.send(());
+    running.is_ready = true;
+    Ok(running)
+}
+
+/// What the workers will share.
+fn engine_of<P: CompletionPort, C: Clock>(plan: Plan<C>, sockets: &ListeningSockets) -> Engine {
+    let Plan { framings, listeners, listener_of_socket, options, clock, .. } = plan;
+    let mut engine = Engine::new(P::SHARED, framings, options, plan.sockets);
+    engine.set_clock(clock);
+    engine.table.begin_generations_at(plan.first_generation);
+    if sockets.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
+        engine.accept_at_each_port();
     }
-    running.has_begun = true;
+    engine.set_listeners(listeners, listener_of_socket);
+    engine
+}
+
+/// The same, and they begin.
+#[cfg(test)]
+pub(crate) fn serve_on<P: CompletionPort, H: Handler, C: Clock>(
+    make_port: impl Fn(usize) -> std::io::Result<P> + Clone + Send + 'static,
+    plan: Plan<C>,
+    sockets: ListeningSockets,
+    handler: &Arc<H>,
+) -> std::result::Result<Running, StartError> {
+    let started = start_on(make_port, plan, sockets, handler);
+    let mut running = started.map_err(|(error, _)| error)?;
+    running.begin();
     Ok(running)
 }
 

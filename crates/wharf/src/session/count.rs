@@ -1,5 +1,5 @@
-//! The I/O count: one atomic word per slot, whose fall to zero is the only thing that releases a
-//! session (invariants 3 and 4).
+//! The I/O count: one atomic word per slot. When the count reaches 0, the session is released; nothing else
+//! releases it (invariants 3 and 4).
 //!
 //! ```text
 //!  63                    24   23      22 … 0
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The count is the sum of
-//! - 1 for the session itself, from its insertion by the acceptor until its worker cuts it,
+//! - 1 for the session itself, from its insertion until its worker gives it up,
 //! - 1 for each operation that the port has accepted and not completed,
 //! - 1 for each reference that a look-up took and has not dropped.
 //!
@@ -15,16 +15,16 @@
 //!
 //! | step | from | to | who |
 //! |---|---|---|---|
-//! | begin | count 0 | count 1, same generation (a new slot's: the server's first), not closing | the acceptor, owner of a free slot |
-//! | refer | count > 0 and the generation asked for | count + 1 | any thread |
-//! | raise | count > 0 | count + 1 | who holds one |
-//! | lower | count > 0 | count - 1 | who holds one, giving it up |
-//! | ask to close | count > 0 | closing | who holds one |
-//! | release | count 0 | generation + 1, not closing | whoever's `lower` came to 0: exactly one |
+//! | begin | count 0 | count 1, same generation (the server's first for a new slot), not closing | the owner of a free slot |
+//! | refer | count > 0, the generation asked for | count + 1 | any thread |
+//! | raise | count > 0 | count + 1 | a holder of a count |
+//! | lower | count > 0 | count - 1 | a holder of a count, which gives it up |
+//! | ask to close | count > 0 | closing | a holder of a count |
+//! | release | count 0 | generation + 1, not closing | the thread whose `lower` reached 0 |
 //!
-//! Zero is final for a generation: `refer` refuses it, and nobody else may raise it, so the one
-//! `lower` that returns true happens once. That is why the release can be handed to another thread
-//! afterwards: the slot belongs to that hand-over alone.
+//! A count of 0 is final for its generation: `refer` refuses it, and no holder is left to raise it. So `lower` returns
+//! true exactly once per generation, and the release may be handed to another thread: that thread alone has
+//! the slot.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -34,7 +34,7 @@ const COUNT_BITS: u32 = 23;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const CLOSING: u64 = 1 << COUNT_BITS;
 const GENERATION_SHIFT: u32 = COUNT_BITS + 1;
-/// Far above what threads can hold at once, far below the bits that lie above it.
+/// Far above what threads can hold concurrently, far below the bits above it.
 const COUNT_MAX: u64 = COUNT_MASK / 2;
 
 /// The word. A new one is a free slot of generation 0.
@@ -51,24 +51,24 @@ impl IoCount {
         self.0.load(Ordering::Acquire) >> GENERATION_SHIFT
     }
 
-    /// The generation, if somebody holds a count of it.
+    /// The generation, if its count is above 0.
     pub(crate) fn live_generation(&self) -> Option<u64> {
         let word = self.0.load(Ordering::Acquire);
         (word & COUNT_MASK > 0).then_some(word >> GENERATION_SHIFT)
     }
 
-    /// Takes a free slot into use with a count of 1; its generation. `first`: no session was in it yet, so
-    /// it begins with this one.
+    /// Takes a free slot into use with a count of 1, and returns its generation. `first`: the generation to
+    /// begin with, if the slot had no session yet.
     pub(crate) fn begin(&self, first: Option<u64>) -> u64 {
         let word = self.0.load(Ordering::Relaxed);
         assert_eq!(word & (COUNT_MASK | CLOSING), 0, "invariant 4: a slot in use was handed out");
         let generation = first.unwrap_or(word >> GENERATION_SHIFT);
-        // Release: whoever refers to this generation sees the slot as the acceptor prepared it.
+        // Release: a thread that refers to this generation sees the slot as it was prepared.
         self.0.store(generation << GENERATION_SHIFT | 1, Ordering::Release);
         generation
     }
 
-    /// Takes a reference, if the slot still serves this generation.
+    /// Takes a reference if the slot has this generation.
     pub(crate) fn refer(&self, generation: u64) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
@@ -85,24 +85,23 @@ impl IoCount {
         }
     }
 
-    /// One more, for who holds one already.
+    /// Adds one. The caller holds one already.
     pub(crate) fn raise(&self) {
-        // Relaxed: the caller's own hold keeps the slot; nothing is published by this step.
+        // Relaxed: the caller's count keeps the slot, and this step publishes nothing.
         let before = self.0.fetch_add(1, Ordering::Relaxed);
         assert!((1..COUNT_MAX).contains(&(before & COUNT_MASK)), "invariant 3: raised from zero");
     }
 
-    /// Gives one up. True for the one call that brought the count to zero: the caller then sees
-    /// to the release.
+    /// Gives one up. True for the one call that reached 0: its caller must start the release.
     #[must_use = "the count may have come to zero, and then the session must be released"]
     pub(crate) fn lower(&self) -> bool {
-        // Release what this holder did, acquire what all others did: the releaser sees it all.
+        // Release this holder's actions, acquire those of all others: the releasing thread sees them all.
         let before = self.0.fetch_sub(1, Ordering::AcqRel);
         assert!(before & COUNT_MASK > 0, "invariant 3: lowered below zero");
         before & COUNT_MASK == 1
     }
 
-    /// Marks the session as closing; true for the first who does. For who holds a count.
+    /// Marks the session as closing. True for the first call. The caller holds a count.
     pub(crate) fn ask_to_close(&self) -> bool {
         let before = self.0.fetch_or(CLOSING, Ordering::AcqRel);
         debug_assert!(before & COUNT_MASK > 0, "closing a slot that nobody holds");
@@ -113,14 +112,14 @@ impl IoCount {
         self.0.load(Ordering::Relaxed) & CLOSING != 0
     }
 
-    /// Ends this generation. False when it was the slot's last: the slot is retired.
+    /// Ends this generation. False: it was the slot's last, and the slot is retired.
     #[must_use]
     pub(crate) fn release(&self) -> bool {
         let word = self.0.load(Ordering::Acquire);
         assert_eq!(word & COUNT_MASK, 0, "invariant 4: released while held");
         let generation = word >> GENERATION_SHIFT;
         if generation == SessionId::GENERATION_MAX {
-            // The count stays 0 for good, so every look-up of this last generation fails too.
+            // The count stays 0 for good, so look-ups of this generation fail too.
             return false;
         }
         self.0.store((generation + 1) << GENERATION_SHIFT, Ordering::Release);
@@ -190,7 +189,7 @@ mod tests {
     fn references_that_leak_are_caught_long_before_they_reach_the_bits_above() {
         let count = IoCount::default();
         let generation = count.begin(None);
-        count.0.fetch_add((1 << 22) - 3, Ordering::Relaxed); // as so many would
+        count.0.fetch_add((1 << 22) - 3, Ordering::Relaxed); // as if so many held it
         assert!(count.refer(generation), "it is not too many yet");
         count.refer(generation);
     }

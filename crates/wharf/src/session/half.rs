@@ -9,15 +9,13 @@
 //!          give back             take back
 //! ```
 //!
-//! On a port that one worker has to itself a half is merely taken while something is done with it,
-//! and there is nothing to wait for: two takers at once would be a fault. On a port that workers
-//! share, whoever posts a receive *lends* the half to it, and whoever takes its completion takes the
-//! half back, so that no two workers ever meet over it. Who wants something of a half that is not
-//! free *asks* for it: a mark that its holder finds when it gives the half back or would lend it, and
-//! which then sees to it that the session is attended to. So this is no lock: nobody ever waits, and
-//! no request is lost.
+//! On a port of its own a worker takes a half only while it works on it; a second taker would be a bug. On a
+//! shared port the worker that posts a receive *lends* the half to it, and the worker that takes the
+//! completion takes the half back. A thread that wants a half that is not free *asks*: it leaves a mark. The
+//! holder finds the mark when it gives the half back or is about to lend it, and attends to the session
+//! again. This is not a lock: no thread waits, and no request is lost.
 //!
-//! All of it is one atomic word, so that asking and giving back cannot miss each other.
+//! All of this is one atomic word, so asking and giving back cannot miss each other.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -28,7 +26,7 @@ use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 const FREE: u32 = 0;
 const IN_A_HAND: u32 = 1;
 const WITH_AN_OPERATION: u32 = 2;
-/// Somebody wants the half, and left this mark.
+/// Another thread wants the half and left this mark.
 const ASKED: u32 = 4;
 
 #[derive(Debug, Default)]
@@ -38,8 +36,8 @@ pub(crate) struct Cell<T> {
     half: UnsafeCell<T>,
 }
 
-// SAFETY: `half` is reached only by the one who brought `holder` to `IN_A_HAND`, until it is taken
-// on with release ordering (invariant 2), so sharing a cell is sharing nothing of T.
+// SAFETY: `half` is accessed only by the thread that set `holder` to `IN_A_HAND`, until the next change of
+// `holder` with release ordering (invariant 2). So sharing a cell does not share the T.
 unsafe impl<T: Send> Sync for Cell<T> {}
 
 /// One half per slot.
@@ -48,12 +46,12 @@ pub(crate) struct HalfTable<T> {
     cells: Chunks<Cell<T>>,
 }
 
-/// A half that is not free; its holder will find that it was asked for.
+/// The half is not free. Its holder will find the mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// Somebody does something with it just now.
+    /// Another thread is working on it.
     InAHand,
-    /// It is with an operation, which must end before it comes back.
+    /// An operation has it. It must end before the half comes back.
     WithAnOperation,
 }
 
@@ -62,7 +60,7 @@ impl<T: Default + Send> HalfTable<T> {
         HalfTable { cells: Chunks::new(len_max) }
     }
 
-    /// Takes a free half; asks for nothing if it is not.
+    /// Takes a free half. Leaves no mark otherwise.
     pub(crate) fn take(&self, index: u32) -> Option<HalfInHand<'_, T>> {
         let cell = self.cells.get_or_grow(index);
         let free =
@@ -70,7 +68,7 @@ impl<T: Default + Send> HalfTable<T> {
         free.is_ok().then(|| HalfInHand::new(cell))
     }
 
-    /// Takes a free half, or asks for it.
+    /// Takes a free half, or leaves a mark.
     pub(crate) fn take_or_ask(&self, index: u32) -> Result<HalfInHand<'_, T>, Asked> {
         let cell = self.cells.get_or_grow(index);
         let mut holder = FREE;
@@ -88,18 +86,17 @@ impl<T: Default + Send> HalfTable<T> {
         }
     }
 
-    /// Takes back a half from the operation that it was lent to: for who has its completion, or had
-    /// it refused.
+    /// Takes a half back from the operation that it was lent to. The caller has the operation's completion,
+    /// or its post was refused.
     pub(crate) fn take_back(&self, index: u32) -> HalfInHand<'_, T> {
         let cell = self.cells.get_or_grow(index);
-        // A mark left meanwhile is answered by what follows anyway: who has a completion attends, and
-        // who had the post refused is attending.
+        // A mark is answered in any case: after a completion or a refused post the caller attends.
         let before = cell.holder.swap(IN_A_HAND, Ordering::AcqRel);
         assert!(before & WITH_AN_OPERATION != 0, "invariant 2: a half came back from no operation");
         HalfInHand::new(cell)
     }
 
-    /// Takes a half that is free, or that an operation has which will never complete: for the end of its port.
+    /// Takes a half that is free or with an operation that will never complete. For the end of a port.
     pub(crate) fn take_last(&self, index: u32) -> Option<HalfInHand<'_, T>> {
         let cell = self.cells.get_or_grow(index);
         let taken = |holder: u32| (holder & IN_A_HAND == 0).then_some(IN_A_HAND);
@@ -107,17 +104,17 @@ impl<T: Default + Send> HalfTable<T> {
         before.is_ok().then(|| HalfInHand::new(cell))
     }
 
-    /// Whether somebody asked for it while it was lent.
+    /// Whether another thread asked for it while it was lent.
     pub(crate) fn is_asked_for(&self, index: u32) -> bool {
         self.cells.get_or_grow(index).holder.load(Ordering::Acquire) & ASKED != 0
     }
 }
 
-/// A half in hand; dropping it gives it back.
+/// A half in hand. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct HalfInHand<'a, T> {
     cell: &'a Cell<T>,
-    /// Threads may share it only if they may share what is in it, whatever a cell allows.
+    /// Makes it `Sync` only if T is, even though a cell always is.
     _half: PhantomData<&'a mut T>,
 }
 
@@ -126,7 +123,7 @@ impl<'a, T> HalfInHand<'a, T> {
         HalfInHand { cell, _half: PhantomData }
     }
 
-    /// Makes it free. True: somebody asked for it meanwhile, so the session must be attended to.
+    /// Frees it. True: another thread asked for it meanwhile, so the session must be attended to.
     #[must_use]
     pub(crate) fn give_back(self) -> bool {
         let before = self.cell.holder.swap(FREE, Ordering::AcqRel);
@@ -135,8 +132,8 @@ impl<'a, T> HalfInHand<'a, T> {
         before & ASKED != 0
     }
 
-    /// Lends it to an operation that is about to be posted. If somebody asked for it, it stays in
-    /// hand instead, and the mark is taken away: attend to the session once more first.
+    /// Lends it to an operation that is about to be posted. If another thread asked for it, it stays in hand
+    /// and the mark is cleared: attend to the session once more first.
     pub(crate) fn lend(self) -> Result<(), Self> {
         let holder = &self.cell.holder;
         match holder.compare_exchange(
@@ -161,14 +158,15 @@ impl<T> Deref for HalfInHand<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this value exists, so the half is in our hand (invariant 2): nobody else has access.
+        // SAFETY: this value exists, so the half is in this hand (invariant 2), and no other thread has
+        // access.
         unsafe { &*self.cell.half.get() }
     }
 }
 
 impl<T> DerefMut for HalfInHand<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`, and `&mut self` keeps this holder from having two.
+        // SAFETY: as in `deref`; `&mut self` makes the access exclusive for this holder.
         unsafe { &mut *self.cell.half.get() }
     }
 }
@@ -236,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_half_in_hand_is_shared_by_threads_only_if_what_is_in_it_may_be() {
-        /// Of a type that is `Sync` there are two: then this does not compile.
+        /// Ambiguous for a type that is `Sync`, so the test would not compile.
         trait IsNotSync<A> {
             fn holds() {}
         }
@@ -258,7 +256,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..rounds {
-                        // Who cannot have it leaves the work to its holder, as attending does.
+                        // A thread that does not get it leaves the work to the holder, as attending does.
                         let mut half = table.take_or_ask(0);
                         while let Ok(mut mine) = half {
                             *mine += 1;

@@ -3,33 +3,34 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of one session: 8 bytes, never used again, whatever the operating system does with
-/// socket numbers.
+/// The name of one session: 8 bytes that are never used again.
 ///
-/// The low 24 bits say which slot of the table the session lives in, the high 40 bits which
-/// session of that slot it is (the slot's *generation*). A slot serves at least 2^39 sessions and is
-/// then retired, so a server gives no id twice: at 4,000 sessions a second that is 4.4 years for a
-/// table of a single slot, and, slots being reused in turn, 4.4 years for each slot in use.
+/// An id stays valid as a name for ever: it names its session, or nothing. It does not depend on socket
+/// numbers.
 ///
-/// An id of another server, of this process or another, or of an earlier start, is gone here, but for
-/// a chance. Each server draws the first generation of its slots when it starts, from 2^39, by the
-/// system's randomness. So a call with such an id meets a session with a probability of 2^-39 at most:
-/// once in 550,000,000,000 calls. That two servers ever give out one id has a probability of at most
-/// (m + n) / 2^39, where m and n are the most sessions that one slot of each has served: with a
-/// million each, 1 in 270,000. An id is no secret: who knows one can guess others of its server.
+/// The low 24 bits are the slot of the session table, the high 40 bits the *generation*: which session of that
+/// slot it is. A slot serves at least 2^39 sessions and is then retired, so no server gives an id twice. At
+/// 4,000 sessions a second that takes 4.4 years for each slot in use.
 ///
-/// Prints as `slot.generation`, and parses from that.
+/// An id of another server, or of an earlier start, is gone here too, except by chance. Each server draws the
+/// first generation of its slots from 2^39 values. A call with such an id meets a session with a probability
+/// of at most 2^-39. Two servers give out a common id with a probability of at most (m + n) / 2^39, where m
+/// and n are the most sessions that one slot of each has served: 1 in 270,000 if both are a million.
+///
+/// An id is not a secret: from one id others of the same server can be guessed.
+///
+/// It prints as `slot.generation`, and parses from that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
 impl SessionId {
     pub(crate) const INDEX_BITS: u32 = 24;
     const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
-    /// The last generation that a slot may reach; beyond it the slot is retired. The one value
-    /// above it belongs to no session, so it is free for tokens that are not sessions'.
+    /// The last generation of a slot, after which it is retired. The one value above it belongs to no
+    /// session, so other tokens can use it.
     pub(crate) const GENERATION_MAX: u64 = (1 << (64 - Self::INDEX_BITS)) - 2;
-    /// A server's first sessions have a generation below two to this power: half of all, so that each slot
-    /// can serve the other half.
+    /// A server's first generation is below two to this power: the lower half, so that each slot has the
+    /// upper half left.
     pub(crate) const FIRST_GENERATION_BITS: u32 = 64 - Self::INDEX_BITS - 1;
 
     pub(crate) fn new(index: u32, generation: u64) -> Self {
@@ -45,12 +46,12 @@ impl SessionId {
         self.0 >> Self::INDEX_BITS
     }
 
-    /// The id as a number, to be stored or sent. No structure of it is promised.
+    /// The id as a number, to store or send. Its structure may change.
     pub fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The id that [`to_bits`](Self::to_bits) gave. Any other number is an id that is merely gone.
+    /// The id that [`to_bits`](Self::to_bits) returned. Any other number makes an id that names nothing.
     pub fn from_bits(bits: u64) -> Self {
         SessionId(bits)
     }

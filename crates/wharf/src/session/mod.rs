@@ -1,16 +1,17 @@
 //! What a session is, without sockets, clocks or an operating system.
 //!
-//! - [`SessionId`]: the name that never returns.
-//! - `count`: the one word whose fall to zero releases a session.
-//! - `slot` and `table`: where the shared part of each session lives, for any thread to look up.
-//! - `half`: the part that travels with the receive operation, in one holder's hand at a time.
-//! - `life`: what follows for a session, from what is known of it.
-//! - `receive_queue`, `send_queue`: what waits to become frames, and what waits to be sent.
+//! - [`SessionId`]: the name, never reused.
+//! - `count`: the word that releases a session when its count reaches 0.
+//! - `slot` and `table`: the shared part of each session, which any thread can look up.
+//! - `half`: the part that goes with the receive operation, in one hand at a time.
+//! - `life`: the next step of a session, from its state.
+//! - `receive_queue`, `send_queue`: bytes that wait to become frames, and bytes that wait to be sent.
 
 mod count;
 mod half;
 mod id;
 mod life;
+mod policy;
 mod receive_queue;
 mod send_queue;
 mod slot;
@@ -21,17 +22,24 @@ pub(crate) use half::Cell as HalfCell;
 pub(crate) use half::{Asked, HalfInHand, HalfTable};
 pub use id::{ParseSessionIdError, SessionId};
 pub(crate) use life::{Facts, Life, Next, Pauses, Phase, Receiving, Step, Stream};
+pub use policy::Policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) use receive_queue::Left;
 pub(crate) use receive_queue::{ReceiveQueue, Room};
 #[cfg(any(test, fuzzing))]
 pub(crate) use send_queue::SendQueue;
-pub(crate) use send_queue::{Closing, Pushed, Refusal, Sent};
+pub(crate) use send_queue::{
+    ASIDE_BYTES_MAX, Closing, PAGE_BYTES, Pushed, Refusal, RoomFound, Sent, Store, Unsent,
+    WAITERS_MAX, Wakes, pages_of,
+};
 pub(crate) use slot::Slot;
 #[cfg(any(test, fuzzing))]
 pub(crate) use table::Reference;
-pub(crate) use table::SessionTable;
+pub(crate) use table::{SessionTable, slots_at_first};
 
-/// What one session holds in memory while nothing waits in its queues: its slot, its receive
-/// half, a port's record and a timer. The handler's own state is not counted.
-pub(crate) const SESSION_BYTES: usize = 512;
+/// Memory of one session whose queues are empty: its slot, its receive half, a port's record and a timer. The
+/// handler's state is not counted. Records and timers lie in lists that grow by doubling.
+pub(crate) const SESSION_BYTES: usize = if cfg!(windows) { 640 } else { 512 };
+
+/// What is allocated for many sessions together: a slot, and a half with a state of no size.
+pub(crate) const SLOT_AND_HALF_BYTES: usize = size_of::<Slot>() + 128;

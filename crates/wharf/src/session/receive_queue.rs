@@ -1,7 +1,7 @@
-//! What was received and is not a delivered frame yet: an unfinished frame, or, while receiving is
-//! paused, what had already come.
+//! Bytes that were received and not delivered yet: an unfinished frame, or what arrived before receiving
+//! paused.
 //!
-//! It exists only while bytes wait in it, so an idle session holds no buffer.
+//! It has memory only while bytes wait in it, so an idle session has no buffer.
 
 use crate::buffer::RingBuffer;
 
@@ -10,9 +10,9 @@ const CAPACITY_MIN: usize = 256;
 /// A ring that is filled to less than one part in so many is replaced by a smaller one.
 const ROOMY_PARTS: usize = 4;
 
-/// The memory that receive queues may have together.
+/// The memory that several receive queues share.
 pub(crate) trait Room {
-    /// False: it would be more than there may be.
+    /// Takes so many bytes. False: there is not enough left.
     fn take(&self, bytes: usize) -> bool;
     fn give(&self, bytes: usize);
 }
@@ -20,8 +20,8 @@ pub(crate) trait Room {
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveQueue {
     ring: Option<Box<RingBuffer>>,
-    /// What was taken of the room: the ring's memory, however little waits in it. Less of one that is
-    /// lent and was enlarged for that.
+    /// What was taken of the shared memory: the size of the ring, however few bytes wait in it. While the
+    /// ring is lent this may be less, because lending may enlarge it.
     room_bytes: usize,
 }
 
@@ -34,8 +34,8 @@ impl ReceiveQueue {
         self.ring.is_none()
     }
 
-    /// Puts `bytes` behind what waits. False: there is no room, and nothing was changed. Memory grows by
-    /// doubling with what has really come, not with what a peer announced.
+    /// Appends `bytes`. False: there is no room, and nothing was changed. Memory doubles with what has really
+    /// come, not with what a peer announced.
     pub(crate) fn append(&mut self, bytes: &[u8], room: &impl Room) -> bool {
         let needed = self.len() + bytes.len();
         let is_roomy = self.ring.as_ref().is_some_and(|ring| ring.capacity() >= needed);
@@ -49,7 +49,7 @@ impl ReceiveQueue {
         true
     }
 
-    /// How many of the bytes that wait, from the oldest on, the framing has scanned.
+    /// How many of the waiting bytes, from the oldest on, the framing has scanned.
     pub(crate) fn scanned(&self) -> usize {
         self.ring.as_ref().map_or(0, |ring| ring.scanned())
     }
@@ -60,20 +60,20 @@ impl ReceiveQueue {
         }
     }
 
-    /// All that waits, in one piece.
+    /// All waiting bytes, contiguous.
     pub(crate) fn contents(&mut self) -> &mut [u8] {
         self.ring.as_mut().map_or(&mut [], |ring| ring.make_contiguous())
     }
 
-    /// Forgets the oldest `count` bytes, and memory that what is left does not need.
+    /// Removes the oldest `count` bytes, and memory that the rest does not need.
     pub(crate) fn consume(&mut self, count: usize, room: &impl Room) {
         let Some(ring) = &mut self.ring else { return };
         ring.consume(count);
         self.shrink(room);
     }
 
-    /// Lends out the ring with what waits in it, and with room for `free_min` bytes or more: what
-    /// is received goes behind what waits, without a copy.
+    /// Lends the ring with what waits in it and at least `free_min` bytes of room, so that a receive appends
+    /// without a copy.
     pub(crate) fn lend(&mut self, free_min: usize) -> Box<RingBuffer> {
         match self.ring.take() {
             Some(ring) if ring.free() >= free_min => ring,
@@ -84,8 +84,8 @@ impl ReceiveQueue {
         }
     }
 
-    /// Takes a ring back, and with it what was received. An empty one is given up. False: there is no
-    /// room for what waits in it now; it is the queue's all the same, and is to be cleared.
+    /// Takes the ring back with what was received. An empty ring is freed. False: the shared memory has no
+    /// room for it; the queue keeps the bytes all the same, and must be cleared.
     pub(crate) fn take_back(&mut self, ring: Box<RingBuffer>, room: &impl Room) -> bool {
         debug_assert!(self.ring.is_none(), "there is one ring");
         self.ring = Some(ring);
@@ -102,7 +102,7 @@ impl ReceiveQueue {
         self.resize(len, room)
     }
 
-    /// Drops all that waits.
+    /// Drops all waiting bytes.
     pub(crate) fn clear(&mut self, room: &impl Room) {
         self.ring = None;
         room.give(std::mem::take(&mut self.room_bytes));
@@ -121,7 +121,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Moves what waits into another ring, which holds `needed` bytes: more if there is room for more.
+    /// Moves what waits into a ring that holds `needed` bytes, or more if there is memory for more.
     fn resize(&mut self, needed: usize, room: &impl Room) -> bool {
         let fits = |capacity: &usize| match capacity.checked_sub(self.room_bytes) {
             Some(more) => room.take(more),
@@ -137,12 +137,12 @@ impl ReceiveQueue {
     }
 }
 
-/// The memory of a ring that holds so many bytes and may get more.
+/// The size of a ring that holds so many bytes and may get more.
 fn roomy(needed: usize) -> usize {
     needed.next_power_of_two().max(CAPACITY_MIN)
 }
 
-/// A ring with what waits in another.
+/// A ring that contains what waits in another.
 fn ring_of(capacity: usize, waiting: Option<&RingBuffer>) -> Box<RingBuffer> {
     let mut ring = Box::new(RingBuffer::with_capacity(capacity));
     if let Some(waiting) = waiting {
@@ -154,7 +154,7 @@ fn ring_of(capacity: usize, waiting: Option<&RingBuffer>) -> Box<RingBuffer> {
     ring
 }
 
-/// A room of which so much is left.
+/// Shared memory with so many bytes left.
 #[cfg(any(test, fuzzing))]
 #[derive(Debug)]
 pub(crate) struct Left(std::cell::Cell<usize>);
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(queue.contents(), [&[0][..], &tail, &more].concat());
     }
 
-    /// A peer that leaves one byte of its next frame unsent, after much, holds what one byte needs.
+    /// A peer that sends much and then leaves one byte of a frame pending holds only the memory for one byte.
     #[test]
     fn what_is_bounded_is_the_memory_and_not_what_waits_in_it() {
         let (mut queue, room) = (ReceiveQueue::default(), room());

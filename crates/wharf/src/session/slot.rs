@@ -1,23 +1,45 @@
-//! The shared part of one session: what any thread may reach after a look-up.
+//! The shared part of one session, which any thread may reach through a look-up.
 
-use crate::buffer::SendBatch;
+use crate::buffer::{SendBatch, SharedFrame};
 use crate::close::{Close, CloseReason};
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, Ordering};
 
 use super::count::IoCount;
-use super::send_queue::{Closing, SendQueue};
+use super::send_queue::{Closing, SendQueue, Unsent};
 
-/// No socket is registered for the session.
+/// The session has no registered socket.
 const NO_REGISTRATION: u32 = u32::MAX;
 
-/// What is noted of a session, each a bit of its slot's `notes`: its timer has fired, and its times must be
-/// looked at; its `opened` has begun; it is a member of groups; it was behind, and a turn has begun since;
-/// its place is free for another.
+/// Notes about a session, one bit each in its slot's `notes`. In this order: its timer has fired, so its
+/// deadlines must be checked; its `opened` has begun; it is a member of groups; it was behind, and a turn has
+/// begun since; its place is free.
 const TIME_CAME: u8 = 1;
 const OPENED: u8 = 2;
 const IN_GROUPS: u8 = 4;
 const TURN_CAME: u8 = 8;
 const PLACE_LEFT: u8 = 16;
+const HAS_CONTEXT: u8 = 32;
+/// The program wants receiving paused; and the holder of the half has done so.
+const PAUSE_ASKED: u8 = 64;
+const PAUSE_SET: u8 = 128;
+
+/// What is noted about a session, as it was at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Notes(u8);
+
+impl Notes {
+    pub(crate) fn time_came(self) -> bool {
+        self.0 & TIME_CAME != 0
+    }
+
+    pub(crate) fn turn_came(self) -> bool {
+        self.0 & TURN_CAME != 0
+    }
+
+    pub(crate) fn is_asked_to_pause(self) -> bool {
+        self.0 & PAUSE_ASKED != 0
+    }
+}
 
 /// One slot of the table. Never moved or freed while the server lives (invariant 6).
 #[derive(Debug)]
@@ -26,10 +48,10 @@ pub(crate) struct Slot {
     pub(crate) count: IoCount,
     pub(crate) send_queue: Mutex<SendQueue>,
     port: AtomicU16,
-    /// The port's name for the session's socket.
+    /// The registration of the session's socket at its port.
     registration: AtomicU32,
     notes: AtomicU8,
-    /// Which of the framings that were declared at the start is the session's.
+    /// The index of the session's framing among those declared at the start.
     framing: AtomicU8,
 }
 
@@ -47,17 +69,17 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Which port the session stays with. For who holds a count: the slot's next session may have
-    /// another.
+    /// The port that the session belongs to. The caller holds a count, because the slot's next session may
+    /// have another port.
     pub(crate) fn port(&self) -> usize {
-        // Acquire, with the release in `set_port`: who sees the next session's port sees that the one
-        // before has ended.
+        // Acquire, pairs with the release in `set_port`: a thread that sees the next session's port sees the
+        // end of the previous session.
         self.port.load(Ordering::Acquire).into()
     }
 
-    /// Which framing is the session's, for its whole life. For who holds a count.
+    /// The index of the session's framing. The caller holds a count.
     pub(crate) fn framing(&self) -> u8 {
-        // Relaxed: it was set before the session's first count (see `IoCount::begin`).
+        // Relaxed: set before the session's first count (see `IoCount::begin`).
         self.framing.load(Ordering::Relaxed)
     }
 
@@ -66,20 +88,20 @@ impl Slot {
     }
 
     pub(super) fn set_port(&self, port: usize) {
-        self.port.store(port as u16, Ordering::Release); // there are 1,024 at most
+        self.port.store(port as u16, Ordering::Release); // at most 1,024
     }
 
-    /// The generation of the session that is live in this slot, if it is one of this port's. For who
-    /// holds nothing: the slot may pass to another session at any time, but a session never changes its
-    /// port and a generation never comes again, so what this says stays true.
+    /// The generation of the live session in this slot, if it belongs to this port. The caller holds nothing,
+    /// so the slot may pass to another session at any time. But a session never changes its port and a
+    /// generation never returns, so the answer stays true.
     pub(super) fn live_at(&self, port: usize) -> Option<u64> {
         let generation = self.count.live_generation()?;
-        // Looked at between two looks at the generation: then it is this session's port.
+        // The port was read between two reads of the same generation, so it belongs to that session.
         (self.port() == port && self.count.generation() == generation).then_some(generation)
     }
 
-    /// The port's name for its socket. For who holds a count: it is set before the first operation
-    /// and unset in the release.
+    /// The registration of its socket. The caller holds a count. Set before the first operation, cleared in
+    /// the release.
     pub(crate) fn registration(&self) -> Option<u32> {
         let registration = self.registration.load(Ordering::Acquire);
         (registration != NO_REGISTRATION).then_some(registration)
@@ -97,12 +119,12 @@ impl Slot {
         self.notes.load(Ordering::Relaxed) & TIME_CAME != 0
     }
 
-    /// Whether its timer has fired since this was last asked.
+    /// Whether its timer has fired since the last call.
     pub(crate) fn take_time_came(&self) -> bool {
         self.time_came() && self.notes.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
     }
 
-    /// That a turn begins in which a session that was behind may go on.
+    /// A turn begins in which a session that was behind may continue.
     pub(crate) fn note_turn_came(&self) {
         self.set_note(TURN_CAME, true);
     }
@@ -111,12 +133,12 @@ impl Slot {
         self.notes.load(Ordering::Relaxed) & TURN_CAME != 0
     }
 
-    /// Whether such a turn has begun since this was last asked.
+    /// Whether such a turn has begun since the last call.
     pub(crate) fn take_turn_came(&self) -> bool {
         self.turn_came() && self.notes.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
     }
 
-    /// That its `opened` begins.
+    /// Notes that its `opened` begins.
     pub(crate) fn set_opened(&self) {
         self.set_note(OPENED, true);
     }
@@ -125,17 +147,59 @@ impl Slot {
         self.notes.load(Ordering::Acquire) & OPENED != 0
     }
 
+    /// That it was begun with a context.
+    pub(crate) fn set_has_context(&self) {
+        self.set_note(HAS_CONTEXT, true);
+    }
+
+    pub(crate) fn has_context(&self) -> bool {
+        self.notes.load(Ordering::Acquire) & HAS_CONTEXT != 0
+    }
+
+    /// Says whether the program wants receiving paused. True: it is new, and its worker must attend to it.
+    /// Calls are not counted: the last one counts.
+    pub(crate) fn ask_to_pause(&self, pause: bool) -> bool {
+        let before = if pause {
+            self.notes.fetch_or(PAUSE_ASKED, Ordering::AcqRel)
+        } else {
+            self.notes.fetch_and(!PAUSE_ASKED, Ordering::AcqRel)
+        };
+        (before & PAUSE_ASKED != 0) != pause
+    }
+
+    #[inline]
+    pub(crate) fn is_asked_to_pause(&self) -> bool {
+        self.notes.load(Ordering::Relaxed) & PAUSE_ASKED != 0
+    }
+
+    /// What is noted now, of that which attending asks. Other threads may note more at any time.
+    #[inline]
+    pub(crate) fn notes(&self) -> Notes {
+        Notes(self.notes.load(Ordering::Relaxed))
+    }
+
+    /// Notes what the holder of the half has made of it.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.set_note(PAUSE_SET, paused);
+    }
+
+    /// Whether the holder of the half has something to do about it.
+    pub(crate) fn pause_is_to_change(&self) -> bool {
+        let notes = self.notes.load(Ordering::Acquire);
+        (notes & PAUSE_ASKED != 0) != (notes & PAUSE_SET != 0)
+    }
+
     /// Says whether it is a member of groups. Under the lock of its port's groups.
     pub(crate) fn set_in_groups(&self, in_groups: bool) {
         self.set_note(IN_GROUPS, in_groups);
     }
 
-    /// For its release, when nobody can join any more.
+    /// Called in its release, when no thread can join it any more.
     pub(crate) fn is_in_groups(&self) -> bool {
         self.notes.load(Ordering::Acquire) & IN_GROUPS != 0
     }
 
-    /// Notes that its place is free. True: it was its own until now.
+    /// Gives its place up. True: it had one until now.
     pub(super) fn leaves_place(&self) -> bool {
         self.notes.fetch_or(PLACE_LEFT, Ordering::AcqRel) & PLACE_LEFT == 0
     }
@@ -152,8 +216,8 @@ impl Slot {
         }
     }
 
-    /// Whether and how it was asked to close. For the worker: whoever asks notes it
-    /// afterwards, so what is not seen here yet is seen by that.
+    /// Whether and how it was asked to close. Called by its worker. A thread that asks notes the session
+    /// afterwards, so a request that is missed here is seen by the next attending.
     pub(crate) fn closing(&self) -> Option<Closing> {
         if !self.count.is_closing() {
             return None;
@@ -161,16 +225,15 @@ impl Slot {
         self.send_queue.lock().closing()
     }
 
-    /// The next batch to send, if no send is outstanding, and with it the count that its operation
-    /// has from before the post on (invariant 3). Who gets one posts it. For who holds a count.
+    /// The next batch to send, if no send is outstanding. Also raises the count for the operation (invariant
+    /// 3). The caller holds a count, and must post the batch.
     pub(crate) fn begin_send(&self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
         let batch = self.send_queue.lock().take(now)?;
         self.count.raise();
         Some(batch)
     }
 
-    /// The post of what was begun was refused: the batch is kept, the session ends for this reason,
-    /// and the count goes back.
+    /// The post was refused: keeps the batch, asks the session to end for this reason, and lowers the count.
     pub(crate) fn send_refused(&self, batch: Box<SendBatch>, reason: CloseReason) {
         self.send_queue.lock().put_back(batch);
         self.ask_to_stop(reason);
@@ -178,16 +241,38 @@ impl Slot {
         debug_assert!(!last, "the caller's own hold is there");
     }
 
-    /// Asks the session to end at once. To ask is all that anybody but its worker ever does about it.
-    /// For who holds a count. True if this changed anything: its worker must then attend to it.
+    /// Asks the session to end at once; only its worker ends it. The caller holds a count. True: this changed
+    /// something, so its worker must attend to it.
     pub(crate) fn ask_to_stop(&self, reason: CloseReason) -> bool {
         self.ask_to_close(Closing::stop(reason))
     }
 
-    /// Asks the session to end when what is queued has left; `takes_published`: and what was published
-    /// before, until [`SendQueue::publications_end`]. As [`ask_to_stop`](Self::ask_to_stop).
+    /// Asks the session to end because its peer does not read as fast as it is sent to.
+    pub(crate) fn ask_to_stop_as_slow(&self) -> bool {
+        let queued = self.send_queue.lock().queued_bytes();
+        self.ask_to_stop(CloseReason::SlowConsumer { queued })
+    }
+
+    /// Asks the session to end after what is queued has left. `takes_published`: also after what was
+    /// published before, until [`SendQueue::publications_end`]. Otherwise like
+    /// [`ask_to_stop`](Self::ask_to_stop).
     pub(crate) fn ask_to_drain(&self, reason: CloseReason, takes_published: bool) -> bool {
         self.ask_to_close(Closing { reason, how: Close::Drain, takes_published })
+    }
+
+    /// The same, and this frame leaves last.
+    pub(crate) fn ask_to_drain_with(
+        &self,
+        reason: CloseReason,
+        takes_published: bool,
+        farewell: SharedFrame,
+    ) -> bool {
+        let closing = Closing { reason, how: Close::Drain, takes_published };
+        let changed = self.send_queue.lock().close_with(closing, farewell);
+        if changed {
+            self.count.ask_to_close();
+        }
+        changed
     }
 
     fn ask_to_close(&self, closing: Closing) -> bool {
@@ -198,16 +283,16 @@ impl Slot {
         changed
     }
 
-    /// Makes it as it was before its first session; gives what still waited to be sent. For its
+    /// Makes the slot as it was before its first session. Returns what still waited to be sent. Called in the
     /// release.
-    pub(super) fn renew(&self) -> [Option<Box<SendBatch>>; 2] {
+    pub(super) fn renew(&self) -> Unsent {
         self.notes.store(0, Ordering::Release);
         self.set_framing(0);
         self.set_registration(None);
         self.send_queue.lock().end()
     }
 
-    /// Whether nothing is left of its last session.
+    /// Whether its last session has left nothing.
     pub(super) fn is_new(&self) -> bool {
         let is_noted = self.notes.load(Ordering::Acquire) != 0;
         let has_framing = self.framing() != 0;
@@ -222,7 +307,7 @@ impl Slot {
 mod tests {
     use super::*;
 
-    /// Where the standard library's lock is one word.
+    /// On systems where the standard library's lock is one word.
     #[test]
     #[cfg(all(any(target_os = "linux", windows), not(any(loom, shuttle))))]
     fn a_slot_is_one_cache_line() {

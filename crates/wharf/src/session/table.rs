@@ -1,21 +1,20 @@
 //! SessionId → session, for any thread, without a lock.
 //!
-//! Only taking a slot and giving one back pass through a lock (a queue of free slots, first in
-//! first out, so that each rests as long as it can: invariant 6); a look-up is two loads and a
-//! compare-and-swap on the slot's own word.
+//! A look-up is two loads and a compare-and-swap on the slot's word. Only taking and returning a slot use a
+//! lock (a queue of free slots, first in, first out, so that each rests as long as possible: invariant 6).
 //!
-//! A session has a *place*, of which there are `sessions_max`, until its `closed` begins, and its slot
-//! until that has returned. So there are a few slots more than places, and what begins in `closed` finds
-//! a place.
+//! A session has a *place*, of which there are `sessions_max`, until its `closed` begins, and its slot until
+//! `closed` has returned. So there are a few more slots than places, and a session that is begun in `closed`
+//! finds a place.
 
 use std::collections::VecDeque;
 
-use crate::buffer::SendBatch;
 use crate::sync::Mutex;
 
 use super::id::SessionId;
+use super::send_queue::Unsent;
 use super::slot::Slot;
-use crate::chunks::Chunks;
+use crate::chunks::{CHUNK_LEN, Chunks};
 
 #[derive(Debug)]
 pub(crate) struct SessionTable {
@@ -32,7 +31,7 @@ struct FreeSlots {
     resting: VecDeque<u32>,
     /// Slots below this have been used.
     touched: u32,
-    /// Slots that will not be used again. Each is one slot less.
+    /// Slots that will not be used again.
     retired: u32,
     /// Places that are taken.
     places: u32,
@@ -45,7 +44,7 @@ impl FreeSlots {
 }
 
 impl SessionTable {
-    /// Places for so many sessions, and `ending_max` slots more for those that end.
+    /// Places for so many sessions, and `ending_max` extra slots for sessions that are ending.
     pub(crate) fn new(sessions_max: u32, ending_max: u32) -> Self {
         assert!(sessions_max <= 1 << SessionId::INDEX_BITS);
         let slots_max = sessions_max.saturating_add(ending_max).min(1 << SessionId::INDEX_BITS);
@@ -58,7 +57,7 @@ impl SessionTable {
         }
     }
 
-    /// Says which generation each slot's first session has. Before the first of them.
+    /// Sets the generation of each slot's first session. Called before the first insertion.
     pub(crate) fn begin_generations_at(&mut self, first_generation: u64) {
         self.first_generation = first_generation;
     }
@@ -72,12 +71,11 @@ impl SessionTable {
         self.slots_max
     }
 
-    /// Takes a place, and a slot into use, for a new session at a port with this of the framings, with a count
-    /// of 1 that is the caller's. `None`: there are `sessions_max` sessions, or too many slots are retired.
+    /// Takes a place and a slot for a new session at this port, with this framing. The slot has a count of 1,
+    /// which belongs to the caller. `None`: there are `sessions_max` sessions, or too many slots are retired.
     ///
-    /// New slots are taken before old ones are used again only until all have been touched once;
-    /// a table that is never full therefore still grows to no more than twice what was live, since
-    /// a resting slot is preferred as soon as as many rest as are in use.
+    /// Prefers new slots to rested ones until about as many rest as are in use. So a table that is never full
+    /// grows to at most about twice the number of live sessions.
     pub(crate) fn insert(&self, port: usize, framing: u8) -> Option<SessionId> {
         let (index, first) = {
             let mut free = self.free.lock();
@@ -102,35 +100,35 @@ impl SessionTable {
         Some(SessionId::new(index, slot.count.begin(first)))
     }
 
-    /// The session's `closed` begins: its place is free. (Of one without a `closed` it is with its slot.)
+    /// Frees the session's place, when its `closed` begins. (A session without `closed` frees it with its
+    /// slot.)
     pub(crate) fn leave_place(&self, slot: &Slot) {
         if slot.leaves_place() {
             self.free.lock().places -= 1;
         }
     }
 
-    /// The session's slot, with a count on it for as long as the reference lives. `None`: it is
-    /// gone. On the slot's own worker a reference is not needed, see [`SessionTable::held`].
+    /// The session's slot, with a count on it for as long as the reference lives. `None`: it is gone. The
+    /// slot's own worker needs no reference, see [`SessionTable::held`].
     pub(crate) fn look_up(&self, id: SessionId) -> Option<Reference<'_>> {
         self.hold(id).map(|slot| Reference { slot, id })
     }
 
-    /// The session's slot, with a count on it that the caller lowers. `None`: it is gone.
+    /// The session's slot, with a count on it that the caller must lower. `None`: it is gone.
     pub(crate) fn hold(&self, id: SessionId) -> Option<&Slot> {
         let slot = self.slots.get(id.index())?;
         slot.count.refer(id.generation()).then_some(slot)
     }
 
-    /// The slot of a session on which the caller knows that a count is held; `None` if the id is
-    /// of another generation than the slot.
+    /// The slot of a session on which the caller knows a count to be held. `None`: the slot has another
+    /// generation.
     pub(crate) fn held(&self, id: SessionId) -> Option<&Slot> {
         let slot = self.slots.get(id.index())?;
         (slot.count.generation() == id.generation()).then_some(slot)
     }
 
-    /// Gives back the slot of a session whose count has come to zero, as new; and what still waited to
-    /// be sent.
-    pub(crate) fn release(&self, id: SessionId) -> [Option<Box<SendBatch>>; 2] {
+    /// Returns the slot of a session whose count reached 0, as new. Returns what still waited to be sent.
+    pub(crate) fn release(&self, id: SessionId) -> Unsent {
         let Some(slot) = self.held(id) else {
             unreachable!("invariant 4: released twice");
         };
@@ -147,9 +145,9 @@ impl SessionTable {
         unsent
     }
 
-    /// The sessions of a port, each of which is live when the walk comes to it. The only walk there is:
-    /// a slot says nothing of a session before it is known whose it is, so what a walk finds is named by
-    /// its id, and its slot is had by [`held`](Self::held) or [`look_up`](Self::look_up) like any other.
+    /// The sessions of a port; each is live when the walk reaches it. This is the only walk. A slot proves
+    /// nothing before its owner is known, so the walk yields ids, and callers get the slot by
+    /// [`held`](Self::held) or [`look_up`](Self::look_up) as usual.
     pub(crate) fn sessions_of(&self, port: usize) -> impl Iterator<Item = SessionId> {
         self.touched_slots()
             .filter_map(move |(index, slot)| Some(SessionId::new(index, slot.live_at(port)?)))
@@ -160,7 +158,7 @@ impl SessionTable {
         self.free.lock().touched
     }
 
-    /// Bytes that wait to be sent, of all sessions.
+    /// Bytes in the send queues of all sessions.
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.touched_slots().map(|(_, slot)| slot.send_queue.lock().queued_bytes() as u64).sum()
     }
@@ -170,9 +168,15 @@ impl SessionTable {
     }
 }
 
-/// How many slots rest, at least, before one of them is used again while the table may still grow:
-/// a slot's generation makes reuse safe; resting merely spreads the generations.
+/// Slots that rest before one is reused while the table may still grow. Generations make reuse safe; resting
+/// only spreads them.
 const RESTING_SLOTS_MIN: u32 = 1024;
+
+/// Slots that a table with room for so many has beyond its sessions: those that rest, and the rest of a chunk.
+pub(crate) fn slots_at_first(slots_max: u64) -> u64 {
+    let chunk_len = CHUNK_LEN as u64;
+    slots_max.min(u64::from(RESTING_SLOTS_MIN) + chunk_len).next_multiple_of(chunk_len)
+}
 
 /// A look-up's hold on a session: one count.
 #[derive(Debug)]
@@ -186,8 +190,8 @@ impl<'a> Reference<'a> {
         self.slot
     }
 
-    /// Ends the hold. True: it was the last, and the session's worker must be told to release it.
-    /// (A plain drop would lose that, so it is a fault.)
+    /// Ends the hold. True: it was the last count, and the session's worker must be told to release it. (A
+    /// plain drop would lose this information, so it is a bug.)
     #[must_use]
     pub(crate) fn end(self) -> bool {
         let last = self.slot.count.lower();
@@ -247,7 +251,7 @@ mod tests {
         assert!(table.insert(0, 0).is_none(), "that was the second's place");
         end(&table, second);
         assert!(table.insert(0, 0).is_none());
-        end(&table, third); // without having left before
+        end(&table, third); // its place was not given up before
         table.insert(0, 0).unwrap();
     }
 
@@ -325,7 +329,7 @@ mod tests {
         let table = SessionTable::new(2, 0);
         let first = table.insert(0, 0).unwrap();
         end(&table, first);
-        // Bring the slot to its last generation, as 2^40 sessions would.
+        // Brings the slot to its last generation, as 2^40 sessions would.
         let slot = table.slots.get(first.index()).unwrap();
         *table.free.lock() = FreeSlots { resting: [0].into(), touched: 1, ..FreeSlots::default() };
         slot.count.set_generation(SessionId::GENERATION_MAX);

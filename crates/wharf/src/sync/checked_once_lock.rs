@@ -1,9 +1,9 @@
-//! A once-lock for checkers that have none.
+//! A once-lock for model checkers that have none.
 
 use super::chosen::{AtomicBool, Mutex, Ordering};
 
-/// [`std::sync::OnceLock`] as far as it is used here: the value is the
-/// standard library's to keep, and the checker is told what orders its making before every use.
+/// What wharf uses of [`std::sync::OnceLock`]. The standard library's holds the value; the checker is told
+/// the order between its making and each use.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -21,7 +21,7 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
-        // Acquire, release: what the standard library promises, and no more.
+        // Acquire, release: what the standard library promises.
         if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
     }
 

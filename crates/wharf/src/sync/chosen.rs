@@ -1,4 +1,4 @@
-//! Whose they are in this build.
+//! The types of this build.
 
 #[cfg(loom)]
 use super::loom as chosen;
@@ -16,8 +16,8 @@ pub(crate) use chosen::{
     Ordering, UnsafeCell, fence, yield_now,
 };
 
-/// A mutex that does not know poisoning: nothing that a handler wrote runs
-/// while one of these is held (invariant 8), so what it guards is never torn.
+/// A mutex without poisoning: no user code runs while one is held (invariant 8), so its value is always
+/// consistent.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(chosen::Mutex<T>);
 
@@ -27,7 +27,7 @@ impl<T> Mutex<T> {
         Mutex(chosen::Mutex::new(value))
     }
 
-    /// Not `const`: a checker's mutex is known to the execution that it is made in.
+    /// Not `const`, because a checker's mutex belongs to the execution that makes it.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn new(value: T) -> Self {
         Mutex(chosen::Mutex::new(value))

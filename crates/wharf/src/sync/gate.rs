@@ -1,18 +1,18 @@
-//! What one thread at a time uses and another ends: who uses it enters its gate, who ends it shuts the gate and
-//! waits until it has been left.
+//! A gate protects something that one thread at a time uses and another ends. The user enters the gate. The
+//! ending thread shuts it and waits until the user has left.
 
 use super::chosen::{AtomicU32, Ordering, yield_now};
 
-/// Somebody is inside.
+/// A thread is inside.
 const IN_USE: u32 = 1 << 31;
 const SHUT: u32 = 0;
 
-/// What is behind it (a number below 2^31 - 1, such as a descriptor) and whether somebody is inside, in one
-/// word: so nobody enters unseen by who shuts it. A new one is shut.
+/// What is behind the gate (a number below 2^31 - 1, such as a descriptor) and whether a thread is inside.
+/// Both are in one word, so the thread that shuts it misses none. A new gate is shut.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(AtomicU32);
 
-/// Somebody is inside, until this is dropped.
+/// A thread is inside until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Inside<'a> {
     gate: &'a Gate,
@@ -20,35 +20,35 @@ pub(crate) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// What is behind the gate.
+    /// The number behind the gate.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 }
 
 impl Gate {
-    /// Opens it to this.
+    /// Opens it, with this number behind it.
     pub(crate) fn open(&self, number: u32) {
         assert!(number < IN_USE - 1, "a number too large for a gate");
         self.0.store(number + 1, Ordering::Release);
     }
 
-    /// None if it is shut, or somebody else is inside.
+    /// `None`: it is shut, or another thread is inside.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
         let word = self.0.load(Ordering::Relaxed);
         if word == SHUT || word & IN_USE != 0 {
             return None;
         }
-        // Acquire: what was done before it was opened, and by who was inside before, has been done.
+        // Acquire: sees what was done before it was opened, and what the previous threads did inside.
         self.0.compare_exchange(word, word | IN_USE, Ordering::Acquire, Ordering::Relaxed).ok()?;
         Some(Inside { gate: self, number: word - 1 })
     }
 
-    /// Nobody is inside when this returns, nor before it is opened again. Who is inside must not wait for
-    /// anything: this thread looks again and again.
+    /// No thread is inside when this returns, until it is opened again. A thread inside must not block,
+    /// because this one spins.
     pub(crate) fn shut(&self) {
         let shut = |word| (word & IN_USE == 0).then_some(SHUT);
-        // Acquire: all that was done inside has been done.
+        // Acquire: sees everything that was done inside.
         while self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, shut).is_err() {
             yield_now();
         }

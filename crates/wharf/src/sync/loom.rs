@@ -1,4 +1,4 @@
-//! loom's: every access is a step of the model, and may see what any thread was allowed to see.
+//! loom's types: every access is a step of the model, and may read any value that the memory model allows.
 
 pub(crate) use ::loom::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
@@ -6,9 +6,9 @@ pub(crate) use ::loom::sync::atomic::{
 pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::loom::thread::yield_now;
 
-/// A cell whose every access loom is told of: two that nothing orders are a fault.
+/// A cell that reports every access to loom, which fails if two accesses are unordered.
 ///
-/// Only those who have a cell to themselves ask for its pointer here, so each time counts as a write.
+/// Here only a thread with exclusive access gets the pointer, so each access counts as a write.
 #[derive(Debug, Default)]
 pub(crate) struct UnsafeCell<T> {
     accesses: Accesses,

@@ -1,15 +1,15 @@
-//! The locks, atomics and cells that several threads share, in one place, so that a model checker
-//! can stand in for them without the code above knowing.
+//! The locks, atomics and cells that several threads share, in one place, so that a model checker can replace
+//! them without changes above.
 //!
-//! - Built as usual they are the standard library's own, and nothing besides.
-//! - With the feature `simulation` and debug assertions each access to them is also a step, at which a
-//!   simulated world may let another thread go on.
-//! - With `--cfg loom` they are loom's, which takes a model through every execution that the memory
-//!   model allows.
-//! - With `--cfg shuttle` they are shuttle's, which draws schedules at random: for mixes that are too
-//!   wide to go through all of.
+//! - A usual build uses the standard library's types unchanged.
+//! - With the feature `simulation` and debug assertions, each access is also a step, at which a simulated
+//!   world may let another thread run.
+//! - With `--cfg loom` they are loom's, which runs a model through every execution that the memory model
+//!   allows.
+//! - With `--cfg shuttle` they are shuttle's, which draws schedules at random, for models too large to
+//!   explore completely.
 //!
-//! What is modelled stands in `models/`; `ci/loom.sh` and `ci/shuttle.sh` run it.
+//! The models are in `models/`; `ci/loom.sh` and `ci/shuttle.sh` run them.
 
 #[cfg(any(loom, shuttle))]
 mod checked_once_lock;

@@ -1,6 +1,6 @@
-//! In builds without steps nothing asks for them, and nothing is done.
+//! For builds without steps: does nothing.
 
-/// What another build counts.
+/// Counts nothing here.
 #[derive(Debug)]
 pub(crate) struct Counted;
 

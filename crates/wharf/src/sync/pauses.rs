@@ -1,5 +1,5 @@
-//! Short stops at the steps of threads that live in no world, so that real ports meet orders of steps
-//! which are rare.
+//! Short pauses at the steps of threads outside any simulated world, so that rare orders of steps occur on
+//! real ports.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use oorandom::Rand64;
 static ARE_ASKED_FOR: AtomicBool = AtomicBool::new(false);
 static SEED: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU32 = AtomicU32::new(0);
-/// Threads that have drawn from a sequence of their own.
+/// How many threads have drawn from a sequence of their own.
 static THREADS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
@@ -22,19 +22,19 @@ pub(super) fn are_asked_for() -> bool {
     ARE_ASKED_FOR.load(Ordering::Relaxed)
 }
 
-/// From now on threads that live in no world stop at about one in so many steps.
+/// From now on threads outside any world pause at about one in so many steps.
 pub(crate) fn ask_for(seed: u64, one_in: u32) {
     SEED.store(seed, Ordering::Relaxed);
     ONE_IN.store(one_in.clamp(1, u32::MAX / 2), Ordering::Relaxed);
     ARE_ASKED_FOR.store(true, Ordering::Release);
 }
 
-/// Stops, if that is asked for. The number of steps until the next time; 0: it is not asked for.
+/// Pauses if requested. Returns the number of steps until the next pause. 0: not requested.
 pub(super) fn pause() -> u32 {
     if !ARE_ASKED_FOR.load(Ordering::Acquire) {
         return 0;
     }
-    // None: this thread ends.
+    // `None`: this thread is ending.
     let paused = RANDOM.try_with(|random| {
         let mut random = random.borrow_mut();
         let random = random.get_or_insert_with(|| {

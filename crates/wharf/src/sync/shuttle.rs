@@ -1,5 +1,5 @@
-//! shuttle's: every access is a place where another thread may go on. All are sequentially
-//! consistent; what weaker orders allow is loom's to show.
+//! shuttle's types: at every access another thread may run. All accesses are sequentially consistent; weaker
+//! orders are tested by loom.
 
 pub(crate) use std::cell::UnsafeCell;
 

@@ -1,4 +1,4 @@
-//! The standard library's own: what every build but a checker's has.
+//! The standard library's types, for every build without a model checker.
 
 pub(crate) use std::cell::UnsafeCell;
 pub(crate) use std::sync::atomic::{

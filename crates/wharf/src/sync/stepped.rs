@@ -1,6 +1,6 @@
-//! The standard library's, with a step before each access: a place where the scheduler of a simulated
-//! world may let another thread go on ([`super::steps`]). For builds with debug assertions that can
-//! simulate. They take no more room than the standard library's.
+//! The standard library's types, with a step before each access, at which the scheduler of a simulated world
+//! may let another thread run ([`super::steps`]). For builds with debug assertions and simulation. They have
+//! the size of the standard library's.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError, WaitTimeoutResult, atomic};
@@ -11,7 +11,7 @@ pub(crate) use std::sync::atomic::Ordering;
 
 use super::steps::{self, Counted, step};
 
-/// An atomic of the standard library's, with a step before each of these.
+/// An atomic of the standard library with a step before each of these calls.
 macro_rules! stepped {
     ($name:ident of $value:ty: $($method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ macro_rules! stepped {
                 self.0.compare_exchange(current, new, success, failure)
             }
 
-            /// Never fails without reason: the same seed is the same run on every machine.
+            /// Never fails spuriously, so that a seed gives the same run on every machine.
             pub(crate) fn compare_exchange_weak(
                 &self,
                 current: $value,
@@ -45,7 +45,7 @@ macro_rules! stepped {
                 self.compare_exchange(current, new, success, failure)
             }
 
-            /// The load and the exchange are a step each.
+            /// The load and the exchange are one step each.
             pub(crate) fn fetch_update(
                 &self,
                 set: Ordering,
@@ -106,14 +106,14 @@ pub(crate) fn fence(order: Ordering) {
 
 pub(crate) use super::steps::yield_now;
 
-/// Who finds it taken, in a world, lets others go on until it is unlocked.
+/// A thread in a world that finds it taken lets others run until it is unlocked.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 #[derive(Debug)]
 pub(crate) struct MutexGuard<'a, T> {
     lock: &'a Mutex<T>,
-    /// `None`: a condition is being waited for.
+    /// `None` while waiting for a condition.
     guard: Option<std::sync::MutexGuard<'a, T>>,
     _holds: Counted,
 }
@@ -138,7 +138,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// In no world: the system knows who waits.
+    /// Outside any world: the OS handles the waiting.
     fn lock_outside(&self) -> LockResult<MutexGuard<'_, T>> {
         match self.0.lock() {
             Ok(guard) => Ok(self.guarded(guard)),
@@ -190,7 +190,7 @@ impl<T> Drop for MutexGuard<'_, T> {
     }
 }
 
-/// For threads in no world: a world has its own ways to wait.
+/// For threads outside any world; a world has its own ways to wait.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(std::sync::Condvar);
 
@@ -254,7 +254,7 @@ impl<T> OnceLock<T> {
         self.0.set(value)
     }
 
-    /// There is no step within: another thread that wants the value would wait unknown to the world.
+    /// No step inside: another thread that wants the value would wait where the world cannot see it.
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         step();
         let _undivided = steps::undivided();

@@ -1,8 +1,8 @@
-//! When a thread has come to a step at which another may go on.
+//! Decides when a thread has reached a step at which another may run.
 //!
-//! Each access to a lock or an atomic is a step ([`super::stepped`]). A thread counts its steps down, and
-//! at the last it asks: its scheduler, if it lives in a simulated world, else [`super::pauses`]. So a
-//! step that decides nothing costs a look at a number of the thread's own.
+//! Each access to a lock or an atomic is a step ([`super::stepped`]). A thread counts its steps down, and at
+//! 0 it asks: its scheduler, if it lives in a simulated world, else [`super::pauses`]. So most steps cost
+//! only a look at a thread-local number.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -10,17 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pauses;
 
-/// Who decides which of the threads that live in a world goes on. The world registers it, since this
-/// floor knows none.
+/// Decides which thread of a world runs. The world registers it, because this floor does not know worlds.
 pub(crate) trait Scheduler: Send + Sync {
-    /// Another thread may go on now. `holds`: this one has a lock, or runs the user's code. Gives the
-    /// number of steps until the next time, 0 if there is none; `None`: this thread lives in no world.
+    /// Another thread may run now. `holds`: this one has a lock, or runs user code. Returns the number of
+    /// steps until the next call, 0 for never; `None`: this thread lives in no world.
     fn step(&self, holds: bool) -> Option<u32>;
 
-    /// Others go on until the lock is unlocked. False: this thread lives in no world.
+    /// Lets others run until the lock is unlocked. False: this thread lives in no world.
     fn await_unlock(&self, lock: usize) -> bool;
 
-    /// Those who wait for the lock may try it again.
+    /// Threads that wait for the lock may try again.
     fn unlocked(&self, lock: usize);
 
     /// Lets a little time pass. False: this thread lives in no world.
@@ -32,11 +31,11 @@ static SCHEDULER: OnceLock<&'static dyn Scheduler> = OnceLock::new();
 static LOCK_WAITERS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Steps until this thread asks; 0: it does not.
+    /// Steps until this thread asks. 0: it does not.
     static COUNTDOWN: Cell<u32> = const { Cell::new(0) };
-    /// Locks that it holds, and calls of the user's code that it is in.
+    /// Locks that it holds, and calls of user code that it is in.
     static HOLDS: Cell<u32> = const { Cell::new(0) };
-    /// Reasons to ask nobody: others would wait for this thread, unknown to the world.
+    /// Reasons not to ask: others would wait for this thread where the world cannot see it.
     static UNDIVIDED: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -53,32 +52,32 @@ pub(super) fn step() {
 #[cold]
 fn ask() {
     if UNDIVIDED.get() > 0 || std::thread::panicking() {
-        return; // and asks at the next step
+        return; // it asks at the next step
     }
-    // What is asked must not ask again.
+    // The scheduler's own accesses must not ask again.
     COUNTDOWN.set(0);
     let _undivided = undivided();
     let next = SCHEDULER.get().and_then(|scheduler| scheduler.step(HOLDS.get() > 0));
     COUNTDOWN.set(next.unwrap_or_else(pauses::pause));
 }
 
-/// Names the scheduler of every world.
+/// Sets the scheduler of every world.
 pub(crate) fn set_scheduler(scheduler: &'static dyn Scheduler) {
-    let _ = SCHEDULER.set(scheduler); // there is only one kind of world
+    let _ = SCHEDULER.set(scheduler); // all worlds have the same scheduler
 }
 
-/// See [`crate::simulation::pause_at_steps`].
+/// See [`crate::simulation::for_wharf_sim::pause_at_steps`].
 pub(crate) fn pause(seed: u64, one_in: u32) -> bool {
     pauses::ask_for(seed, one_in);
     true
 }
 
-/// This thread asks at its next step.
+/// Makes this thread ask at its next step.
 pub(crate) fn begin() {
     COUNTDOWN.set(1);
 }
 
-/// One more in a count of this thread's, until it is dropped.
+/// Raises a count of this thread until dropped.
 #[derive(Debug)]
 pub(crate) struct Counted(&'static std::thread::LocalKey<Cell<u32>>);
 
@@ -95,17 +94,17 @@ impl Drop for Counted {
     }
 }
 
-/// Until it is dropped nobody else goes on at this thread's steps.
+/// Until it is dropped, no other thread runs at this thread's steps.
 pub(crate) fn undivided() -> Counted {
     Counted::one_more(&UNDIVIDED)
 }
 
-/// Until it is dropped this thread runs the user's code, which may hold locks of its own.
+/// Until it is dropped, this thread runs user code, which may hold its own locks.
 pub(crate) fn user_code() -> Counted {
     holds()
 }
 
-/// Until it is dropped this thread holds one lock more.
+/// Until it is dropped, this thread holds one more lock.
 pub(super) fn holds() -> Counted {
     Counted::one_more(&HOLDS)
 }
@@ -120,7 +119,7 @@ pub(super) fn await_unlock(lock: usize) -> bool {
     waited
 }
 
-/// Tells those who wait for a lock that it was unlocked.
+/// Tells the threads that wait for a lock that it was unlocked.
 #[inline]
 pub(super) fn unlocked(lock: usize) {
     if LOCK_WAITERS.load(Ordering::Relaxed) > 0

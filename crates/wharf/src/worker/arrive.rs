@@ -1,4 +1,4 @@
-//! A session comes to its worker: it was accepted, or is to be connected.
+//! An accepted session arrives at its worker, or a connect begins.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +12,7 @@ use crate::port::{CompletionPort, Operation, Socket, Token};
 use crate::session::{Phase, SessionId, Slot};
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
-    /// An accepted session comes to its worker, and with it the acceptor's hold, which is the
-    /// session's own until closing begins.
+    /// Opens an accepted session. The acceptor's count becomes the session's own, until closing begins.
     pub(super) fn arrive<P: CompletionPort>(
         &mut self,
         port: &mut P,
@@ -42,7 +41,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         });
     }
 
-    /// Begins a connection that another thread asked for.
+    /// Begins a connect that another thread asked for.
     pub(super) fn connect<P: CompletionPort>(
         &mut self,
         port: &mut P,
@@ -60,7 +59,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 floor.engine.ask_to_close(id, slot, reason, how);
             }
             // Who asked it to close before there was a registration could do no more than ask.
-            floor.desk.attend_later(id);
+            floor.session.desk.attend_later(id);
         });
     }
 
@@ -75,7 +74,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut held = self.hands.take(id, slot);
         assert!(held.half.is_new(), "invariant 4: something is left of the slot's last session");
         held.half.life.enter(Phase::Connecting);
-        // Not the turn's moment, which may be long ago: on a shared port nobody can ask how long.
+        // Not the turn's moment: the turn may be long, and a shared port has no record of its length.
         held.half.phase_since = self.clock.now();
         held.half.peer_address = Some(to);
         socket.prepare(&self.engine.options, false);
@@ -89,7 +88,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut at = AtPort { port, registration };
         let lent = match at.lend(held) {
             Ok(lent) => lent,
-            // Nobody can ask for it: nobody attends to a session without a registration.
+            // Cannot happen: no worker attends to a session without a registration.
             Err(_) => panic!("invariant 2: the half of {id} was asked for before it had a socket"),
         };
         slot.set_registration(Some(registration.0));
@@ -101,7 +100,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Err((self.hands.take_back(lent), refused.error))
     }
 
-    /// Gives up the session's own count; the handler is told in its release, as of every end.
+    /// Gives up the session's own count. The release tells the handler.
     pub(super) fn connect_failed(&mut self, held: &mut Held<'e, H::State>, error: io::Error) {
         held.half.life.enter(Phase::Closing);
         held.half.connect_error = Some(error);
@@ -112,7 +111,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 }
 
-/// An IPv4 peer of a socket that takes both families has an address like any other.
+/// Turns an IPv4-mapped address, which a dual-stack socket reports for an IPv4 peer, into a plain IPv4
+/// address.
 fn as_of_its_family(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),

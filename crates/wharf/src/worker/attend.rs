@@ -1,15 +1,14 @@
-//! Bringing a session from what is outstanding to what should be: step 5 of a turn, and the only
-//! place where a session's operations are posted, cancelled and ended.
+//! Attending: compares a session's operations with what they should be, and posts, cancels or ends them.
+//! This is step 5 of a turn, and no other code does it.
 //!
-//! Attending looks at the session as it stands, not at what happened to it, so it may be done any
-//! number of times, and whatever a completion, a callback, a timer or another thread changed needs
-//! only to be noted and attended to once. What follows is decided in [`Life::next`](crate::session::Life::next);
-//! here it is carried out, a step at a time.
+//! It looks at the session's present state, not at its history, so it can be repeated at any time. A
+//! completion, a callback, a timer or another thread changes the state and notes the session once.
+//! [`Life::next`](crate::session::Life::next) decides the next step; this module carries it out.
 //!
-//! On a shared port several workers may attend to one session at the same time. Sends need nothing
-//! but the send queue (which holds back while a connect is outstanding). For the rest the half is needed: who
-//! finds it free takes it; who finds it taken leaves a mark for its holder; who finds it with an operation, and
-//! has a reason to want it, cancels that operation, so that its completion brings the half back.
+//! On a shared port several workers may attend to one session concurrently. Sends need only the send queue
+//! (which is held back while a connect is outstanding). Everything else needs the half. A worker takes a free
+//! half. If another worker has the half, it leaves a mark for that worker. If an operation has the half, it
+//! cancels the operation when there is a reason to, and the completion brings the half back.
 
 use std::net::Shutdown;
 
@@ -19,6 +18,7 @@ use crate::buffer::SendBatch;
 use crate::clock::Clock;
 use crate::close::{Close, CloseReason};
 use crate::face::Handler;
+use crate::options::EndOfStream;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration};
 use crate::session::{
     Asked, Closing, Facts, Next, Pauses, Phase, Receiving, SessionId, Slot, Step, Stream,
@@ -36,7 +36,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         });
     }
 
-    /// Without the half, which is in another hand or with an operation.
+    /// Attends without the half, which is in another hand or with an operation.
     fn attend_without<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
@@ -44,11 +44,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot: &'e Slot,
     ) {
         if !slot.closing().is_some_and(Closing::is_stop) {
+            let is_to_refill = slot.send_queue.lock().is_to_refill();
+            if is_to_refill {
+                self.refill(id, slot);
+            }
             let now = self.now().nanos();
             if let Some(batch) = slot.begin_send(|| now) {
                 post_send(at, slot, batch);
             }
         }
+        self.tell_waiters(slot);
         if !self.wants_half(slot) {
             return;
         }
@@ -57,7 +62,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(Asked::InAHand) => {}
             Err(Asked::WithAnOperation) => {
                 at.cancel(OperationKind::Receive);
-                // The only time of a session whose half is with a connect is that of the connect.
+                // While a connect has the half, the only deadline is the connect's own.
                 if gives_up_connect(slot) || slot.time_came() {
                     at.cancel(OperationKind::Connect);
                 }
@@ -65,24 +70,31 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Whether something is to be done that only the holder of the half can do.
+    /// Whether something must be done that needs the half.
     fn wants_half(&self, slot: &Slot) -> bool {
         let queue = slot.send_queue.lock();
         queue.closing().is_some()
             || queue.pause_is_to_change(self.engine.pause_mark(), self.engine.resume_mark())
             || slot.time_came()
             || slot.turn_came()
+            || slot.pause_is_to_change()
+            || queue.is_to_finish()
+            || queue.has_wanted_room(self.engine.options.sending.queue_bytes_max)
+            || queue.has_missed(self.engine.options.sending.queue_bytes_max)
     }
 
-    /// With the half in hand: one step after the other, until nothing follows.
-    #[inline(always)] // into the walk over all that are noted
+    /// Attends with the half in hand: takes steps until none follows.
+    #[inline(always)] // into the loop over all noted sessions
     pub(super) fn attend_with<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
         mut held: Held<'e, H::State>,
     ) {
+        let mut tells = true;
         loop {
-            let (next, batch) = self.look_at(&held);
+            let (next, batch) = self.look_at(&held, tells);
+            // Once: what is told may ask again at once, and then it is another turn's.
+            tells &= next != Next::TellWaiters;
             if let Some(batch) = batch
                 && !post_send(at, held.slot, batch)
             {
@@ -96,7 +108,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 Next::CancelConnect => {
                     at.cancel(OperationKind::Connect);
-                    break; // its completion is the session's end
+                    break; // its completion ends the session
                 }
                 _ => self.carry_out(at, next, &mut held),
             }
@@ -104,10 +116,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.give_back(held);
     }
 
-    /// What follows for a session, and the batch that it is to send before: the lock of its send queue is taken once
-    /// for both.
+    /// The session's next step, and the batch to send before it. Locks the send queue once for both.
     #[inline(always)]
-    fn look_at(&mut self, held: &Held<'e, H::State>) -> (Next, Option<Box<SendBatch>>) {
+    fn look_at(
+        &mut self,
+        held: &Held<'e, H::State>,
+        tells: bool,
+    ) -> (Next, Option<Box<SendBatch>>) {
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let now = self.now().nanos();
         let (half, slot) = (&*held.half, held.slot);
@@ -116,19 +131,45 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Some(CloseReason::PeerClosed) => Stream::Ended,
             Some(_) => Stream::Failed,
         };
-        // Its receive has ended, or goes on in spite of the cancel.
+        // Its receive has ended, or continues despite the cancel.
         let was_awaited = half.is_suspect && half.life.receiving() != Receiving::Cancelled;
         let mut queue = slot.send_queue.lock();
+        let is_full = queue.is_paused(pause_mark, resume_mark);
+        let notes = slot.notes();
+        let time_came = was_awaited || notes.time_came();
+        let is_usual = half.life.is_served()
+            && stream == Stream::Goes
+            && !(is_full || time_came || notes.is_asked_to_pause() || queue.has_aside());
+        if is_usual && !cfg!(debug_assertions) {
+            // As below, without looking at each fact.
+            let batch = queue.take(|| now);
+            drop(queue);
+            if batch.is_some() {
+                slot.count.raise(); // before the post (invariant 3)
+            }
+            return (Next::Nothing, batch);
+        }
         let facts = Facts {
             stream,
             closing: queue.closing().map(|closing| closing.how),
             has_drained: queue.has_drained(),
-            is_full: queue.is_paused(pause_mark, resume_mark),
+            is_full,
+            is_asked_to_pause: notes.is_asked_to_pause(),
+            tells_end: self.engine.options.receiving.end_of_stream == EndOfStream::Told
+                && half.queue.is_empty(),
+            is_to_finish: queue.is_to_finish(),
+            has_finished: queue.has_finished(),
+            has_wanted_room: queue.has_wanted_room(self.engine.options.sending.queue_bytes_max),
+            has_told: tells && queue.has_told(self.engine.options.sending.queue_bytes_max),
+            is_to_refill: queue.is_to_refill(),
+            has_missed: queue.has_missed(self.engine.options.sending.queue_bytes_max),
+            is_last_word_due: queue.is_last_word_due(),
             may_send: queue.may_take(),
-            time_came: was_awaited || slot.time_came(),
-            turn_came: slot.turn_came(),
+            time_came,
+            turn_came: notes.turn_came(),
         };
         let Step { sends, next } = half.life.next(&facts);
+        debug_assert!(!is_usual || next == Next::Nothing && sends == facts.may_send);
         if !sends {
             return (next, None);
         }
@@ -139,8 +180,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         (next, batch)
     }
 
-    /// Carries out what needs the half only as it is in hand.
-    #[inline(never)] // beside a send, which is most often all that follows
+    /// Carries out a step for which the half stays in hand.
+    #[inline(never)] // kept apart from the send, which is the usual step
     fn carry_out<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
@@ -150,6 +191,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         match next {
             Next::LookAtTime => self.look_at_time(at, held),
             Next::SetPauses(pauses) => self.set_pauses(pauses, held),
+            Next::TellRoom => self.tell_room(held),
+            Next::TellMissed => self.tell_missed(held),
+            Next::TellWaiters => self.tell_waiters(held.slot),
+            Next::AskLastWord => self.ask_last_word(held),
+            Next::Refill => self.refill(held.id, held.slot),
+            Next::TellEnd => self.tell_end(held),
+            Next::Finish => {
+                let ends = held.slot.send_queue.lock().finished();
+                if ends {
+                    at.port.shutdown(at.registration, Shutdown::Write);
+                }
+            }
             Next::End => self.stream_ended(held),
             Next::Drain => {
                 held.half.life.enter(Phase::Draining);
@@ -166,7 +219,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Posts the next receive. `None`: the half has gone with it.
+    /// Posts the next receive. `None`: the half went with it.
     #[inline(never)] // as above
     fn post_receive<P: CompletionPort>(
         &mut self,
@@ -180,7 +233,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Ok(lent) => lent,
             Err(mut held) => {
                 self.not_receiving(&mut held, operation);
-                return Some(held); // it was asked for: look once more
+                return Some(held); // another thread asked for it: look again
             }
         };
         match at.post(operation) {
@@ -194,11 +247,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// A receive that was to be posted is not outstanding after all.
+    /// Undoes the start of a receive that was not posted.
     fn not_receiving(&self, held: &mut Held<'e, H::State>, operation: Operation) {
         held.half.life.receive_ends();
         if let Operation::ReceiveInto(ring) = operation {
-            // It has what it had.
+            // The ring comes back unchanged.
             let has_room = held.half.queue.take_back(ring, &self.receive_room);
             debug_assert!(has_room, "what waited had room before");
         }
@@ -209,24 +262,30 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn set_pauses(&mut self, pauses: Pauses, held: &mut Held<'e, H::State>) {
         let Held { slot, half, .. } = held;
         let before = half.life.pauses();
-        if before.has(Pauses::BEHIND) && !pauses.has(Pauses::BEHIND) {
+        if before.has(Pauses::SHARE_USED) && !pauses.has(Pauses::SHARE_USED) {
             slot.take_turn_came();
         }
         half.pause(pauses, &mut self.stats);
-        if before.has(Pauses::FULL) && !pauses.has(Pauses::FULL) {
-            // Not to have been heard meanwhile was not the peer's doing; its time begins anew.
+        slot.set_paused(pauses.has(Pauses::ASKED));
+        let of_ours = Pauses::FULL.with(Pauses::ASKED);
+        if before.without(pauses).has(of_ours) {
+            // The peer was not read during the pause, so its time starts anew.
             half.heard(self.now());
+            if before.has(Pauses::ASKED) && !half.frame_came {
+                half.phase_since = self.now();
+            }
         }
         if half.life.hears() {
-            self.arm_timer(held); // for the times that do not pass meanwhile
+            self.arm_timer(held); // for the deadlines that were suspended by the pause
         }
         self.deliver_waiting(held, false);
     }
 
-    /// Its stream has ended or failed, and what came before has been delivered, as far as it can be.
+    /// Asks the session to close because its stream has ended or failed. What came before has been delivered
+    /// as far as possible.
     fn stream_ended(&mut self, held: &mut Held<'e, H::State>) {
         let Some(reason) = held.half.stream_end else { return };
-        // What is left in the queue is no whole frame, and never will be.
+        // What is left in the queue is an incomplete frame that will never be completed.
         let (reason, how) = match (reason, held.half.queue.len()) {
             (CloseReason::PeerClosed, 0) => (reason, Close::Drain),
             (CloseReason::PeerClosed, bytes) => {
@@ -237,8 +296,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.engine.ask_to_close(held.id, held.slot, reason, how);
     }
 
-    /// All is sent: end our side of the stream, and wait for the peer to end its own, so that what
-    /// it has not read yet is not taken away by a reset.
+    /// Ends our direction of the stream after everything was sent, and waits for the peer's end. Closing at
+    /// once could cause a reset that discards what the peer has not read.
     fn begin_lingering<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
@@ -247,15 +306,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held.half.life.enter(Phase::Lingering);
         held.half.phase_since = self.now();
         if held.half.stream_end.is_some() {
-            return; // over at once: the peer's end has come already
+            return; // the peer's end has already arrived
         }
         held.half.queue.clear(&self.receive_room);
         at.port.shutdown(at.registration, Shutdown::Write);
         self.arm_timer(held);
     }
 
-    /// Asks everything outstanding to end, and gives up the session's own count: the last
-    /// completion, or this, brings it to zero.
+    /// Asks all outstanding operations to end, and gives up the session's own count. The last completion, or
+    /// this call, brings the count to 0.
     pub(super) fn begin_closing<P: CompletionPort>(
         &mut self,
         at: Option<&mut AtPort<'_, P>>,
@@ -278,7 +337,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 }
 
-/// Posts a send that was begun. False: it was refused, and the session ends.
+/// Posts a send. False: it was refused, and the session ends.
 fn post_send<P: CompletionPort>(
     at: &mut AtPort<'_, P>,
     slot: &Slot,
@@ -293,8 +352,8 @@ fn post_send<P: CompletionPort>(
     false
 }
 
-/// Whether a session that is asked to close need not connect any more: nothing was accepted for it that
-/// would have to leave, or it is cut.
+/// Whether a closing session need not connect any more: it is cut, or no frame was queued that would have to
+/// leave.
 fn gives_up_connect(slot: &Slot) -> bool {
     let queue = slot.send_queue.lock();
     queue.closing().is_some_and(Closing::is_stop) || queue.has_drained()

@@ -1,4 +1,4 @@
-//! A port that is another one but for what a test changes: so ports refuse, fail and wait on demand.
+//! For tests: a port with some behaviour replaced, so that it refuses, fails or waits on demand.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use crate::port::{
     Waker,
 };
 
-/// What happens on the way to a port. What is not said here is passed on as it is.
+/// Intercepts calls to a port. The default of each method passes the call on.
 pub(super) trait Changes<P: CompletionPort> {
     fn register(
         &mut self,
@@ -85,6 +85,10 @@ impl<P: CompletionPort, C: Changes<P>> CompletionPort for ChangedPort<P, C> {
 
     fn stalled_for(&self, registration: Registration) -> Option<Duration> {
         self.port.stalled_for(registration)
+    }
+
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize> {
+        self.port.unacknowledged_bytes(registration)
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

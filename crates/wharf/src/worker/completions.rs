@@ -1,4 +1,4 @@
-//! What a completion does to its session: step 1 of a turn. Nothing is posted here.
+//! What a completion does to its session: step 1 of a turn. It posts nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use super::timeouts::CONNECT_TIMED_OUT;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::clock::Clock;
 use crate::close::CloseReason;
-use crate::face::{Handler, Session};
+use crate::face::Handler;
 use crate::guarded::Guarded;
 use crate::port::{Completion, Failure, Outcome, Token};
 use crate::session::{Closing, Phase, Sent, SessionId, Slot};
 
-/// Of so many receives of a worker one is measured: a prime, or it would be the same one of many a batch. The
-/// help of `completion_to_callback_ns` names it.
+/// One of so many receives of a worker is measured. It is a prime, so that repeating batches are not always
+/// sampled at the same place. The help text of `completion_to_callback_ns` names it.
 const RECEIVES_PER_SAMPLE: u32 = 61;
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
@@ -28,7 +28,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.stats.accept_failures += u64::from(failed);
             self.share().acceptor.lock().complete(Token(bits), result, more, now);
             if failed {
-                self.share().wake_all_others(); // one of them must be there to try again
+                self.share().wake_all_others(); // so that one of them tries again
             }
             return;
         }
@@ -56,7 +56,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             self.give_back(held);
         }
-        // The operation has ended and was dealt with: its count goes (invariant 3).
+        // The operation is over and was dealt with, so its count goes (invariant 3).
         if !more && slot.count.lower() {
             self.to_release.push(id);
         }
@@ -67,9 +67,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             held.half.life.receive_ends();
         }
         if lent.bytes.is_empty() {
-            // What waits is delivered before the end is acted upon.
+            // The end takes effect after what waits has been delivered.
             held.half.stream_end.get_or_insert(CloseReason::PeerClosed);
-            self.desk.attend_later(held.id);
+            self.session.desk.attend_later(held.id);
             return;
         }
         self.stats.receives += 1;
@@ -80,11 +80,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.deliver(held, lent);
         }
         if !more || held.half.life.receive_goes_on() {
-            self.desk.attend_later(held.id);
+            self.session.desk.attend_later(held.id);
         }
     }
 
-    /// The receive queue's own ring comes back, with more in it.
+    /// A receive into the receive queue's own ring has completed, and brings the ring back.
     fn received_into(
         &mut self,
         held: &mut Held<'e, H::State>,
@@ -98,7 +98,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         };
         let Held { id, slot, half } = held;
         half.life.receive_ends();
-        self.desk.attend_later(*id);
+        self.session.desk.attend_later(*id);
         if count == 0 {
             half.stream_end.get_or_insert(CloseReason::PeerClosed);
             return;
@@ -118,9 +118,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.deliver_waiting(held, false);
     }
 
-    /// Notes how long after the beginning of the turn the callbacks of a receive begin. Only now and then, for
-    /// the clock's sake.
-    #[inline(always)] // one look at a number, for each receive
+    /// Records for some receives how long after the start of the turn their callbacks begin. Sampled, because
+    /// it reads the clock.
+    #[inline(always)] // one comparison per receive
     fn sample_wait(&mut self) {
         self.receives_until_sample -= 1;
         if self.receives_until_sample == 0 {
@@ -144,10 +144,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 held.half.stream_end = Some(CloseReason::of_io(&error));
             }
         }
-        self.desk.attend_later(held.id);
+        self.session.desk.attend_later(held.id);
     }
 
-    /// Needs no half: whoever has the completion goes on with the send queue.
+    /// Needs no half: the worker that has the completion continues with the send queue.
     fn sent(
         &mut self,
         id: SessionId,
@@ -160,15 +160,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 self.stats.sends += 1;
                 self.stats.sent_bytes += count as u64;
                 let now = self.now().nanos();
-                let Sent { left, goes_on, queued_bytes, paused, closing } =
-                    slot.send_queue.lock().sent(batch, count, now);
+                let bytes_max = self.engine.options.sending.queue_bytes_max;
+                let sent = slot.send_queue.lock().sent(batch, count, now, bytes_max);
+                let Sent { left, goes_on, queued_bytes, freed_pages, paused, .. } = sent;
+                self.share().budget.discharge(freed_pages);
                 if let Some(batch) = left {
                     self.stats.sent_frames += batch.frames();
                     self.share().pool.give_back(batch);
                 }
                 let resumes = paused && queued_bytes <= self.engine.resume_mark();
-                if goes_on || resumes || (closing && queued_bytes == 0) {
-                    self.desk.attend_later(id);
+                if goes_on || resumes || sent.has_wanted_room || (sent.closing && queued_bytes == 0)
+                {
+                    self.session.desk.attend_later(id);
                 }
             }
             Err(failure) => {
@@ -176,7 +179,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 if let Failure::Os(error) = failure {
                     slot.ask_to_stop(CloseReason::of_io(&error));
                 }
-                self.desk.attend_later(id);
+                self.session.desk.attend_later(id);
             }
         }
     }
@@ -186,14 +189,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held: &mut Held<'e, H::State>,
         result: Result<Option<SocketAddr>, Failure>,
     ) {
-        self.now(); // the turn has begun, whatever callback runs
+        self.now(); // the turn must have begun before any callback
         let Held { slot, half, .. } = held;
         let error = match result {
             Ok(Some(own)) if half.peer_address.is_some_and(|to| is_itself(own, to)) => {
                 let said = "it reached itself: nobody listens there, and it had got that port";
                 io::Error::new(io::ErrorKind::ConnectionRefused, said)
             }
-            // One that is to drain opens, for what was accepted for it must leave.
+            // A draining session opens too, because its queued frames must leave.
             Ok(_) if !slot.closing().is_some_and(Closing::is_stop) => {
                 self.open(held);
                 return;
@@ -201,7 +204,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(Failure::Os(error)) => error,
             Ok(_) | Err(Failure::Cancelled | Failure::BuffersExhausted) => {
                 let now = self.clock.now(); // the turn may have begun before its time came
-                let limit = self.engine.options.connect_timeout;
+                let limit = self.engine.options.time.connect_timeout;
                 let is_late = limit.is_some_and(|limit| half.phase_since.after(limit) <= now);
                 if is_late { CONNECT_TIMED_OUT } else { io::ErrorKind::ConnectionAborted }.into()
             }
@@ -209,7 +212,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.connect_failed(held, error);
     }
 
-    /// `opened` runs; from here on the session is open, and `closed` will run.
+    /// Runs `opened`. From here on the session is open, and `closed` will run.
     pub(super) fn open(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
         let Held { id, slot, half } = held;
@@ -221,26 +224,26 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.opened += 1;
         self.stats.live = self.stats.live.wrapping_add(1);
         if let Some(report) = &mut self.drain {
-            // It was on its way when the drain began.
+            // It was connecting or arriving when the drain began.
             report.live = report.live.wrapping_add(1);
         }
         if self.place.has_others() {
             self.publish(); // before another worker counts its end
         }
-        let session = Session::new(id, slot, &self.desk, half.peer_address);
-        let opened = || self.handler.opened(&session);
-        half.state = Guarded::new(Self::guarded(&session, &mut self.stats, opened));
+        let session = self.session.be(id, half.peer_address);
+        let opened = || self.handler.opened(session);
+        half.state = Guarded::new(Self::guarded(session, &mut self.stats, opened));
         if let Some((reason, how)) = self.engine.ending() {
             self.engine.ask_to_close(id, slot, reason, how);
         }
         slot.send_queue.lock().hold_back(false);
         self.arm_timer(held);
-        self.desk.attend_later(id);
+        self.session.desk.attend_later(id);
     }
 }
 
-/// Whether a socket that has this address and was connected to that one is its own peer. (An unspecified
-/// address stands for this machine.)
+/// Whether a socket with the address `own` that connected to `to` is its own peer. (An unspecified address
+/// means this machine.)
 fn is_itself(own: SocketAddr, to: SocketAddr) -> bool {
     let (own_ip, to_ip) = (own.ip().to_canonical(), to.ip().to_canonical());
     own.port() == to.port() && (own_ip == to_ip || to_ip.is_unspecified())

@@ -1,4 +1,4 @@
-//! Ends: of a session, whose count came to zero; of all of them; of the worker itself.
+//! Ends: of a session whose count reached 0, of all sessions, of the worker.
 
 use std::io;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use crate::clock::Clock;
 use crate::close::{Close, CloseReason};
 use crate::engine::{DrainReport, Engine, Mail};
 use crate::error::Error;
-use crate::face::{Handler, Session};
-use crate::guarded::guarded;
+use crate::face::Handler;
+use crate::guarded::{self, guarded};
+use crate::options::Target;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, Phase, SessionId};
 use crate::sync::yield_now;
 
-/// How long the end of a worker waits for other threads to let go of its last sessions.
+/// How long a worker that ends waits for other threads to let go of its last sessions.
 const LAST_REFERENCES_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
-    /// Ends the port: what is still outstanding completes by being cancelled, and every session
-    /// that is left (only after an error of the port or a fault) is released. Of a shared port all but the last
-    /// worker merely let go.
+    /// Ends the port: cancels and completes what is outstanding, and releases the remaining sessions (there
+    /// are some only after an error of the port or a fault). On a shared port only the last worker does this.
     pub(super) fn end(mut self, error: Option<Error>) {
         let reason = match &error {
             Some(Error::Port { source, .. }) => CloseReason::of_port(source),
@@ -41,9 +41,14 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
             floor.close_what_is_left(reason);
             floor.take_last_mail();
         } else {
-            share.wake_all_others(); // so that each of them sees that it is over
+            share.wake_all_others(); // so that each sees that the server ends
         }
+        if error.is_some() {
+            floor.engine.stop(); // those who wait to publish are told of the end
+        }
+        floor.tell_publishers();
         floor.publish();
+        // The last step of a worker: others may wait for its thread from now on.
         floor.engine.worker_ended(error);
     }
 }
@@ -51,7 +56,7 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Asks every session of this port to end.
     pub(super) fn end_sessions(&mut self, reason: CloseReason, how: Close) {
-        let (desk, to_release) = (&self.desk, &mut self.to_release);
+        let (desk, to_release) = (&self.session.desk, &mut self.to_release);
         self.engine.ask_all_to_close(self.place.port, reason, how, |id, was_last| {
             desk.attend_later(id);
             if was_last {
@@ -60,23 +65,23 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         });
     }
 
-    /// The end of a session, once its count is zero (invariant 4): buffers back, `closed`, the
-    /// socket, the slot.
+    /// Ends a session whose count is 0 (invariant 4): gives its buffers back, runs `closed`, closes the
+    /// socket, frees the slot.
     pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
         let half = self.last_half(id);
         let opened = half.opened;
         if let Some(registration) = self.finish(id, half) {
             let socket = port.deregister(registration);
             if !opened {
-                socket.reset_at_close(); // a connect that met itself must not keep the port
+                socket.reset_at_close(); // a connect that reached itself must not keep the port in TIME-WAIT
             }
-            // Dropping the socket closes it: here and nowhere else (invariant 5).
+            // This drop closes the socket. No other code does (invariant 5).
             drop(socket);
         }
         self.engine.release(id, self.place.port);
     }
 
-    /// The same when the port has ended, and closed the sockets with it.
+    /// The same when the port has ended and closed the sockets.
     fn release_without_port(&mut self) {
         while let Some(id) = self.to_release.pop() {
             self.finish(id, self.last_half(id));
@@ -84,8 +89,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// The end of a session but for its socket and slot: what belongs to its worker, and `closed`, or
-    /// `connect_failed`. What begins in these finds its place free.
+    /// Ends a session except for its socket and slot, and runs `closed` or `connect_failed`. Its place is
+    /// given up before the callback.
     fn finish(
         &mut self,
         id: SessionId,
@@ -100,31 +105,36 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         ended.queue.clear(&self.receive_room);
         engine.table.leave_place(slot);
+        engine.end_memberships(id, slot); // so that `closed` finds a group empty whose last member this was
         if let (Some(error), Some(address)) = (ended.connect_error.take(), ended.peer_address) {
             self.stats.connect_failures += 1;
-            let failed = || self.handler.connect_failed(id, address, &error);
+            let mut target = Target::new(address);
+            target.context = engine.contexts.of(id, slot);
+            let failed = || self.handler.connect_failed(id, &target, &error);
             self.stats.handler_panics += u64::from(guarded(failed).is_none());
+            guarded::end(target);
         }
-        // It is closing in every case; so nothing that `closed` does can queue or ask anything.
+        // It is closing in every case, so `closed` cannot queue or ask for anything.
         let (reason, queued_bytes) = {
             let mut queue = slot.send_queue.lock();
             queue.close(Closing::stop(CloseReason::Local));
             let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
             (reason, queue.queued_bytes())
         };
+        self.tell_waiters(slot);
         if ended.opened {
             self.count_closed(reason, queued_bytes);
         }
         if let Some(state) = ended.state.take() {
-            let session = Session::new(id, slot, &self.desk, ended.peer_address);
-            Self::guarded(&session, &mut self.stats, || {
-                self.handler.closed(&session, state, reason);
+            let session = self.session.be(id, ended.peer_address);
+            Self::guarded(session, &mut self.stats, || {
+                self.handler.closed(session, state, reason);
             });
         }
         slot.registration().map(Registration)
     }
 
-    /// The half of a session that nobody holds a count on any more.
+    /// The half of a session on which no thread holds a count any more.
     fn last_half(&self, id: SessionId) -> HalfInHand<'e, ReceiveHalf<H::State>> {
         match self.hands.halves.take_or_ask(id.index()) {
             Ok(half) => half,
@@ -132,7 +142,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Begins the report when the end of all sessions has begun.
+    /// The first worker to be told of a drain tells the handler; then the drain begins.
+    pub(super) fn announce_drain(&mut self) {
+        if self.engine.is_drain_to_be_told() {
+            let told = guarded(|| self.handler.draining());
+            self.stats.handler_panics += u64::from(told.is_none());
+            self.engine.drain();
+        }
+    }
+
+    /// Starts the drain report once the end of all sessions has begun.
     pub(super) fn look_for_the_end(&mut self) {
         if self.drain.is_none() && self.engine.is_ending() {
             let live = self.stats.live;
@@ -141,9 +160,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     fn count_closed(&mut self, reason: CloseReason, queued_bytes: usize) {
-        // Another worker of the port may have begun the end in the middle of this turn.
+        // Another worker of the port may have begun the end during this turn.
         self.look_for_the_end();
-        self.stats.live = self.stats.live.wrapping_sub(1); // opened by another worker, perhaps
+        self.stats.live = self.stats.live.wrapping_sub(1); // may wrap: another worker may have counted its opening
         self.stats.count_closed(reason);
         if let Some(report) = &mut self.drain {
             match reason {
@@ -154,13 +173,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 _ => report.ended += 1,
             }
-            // Who waits for the end sees that it goes on, however long this turn is.
+            // Publishes progress at once, because the turn may be long.
             self.publish();
         }
     }
 
-    /// Ends the sessions whose halves came back with the port's last completions, when nobody was there
-    /// to attend to them. There are such only after a failure.
+    /// Ends sessions whose halves came back with the port's last completions, after which no worker attended
+    /// to them. This happens only after a failure.
     fn close_what_is_left(&mut self, reason: CloseReason) {
         let engine = self.engine;
         if self.share().assigned_sessions() == 0 {
@@ -168,7 +187,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         for id in engine.table.sessions_of(self.place.port) {
             let Some(reference) = engine.table.look_up(id) else { continue };
-            // A half that a faulted worker had in hand stays there, and its session with it.
+            // If a faulted worker had the half in hand, the half and its session stay there. Nobody waits for it.
+            reference.slot().ask_to_stop(reason);
+            self.tell_waiters(reference.slot());
             if let Some(half) = self.hands.halves.take_last(id.index()) {
                 let slot = reference.slot();
                 self.close_without_port(Held { id, slot, half }, reason);
@@ -196,10 +217,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Somebody holds a session who will not let go of it, or not soon: an operation whose completion the
-    /// system does not tell any more, since the port has failed; a thread that the system keeps from running; a
-    /// worker that has met a fault of our own. Its `closed` runs all the same; its slot is released by who lets
-    /// go at last, if anybody does.
+    /// Runs `closed` for sessions whose count is still held: by an operation that a failed port never
+    /// completes, by a thread that the OS does not schedule, or by a faulted worker. Their slots are released
+    /// when the count reaches 0, if it ever does.
     fn finish_what_is_held(&mut self) {
         let engine = self.engine;
         for id in engine.table.sessions_of(self.place.port) {
@@ -207,13 +227,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let Some(half) = self.hands.halves.take_last(id.index()) else { continue };
             self.finish(id, half);
             if let Some(slot) = engine.table.held(id) {
-                slot.send_queue.lock().give_up();
+                let pages = slot.send_queue.lock().give_up();
+                self.share().budget.discharge(pages);
             }
         }
     }
 
-    /// Answers what was on its way to this port's workers when they ended: nothing that was begun is
-    /// left without its end.
+    /// Answers the mail that was on its way when the port's workers ended, so that everything that was begun
+    /// has an end.
     fn take_last_mail(&mut self) {
         let share = self.share();
         let until = self.clock.now().after(LAST_REFERENCES_TIMEOUT);
@@ -221,7 +242,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         loop {
             share.mailbox.take(&mut mails);
             self.answer_last(&mut mails);
-            // Other threads hold a session for as long as queueing a frame takes.
+            // Other threads hold a session only while they queue a frame.
             if share.assigned_sessions() == 0 || self.clock.now() > until {
                 break;
             }
@@ -249,7 +270,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     self.connect_failed(&mut held, aborted);
                 }
                 Mail::Release(id) => self.to_release.push(id),
-                Mail::Attend(_) | Mail::Groups | Mail::Drain | Mail::Stop => {}
+                Mail::Attend(_)
+                | Mail::Groups
+                | Mail::Budget
+                | Mail::Announce
+                | Mail::Drain
+                | Mail::Stop => {}
             }
         }
         self.release_without_port();

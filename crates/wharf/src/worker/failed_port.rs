@@ -1,5 +1,5 @@
-//! A port fails while it serves, and does not tell what came of what was outstanding: every session hears of it
-//! all the same.
+//! Tests: a port fails while it serves, and tells nothing about its outstanding operations. Every session is
+//! told nevertheless.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -8,25 +8,26 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, Mail};
+use crate::engine::{Content, Engine, Mail};
 use crate::face::{Handle, Handler};
 use crate::framing::Framing;
+use crate::options::Listener;
 use crate::options::{Backpressure, Options};
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, Sink};
-use crate::server::{Listening, Name, Plan, start_on};
+use crate::server::{Listening, Plan, serve_on};
 use crate::session::SessionId;
 use crate::worker::changed_port::{ChangedPort, Changes};
-use crate::{CloseReason, SendError};
+use crate::{CloseReason, RoomError, SendError};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A port fails when it is told to.
+/// A port that fails when told to.
 struct Fails<P> {
     now: Arc<AtomicBool>,
-    /// What a wait then comes to.
+    /// How its wait fails.
     fail: fn(&mut P) -> io::Error,
-    /// Its end tells nothing then: it is merely dropped.
+    /// Ends without delivering completions: it is only dropped.
     ends_untold: bool,
 }
 
@@ -50,7 +51,7 @@ impl<P: CompletionPort> Changes<P> for Fails<P> {
     }
 }
 
-/// Notes what opens, and how it ends.
+/// Records what opens, and how it ends.
 #[derive(Default)]
 struct Noting {
     opened: Mutex<Vec<SessionId>>,
@@ -82,17 +83,17 @@ impl Handler for Noting {
         self.closed.lock().unwrap().entry(session.id()).or_default().push(reason);
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, id: SessionId, _: &crate::Target, _: &io::Error) {
         self.connects_failed.lock().unwrap().push(id);
     }
 }
 
-/// Queues so much that a send is outstanding until the peer reads.
+/// Queues so much that a send stays outstanding until the peer reads.
 fn fill(engine: &Engine, id: SessionId) {
     let frame = vec![1; 50_000];
     let mut moved_at = Instant::now();
     while moved_at.elapsed() < Duration::from_millis(100) {
-        match engine.send(id, &frame) {
+        match engine.try_send(id, Content::Plain(&frame)) {
             Ok(()) => moved_at = Instant::now(),
             Err(SendError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
             other => panic!("{other:?}"),
@@ -100,7 +101,7 @@ fn fill(engine: &Engine, id: SessionId) {
     }
 }
 
-/// Sockets of which one listens and the others fill its backlog: a connect to it is not answered, on Linux.
+/// One listening socket, and others that fill its backlog. On Linux a connect to it gets no answer.
 fn full_listener() -> (Vec<socket2::Socket>, SocketAddr) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let listener = socket().unwrap();
@@ -135,12 +136,14 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
         Ok(ChangedPort { port: make()?, changes: Fails { now, fail, ends_untold } })
     };
     let backpressure = Backpressure::PauseReceive;
-    let options = Options { workers: 2, backpressure, ..Options::default() };
-    let plan = Plan::new(Framing::raw(), &options);
-    let here = Name::resolve((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let Listening { listeners, addresses, .. } = plan.listen(&[here], 2).unwrap();
+    let options = Options::default().workers(2).with(|options| {
+        options.receiving.backpressure = backpressure;
+    });
+    let mut plan = Plan::new(Framing::raw(), &options);
+    let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
+    let Listening { sockets, addresses, .. } = plan.listen(vec![here], 2).unwrap();
     let handler = Arc::new(Noting::default());
-    let running = start_on(make_port, plan, listeners, &handler).unwrap();
+    let running = serve_on(make_port, plan, sockets, &handler).unwrap();
     let engine = running.engine().clone();
     let peers: Vec<_> =
         (0..PEERS).map(|_| TcpStream::connect_timeout(&addresses[0], BOUND).unwrap()).collect();
@@ -148,11 +151,18 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
         std::thread::yield_now();
     }
     let of_port_0: Vec<_> = engine.table.sessions_of(0).collect();
+    let handle = Handle::new(engine.clone());
+    let told = Arc::new(AtomicUsize::new(0));
     for id in &of_port_0[..FILLED] {
         fill(&engine, *id);
+        let told = told.clone();
+        let wait = handle.call_when_room(*id, usize::MAX, move |room| {
+            assert_eq!(room, Err(RoomError::Gone));
+            told.fetch_add(1, Ordering::SeqCst);
+        });
+        wait.unwrap();
     }
     let (_full, address) = full_listener();
-    let handle = Handle::new(engine.clone());
     let connecting: HashSet<_> =
         (0..CONNECTING).map(|_| handle.connect(address).unwrap()).collect();
 
@@ -174,6 +184,7 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
     let stats = engine.stats();
     assert_eq!((stats.opened, stats.closed), (PEERS as u64, PEERS as u64));
     assert_eq!((stats.live, stats.queued_bytes), (0, 0));
+    assert_eq!((told.load(Ordering::SeqCst), stats.handler_panics), (FILLED, 0));
     for mut peer in peers {
         peer.set_read_timeout(Some(BOUND)).unwrap();
         let read = peer.read_to_end(&mut Vec::new());

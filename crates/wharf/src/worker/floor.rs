@@ -1,4 +1,4 @@
-//! Everything of a worker but its port: what the port's completions act upon.
+//! A worker without its port: the state that completions change.
 
 use std::time::Duration;
 
@@ -8,43 +8,48 @@ use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::{BATCHES_AT_REST_BYTES, DrainReport, Engine, PortShare, ReceiveRoom};
 use crate::error::AcceptError;
-use crate::face::{Desk, Handler, Session};
+use crate::face::{Handler, Session};
 use crate::guarded::guarded;
 use crate::port::{Completion, Sink};
 use crate::session::{HalfTable, SessionId, Slot};
 use crate::stats::{Histograms, Recorders, Stats};
 
-/// What a worker holds besides its sessions and lent buffers, in bytes: its port's queues, its
-/// stack, batches at rest, histograms.
+/// Bytes that a worker holds besides its sessions and lent buffers: its port's queues, its stack, spare
+/// batches, histograms.
 pub(crate) const WORKER_BYTES: usize =
     2 * 1024 * 1024 + BATCHES_AT_REST_BYTES + size_of::<Histograms>();
+
+/// Bytes that a worker has touched before its first session: its port's memory, what it records, the beginning
+/// of its stack.
+pub(crate) const WORKER_AT_REST_BYTES: usize = 160 * 1024;
 
 /// The halves of all sessions, of all workers.
 pub(crate) type Halves<H> = HalfTable<ReceiveHalf<<H as Handler>::State>>;
 
-/// Everything of a worker but its port: what the port's completions act upon.
+/// A worker without its port: the state that completions change.
 pub(crate) struct Floor<'e, H: Handler, C> {
     pub(super) place: Place,
     pub(super) engine: &'e Engine,
-    /// The memory that all receive queues of its port may have.
+    /// The memory that the receive queues of its port may use.
     pub(super) receive_room: ReceiveRoom<'e>,
     pub(super) hands: Hands<'e, H::State>,
     pub(super) handler: &'e H,
     pub(super) clock: C,
-    /// The time of this turn; `None` until it is first used.
+    /// The moment of this turn; `None` until first used.
     pub(super) now: Option<Moment>,
-    /// It has said that it sleeps, and no completion has come since.
+    /// It has announced that it sleeps, and no completion has come since.
     pub(super) asleep: bool,
-    /// When the last turn ended, if nothing was waited for since.
+    /// When the last turn ended, unless it has waited since.
     pub(super) turn_ended: Option<Moment>,
-    pub(super) desk: Desk,
-    /// Takes turns with the desk's list, so that neither allocates anew.
+    /// The one in whose callback the worker is; and what its callbacks have noted.
+    pub(super) session: Session,
+    /// Swapped with the desk's list, so that neither allocates again.
     pub(super) attending: Vec<SessionId>,
-    /// Whose count came to zero in this turn.
+    /// Sessions whose count reached 0 in this turn.
     pub(super) to_release: Vec<SessionId>,
     pub(super) stats: Stats,
     pub(super) recorders: &'e Recorders,
-    /// With so many more a receive is measured. Never 0.
+    /// Receives left until one is measured. Never 0.
     pub(super) receives_until_sample: u32,
     pub(super) drain: Option<DrainReport>,
 }
@@ -64,7 +69,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         now
     }
 
-    /// Does something to a session that cannot be released meanwhile, if it is not gone.
+    /// Calls `act` while the session cannot be released, if it is not gone.
     #[inline]
     pub(super) fn with_hold(&mut self, id: SessionId, act: impl FnOnce(&mut Self, &'e Slot)) {
         let Some(slot) = self.hands.hold(id) else { return };
@@ -76,23 +81,23 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     pub(super) fn give_back(&self, held: Held<'e, H::State>) {
         if held.half.give_back() {
-            self.desk.attend_later(held.id);
+            self.session.desk.attend_later(held.id);
         }
     }
 
-    /// Notes those that had their share of the turn before, to be attended to in this one.
-    pub(super) fn go_on_with_those_behind(&mut self) {
-        if self.desk.behind.borrow().is_empty() {
+    /// Notes the sessions that used up their share of the last turn, to be attended to in this one.
+    pub(super) fn go_on_with_the_next_share(&mut self) {
+        if self.session.desk.share_used.borrow().is_empty() {
             return;
         }
-        let mut behind = self.desk.behind.take();
-        for id in behind.drain(..) {
+        let mut share_used = self.session.desk.share_used.take();
+        for id in share_used.drain(..) {
             self.with_hold(id, |floor, slot| {
                 slot.note_turn_came();
-                floor.desk.attend_later(id);
+                floor.session.desk.attend_later(id);
             });
         }
-        self.desk.behind.replace(behind);
+        self.session.desk.share_used.replace(share_used);
     }
 
     pub(super) fn end_turn(&mut self) {
@@ -103,7 +108,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     pub(super) fn publish(&mut self) {
-        let left = self.desk.left_directly.take();
+        let left = self.session.desk.left_directly.take();
         self.stats.sends += left.sends;
         self.stats.sent_bytes += left.bytes;
         self.stats.sent_frames += left.frames;
@@ -114,11 +119,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// How long the worker may sleep: until a timer or the acceptor wants it.
+    /// How long the worker may sleep: until the next timer, or the acceptor's next try.
     pub(super) fn sleep_max(&mut self) -> Option<Duration> {
         let share = self.share();
         let timers = share.timers.lock().next_deadline();
-        let next = [timers, share.acceptor.lock().next_deadline()].into_iter().flatten().min()?;
+        let accepts = share.acceptor.lock().next_deadline();
+        let (groups, budget) = (share.groups.next_look(), share.budget.next_look());
+        let next = [timers, accepts, groups, budget].into_iter().flatten().min()?;
         let now = self.turn_ended.unwrap_or_else(|| self.clock.now());
         Some(now.until(next))
     }
@@ -131,9 +138,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Runs a callback. A panic ends its session, and nothing else (invariant 10).
+    /// Runs a callback. A panic ends only its session (invariant 10).
     pub(super) fn guarded<R>(
-        session: &Session<'_>,
+        session: &Session,
         stats: &mut Stats,
         callback: impl FnOnce() -> R,
     ) -> Option<R> {
@@ -149,7 +156,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 impl<H: Handler, C: Clock> Sink for Floor<'_, H, C> {
     fn take(&mut self, completion: Completion<'_>) {
         if std::mem::take(&mut self.asleep) {
-            // What its callbacks, and others meanwhile, send to its sessions leaves together, by the worker.
+            // From now on sends of its callbacks and of other threads are gathered, and leave together.
             self.share().mailbox.woke();
         }
         self.complete(completion);

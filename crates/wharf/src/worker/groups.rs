@@ -1,75 +1,205 @@
-//! Hands over what was published: each worker to the sessions of its own port.
+//! Hands over publications: each worker serves the sessions of its own port.
 //!
-//! A publication is queued for a session as what is sent to it alone is, and leaves with it. Where
-//! there is no room for it the session ends as a slow consumer, whatever the policy: there is nobody to
-//! give the frame back to, and its peer must not miss one and go on as if it had not.
+//! A published frame enters a session's send queue like any other, and leaves with it. If it does not fit, the
+//! session is behind: the frame waits at the port, and a completion of a send refills the queue.
 
 use super::floor::Floor;
 use crate::buffer::SharedFrame;
-use crate::clock::Clock;
-use crate::engine::{Due, Publication, Share};
-use crate::engine::{Follows, Mail};
+use crate::clock::{Clock, Moment};
+use crate::engine::{Audience, Due, Follows, Mail, Offered, Publication, Recipients, Seen, Share};
 use crate::face::Handler;
-use crate::session::SessionId;
+use crate::port::{CompletionPort, Registration};
+use crate::session::{Policy, SessionId, Slot};
+
+/// Those that had no room for a publication.
+type WithoutRoom = Vec<(SessionId, Policy)>;
 
 impl<H: Handler, C: Clock> Floor<'_, H, C> {
-    /// Works off a turn's share of what was asked of this port's groups.
+    /// Processes one turn's share of the requests to this port's groups.
     pub(super) fn work_off_groups(&mut self) {
         let options = &self.engine.options;
-        let share = Share::of_a_turn(options.send_queue_bytes_max, options.sessions_max);
+        let share = Share::of_a_turn(options.sending.queue_bytes_max, options.sessions.max);
         if self.work_off(share) {
-            // For the next turn, or the worker that shares the port and comes first. That has not ended.
+            // The rest is for the next turn, or for another worker of the port. The mailbox is open: the port
+            // has not ended.
             let _ = self.share().mailbox.post(Mail::Groups);
         }
     }
 
-    /// Works off all of it: what was published before a drain began is queued before sessions are
-    /// asked to end.
+    /// Processes all requests, so that what was published before a drain is queued before sessions are asked
+    /// to end.
     pub(super) fn work_off_all_groups(&mut self) {
         self.work_off(Share::everything());
     }
 
     fn work_off(&mut self, share: Share) -> bool {
         let groups = &self.share().groups;
-        groups.work_off(share, |due| match due {
-            Due::Publication(publication, members) => self.hand_over(publication, members),
+        let (now, slow_after) = (self.now(), self.engine.options.sending.slow_after);
+        groups.work_off(share, now, slow_after, |due| match due {
+            Due::Publication(publication, to, without_room) => {
+                self.hand_over(publication, to, without_room)
+            }
             Due::Close(id) => self.publications_end(id),
         })
     }
 
-    fn hand_over(&mut self, publication: &Publication, members: Option<&[SessionId]>) -> usize {
-        let Publication { except, frame, .. } = publication;
-        let Some(members) = members else { return self.hand_over_to_all(*except, frame) };
-        for id in members.iter().filter(|id| Some(**id) != *except) {
-            self.hand_over_to(*id, frame, false);
+    fn hand_over(
+        &mut self,
+        publication: &Publication,
+        recipients: Recipients<'_>,
+        without_room: &mut WithoutRoom,
+    ) -> usize {
+        let Publication { except, frame, to, .. } = publication;
+        let engine = self.engine;
+        if let Audience::One(id) = to {
+            return self.hand_over_send(*id, publication, recipients.policy, without_room);
         }
-        members.len()
+        match frame.only_form() {
+            // Then it need not be looked for at each member.
+            Some(form) => self.hand_over_as(recipients, *except, without_room, |_| form),
+            None => self.hand_over_as(recipients, *except, without_room, |slot| {
+                engine.form_for(slot, frame)
+            }),
+        }
+    }
+
+    /// To the one session that it was sent to.
+    fn hand_over_send(
+        &mut self,
+        id: SessionId,
+        publication: &Publication,
+        policy: Policy,
+        without_room: &mut WithoutRoom,
+    ) -> usize {
+        self.with_hold(id, |floor, slot| {
+            let form = floor.engine.form_of(slot, &publication.frame);
+            let has_key = publication.key.is_some();
+            let (has_room, follows) = floor.engine.push_placed(slot, form, policy, has_key);
+            if !has_room {
+                without_room.push((id, policy));
+            }
+            if follows != Follows::default() {
+                floor.session.desk.attend_later(id);
+            }
+        });
+        1
+    }
+
+    fn hand_over_as<'f>(
+        &mut self,
+        recipients: Recipients<'_>,
+        except: Option<SessionId>,
+        without_room: &mut WithoutRoom,
+        form: impl Fn(&Slot) -> &'f SharedFrame,
+    ) -> usize {
+        let Recipients { ids, policy } = recipients;
+        let Some(ids) = ids else {
+            return self.hand_over_to_all(policy, except, without_room, form);
+        };
+        for id in ids.iter().filter(|id| Some(**id) != except) {
+            self.hand_over_to(*id, policy, without_room, &form, false);
+        }
+        ids.len()
     }
 
     /// To every session of the port whose `opened` has begun.
-    fn hand_over_to_all(&mut self, except: Option<SessionId>, frame: &SharedFrame) -> usize {
+    fn hand_over_to_all<'f>(
+        &mut self,
+        policy: Policy,
+        except: Option<SessionId>,
+        without_room: &mut WithoutRoom,
+        form: impl Fn(&Slot) -> &'f SharedFrame,
+    ) -> usize {
         let table = &self.engine.table;
         for id in table.sessions_of(self.place.port).filter(|id| Some(*id) != except) {
-            self.hand_over_to(id, frame, true);
+            self.hand_over_to(id, policy, without_room, &form, true);
         }
-        table.touched() as usize // having looked at a free slot is work too
+        table.touched() as usize // looking at a free slot is work too
     }
 
-    fn hand_over_to(&mut self, id: SessionId, frame: &SharedFrame, if_opened: bool) {
+    fn hand_over_to<'f>(
+        &mut self,
+        id: SessionId,
+        policy: Policy,
+        without_room: &mut WithoutRoom,
+        form: impl Fn(&Slot) -> &'f SharedFrame,
+        if_opened: bool,
+    ) {
         self.with_hold(id, |floor, slot| {
             if !if_opened || slot.is_opened() {
-                let follows = floor.engine.push_published(slot, frame);
+                let (has_room, follows) = floor.engine.push_published(slot, form(slot), policy);
+                if !has_room {
+                    without_room.push((id, policy));
+                }
                 if follows != Follows::default() {
-                    floor.desk.attend_later(id);
+                    floor.session.desk.attend_later(id);
                 }
             }
         });
     }
 
+    /// Ends the members that are slow, and, if publishers wait for the room of what members lack, those for which
+    /// nothing leaves.
+    pub(super) fn look_for_slow<P: CompletionPort>(&mut self, port: &P, now: Moment) {
+        let share = self.share();
+        if share.groups.next_look().is_none_or(|at| at > now) {
+            return;
+        }
+        let (hands, to_release) = (&self.hands, &mut self.to_release);
+        let see = |id| {
+            let slot = hands.hold(id)?;
+            let held_by_os = slot
+                .registration()
+                .and_then(|registration| port.unacknowledged_bytes(Registration(registration)));
+            let seen = {
+                let queue = slot.send_queue.lock();
+                queue.left_while_behind().map(|left_bytes| Seen {
+                    left_bytes,
+                    unacknowledged_bytes: held_by_os.unwrap_or(0) as u64,
+                    is_sending: queue.is_sending(),
+                })
+            };
+            if hands.let_go(slot) {
+                to_release.push(id);
+            }
+            seen
+        };
+        let have_lasted = |limit, since| share.turns.have_lasted(limit, since, now);
+        for id in share.groups.slow(now, &self.engine.options.sending, have_lasted, see) {
+            self.with_hold(id, |floor, slot| {
+                if slot.ask_to_stop_as_slow() {
+                    floor.session.desk.attend_later(id);
+                }
+            });
+        }
+        self.engine.make_room_for_publishers(share);
+    }
+
+    /// Fills the send queue of a session that is behind with a part of what it lacks. The slot is held.
+    pub(super) fn refill(&mut self, id: SessionId, slot: &Slot) {
+        let engine = self.engine;
+        let offer = |publication: &Publication, policy| {
+            let form = engine.form_of(slot, &publication.frame);
+            let is_placed = matches!(publication.to, Audience::One(_)) && publication.key.is_none();
+            match engine.push_lacked(slot, form, policy, is_placed).0 {
+                true => Offered::Taken,
+                false => Offered::NoRoom,
+            }
+        };
+        self.share().groups.refill(id, offer, |closes| {
+            let mut queue = slot.send_queue.lock();
+            queue.caught_up();
+            if closes {
+                queue.publications_end();
+            }
+        });
+        self.session.desk.attend_later(id);
+    }
+
     fn publications_end(&mut self, id: SessionId) -> usize {
         self.with_hold(id, |floor, slot| {
             if slot.send_queue.lock().publications_end() {
-                floor.desk.attend_later(id);
+                floor.session.desk.attend_later(id);
             }
         });
         1

@@ -10,35 +10,35 @@ use crate::session::{Life, Pauses, ReceiveQueue};
 use crate::stats::Stats;
 use crate::timer::TimerId;
 
-/// After a pause a session is received from one buffer at a time, so that the next pause finds little that
-/// has come already; until so many receives in a row have met with none.
+/// After a pause a session receives one buffer at a time, so that the next pause finds little that has
+/// already come. This ends after so many receives in a row without a pause.
 const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
 
-/// What an idle session costs is mostly this, so it is kept to two cache lines; its slot is one.
+/// Most of the memory of an idle session, hence kept to two cache lines. Its slot takes one more.
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf<S> {
-    /// The handler's, from `opened` to `closed`.
+    /// The handler's state, from `opened` to `closed`; a large one's box ([`super::large_state`]).
     pub(super) state: Guarded<S>,
     pub(super) queue: ReceiveQueue,
     pub(super) peer_address: Option<SocketAddr>,
     pub(super) timer: Option<TimerId>,
-    /// When the phase that it is in began, whose time is limited.
+    /// When the current phase began, for its time-out.
     pub(super) phase_since: Moment,
     pub(super) received_at: Moment,
     pub(super) life: Life,
-    /// So many receives more take one buffer each, for it was paused.
+    /// Receives left that take one buffer each, after a pause.
     pub(super) single_receives: u8,
     pub(super) opened: bool,
     pub(super) frame_came: bool,
-    /// Frames that it was given in the turn of `received_at`.
+    /// Frames delivered in the turn of `received_at`.
     pub(super) frames_of_turn: u16,
-    /// It seems to be silent: its receive was asked to end, and then it is known.
+    /// It seems silent, and its receive was cancelled to find out.
     pub(super) is_suspect: bool,
-    /// When the time of its first frame came, bytes waited: it has the time once more.
+    /// Bytes were waiting when the time for its first frame was over, so it got that time once more.
     pub(super) has_more_time: bool,
-    /// The stream has ended, for this reason, once what waits has been delivered.
+    /// Why the stream has ended. Takes effect when what waits has been delivered.
     pub(super) stream_end: Option<CloseReason>,
-    /// Its connect has failed, of which the handler is told in its release.
+    /// Why its connect failed. The release tells the handler.
     pub(super) connect_error: Option<io::Error>,
 }
 
@@ -65,13 +65,13 @@ impl<S> Default for ReceiveHalf<S> {
 }
 
 impl<S> ReceiveHalf<S> {
-    /// Whether nothing is left in it of its slot's last session.
+    /// Whether the slot's last session has left nothing in it.
     pub(super) fn is_new(&self) -> bool {
         let ReceiveHalf { queue, timer, life, stream_end, .. } = self;
         *life == Life::default() && queue.is_empty() && timer.is_none() && stream_end.is_none()
     }
 
-    /// Something has come in a turn, which its worker stamps with this moment.
+    /// Notes that something arrived in the turn that has this moment.
     pub(super) fn heard(&mut self, turn: Moment) {
         if self.received_at != turn {
             self.received_at = turn;
@@ -79,11 +79,11 @@ impl<S> ReceiveHalf<S> {
         }
     }
 
-    /// From now on these pause it.
+    /// Sets the reasons for which it is paused.
     pub(super) fn pause(&mut self, pauses: Pauses, stats: &mut Stats) {
         let before = self.life.pauses();
         let begun = pauses.without(before);
-        if before.without(pauses).has(Pauses::BEHIND) {
+        if before.without(pauses).has(Pauses::SHARE_USED) {
             self.frames_of_turn = 0;
         }
         if begun != Pauses::NONE {
@@ -93,7 +93,7 @@ impl<S> ReceiveHalf<S> {
         self.life.set_pauses(pauses);
     }
 
-    /// Whether the receive that is posted now takes one buffer and no more.
+    /// Whether the next receive is to take only one buffer.
     pub(super) fn takes_single_receive(&mut self) -> bool {
         let single = self.single_receives > 0;
         self.single_receives -= u8::from(single);
@@ -104,7 +104,7 @@ impl<S> ReceiveHalf<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Phase;
+    use crate::session::{Phase, Slot};
 
     #[test]
     fn who_was_paused_is_received_from_a_buffer_at_a_time_until_there_was_no_pause_for_long() {
@@ -125,7 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn a_half_with_a_small_state_is_two_cache_lines() {
-        assert_eq!(size_of::<crate::session::HalfCell<ReceiveHalf<()>>>(), 128);
+    fn a_half_is_two_cache_lines_and_with_a_small_state_three_or_four() {
+        fn of<S>() -> usize {
+            size_of::<crate::session::HalfCell<ReceiveHalf<S>>>()
+        }
+        assert_eq!(of::<()>(), crate::session::SLOT_AND_HALF_BYTES - size_of::<Slot>());
+        let large = of::<Box<[u64; 16]>>();
+        assert_eq!([of::<()>(), of::<u64>(), of::<[u64; 15]>(), large], [128, 192, 256, 192]);
     }
 }

@@ -1,18 +1,18 @@
-//! A session in hand, and the one place where a port of a worker's own and a shared one differ.
+//! A session in hand, and the one place where own and shared ports differ.
 //!
-//! On a port of its own a worker is the only one that releases sessions and takes halves: it needs no hold on
-//! a session, and a half is with it or with nobody. On a shared port it takes a hold; and the half of a session
-//! goes with the receive or the connect, and comes back to whoever has the completion.
+//! On a port of its own a worker alone releases sessions and takes halves, so it needs no hold on a session,
+//! and a half is either free or in its hand. On a shared port it takes a hold. There the half goes with the
+//! receive or connect, and comes back to the worker that takes the completion.
 
 use super::half::ReceiveHalf;
 use crate::engine::{Engine, ReceiveRoom};
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration};
 use crate::session::{HalfInHand, HalfTable, SessionId, SessionTable, Slot};
 
-/// Room that a receive into the receive queue has at least.
+/// The least room for a receive into the receive queue.
 pub(crate) const RECEIVE_ROOM_BYTES_MIN: usize = 4 * 1024;
 
-/// A session that cannot be released meanwhile, and its half in hand.
+/// A session that cannot be released meanwhile, with its half in hand.
 pub(super) struct Held<'e, S> {
     pub(super) id: SessionId,
     pub(super) slot: &'e Slot,
@@ -26,18 +26,18 @@ pub(super) struct LentHalf<'e, S> {
     half: Option<HalfInHand<'e, ReceiveHalf<S>>>,
 }
 
-/// A worker's port, and by which name it knows the socket of a session.
+/// A worker's port, and the registration of a session's socket at it.
 pub(super) struct AtPort<'p, P> {
     pub(super) port: &'p mut P,
     pub(super) registration: Registration,
 }
 
-/// Which worker it is, of which port, and whether others serve that too.
+/// Which worker this is, at which port, and whether others serve that port too.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) worker: usize,
     pub(super) port: usize,
-    /// Which of its port's workers.
+    /// Its number among its port's workers.
     pub(super) at_port: usize,
     is_shared: bool,
 }
@@ -48,16 +48,16 @@ impl Place {
         Place { worker, port, at_port, is_shared: P::SHARED }
     }
 
-    /// Whether others serve its port too.
+    /// Whether other workers serve its port too.
     pub(super) fn has_others(self) -> bool {
         self.is_shared
     }
 
-    /// The memory that all receive queues of its port may have.
+    /// The memory that the receive queues of its port may use.
     pub(super) fn receive_room(self, engine: &Engine) -> ReceiveRoom<'_> {
         let options = &engine.options;
         let workers = if self.is_shared { options.workers } else { 1 };
-        let bytes_max = options.receive_queues_bytes_max.saturating_mul(workers);
+        let bytes_max = options.receiving.queues_bytes_max.saturating_mul(workers);
         ReceiveRoom { share: &engine.ports[self.port], bytes_max }
     }
 }
@@ -76,7 +76,7 @@ impl<P: CompletionPort> AtPort<'_, P> {
         P::SHARED
     }
 
-    /// The receive that is to be posted now.
+    /// The receive to post now.
     pub(super) fn receive_operation<S>(&self, half: &mut ReceiveHalf<S>) -> Operation {
         if !P::SHARED {
             let single = half.takes_single_receive();
@@ -88,8 +88,8 @@ impl<P: CompletionPort> AtPort<'_, P> {
         Operation::ReceiveInto(half.queue.lend(RECEIVE_ROOM_BYTES_MIN))
     }
 
-    /// Lends the half to an operation that is about to be posted, if it goes with it. If somebody asked for it
-    /// meanwhile it stays in hand: look once more.
+    /// Lends the half to the operation that is about to be posted, if halves go with operations on this port.
+    /// If another thread has asked for the half, it stays in hand: look again.
     pub(super) fn lend<'e, S>(&self, held: Held<'e, S>) -> Result<LentHalf<'e, S>, Held<'e, S>> {
         let Held { id, slot, half } = held;
         if !P::SHARED {
@@ -102,7 +102,7 @@ impl<P: CompletionPort> AtPort<'_, P> {
     }
 }
 
-/// How a worker takes sessions and their halves, and lets go of them.
+/// How a worker takes sessions and their halves, and gives them back.
 #[derive(Debug)]
 pub(super) struct Hands<'e, S> {
     pub(super) table: &'e SessionTable,
@@ -111,19 +111,19 @@ pub(super) struct Hands<'e, S> {
 }
 
 impl<'e, S: Send> Hands<'e, S> {
-    /// Sees to it that a session cannot be released before [`let_go`](Self::let_go), if it is not gone.
+    /// Keeps a session from being released before [`let_go`](Self::let_go), if it is not gone.
     #[inline]
     pub(super) fn hold(&self, id: SessionId) -> Option<&'e Slot> {
         if self.place.is_shared { self.table.hold(id) } else { self.table.held(id) }
     }
 
-    /// True: nobody holds it any more, and it is to be released.
+    /// True: that was the last count, and the session must be released.
     #[inline]
     pub(super) fn let_go(&self, slot: &Slot) -> bool {
         self.place.is_shared && slot.count.lower()
     }
 
-    /// A session whose half nobody else can be holding.
+    /// Takes a half that is certainly free.
     pub(super) fn take(&self, id: SessionId, slot: &'e Slot) -> Held<'e, S> {
         match self.halves.take(id.index()) {
             Some(half) => Held { id, slot, half },
@@ -131,7 +131,7 @@ impl<'e, S: Send> Hands<'e, S> {
         }
     }
 
-    /// A session whose half is free. On a port of its own it always is.
+    /// Takes a half if it is free. On a port of its own it always is.
     #[inline]
     pub(super) fn take_if_free<P: CompletionPort>(
         &self,
@@ -144,8 +144,8 @@ impl<'e, S: Send> Hands<'e, S> {
         Some(self.take(id, slot))
     }
 
-    /// A session whose receive or connect has completed. The half comes back with it, or is free between two
-    /// completions.
+    /// Takes the half of a session whose receive or connect has completed. The completion brings it, or,
+    /// between two completions, it is free.
     pub(super) fn take_completed(&self, id: SessionId, slot: &'e Slot) -> Held<'e, S> {
         if self.place.is_shared {
             return Held { id, slot, half: self.halves.take_back(id.index()) };
@@ -153,13 +153,13 @@ impl<'e, S: Send> Hands<'e, S> {
         self.take(id, slot)
     }
 
-    /// The operation was refused: the half comes back from it.
+    /// The operation was refused: takes its half back.
     pub(super) fn take_back(&self, lent: LentHalf<'e, S>) -> Held<'e, S> {
         let LentHalf { id, slot, half } = lent;
         Held { id, slot, half: half.unwrap_or_else(|| self.halves.take_back(id.index())) }
     }
 
-    /// The operation was accepted: the half, if it did not go with it.
+    /// The operation was accepted: returns the half if it stayed.
     pub(super) fn take_kept<P: CompletionPort>(
         &self,
         at: &mut AtPort<'_, P>,
@@ -168,8 +168,9 @@ impl<'e, S: Send> Hands<'e, S> {
         let LentHalf { id, slot, half } = lent;
         let held = half.map(|half| Held { id, slot, half });
         if held.is_none() && self.halves.is_asked_for(id.index()) {
-            // Asked for after it was lent, when there was nothing to cancel yet. If it has come back already, a
-            // later receive is cancelled, and posted again.
+            // Another thread asked for it after it was lent, when no receive was posted that it could have
+            // cancelled. If the half has already come back, this cancels a later receive, which is posted
+            // again.
             at.cancel(OperationKind::Receive);
         }
         held

@@ -1,4 +1,4 @@
-//! A cancel only asks: one that comes to nothing costs a session none of its times.
+//! Tests: a cancel is only a request. If it has no effect, the session's deadlines still hold.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
@@ -13,11 +13,11 @@ use crate::framing::{Framing, Framings};
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, OperationKind, Registration};
-use crate::server::{Plan, start_on};
+use crate::server::{Plan, serve_on};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// The first cancel of a receive comes to nothing, and this is told.
+/// Ignores the first cancel of a receive, and reports it.
 struct Loses(Option<Sender<()>>);
 
 impl Changes<ReadinessPort> for Loses {
@@ -51,7 +51,9 @@ impl Handler for Recorder {
 #[test]
 fn a_session_whose_cancel_came_to_nothing_ends_all_the_same_when_it_is_silent() {
     let idle_timeout = Some(Duration::from_millis(200));
-    let options = Options { workers: 1, idle_timeout, ..Options::default() };
+    let options = Options::default().workers(1).with(|options| {
+        options.time.idle_timeout = idle_timeout;
+    });
     let plan = Plan::new(Framings::of(&[Framing::raw()]), &options);
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
@@ -61,7 +63,7 @@ fn a_session_whose_cancel_came_to_nothing_ends_all_the_same_when_it_is_silent() 
         Ok(ChangedPort { port: ReadinessPort::new()?, changes: Loses(Some(lost.clone())) })
     };
     let (closes, closed) = channel();
-    let Ok(_running) = start_on(make_port, plan, vec![listeners], &Arc::new(Recorder(closes)))
+    let Ok(_running) = serve_on(make_port, plan, vec![listeners], &Arc::new(Recorder(closes)))
     else {
         panic!("not started")
     };

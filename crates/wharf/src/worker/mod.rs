@@ -1,28 +1,27 @@
-//! A worker: takes completions, runs the handler, posts what follows. The one room that knows both
-//! sessions and ports.
+//! A worker: takes completions, runs the handler, posts operations. The only room that knows both sessions
+//! and ports.
 //!
 //! One turn of its loop:
 //!
-//! 1. *Wait*: the port hands over a batch of completions ([`completions`]). Each changes its
-//!    session's receive half or send queue, runs the handler for whole frames, and notes the session
-//!    if something must follow. Nothing is posted yet.
-//! 2. *Mail* from other threads: arrivals, connects, requests to attend, publications ([`groups`]),
-//!    drain, stop.
-//! 3. *Time*: the timing wheel says whose time-outs to look at.
-//! 4. *Accept*: what the port that has the listeners has accepted is admitted.
-//! 5. *Attend* ([`attend`]): every noted session is brought from what is outstanding to what should
-//!    be outstanding: the one place where operations are posted, cancelled and ended. So all frames
-//!    that a batch queued for a session leave in one send.
-//! 6. *Release* those whose count came to zero (invariant 4).
+//! 1. *Wait*: the port delivers a batch of completions ([`completions`]). Each changes its session's receive
+//!    half or send queue, runs the handler for whole frames, and notes the session if something must follow.
+//!    Nothing is posted yet.
+//! 2. *Mail* from other threads: arrivals, connects, requests to attend, publications ([`groups`]), drain,
+//!    stop.
+//! 3. *Time*: the timing wheel yields the sessions whose deadlines to check.
+//! 4. *Accept*: admits the sessions that the port's listeners have accepted.
+//! 5. *Attend* ([`attend`]): posts, cancels or ends what each noted session needs. Because this comes after
+//!    the batch, all frames that the batch queued for a session leave in one send.
+//! 6. *Release* the sessions whose count reached 0 (invariant 4).
 //!
-//! A worker has its port to itself, or shares one with all others (IOCP). The loop is the same:
-//! what belongs to the port (mail, timers, listeners) is then taken by whichever worker comes first,
-//! and a session's completions by any, a receive's and a send's at the same time too. What keeps
-//! them apart is that whoever has a completion has what its operation owned: the receive half, or
-//! the send queue's next batch ([`crate::session::HalfTable`], [`end`]).
+//! The loop is the same on a port of its own and on a shared one (IOCP). On a shared port the first worker
+//! that comes takes the port's mail, timers and listeners, and any worker takes a session's completions, even
+//! a receive's and a send's concurrently. They do not collide, because the completion brings what its
+//! operation owned: the receive half or the send queue's next batch ([`crate::session::HalfTable`], [`end`]).
 
 mod arrive;
 mod attend;
+mod budget;
 #[cfg(test)]
 mod changed_port;
 mod completions;
@@ -34,6 +33,7 @@ mod floor;
 mod groups;
 mod half;
 mod held;
+mod large_state;
 #[cfg(unix)]
 #[cfg(test)]
 mod lost_cancel;
@@ -46,6 +46,7 @@ mod receive;
 mod refused_posts;
 #[cfg(test)]
 mod shared_port;
+mod tell;
 mod timeouts;
 #[cfg(test)]
 mod to_itself;
@@ -54,6 +55,7 @@ mod to_itself;
 mod told_to_end;
 mod turn;
 
-pub(crate) use self::floor::{Halves, WORKER_BYTES};
+pub(crate) use self::floor::{Halves, WORKER_AT_REST_BYTES, WORKER_BYTES};
 pub(crate) use self::held::RECEIVE_ROOM_BYTES_MIN;
+pub(crate) use self::large_state::LargeState;
 pub(crate) use self::turn::Worker;

@@ -1,4 +1,4 @@
-//! Tests of frames that come in many pieces: whatever they are, what was looked at is not looked at again.
+//! Tests: frames arrive in many pieces of any size, and no byte is scanned twice.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -12,9 +12,9 @@ use crate::framing::{Framing, Framings, line};
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{Completion, CompletionPort, Outcome, Sink};
-use crate::server::{Plan, start_on};
+use crate::server::{Plan, serve_on};
 
-/// What comes is told in pieces of these sizes, over and over.
+/// Delivers what arrives in pieces of these sizes, in rotation.
 struct Crumbles {
     sizes: &'static [usize],
     told: usize,
@@ -48,7 +48,7 @@ impl Changes<ReadinessPort> for Crumbles {
     }
 }
 
-/// Tells of each frame, and how many bytes were looked at for it.
+/// Reports each frame, and how many bytes were scanned for it.
 struct Recorder(Sender<(Vec<u8>, usize)>);
 
 impl Handler for Recorder {
@@ -61,13 +61,13 @@ impl Handler for Recorder {
     }
 }
 
-/// The frames that come of a stream of lines in such pieces are those lines. Gives how many bytes were
-/// looked at for each.
+/// Sends lines in such pieces, checks that they arrive, and returns the bytes scanned for each.
 fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
-    let options = Options { workers: 1, ..Options::default() };
+    let options = Options::default().workers(1);
     // Not the first that is declared, so the sessions' slots must say which.
-    let framings = Framings::of(&[Framing::raw(), Framing::line(64 * 1024)]).for_newcomers(1);
-    let plan = Plan::new(framings, &options);
+    let framings = Framings::of(&[Framing::raw(), Framing::line(64 * 1024)]);
+    let mut plan = Plan::new(framings, &options);
+    plan.listener_of_socket = vec![0]; // so its sessions have the second framing
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
     let address = listeners[0].local_address().unwrap();
@@ -76,7 +76,7 @@ fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
     };
     let (frames, received) = channel();
     let handler = Arc::new(Recorder(frames));
-    let Ok(_running) = start_on(make_port, plan, vec![listeners], &handler) else {
+    let Ok(_running) = serve_on(make_port, plan, vec![listeners], &handler) else {
         panic!("not started")
     };
     let mut peer = TcpStream::connect(address).unwrap();
@@ -90,7 +90,7 @@ fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
     looked_at.collect()
 }
 
-/// A line, in which the delimiter seems to begin now and then.
+/// A line that contains parts of the delimiter.
 fn line_of(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| if at % 1_000 == 0 { b'\r' } else { b'a' + (at % 26) as u8 }).collect()
 }

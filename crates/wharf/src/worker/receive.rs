@@ -1,5 +1,4 @@
-//! From bytes to the handler: frames are cut from what has come, and what cannot be delivered yet is
-//! kept.
+//! From bytes to the handler: cuts frames, and keeps what cannot be delivered yet.
 
 use std::time::Duration;
 
@@ -8,20 +7,19 @@ use super::half::ReceiveHalf;
 use super::held::Held;
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::face::{Handler, Session};
+use crate::face::Handler;
 use crate::framing::{Cut, Framing, FramingError};
 use crate::session::{Pauses, Phase, Slot};
 use crate::stats::Stats;
 
-/// Frames that one session is given in a turn. Then the others of its worker have theirs, and the rest
-/// waits for the next turn.
+/// The most frames delivered to one session in a turn. The rest waits for the next turn.
 const FRAMES_OF_TURN_MAX: u16 = 128;
-/// After so many frames the clock is looked at, and after as many again.
+/// The clock is read after every so many frames.
 const FRAMES_BETWEEN_LOOKS: u16 = 16;
-/// A session whose callbacks have taken so long has had its share of the turn.
+/// Once its callbacks have taken this long, a session has had its share of the turn.
 const TIME_OF_TURN_MAX: Duration = Duration::from_millis(1);
 
-/// What has come, in memory of the port's that may be written over, and whether it may be answered
+/// Bytes that have arrived, in the port's memory, which may be overwritten; and whether they may be answered
 /// at once.
 #[derive(Debug)]
 pub(super) struct Lent<'a> {
@@ -30,8 +28,8 @@ pub(super) struct Lent<'a> {
 }
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
-    /// Cuts frames from what has come and gives them to the handler: straight from the lent bytes
-    /// when nothing waits, else what waits first. What cannot be delivered yet is kept.
+    /// Cuts frames and delivers them to the handler: from the receive queue if bytes wait there, then
+    /// straight from the lent bytes. Keeps what cannot be delivered yet.
     pub(super) fn deliver(
         &mut self,
         held: &mut Held<'e, H::State>,
@@ -50,27 +48,27 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if is_kept {
                 return half.queue.set_scanned(scanned);
             }
-            if !half.life.pauses().has(Pauses::BEHIND) {
+            if !half.life.pauses().has(Pauses::SHARE_USED) {
                 return self.receive_queues_are_full(held, bytes.len());
             }
-            // There is no room to wait in for the next turn.
-            let pauses = half.life.pauses().without(Pauses::BEHIND);
+            // There is no room to keep it until the next turn.
+            let pauses = half.life.pauses().without(Pauses::SHARE_USED);
             half.pause(pauses, &mut self.stats);
-            let noted = self.desk.behind.borrow_mut().pop();
+            let noted = self.session.desk.share_used.borrow_mut().pop();
             debug_assert_eq!(noted, Some(held.id), "it was the last to fall behind");
         }
     }
 
-    /// Delivers what may be delivered now; how many bytes of those that have come are done with, and how
-    /// many of what waits then are scanned.
+    /// Delivers what can be delivered now. Returns how many of the lent bytes are done with, and how many of
+    /// the waiting bytes are scanned.
     fn deliver_now(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
     ) -> (usize, usize) {
         let (framing, mut done) = (self.engine.framing_of(held.slot), 0);
-        // Complete the frame that waits, taking over only what is its own.
-        while !held.half.queue.is_empty() && done < bytes.len() && may_deliver(held) {
+        // Complete the waiting frame; take over only bytes that belong to it.
+        while !held.half.queue.is_empty() && done < bytes.len() && self.may_deliver(held) {
             let rest = &bytes[done..];
             let queue = &mut held.half.queue;
             let scanned = queue.scanned();
@@ -92,9 +90,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         (done + taken, scanned)
     }
 
-    /// Delivers the whole frames that wait in the receive queue.
+    /// Delivers the whole frames in the receive queue.
     pub(super) fn deliver_waiting(&mut self, held: &mut Held<'e, H::State>, direct: bool) {
-        if held.half.queue.is_empty() || !may_deliver(held) {
+        if held.half.queue.is_empty() || !self.may_deliver(held) {
             return;
         }
         let mut queue = std::mem::take(&mut held.half.queue);
@@ -106,8 +104,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held.half.queue = queue;
     }
 
-    /// Delivers whole frames from the front of `bytes`, of which so many are scanned, while the session may;
-    /// how many bytes they took, and how many of what is left are scanned.
+    /// Delivers whole frames from the front of `bytes`, of which `scanned` are scanned, while the session may
+    /// receive. Returns how many bytes they took, and how many of the rest are scanned.
     fn deliver_from(
         &mut self,
         held: &mut Held<'e, H::State>,
@@ -116,12 +114,17 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         mut scanned: usize,
     ) -> (usize, usize) {
         let Held { id, slot, half } = held;
-        let session = Session::new(*id, slot, &self.desk, half.peer_address);
         let half = &mut **half;
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
-        let Self { stats, handler, clock, .. } = self;
+        let Self { stats, handler, clock, session, .. } = self;
+        let session = session.be(*id, half.peer_address);
         let (mut taken, mut began) = (0, None);
         while taken < bytes.len() && half.life.hears() && !slot.count.is_closing() {
+            if slot.is_asked_to_pause() {
+                half.pause_as_asked(slot, stats);
+                session.desk.attend_later(*id);
+                break;
+            }
             let (frame, end) = match framing.cut(&bytes[taken..], scanned) {
                 Cut::Frame { header_bytes, frame_bytes, trailer_bytes } => {
                     let start = taken + header_bytes;
@@ -139,8 +142,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if half.frames_of_turn >= FRAMES_BETWEEN_LOOKS
                 && half.has_had_its_share(clock, &mut began)
             {
-                half.falls_behind(slot, stats);
-                self.desk.behind.borrow_mut().push(*id);
+                half.uses_share_up(slot, stats);
+                session.desk.share_used.borrow_mut().push(*id);
                 break;
             }
             half.frames_of_turn += 1;
@@ -149,37 +152,56 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             half.frame_came = true;
             (taken, scanned) = (end, 0);
             // What came before it is answered first, and together.
-            session.direct.set(direct && end == bytes.len());
-            Self::guarded(&session, stats, || {
-                handler.received(&session, state, &bytes[frame]);
+            session.set_direct(direct && end == bytes.len());
+            Self::guarded(session, stats, || {
+                handler.received(session, state, &bytes[frame]);
             });
             if pause_mark < usize::MAX && slot.send_queue.lock().is_paused(pause_mark, resume_mark)
             {
                 half.pause(half.life.pauses().with(Pauses::FULL), stats);
-                self.desk.attend_later(*id);
+                session.desk.attend_later(*id);
             }
         }
         (taken, scanned)
     }
 
-    /// What has come finds no room to wait in: the session ends, rather than lose bytes and go on.
+    /// Whether frames may be delivered to the session.
+    fn may_deliver(&mut self, held: &mut Held<'e, H::State>) -> bool {
+        let Held { id, slot, half } = held;
+        let hears = half.life.hears() && !slot.count.is_closing();
+        if hears && slot.is_asked_to_pause() {
+            half.pause_as_asked(slot, &mut self.stats);
+            self.session.desk.attend_later(*id);
+            return false;
+        }
+        hears
+    }
+
+    /// The bytes do not fit into the receive queue. The session ends, because continuing would lose bytes.
     fn receive_queues_are_full(&mut self, held: &Held<'e, H::State>, bytes: usize) {
         let queued = held.half.queue.len() + bytes;
         held.slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
-        self.desk.attend_later(held.id);
+        self.session.desk.attend_later(held.id);
     }
 }
 
 impl<S> ReceiveHalf<S> {
-    fn falls_behind(&mut self, slot: &Slot, stats: &mut Stats) {
-        slot.take_turn_came(); // of a turn before
-        self.pause(self.life.pauses().with(Pauses::BEHIND), stats);
+    /// Sets the pause that the program has asked for, where that is first seen. What has come waits from now on,
+    /// so who takes the pause away delivers it, however soon that is.
+    #[cold]
+    fn pause_as_asked(&mut self, slot: &Slot, stats: &mut Stats) {
+        self.pause(self.life.pauses().with(Pauses::ASKED), stats);
+        slot.set_paused(true);
     }
 
-    /// Whether a session that was given some frames in this turn is to be given no more; `began`: when that
-    /// was first asked.
+    pub(super) fn uses_share_up(&mut self, slot: &Slot, stats: &mut Stats) {
+        slot.take_turn_came(); // one left from an earlier turn
+        self.pause(self.life.pauses().with(Pauses::SHARE_USED), stats);
+    }
+
+    /// Whether the session has had its share of this turn. `began`: when this was first asked.
     #[cold]
-    fn has_had_its_share(&self, clock: &impl Clock, began: &mut Option<Moment>) -> bool {
+    pub(super) fn has_had_its_share(&self, clock: &impl Clock, began: &mut Option<Moment>) -> bool {
         if self.frames_of_turn >= FRAMES_OF_TURN_MAX {
             return true;
         }
@@ -189,10 +211,6 @@ impl<S> ReceiveHalf<S> {
         let now = clock.now();
         began.get_or_insert(now).until(now) >= TIME_OF_TURN_MAX
     }
-}
-
-fn may_deliver<S>(held: &Held<'_, S>) -> bool {
-    held.half.life.hears() && !held.slot.count.is_closing()
 }
 
 fn refusal_reason(error: FramingError) -> CloseReason {

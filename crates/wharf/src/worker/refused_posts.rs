@@ -1,5 +1,5 @@
-//! Tests of what no real port does on demand: refusing to register a socket, or to take an
-//! operation. The count must go back at once (invariant 3), and the session end for that reason.
+//! Tests of what no real port does on demand: it refuses to register a socket or to take an operation. The
+//! count must go back at once (invariant 3), and the session must end for that reason.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,18 +13,18 @@ use crate::framing::Framing;
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration, Socket, Token};
-use crate::server::{Plan, Running, start_on};
+use crate::server::{Plan, Running, serve_on};
 use crate::session::SessionId;
 use crate::worker::changed_port::{ChangedPort, Changes};
 
-/// What is refused: every second of these.
+/// What is refused: every second one of these.
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     Register,
     Post(OperationKind),
 }
 
-/// A port refuses some of what is asked of it.
+/// A port that refuses some calls.
 struct Refuses {
     what: What,
     asked: usize,
@@ -97,7 +97,7 @@ impl Handler for Echo {
         self.0.closed.lock().unwrap().push(reason);
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, error: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _: &crate::Target, error: &io::Error) {
         assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
         self.0.connects_failed.fetch_add(1, Ordering::SeqCst);
     }
@@ -112,7 +112,7 @@ struct Trial {
 
 impl Trial {
     fn of(what: What) -> Self {
-        let options = Options { workers: 1, ..Options::default() };
+        let options = Options::default().workers(1);
         let plan = Plan::new(Framing::raw(), &options);
         let any = (Ipv4Addr::LOCALHOST, 0).into();
         let listeners = plan.sockets.listen(any, false, &options, 1).unwrap();
@@ -124,7 +124,7 @@ impl Trial {
             Ok(ChangedPort { port: ReadinessPort::new()?, changes })
         };
         let handler = Arc::new(Echo(notes.clone()));
-        let started = start_on(make_port, plan, vec![listeners], &handler);
+        let started = serve_on(make_port, plan, vec![listeners], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes, refused }
     }
@@ -133,7 +133,7 @@ impl Trial {
         Handle::new(self.running.engine().clone())
     }
 
-    /// Connects, talks, and says whether it was answered.
+    /// Connects and sends; returns whether an answer came.
     fn is_answered(&self) -> bool {
         let mut peer = TcpStream::connect(self.address).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -150,7 +150,7 @@ impl Trial {
         }
     }
 
-    /// Every session has ended, and every count has come to zero: nothing is left in the table.
+    /// Waits until every session has ended and every count is 0, so that the table is empty.
     fn settles(&self) -> Vec<CloseReason> {
         let engine = self.running.engine();
         self.eventually("every slot is released", || {
@@ -189,7 +189,7 @@ fn a_session_whose_send_cannot_be_posted_ends_and_the_others_are_served() {
 
 #[test]
 fn a_session_whose_socket_cannot_be_registered_ends_and_the_others_are_served() {
-    // The listener is registered first, so the refusals begin with the first session.
+    // The listener is registered first, so refusals begin with the first session.
     let trial = Trial::of(What::Register);
     let answered = (0..20).filter(|_| trial.is_answered()).count();
     assert_eq!(answered, 10);

@@ -1,17 +1,16 @@
-//! Time-outs: when one of a session's times may next come, and what is asked before it ends the session.
+//! Time-outs: when a session's next deadline is, and what is checked before a deadline ends the session.
 //!
-//! A worker sees late what has happened: while a callback blocks, the process is stopped or a turn is
-//! long, bytes wait in the socket or in the port. So the clock alone ends nobody:
+//! A worker may learn late what happened. While a callback blocks, the process is stopped or a turn is long,
+//! bytes wait in the socket or in the port. So the clock alone ends no session:
 //!
-//! - *Silence* (`idle_timeout`, `first_frame_timeout`). The session's receive is ended first. Its last
-//!   completion comes after all that it has received, so what the port holds for the session is taken
-//!   by then. Then the socket is asked whether bytes wait in it. Only a session of which nothing
-//!   was found is ended.
-//! - *A connect* is cancelled, and its own completion says whether it stands.
-//! - *A stall* (`send_stall_timeout`). The kernel tells of room only when a third of its buffer is free, so
-//!   a peer that reads slowly seems to stall. The socket is asked when it last sent something new.
+//! - *Silence* (`idle_timeout`, `first_frame_timeout`). The session's receive is cancelled first. Its last
+//!   completion comes after everything that it received, so the port then holds nothing more for the session.
+//!   Then the socket is asked whether bytes wait in it. The session ends only if none do.
+//! - *A connect* is cancelled, and its own completion says whether it succeeded.
+//! - *A stall* (`send_stall_timeout`). The kernel reports room only when a third of its buffer is free, so a
+//!   peer that reads slowly seems to stall. The socket is asked when it last sent new data.
 //!
-//! The rest (`drain_timeout`, `close_linger`) are bounds of ours.
+//! The other two (`drain_timeout`, `close_linger`) limit wharf's own waiting, and need no check.
 
 use std::io;
 use std::time::Duration;
@@ -25,10 +24,10 @@ use crate::face::Handler;
 use crate::port::{CompletionPort, OperationKind};
 use crate::session::{Phase, Receiving, SessionId, Slot};
 
-/// How a connect fails that was not answered in its time.
+/// The error of a connect that got no answer in time.
 pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
 
-/// Which time of a session has come.
+/// Which deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limit {
     FirstFrame,
@@ -40,9 +39,8 @@ enum Limit {
 }
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
-    /// Sets the session's timer to when one of its times may next come. The send stall needs
-    /// no timer of its own: a session is looked at again after `send_stall_timeout` at the latest,
-    /// which no stall that begins meanwhile can precede.
+    /// Sets the session's timer to its next deadline. A send stall needs no timer of its own: the session is
+    /// checked at least every `send_stall_timeout`, and a stall that begins meanwhile cannot end sooner.
     pub(super) fn arm_timer(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
         let deadline = self.limits(now, held).map(|(deadline, _)| deadline).min();
@@ -56,7 +54,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held.half.timer = Some(timers.insert(deadline, held.id));
         drop(timers);
         if next_before.is_none_or(|next| deadline < next) {
-            share.wake_all_others(); // they sleep for longer than that, perhaps
+            share.wake_all_others(); // they may sleep past the new deadline
         }
     }
 
@@ -75,16 +73,26 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let hears = half.life.hears() && !slot.count.is_closing();
         let first_frame = options
             .first_frame_limit(self.engine.framing_of(slot))
-            .filter(|_| hears && !half.frame_came);
-        let idle = options.idle_timeout.filter(|_| hears);
-        let connect = options.connect_timeout.filter(|_| phase == Phase::Connecting);
-        let stall = options.send_stall_timeout.filter(|_| phase != Phase::Connecting);
-        let drain = options.drain_timeout.filter(|_| phase == Phase::Draining);
-        let linger = (phase == Phase::Lingering).then_some(options.close_linger);
-        let stall_from = slot.send_queue.lock().waits_since().map_or(now, Moment::of_nanos);
+            .filter(|_| hears && !half.frame_came && !half.life.end_is_told());
+        let idle = options.time.idle_timeout.filter(|_| hears);
+        let connect = options.time.connect_timeout.filter(|_| phase == Phase::Connecting);
+        let stall = options.time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
+        let drain = options.time.drain_timeout.filter(|_| phase == Phase::Draining);
+        let linger = (phase == Phase::Lingering).then_some(options.time.close_linger);
+        let (stall_from, sent_at) = {
+            let queue = slot.send_queue.lock();
+            (queue.waits_since().map_or(now, Moment::of_nanos), queue.last_left_at())
+        };
+        // Of a peer that has finished nothing more comes: what it is sent keeps it from being idle.
+        let active_at = match sent_at {
+            Some(sent_at) if half.life.end_is_told() => {
+                half.received_at.max(Moment::of_nanos(sent_at))
+            }
+            _ => half.received_at,
+        };
         [
             after(half.phase_since, first_frame, Limit::FirstFrame),
-            after(half.received_at, idle, Limit::Idle),
+            after(active_at, idle, Limit::Idle),
             after(half.phase_since, connect, Limit::Connect),
             after(stall_from, stall, Limit::SendStall),
             after(half.phase_since, drain, Limit::Drain),
@@ -94,16 +102,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         .flatten()
     }
 
-    /// A session's timer fired: whoever attends to it looks at its times.
+    /// A session's timer fired: notes the session, so that its deadlines are checked.
     pub(super) fn time_came(&mut self, id: SessionId) {
         self.with_hold(id, |floor, slot| {
             slot.note_time_came();
-            floor.desk.attend_later(id);
+            floor.session.desk.attend_later(id);
         });
     }
 
-    /// Ends the session if one of its times has come and what is asked then agrees; else sets the timer anew.
-    #[cold] // beside what else is done for a session
+    /// Ends the session if a deadline has passed and the check confirms it; else sets the timer anew.
+    #[cold] // kept apart from the usual steps
     pub(super) fn look_at_time<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
@@ -118,11 +126,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             None => None,
             Some(Limit::Connect) => {
                 at.cancel(OperationKind::Connect);
-                return; // it is known when that completes
+                return; // its completion decides
+            }
+            Some(Limit::FirstFrame | Limit::Idle) if half.life.end_is_told() => {
+                Some(CloseReason::IdleTimeout)
             }
             Some(limit @ (Limit::FirstFrame | Limit::Idle)) => {
                 if half.stream_end.is_some() {
-                    return; // it ends for that
+                    return; // it already ends for that
                 }
                 if half.life.receiving() != Receiving::No {
                     half.is_suspect = true;
@@ -130,7 +141,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                         half.life.receive_is_cancelled();
                         at.cancel(OperationKind::Receive);
                     }
-                    return; // looked at again when that completes
+                    return; // checked again when the receive completes
                 }
                 self.silence(at, half, limit)
             }
@@ -146,9 +157,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Why a session ends of whose silence the time has come and that receives nothing just now; `None` if
-    /// bytes wait for it after all. These are heard when they are taken. But a first frame that comes in
-    /// pieces has its time only once more.
+    /// Checks a session whose silence deadline has passed and that has no receive outstanding. Returns the
+    /// reason to end it, or `None` if bytes wait in the socket; they count when they are received. A first
+    /// frame that arrives in pieces gets its time only once more.
     fn silence<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
@@ -168,14 +179,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         None
     }
 
-    /// Why a session ends of which nothing has left for so long; `None` if its peer has taken something
-    /// meanwhile.
+    /// Checks a session from which nothing has left for so long. Returns the reason to end it, or `None` if
+    /// its peer has taken something meanwhile.
     fn stall<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
         slot: &Slot,
     ) -> Option<CloseReason> {
-        let limit = self.engine.options.send_stall_timeout?;
+        let limit = self.engine.options.time.send_stall_timeout?;
         match at.port.stalled_for(at.registration) {
             Some(stalled) if stalled < limit => {
                 let since = self.clock.now().before(stalled);

@@ -1,5 +1,5 @@
-//! Connects that reach themselves. A connect to a port of this machine at which nobody listens may get that
-//! port as its own. Here it has it from the beginning, so each of them does.
+//! Tests: connects that reach themselves. A connect to an unused port of this machine may get that port as
+//! its own. Here the socket is bound to it beforehand, so each connect does.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::port::readiness::ReadinessPort;
 #[cfg(target_os = "linux")]
 use crate::port::uring::{UringPort, UringSizes};
 use crate::port::{CompletionPort, Socket};
-use crate::server::{Plan, start_on};
+use crate::server::{Plan, serve_on};
 use crate::session::SessionId;
 
 const CONNECTS: usize = 41;
@@ -41,12 +41,12 @@ impl Handler for Noting {
 
     fn received(&self, _: &crate::Session, (): &mut (), _: &[u8]) {}
 
-    fn connect_failed(&self, id: SessionId, to: SocketAddr, error: &io::Error) {
-        self.failed.lock().unwrap().push((id, to, error.kind()));
+    fn connect_failed(&self, id: SessionId, target: &crate::Target, error: &io::Error) {
+        self.failed.lock().unwrap().push((id, target.address.as_tcp().unwrap(), error.kind()));
     }
 }
 
-/// A socket with an address of its own. `None`: this machine has no such addresses.
+/// A socket that is bound to an address. `None`: this machine has no such addresses.
 fn bound(ip: IpAddr) -> Option<(Socket, SocketAddr)> {
     let address = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None).ok()?;
@@ -56,7 +56,7 @@ fn bound(ip: IpAddr) -> Option<(Socket, SocketAddr)> {
     Some((socket, address))
 }
 
-/// `to`: if the address that they have is connected to by another name.
+/// `to`: the address to connect to, if it is another name of their own.
 fn none_of_them_opens<P>(
     make_port: impl Fn(usize) -> io::Result<P> + Clone + Send + 'static,
     ip: impl Into<IpAddr>,
@@ -68,17 +68,19 @@ fn none_of_them_opens<P>(
     if bound(ip).is_none() {
         return eprintln!("passed over: this machine does not have {ip}");
     }
-    let options = Options { workers: 2, sessions_max: CONNECTS as u32, ..Options::default() };
+    let options = Options::default().workers(2).with(|options| {
+        options.sessions.max = CONNECTS as u32;
+    });
     let handler = Arc::new(Noting::default());
     let plan = Plan::new(Framing::raw(), &options);
-    let running = start_on(make_port, plan, Vec::new(), &handler).unwrap();
+    let running = serve_on(make_port, plan, Vec::new(), &handler).unwrap();
     let engine = running.engine();
-    // Twice as many as there may be at once: their places come back.
+    // Twice as many as places, so places must come back.
     for round in 1..=2 {
         for _ in 0..CONNECTS {
             let (socket, own) = bound(ip).unwrap();
             let to = SocketAddr::new(to.unwrap_or(ip), own.port());
-            let id = engine.admit(None).unwrap();
+            let id = engine.admit(None, 0).unwrap();
             let port = engine.port_of(engine.table.held(id).unwrap());
             port.mailbox.post(Mail::Connect(id, socket, to)).unwrap();
         }
@@ -91,7 +93,7 @@ fn none_of_them_opens<P>(
         }
         let failed = handler.failed.lock().unwrap();
         assert_eq!(failed.len(), round * CONNECTS);
-        // Who is to listen there can.
+        // The port is free for a real listener.
         for (_, to, _) in &failed[(round - 1) * CONNECTS..] {
             let socket =
                 socket2::Socket::new(Domain::for_address(*to), Type::STREAM, None).unwrap();

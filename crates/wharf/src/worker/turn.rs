@@ -10,7 +10,7 @@ use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::{Engine, Mail};
 use crate::error::{AcceptError, Error};
-use crate::face::{Desk, Handle, Handler};
+use crate::face::{Desk, Handle, Handler, Session};
 use crate::port::{Accepted, CompletionPort};
 use crate::session::SessionId;
 use crate::stats::Stats;
@@ -34,7 +34,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let share = &engine.ports[place.port];
         share.mailbox.set_waker(port.waker());
         port.anywhere().into_iter().for_each(|anywhere| share.set_anywhere(anywhere));
-        let desk = Desk::new(Handle::new(engine.clone()));
+        let session = Session::new(Desk::new(Handle::new(engine.clone())));
         let floor = Floor {
             place,
             engine,
@@ -45,7 +45,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             now: None,
             asleep: false,
             turn_ended: None,
-            desk,
+            session,
             attending: Vec::new(),
             to_release: Vec::new(),
             stats: Stats::default(),
@@ -67,7 +67,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             if let Err(source) = self.turn(&mut mails, &mut fired) {
                 break Some(Error::Port { worker: self.floor.place.worker, source });
             }
-            // The listeners are closed as soon as they are quiet, not when the last session has gone.
+            // The listeners close as soon as they are quiet, before the last session is gone.
             if self.floor.drain.is_some()
                 && self.floor.share().acceptor.lock().is_quiet(&mut self.port)
                 && self.floor.share().assigned_sessions() == 0
@@ -75,7 +75,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
                 break None;
             }
             if self.floor.engine.is_faulted() {
-                break None; // what the faulted one had in hand would be waited for in vain
+                break None; // what the faulted worker has in hand will not come back
             }
         };
         self.end(error);
@@ -83,8 +83,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
 
     fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
         let share = self.floor.share();
-        self.floor.go_on_with_those_behind();
-        self.floor.asleep = self.floor.desk.is_clear() && share.mailbox.may_sleep();
+        self.floor.go_on_with_the_next_share();
+        self.floor.asleep = self.floor.session.desk.is_clear() && share.mailbox.may_sleep();
         let timeout = if self.floor.asleep { self.floor.sleep_max() } else { Some(Duration::ZERO) };
         (self.floor.now, self.floor.turn_ended) = (None, None);
         let before = self.floor.stats.completions();
@@ -94,8 +94,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let now = self.floor.now();
 
         share.mailbox.take(mails);
-        // Asked when the mail has been taken, so that who has the mail of the end knows of the end: it
-        // may be all that is left, and nothing would wake a worker that then slept.
+        // After taking the mail, so that a worker that has the mail of the end also knows of the end. There
+        // may be no other mail, and nothing else would wake it.
         self.floor.look_for_the_end();
         for mail in mails.drain(..) {
             self.mail(mail);
@@ -106,20 +106,22 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             self.floor.time_came(id);
         }
 
+        self.floor.look_for_slow(&self.port, now);
+        self.floor.look_at_budget(now);
         self.accept(now);
         self.attend_and_release();
+        self.floor.tell_publishers();
         self.floor.publish();
         self.floor.end_turn();
         Ok(())
     }
 
-    /// Attends to every session noted, and to those that the attending itself noted: a handler
-    /// that runs here may send to others. This ends: only a callback notes anything anew, and no session has
-    /// more of these than its share of the turn.
+    /// Attends to every noted session, and to those noted meanwhile, since a callback may send to others. The
+    /// loop ends: only callbacks note sessions, and each session has a share of the turn.
     pub(super) fn attend_and_release(&mut self) {
         let mut batch = std::mem::take(&mut self.floor.attending);
         loop {
-            std::mem::swap(&mut batch, &mut *self.floor.desk.to_attend.borrow_mut());
+            std::mem::swap(&mut batch, &mut *self.floor.session.desk.to_attend.borrow_mut());
             if batch.is_empty() && self.floor.to_release.is_empty() {
                 break;
             }
@@ -139,9 +141,11 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
                 self.floor.arrive(&mut self.port, id, socket, peer_address);
             }
             Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
-            Mail::Attend(id) => self.floor.desk.attend_later(id),
+            Mail::Attend(id) => self.floor.session.desk.attend_later(id),
             Mail::Release(id) => self.floor.to_release.push(id),
             Mail::Groups => self.floor.work_off_groups(),
+            Mail::Budget => {} // looked at in each turn
+            Mail::Announce => self.floor.announce_drain(),
             Mail::Drain => {
                 self.floor.work_off_all_groups();
                 self.end_all(CloseReason::Drained, Close::Drain);
@@ -150,19 +154,19 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         }
     }
 
-    /// Begins the end of the listeners and of every session of the port: `Drained` lets their queues
-    /// leave, `Stopped` does not.
+    /// Closes the listeners and asks every session of the port to end: `Drained` sends what is queued first,
+    /// `Stopped` does not.
     pub(super) fn end_all(&mut self, reason: CloseReason, how: Close) {
         self.floor.share().acceptor.lock().end(&mut self.port);
         self.floor.end_sessions(reason, how);
     }
 
-    /// Admits what was accepted in this batch, and goes on accepting.
+    /// Admits what this batch accepted, and accepts again.
     fn accept(&mut self, now: Moment) {
         loop {
             let next = self.floor.share().acceptor.lock().next_accepted();
-            let Some(accepted) = next else { break };
-            self.admit(accepted);
+            let Some((socket, accepted)) = next else { break };
+            self.admit(socket, accepted);
         }
         self.post_accepts(now);
     }
@@ -178,22 +182,23 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         }
     }
 
-    fn admit(&mut self, accepted: Accepted) {
+    /// `at`: the place of the socket that has accepted it.
+    fn admit(&mut self, at: usize, accepted: Accepted) {
         let Accepted { socket, peer_address } = accepted;
         self.floor.stats.accepted += 1;
         let engine = self.floor.engine;
         let admitted = if self.floor.drain.is_none() {
-            engine.admit(Some(self.floor.place.port))
+            engine.admit(Some(self.floor.place.port), engine.framing_at(at))
         } else {
             None
         };
         let Some(id) = admitted else {
-            // Closed at once: the socket is dropped here.
+            // Dropping the socket closes it.
             self.floor.stats.refused += 1;
             return;
         };
         socket.prepare(&engine.options, true);
-        // The hold that `admit` took goes with the arrival (invariant 3).
+        // The hold taken by `admit` goes with the arrival (invariant 3).
         let port = engine.table.held(id).map_or(self.floor.place.port, |slot| slot.port());
         if port == self.floor.place.port {
             self.floor.arrive(&mut self.port, id, socket, peer_address);
@@ -201,7 +206,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         }
         let arrival = Mail::Arrival(id, socket, peer_address);
         if engine.ports[port].mailbox.post(arrival).is_err() {
-            // A drain has reached that worker sooner than this one.
+            // That worker has already drained.
             engine.abandon(id);
             self.floor.stats.refused += 1;
         }

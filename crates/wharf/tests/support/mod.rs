@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use wharf::{
-    AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, Endianness, Error,
-    Framing, Handle, Handler, LengthPrefix, Options, Server, Session, SessionId, Stats,
+    AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, ConnectorBuilder,
+    Endianness, Error, Framing, Handle, Handler, LengthPrefix, Options, Server, Session, SessionId,
+    Stats,
 };
 
 /// What has not happened after this long will not happen.
@@ -75,7 +76,7 @@ pub(crate) fn uring_is_there() -> bool {
     static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
     let refusal = REFUSAL.get_or_init(|| {
         let _alone = alone();
-        let started = Connector::new().workers(1).backend(Backend::Uring).start(Nobody);
+        let started = Connector::builder().workers(1).backend(Backend::Uring).start(Nobody);
         match started {
             Ok(_) => None,
             Err(error @ Error::Backend { .. }) => Some(error.to_string()),
@@ -151,8 +152,10 @@ fn hush() {
     HUSH.call_once(|| {
         let loud = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let on_purpose = panic.payload_as_str() == Some(ON_PURPOSE);
-            if !on_purpose && !panic.payload().is::<Dreadful>() {
+            let payload = panic.payload();
+            let on_purpose = payload.downcast_ref::<&str>().is_some_and(|text| *text == ON_PURPOSE)
+                || payload.downcast_ref::<String>().is_some_and(|text| text == ON_PURPOSE);
+            if !on_purpose && !payload.is::<Dreadful>() {
                 loud(panic);
             }
         }));
@@ -161,9 +164,9 @@ fn hush() {
 
 // ---- The handler ------------------------------------------------------------------------------
 
-type OnOpened = Box<dyn Fn(&Session<'_>) + Send + Sync>;
-type OnReceived = Box<dyn Fn(&Session<'_>, &[u8]) + Send + Sync>;
-type OnClosed = Box<dyn Fn(&Session<'_>, CloseReason) + Send + Sync>;
+type OnOpened = Box<dyn Fn(&Session) + Send + Sync>;
+type OnReceived = Box<dyn Fn(&Session, &[u8]) + Send + Sync>;
+type OnClosed = Box<dyn Fn(&Session, CloseReason) + Send + Sync>;
 
 /// What a test's handler does besides writing down.
 pub(crate) struct Behaviour {
@@ -357,7 +360,8 @@ impl Handler for Recorder {
             }
             let worker = std::thread::current().name().unwrap_or_default().to_owned();
             let record = ledger.enter(id, "opened");
-            (record.worker, record.peer_address) = (worker, session.peer_address());
+            let address = session.peer_address().and_then(|address| address.as_tcp());
+            (record.worker, record.peer_address) = (worker, address);
             ledger.ids.push(id);
         });
         let inside = Inside(&self.log, id);
@@ -407,7 +411,7 @@ impl Handler for Recorder {
         self.log.write(|ledger| ledger.accepts_failed.push(told));
     }
 
-    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+    fn connect_failed(&self, id: SessionId, target: &wharf::Target, error: &io::Error) {
         self.log.write(|ledger| {
             if ledger.records.contains_key(&id) {
                 ledger.faults.push(format!("{id}: opened, and its connect failed"));
@@ -415,6 +419,7 @@ impl Handler for Recorder {
             if ledger.connects_failed.iter().any(|(before, ..)| *before == id) {
                 ledger.faults.push(format!("{id}: its connect failed twice"));
             }
+            let address = target.address.as_tcp().unwrap();
             ledger.connects_failed.push((id, address, error.kind()));
         });
     }
@@ -424,14 +429,20 @@ impl Handler for Recorder {
 
 /// A server that is waited for no longer than [`BOUND`], and not at all by a test that failed: a
 /// fault of its own then fails the test instead of holding it up for ever.
-pub(crate) struct Running(Option<Server>);
+pub(crate) struct Running {
+    server: Option<Server>,
+    connector: Option<Connector>,
+}
 
 impl Running {
     #[track_caller]
     pub(crate) fn wait(mut self) {
-        let server = self.0.take().unwrap();
+        let (server, connector) = (self.server.take(), self.connector.take());
+        let wait = move || {
+            server.map_or(Ok(()), Server::wait).and(connector.map_or(Ok(()), Connector::wait))
+        };
         let (ended, has_ended) = mpsc::channel();
-        let waiter = std::thread::spawn(move || ended.send(server.wait()));
+        let waiter = std::thread::spawn(move || ended.send(wait()));
         has_ended.recv_timeout(BOUND).expect("the server ends").unwrap();
         // Else the process could end before it, and what is left of it would look like a leak.
         waiter.join().unwrap().unwrap();
@@ -442,14 +453,14 @@ impl Deref for Running {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        self.0.as_ref().unwrap()
+        self.server.as_ref().unwrap()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::forget(self.0.take());
+            std::mem::forget((self.server.take(), self.connector.take()));
         }
     }
 }
@@ -477,7 +488,7 @@ pub(crate) fn start(
     options: Options,
     behaviour: Behaviour,
 ) -> Harness {
-    let builder = Server::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let builder = Server::builder().listen((Ipv4Addr::LOCALHOST, 0));
     start_builder(backend, builder.framing(framing).options(options), behaviour)
 }
 
@@ -485,17 +496,33 @@ pub(crate) fn start_builder(backend: Backend, builder: Builder, behaviour: Behav
     let log = Arc::new(Log::default());
     let server = builder.backend(backend).start(Recorder { log: log.clone(), behaviour }).unwrap();
     assert_eq!(server.backend().backend(), backend);
-    Harness { handle: server.handle(), server: Running(Some(server)), log }
+    let running = Running { server: Some(server), connector: None };
+    Harness { handle: running.handle(), server: running, log }
+}
+
+pub(crate) fn start_connector(
+    backend: Backend,
+    builder: ConnectorBuilder,
+    behaviour: Behaviour,
+) -> Harness {
+    let log = Arc::new(Log::default());
+    let recorder = Recorder { log: log.clone(), behaviour };
+    let connector = builder.backend(backend).start(recorder).unwrap();
+    assert_eq!(connector.backend().backend(), backend);
+    let handle = connector.handle();
+    Harness { handle, server: Running { server: None, connector: Some(connector) }, log }
 }
 
 /// The default options, with one worker.
 pub(crate) fn one_worker() -> Options {
-    Options { workers: 1, ..Options::default() }
+    Options::default().workers(1)
 }
 
 /// The default options, with one worker that pauses receiving for who does not read.
 pub(crate) fn pausing() -> Options {
-    Options { backpressure: Backpressure::PauseReceive, ..one_worker() }
+    one_worker().with(|options| {
+        options.receiving.backpressure = Backpressure::PauseReceive;
+    })
 }
 
 impl Harness {

@@ -1,9 +1,9 @@
-//! The life of sessions, in any order that their rules allow, against a plain model: the table and
-//! the count here, the send queue in `sending`, the receive half and its queue in `receiving`.
+//! The lives of sessions, in any order that their rules allow, compared with a plain model: the table and the
+//! count here, the send queue in `sending`, the receive half and its queue in `receiving`.
 //!
-//! A step that a holder could not take (lowering a count that nobody holds, taking back what was
-//! not lent) is passed over, for it would be a fault and is asserted against. All others are taken,
-//! in particular late look-ups with the ids of sessions that ended long ago.
+//! A step that no holder could take (lowering a count that nobody holds, taking back what was not lent) is
+//! skipped, because it would be a bug and is asserted against. All others are taken, including late look-ups
+//! with ids of sessions that ended long ago.
 
 mod receiving;
 mod sending;
@@ -114,6 +114,7 @@ struct Life<'a> {
     /// Counts held for operations, the outstanding ones included.
     operations: u32,
     closing: Option<Closing>,
+    last_word_is_due: bool,
     registration: Option<u32>,
     time_came: bool,
     sending: Sending,
@@ -163,6 +164,7 @@ impl<'a> World<'a> {
             own_count: true,
             operations: 0,
             closing: None,
+            last_word_is_due: false,
             registration: None,
             time_came: false,
             sending: Sending::default(),
@@ -193,7 +195,7 @@ impl<'a> World<'a> {
         let mut life = self.lives.swap_remove(which);
         life.receiving.end(life.id.index(), self.halves);
         // The slot is left as it is: that its next session finds it new is the release's doing.
-        life.sending.end(life.serial, self.table.release(life.id), &self.pool);
+        life.sending.end(life.serial, self.table.release(life.id).batches, &self.pool);
         self.resting.push_back(life.id.index());
     }
 
@@ -306,19 +308,26 @@ impl<'a> Life<'a> {
             Reason::SlowConsumer(queued) => CloseReason::SlowConsumer { queued: queued.into() },
             Reason::Io => CloseReason::Io { kind: io::ErrorKind::Other, code: Some(1) },
         };
-        let before = self.closing;
-        self.closing = match before {
-            None => Some(Closing { reason, how, takes_published: false }),
-            Some(Closing {
-                reason: CloseReason::Drained | CloseReason::Local,
-                how: Close::Drain,
-                ..
-            }) if stop && self.sending.queued_bytes() > 0 => Some(Closing::stop(reason)),
-            Some(first) if stop => Some(Closing { how, ..first }),
-            unchanged => unchanged,
+        let is_limit = matches!(reason, CloseReason::SlowConsumer { .. });
+        let is_empty = self.sending.queued_bytes() == 0;
+        let changed = match &mut self.closing {
+            None => {
+                self.closing = Some(Closing { reason, how, takes_published: false });
+                self.last_word_is_due = is_limit;
+                true
+            }
+            Some(_) if !stop || self.last_word_is_due && is_limit => false,
+            Some(first) if first.is_stop() && !self.last_word_is_due => false,
+            Some(first) => {
+                let promises = matches!(first.reason, CloseReason::Drained | CloseReason::Local);
+                if promises && !is_empty {
+                    first.reason = reason;
+                }
+                first.how = Close::Stop;
+                self.last_word_is_due = false;
+                true
+            }
         };
-        // What changes only in its reason was closing in the same way before.
-        let changed = before.map(|closing| closing.how) != self.closing.map(|closing| closing.how);
         let asked = if stop {
             self.slot.ask_to_stop(reason)
         } else {
@@ -333,6 +342,7 @@ impl<'a> Life<'a> {
         assert_eq!(self.slot.registration(), self.registration);
         assert_eq!(self.slot.time_came(), self.time_came);
         assert_eq!(self.slot.closing(), self.closing);
+        assert_eq!(self.slot.send_queue.lock().is_last_word_due(), self.last_word_is_due);
         assert_eq!(self.slot.count.is_closing(), self.closing.is_some());
         self.sending.check(&self.slot.send_queue.lock());
     }

@@ -1,4 +1,4 @@
-//! The receive half and the receive queue in it, against where a half is and which bytes wait.
+//! The receive half and its receive queue, compared with where the half is and which bytes wait.
 
 use arbitrary::Arbitrary;
 

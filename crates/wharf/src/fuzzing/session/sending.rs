@@ -1,4 +1,4 @@
-//! The send queue against a model that knows bytes only by their number.
+//! The send queue, compared with a model that knows bytes only by their number.
 
 use std::io::IoSlice;
 
@@ -167,7 +167,7 @@ impl Sending {
         assert!(bytes == bytes_from(serial, self.sent, bytes.len()), "in order, each once");
         let count = bytes_max.map_or(bytes.len(), |most| bytes.len().min(most.into()));
         batch.advance(count);
-        let sent = queue.sent(batch, count, now);
+        let sent = queue.sent(batch, count, now, 0);
 
         self.sent += count as u64;
         self.leaving.bytes -= count;

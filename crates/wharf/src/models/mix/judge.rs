@@ -1,12 +1,14 @@
-//! What is judged when a schedule is over.
+//! What is checked after a schedule.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::port::{Drawing, FRAME_BYTES};
 use super::{Notes, PUBLISHED, PUBLISHERS, Recorder, Totals};
 use crate::CloseReason;
+use crate::clock::Moment;
 use crate::close::Close;
 use crate::engine::{Engine, Share};
 use crate::session::SessionId;
@@ -27,8 +29,9 @@ pub(super) fn judge(
     assert_eq!(stats.handler_panics, 0, "a callback has found a fault");
     assert!(engine.ports.iter().all(|port| port.assigned_sessions() == 0), "a slot is left");
     assert!(engine.take_error().is_none());
+    assert_eq!(format!("{:?}", engine.contexts), "Contexts(0)", "one has outlived its session");
     for port in &engine.ports {
-        port.groups.work_off(Share::everything(), |_| 1); // of what ended at last nobody was told
+        port.groups.work_off(Share::everything(), Moment::default(), Duration::from_secs(5), |_| 1); // ended sessions may still have requests here
         assert!(port.groups.has_no_members(), "a member has outlived its session");
     }
     let wire: HashMap<_, _> = drawings.iter().flat_map(|port| port.take_wire()).collect();
@@ -68,15 +71,15 @@ pub(super) fn judge(
     });
 }
 
-/// Whether all that was accepted has left.
+/// Whether all queued frames have left.
 fn has_drained(notes: &Notes, id: SessionId, reason: CloseReason) -> bool {
     let closes = notes.closes.get(&id).map_or(&[][..], Vec::as_slice);
     let was_stopped = closes.iter().any(|(_, how, _)| *how == Close::Stop);
     reason == CloseReason::Drained || reason == CloseReason::Local && !was_stopped
 }
 
-/// What a session is sure to have had: it was not cut, and it was closed by the publisher later, or by the
-/// end of the server when all users had ended.
+/// Publications that a session must have got: it was not cut, and it was closed by the publisher later, or by
+/// the server's end after all users had ended.
 fn awaited(notes: &Notes, id: SessionId, reason: CloseReason, ends_amid: bool) -> Vec<Name> {
     let closes = notes.closes.get(&id).map_or(&[][..], Vec::as_slice);
     let (closer, until) = match (reason, closes) {
@@ -106,7 +109,7 @@ fn judge_pushed(notes: &Notes, id: SessionId, pushed: &[Name], has_all: bool) {
     assert!(!has_all || next == queued, "{id}: it has drained, and not all has left: {notes:?}");
 }
 
-/// Each once, in one order for all sessions, and for those whom it concerns only.
+/// Each once, in one order for all sessions, and only at the sessions it was for.
 fn judge_published(
     notes: &Notes,
     id: SessionId,

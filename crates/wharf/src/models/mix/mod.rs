@@ -1,14 +1,16 @@
-//! Whole workers under schedules drawn at random: everything at once.
+//! Whole workers under random schedules: everything at once.
 //!
-//! Two workers serve a shared port, or each its own; one thread connects, one pushes, two join, publish,
-//! push, leave and close, one closes, another counts, and at last somebody drains or stops. The port is a
-//! lock with a list: what is posted completes when chance says so, sends in part, receives with bytes, at
-//! the peer's end, or not before they are cancelled. Shown, on the workers' own code from end to end: every
-//! session that was opened is closed once, and every one that was begun has an end; frames leave in the
-//! order in which they were queued, and whole if nothing cut the session; what was published leaves once, in
-//! one order for all, for who was to have it and nobody else, and before a close that the same thread
-//! asked for later; a connect with something to send is not given up for a drain; nothing is outstanding
-//! twice; the workers end; and no slot, no member and no byte is left behind.
+//! Two workers serve a shared port, or each its own. One thread connects, one pushes, two join, publish,
+//! push, leave and close, one closes, another counts, and at last one drains or stops. The port is a lock
+//! with a list: what is posted completes at random, sends in part, receives with bytes, at the peer's end, or
+//! only after they are cancelled.
+//!
+//! Shown, with the workers' complete code: every opened session is closed once, and every session that was
+//! begun ends; frames leave in the order in which they were queued, and completely if nothing cut the
+//! session; each publication leaves once, in one order for all, to its receivers only, and before a close
+//! that the same thread asked for later; a drain is told once, before any session is drained; a session that is
+//! closed is no member, and has its context; a connect with something to send is not given up for a drain;
+//! nothing is outstanding twice; the workers end; and no slot, member or byte is left behind.
 
 mod judge;
 mod port;
@@ -16,7 +18,6 @@ mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,26 +32,28 @@ use self::users::{Begun, Publishing, close, dawdle, look, publish, push};
 use crate::CloseReason;
 use crate::clock::{Clock, Moment};
 use crate::close::Close;
-use crate::engine::Engine;
+use crate::engine::{Engine, Group};
 use crate::face::{Handle, Handler, Session};
 use crate::framing::Framing;
-use crate::options::{Backpressure, Options};
+use crate::options::{Backpressure, Options, Target};
 use crate::port::Sockets;
 use crate::session::{Closing, HalfTable, SessionId};
 use crate::worker::{Halves, Worker};
 
 const CONNECTS: usize = 5;
-/// Few, so that slots are used again while the ids of before are still around.
+/// Few, so that slots are reused while the old ids are still around.
 const SESSIONS_MAX: u32 = 2;
 const PUSHES: u8 = 5;
 const PUBLISHERS_STEPS: u8 = 7;
-/// Who pushes, and who does all else; each has a group of its own, of the same number.
+/// One thread pushes, the others do everything else. Each has its own group, with its own number.
 const PUSHER: u8 = 1;
 const PUBLISHERS: [u8; 2] = [2, 3];
-/// In a frame that a publisher has published, beside its number; else it was pushed.
+/// Every session is begun with it.
+const CONTEXT: u64 = 41;
+/// In a published frame, beside the publisher's number; otherwise the frame was pushed.
 const PUBLISHED: u8 = 100;
 
-/// Nothing here waits for time to pass.
+/// Nothing here waits for time.
 #[derive(Clone)]
 struct StillClock;
 
@@ -60,7 +63,7 @@ impl Clock for StillClock {
     }
 }
 
-/// What happened in all schedules, to see that something did.
+/// What happened in all schedules, to check that something did.
 #[derive(Default)]
 struct Totals {
     opened: AtomicUsize,
@@ -70,27 +73,29 @@ struct Totals {
     frames_left: AtomicUsize,
 }
 
-/// What happened in one. A lock of the standard library's, since nothing happens while it is held.
+/// What happened in one schedule. Uses the standard library's lock, because no switch happens while it is
+/// held.
 #[derive(Debug, Default)]
 struct Notes {
     inside: HashSet<SessionId>,
     opened: HashSet<SessionId>,
     closed: HashMap<SessionId, CloseReason>,
+    drain_was_told: bool,
     connects_failed: HashSet<SessionId>,
-    /// Frames that were queued, of each sender.
+    /// Frames that each sender queued.
     queued: HashMap<(SessionId, u8), u8>,
-    /// What each publisher has published, in its order.
+    /// What each publisher published, in order.
     published: HashMap<u8, Vec<Published>>,
-    /// Who has asked to close it, how, and after so many publications of its own.
+    /// Who asked to close it, how, and after how many of its own publications.
     closes: HashMap<SessionId, Vec<(u8, Close, usize)>>,
 }
 
-/// A publication, and whom it concerns.
+/// A publication, and its receivers.
 #[derive(Debug, Default)]
 struct Published {
-    /// It was for all. Else it was for these.
+    /// For all sessions; otherwise for the members.
     is_for_all: bool,
-    /// Who is sure to have it, if nothing cuts the session, and it was open or a member.
+    /// Sessions that must get it, if nothing cuts them: they were open or members.
     awaited_by: HashSet<SessionId>,
     except: Option<SessionId>,
 }
@@ -128,12 +133,13 @@ impl Recorder {
 }
 
 impl Handler for Recorder {
-    /// Frames that were echoed.
+    /// The number of echoed frames.
     type State = u8;
 
     fn opened(&self, session: &Session) -> u8 {
         self.enter(session.id());
         self.note(|notes| assert!(notes.opened.insert(session.id()), "opened twice"));
+        assert_eq!(session.context().as_deref(), Some(&CONTEXT));
         self.leave(session.id());
         0
     }
@@ -155,11 +161,24 @@ impl Handler for Recorder {
         self.note(|notes| {
             assert!(notes.opened.contains(&session.id()));
             assert!(notes.closed.insert(session.id(), reason).is_none(), "closed twice");
+            assert!(reason != CloseReason::Drained || notes.drain_was_told, "a drain untold");
         });
+        assert_eq!(session.context().as_deref(), Some(&CONTEXT));
+        let (own, groups) = (session.id(), PUBLISHERS.map(|number| Group(number.into())));
+        assert!(groups.iter().all(|group| !session.handle().members(*group).contains(&own)));
         self.leave(session.id());
     }
 
-    fn connect_failed(&self, id: SessionId, _: SocketAddr, error: &io::Error) {
+    fn draining(&self) {
+        thread::yield_now();
+        self.note(|notes| {
+            assert!(!std::mem::replace(&mut notes.drain_was_told, true), "told twice");
+        });
+    }
+
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
+        let context = target.context.as_ref().and_then(|context| context.downcast_ref());
+        assert_eq!(context, Some(&CONTEXT));
         let slot = self.engine.table.held(id).expect("it has its end before its slot");
         let may_be_given_up = {
             let queue = slot.send_queue.lock();
@@ -176,20 +195,19 @@ impl Handler for Recorder {
 
 fn draw_options(workers: usize) -> Options {
     let pauses = thread_rng().gen_bool(0.5);
-    Options {
-        workers,
-        sessions_max: SESSIONS_MAX,
-        send_queue_bytes_max: thread_rng().gen_range(4..=10) * FRAME_BYTES,
-        backpressure: if pauses { Backpressure::PauseReceive } else { Backpressure::default() },
-        send_stall_timeout: None,
-        ..Options::default()
-    }
+    Options::default().workers(workers).with(|options| {
+        options.sessions.max = SESSIONS_MAX;
+        options.sending.queue_bytes_max = thread_rng().gen_range(4..=10) * FRAME_BYTES;
+        options.receiving.backpressure =
+            if pauses { Backpressure::PauseReceive } else { Backpressure::default() };
+        options.time.send_stall_timeout = None;
+    })
 }
 
-/// What a thread of the user's does.
+/// The actions of a user's thread.
 type UserThread = Box<dyn FnOnce(&Handle, &Begun, &Recorder) + Send>;
 
-/// One schedule: six threads of the user's and two workers.
+/// One schedule: six user threads and two workers.
 fn mix<const SHARED: bool>(totals: &Totals) {
     let engine = Arc::new(Engine::new(SHARED, Framing::raw(), draw_options(2), Sockets::Os));
     let halves: Arc<Halves<Recorder>> = Arc::new(HalfTable::new(engine.table.slots_max()));
@@ -248,7 +266,7 @@ fn end(handle: &Handle) {
     }
 }
 
-/// Schedules for each of the tests.
+/// Schedules per test.
 fn schedules() -> usize {
     std::env::var("SHUTTLE_SCHEDULES").map_or(1_000, |number| number.parse().expect("a number"))
 }

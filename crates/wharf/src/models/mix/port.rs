@@ -1,4 +1,4 @@
-//! A port that is a lock with a list: which completion comes next, and what it brings, is drawn.
+//! A port that is a lock with a list. Chance decides the next completion and its result.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,15 +15,15 @@ use crate::port::{
 };
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// A frame, for peers and pushers alike: who sent it, and which of its frames this is.
+/// Frames of peers and pushers: the sender, and the frame's number.
 pub(super) const FRAME_BYTES: usize = 2;
-/// Whom the peer's frames are from.
+/// The sender of the peer's frames.
 pub(super) const PEER: u8 = 200;
 
 const KINDS: [OperationKind; 3] =
     [OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
 
-/// One handle to the port; a port that is not shared has only one.
+/// A handle to the port. A port that is not shared has only one.
 pub(super) struct DrawingPort<const SHARED: bool>(pub(super) Arc<Drawing>);
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Drawing {
 struct State {
     handles: usize,
     wakes: usize,
-    /// Never used again: a registration that is stale is so for good.
+    /// Indices are never reused, so a stale registration stays stale.
     sockets: Vec<Option<Record>>,
     /// What has left, by token.
     wire: HashMap<u64, Vec<u8>>,
@@ -49,10 +49,10 @@ struct Record {
     outstanding: [Option<Posted>; 4],
     read_shut: bool,
     write_shut: bool,
-    /// Frames that the peer has yet to send.
+    /// Frames that the peer will still send.
     frames_to_come: u8,
     frames_came: u8,
-    /// The peer ends its stream after them, or stays.
+    /// Whether the peer ends its stream after them.
     peer_ends: bool,
 }
 
@@ -62,7 +62,7 @@ struct Posted {
     cancelled: bool,
 }
 
-/// What is handed to the sink when the lock has been let go.
+/// What the sink gets after the lock was released.
 enum Drawn {
     Connected(Result<Option<SocketAddr>, Failure>),
     /// Bytes lent by the port.
@@ -115,7 +115,7 @@ impl Drawing {
     }
 }
 
-/// The state, whose waiters look again when this ends.
+/// Access to the state. Waiting threads look again when it ends.
 struct Changing<'a> {
     state: MutexGuard<'a, State>,
     changed: &'a Condvar,
@@ -221,7 +221,7 @@ impl Record {
         })
     }
 
-    /// A frame of the peer's; nothing at the end of its stream.
+    /// The peer's next frame. Empty at the end of its stream.
     fn next_bytes(&mut self) -> Vec<u8> {
         if self.frames_to_come == 0 || self.read_shut {
             return Vec::new();
@@ -315,6 +315,10 @@ impl<const SHARED: bool> CompletionPort for DrawingPort<SHARED> {
     }
 
     fn stalled_for(&self, _: Registration) -> Option<Duration> {
+        None
+    }
+
+    fn unacknowledged_bytes(&self, _: Registration) -> Option<usize> {
         None
     }
 

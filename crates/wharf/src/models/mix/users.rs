@@ -1,4 +1,4 @@
-//! What threads of the user's do.
+//! The actions of user threads.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -7,14 +7,15 @@ use std::sync::Arc;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
-use super::{CONNECTS, PUBLISHED, PUBLISHERS_STEPS, PUSHER, PUSHES, Published, Recorder};
+use super::{CONNECTS, CONTEXT, PUBLISHED, PUBLISHERS_STEPS, PUSHER, PUSHES, Published, Recorder};
 use crate::close::Close;
-use crate::engine::{Audience, Group, Publication};
+use crate::engine::{Audience, Content, Group, Publication};
 use crate::error::JoinError;
 use crate::face::Handle;
+use crate::options::Target;
 use crate::session::SessionId;
 
-/// The sessions that were begun, for the others to pick from.
+/// The sessions that were begun, for other threads to pick from.
 #[derive(Clone, Default)]
 pub(super) struct Begun(Arc<std::sync::Mutex<Vec<SessionId>>>);
 
@@ -23,7 +24,7 @@ impl Begun {
         self.0.lock().expect("no thread has failed").clone()
     }
 
-    /// One of them, after some time; `None` if even then none was begun.
+    /// Picks one, after some time. `None`: none was begun even then.
     fn pick(&self) -> Option<SessionId> {
         dawdle(100);
         let all = self.all();
@@ -33,29 +34,35 @@ impl Begun {
     pub(super) fn connect(&self, handle: &Handle) {
         for _ in 0..CONNECTS {
             dawdle(50);
-            if let Ok(id) = handle.connect(SocketAddr::from(([127, 0, 0, 1], 9))) {
+            let target = Target::new(SocketAddr::from(([127, 0, 0, 1], 9))).context(CONTEXT);
+            if let Ok(id) = handle.connect(target) {
                 self.0.lock().expect("no thread has failed").push(id);
             }
         }
     }
 }
 
-/// Lets others go first, for as long as chance says.
+/// Lets others go first, for a random time.
 pub(super) fn dawdle(turns_max: usize) {
     for _ in 0..thread_rng().gen_range(0..turns_max) {
         thread::yield_now();
     }
 }
 
-/// Frames to sessions, each session's numbered.
+/// Frames to sessions, numbered per session.
 #[derive(Default)]
 struct Pushing(HashMap<SessionId, u8>);
 
 impl Pushing {
-    /// Whether it was queued.
+    /// Returns whether it was queued.
     fn push(&mut self, sender: u8, id: SessionId, handle: &Handle, recorder: &Recorder) -> bool {
         let next = self.0.entry(id).or_default();
-        let queued = handle.send(id, [sender, *next]).is_ok();
+        let frame = [sender, *next];
+        // Every other one may end the session.
+        let queued = match next.is_multiple_of(2) {
+            true => handle.send(id, frame).is_ok(),
+            false => handle.try_send(id, frame).is_ok(),
+        };
         if queued {
             *next += 1;
             recorder.queued(id, sender);
@@ -89,13 +96,15 @@ pub(super) fn look(handle: &Handle) {
     }
 }
 
-/// A thread that does everything, and is the only one to know its group.
+/// A thread that does everything, and alone knows its group.
 pub(super) struct Publishing<'a> {
     number: u8,
     handle: &'a Handle,
     recorder: &'a Recorder,
     members: HashSet<SessionId>,
     closed: HashSet<SessionId>,
+    /// It has left these, which were over by then.
+    ending: HashSet<SessionId>,
     pushing: Pushing,
     published: usize,
 }
@@ -103,7 +112,7 @@ pub(super) struct Publishing<'a> {
 pub(super) fn publish(mut publishing: Publishing<'_>, begun: &Begun) {
     for _ in 0..PUBLISHERS_STEPS {
         let Some(id) = begun.pick() else { continue };
-        match thread_rng().gen_range(0..14) {
+        match thread_rng().gen_range(0..15) {
             0..4 => publishing.join(id),
             4..7 => publishing.publish(false, None),
             7 => publishing.publish(false, Some(id)),
@@ -111,6 +120,7 @@ pub(super) fn publish(mut publishing: Publishing<'_>, begun: &Begun) {
             9 => publishing.publish(true, Some(id)),
             10 => publishing.push(id),
             11 => publishing.leave(id),
+            12 => publishing.look(),
             _ => publishing.close(id),
         }
     }
@@ -118,8 +128,9 @@ pub(super) fn publish(mut publishing: Publishing<'_>, begun: &Begun) {
 
 impl<'a> Publishing<'a> {
     pub(super) fn new(number: u8, handle: &'a Handle, recorder: &'a Recorder) -> Self {
-        let (members, closed, pushing) = (HashSet::new(), HashSet::new(), Pushing::default());
-        Publishing { number, handle, recorder, members, closed, pushing, published: 0 }
+        let (members, closed, ending) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let (pushing, published) = (Pushing::default(), 0);
+        Publishing { number, handle, recorder, members, closed, ending, pushing, published }
     }
 
     fn group(&self) -> Group {
@@ -137,8 +148,23 @@ impl<'a> Publishing<'a> {
 
     fn leave(&mut self, id: SessionId) {
         let left = self.handle.leave(id, self.group());
-        // One that has ended has left by itself.
-        assert!(self.members.remove(&id) || !left, "{id} was no member");
+        // An ended session has left by itself, and only this thread knows the group.
+        let was_member = self.members.remove(&id);
+        assert!(was_member || left.is_none(), "{id} was no member");
+        if was_member && left.is_none() {
+            self.ending.insert(id); // it can be asked for no more, and is listed until its `closed` begins
+        }
+        let most = self.members.len() + self.ending.len();
+        assert!(left.is_none_or(|left| left <= most), "{left:?} {:?}", self.members);
+    }
+
+    /// Who is a member, and how many.
+    fn look(&self) {
+        let members = self.handle.members(self.group());
+        let is_known = |id| self.members.contains(id) || self.ending.contains(id);
+        assert!(members.iter().all(is_known), "{members:?}");
+        // Between the questions some may end.
+        assert!(self.handle.member_count(self.group()) <= members.len());
     }
 
     fn push(&mut self, id: SessionId) {
@@ -168,11 +194,11 @@ impl<'a> Publishing<'a> {
         }
     }
 
-    /// No handle has it yet; the workers do.
+    /// Only workers can do this; handles cannot yet.
     fn broadcast_except(&self, except: Option<SessionId>, frame: [u8; 2]) -> bool {
         let engine = self.handle.engine();
-        let frame = engine.encode(&frame).expect("it is short");
-        engine.publish(&Publication { to: Audience::All, except, frame }).is_ok()
+        let frame = engine.encode(Content::Plain(&frame)).expect("it is short");
+        engine.publish(&Publication { to: Audience::All, except, key: None, frame }).is_ok()
     }
 
     fn close(&mut self, id: SessionId) {

@@ -1,4 +1,4 @@
-//! Bytes arrive whole, in order and once, and so does their end.
+//! Bytes arrive completely, in order and once, and so does their end.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::trial::{Last, Trial};
 use crate::buffer::RingBuffer;
 use crate::port::{Completion, CompletionPort, Operation, OperationKind, Outcome, Sink, Token};
 
-/// Waits for the last completion of a `ReceiveInto` and takes it.
+/// Waits for the last completion of a `ReceiveInto`, and takes it.
 fn ring_back<P: CompletionPort>(trial: &mut Trial<P>, token: Token) -> (Box<RingBuffer>, usize) {
     trial.drive_until_settled(token);
     match trial.account(token).lasts.pop() {
@@ -95,9 +95,9 @@ pub(super) fn an_end_that_came_with_the_connection_is_seen<P: CompletionPort>(po
     let client = trial.register(client);
     trial.post(client, Operation::Connect(address));
     trial.idle_turns();
-    // Who filled the backlog leaves, so that nobody competes with the client for the room that the
-    // accepts below make. On Linux it is connected only now, between two waits, and when the client
-    // asks once more. Elsewhere it may have been before.
+    // The fillers of the backlog leave, so that they do not compete with the client for the room made by the
+    // accepts below. On Linux the client is connected only now, between two waits, when it retries. Elsewhere
+    // it may be connected already.
     full.truncate(1);
     loop {
         let (served, peer) = full[0].accept().unwrap();
@@ -148,7 +148,7 @@ pub(super) fn a_send_that_left_in_part_goes_on_where_it_stopped<P: CompletionPor
         let read = thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let mut bytes = Vec::new();
-                // A slow reader: in small steps, of many sizes.
+                // A slow reader: small steps of many sizes.
                 for step in (1..).map(|step| step * 37 % 9_000 + 1) {
                     let left = content.len() - bytes.len();
                     if left == 0 {
@@ -179,7 +179,7 @@ pub(super) fn a_stuck_send_goes_on_when_there_is_room<P: CompletionPort>(port: P
         let ours = trial.register(ours);
         for round in 0..20 {
             let next = pattern(200_000, round);
-            // The room may come before the send is posted, with nobody to hear of it.
+            // The room may come before the send is posted, when nothing waits for it.
             if round % 2 == 1 {
                 assert_eq!(read(&peer, filled.len()), filled);
                 filled.clear();
@@ -243,7 +243,7 @@ pub(super) fn room_that_came_while_no_send_was_outstanding_is_used<P: Completion
         let (ours, peer) = pair();
         let ours = trial.register(ours);
         for round in 0..10 {
-            // More than there is room for; what does not leave is given up.
+            // More than there is room for; the rest is given up.
             let before = trial.account(ours).sent;
             trial.send(ours, &pattern(3_000_000, round));
             trial.idle_turns();
@@ -251,7 +251,7 @@ pub(super) fn room_that_came_while_no_send_was_outstanding_is_used<P: Completion
             trial.drive_until_settled(ours);
             let left = trial.account(ours).sent - before;
             assert!(read(&peer, left) == pattern(3_000_000, round)[..left]);
-            // Turns in which the OS may tell of the room to nobody.
+            // Turns in which the OS may report the room while nothing waits for it.
             trial.idle_turns();
             trial.send(ours, b"next");
             trial.drive(|trial| is_sent(trial, ours));
@@ -322,7 +322,7 @@ pub(super) fn a_ring_takes_no_more_than_it_has_room_for_and_the_rest_waits<P: Co
         let (back, count) = ring_back(&mut trial, ours);
         assert!(count > 0 && count <= 61, "{count}");
         ring = back;
-        // Keeps some, so that head and tail go round.
+        // Keeps some bytes, so that head and tail go round.
         let keep = 7.min(ring.len() - 1);
         let take = ring.len() - keep;
         received.extend_from_slice(&ring.make_contiguous()[..take]);
@@ -340,7 +340,7 @@ where
     P: CompletionPort,
 {
     let mut trial = Trial::of(port);
-    // All that is written before the post must have room between the two.
+    // Everything that is written before the post must fit between the two.
     for ((ours, peer), step) in [(pair(), 10_000), (tcp_pair(), 1_000)] {
         let ours = trial.register(ours);
         let mut written = Vec::new();
@@ -348,7 +348,7 @@ where
             trial.idle_turns();
             written.extend(pattern(step * round + 1, round));
             write(&peer, &pattern(step * round + 1, round));
-            // Turns in which the OS may tell of it to nobody.
+            // Turns in which the OS may report it while nothing waits for it.
             trial.idle_turns();
             trial.post(ours, Operation::Receive);
             trial.drive(|trial| trial.account(ours).received.len() >= written.len());
@@ -375,7 +375,7 @@ pub(super) fn what_lies_before_and_behind_an_urgent_byte_is_received<P: Completi
                 write(peer, &b"AAAABBBB"[urgent_at..]);
             }
             if round == 2 {
-                trial.idle_turns(); // in which the OS may tell of it to nobody
+                trial.idle_turns(); // in which the OS may report it while nothing waits for it
             }
             for (at, ours) in ours.iter().enumerate() {
                 match (at + round) % 3 {
@@ -480,7 +480,7 @@ pub(super) fn a_cancel_loses_no_bytes<P: CompletionPort>(port: P) {
                     received.extend_from_slice(ring.make_contiguous());
                 }
             }
-            // Some port may never be quicker than its own cancel.
+            // Some ports may never be quicker than their own cancel.
             if round % 16 == 0 {
                 trial.post(ours, Operation::Receive);
                 let is_all = received.len() == content.len();
@@ -547,7 +547,7 @@ pub(super) fn a_busy_socket_does_not_starve_a_quiet_one<P: CompletionPort>(port:
                 if let Outcome::Received(Ok(bytes)) = &completion.outcome
                     && completion.token == busy
                 {
-                    // As much as was taken comes after it, without an end.
+                    // Exactly what was taken arrives after it, without an end.
                     write(&busy_peer, bytes);
                     of_busy += 1;
                     assert!(of_busy < 1_000, "the quiet one had no turn");

@@ -12,7 +12,7 @@ pub(super) fn every_connection_is_accepted<P: CompletionPort>(port: P) {
     let listening = trial.register(listening);
     trial.post(listening, Operation::Accept);
     let mut clients = Vec::new();
-    // More at once than a port may want to take in one turn.
+    // More at once than a port may take in one turn.
     for count in [1, 1, 100, 3, 90] {
         for _ in 0..count {
             let client = tcp_socket();
@@ -41,7 +41,7 @@ pub(super) fn connections_made_between_two_accepts_are_not_lost<P: CompletionPor
     let listening = trial.register(listening);
     let mut clients = Vec::new();
     for round in 1..=20 {
-        // While none is outstanding, and with a turn in which the OS may tell of it in vain.
+        // While none is outstanding, with a turn in which the OS may report it in vain.
         for _ in 0..3 {
             let client = tcp_socket();
             client.connect(address).unwrap();
@@ -66,7 +66,7 @@ pub(super) fn an_accepted_socket_can_be_registered_and_used<P: CompletionPort>(p
     for _ in 0..20 {
         let client = tcp_socket();
         client.connect(address).unwrap();
-        // Before it is accepted, let alone registered.
+        // Before it is accepted, and so before it is registered.
         write(&client, b"early");
         trial.drive(|trial| !trial.account(listening).accepted.is_empty());
         let served = trial.account(listening).accepted.remove(0);
@@ -157,7 +157,7 @@ pub(super) fn a_connect_is_refused<P: CompletionPort>(port: P) {
     trial.finish();
 }
 
-/// What one needs to see that it has met itself.
+/// What is needed to detect a connect to itself.
 pub(super) fn a_connect_to_itself_says_so_by_the_address_that_it_has<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     for _ in 0..10 {

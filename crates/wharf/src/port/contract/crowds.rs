@@ -1,4 +1,4 @@
-//! Many operations at once, small queues, few buffers, and what is used again.
+//! Many operations at once, small queues, few buffers, and reuse.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::buffer::RingBuffer;
 use crate::port::{CompletionPort, Operation, OperationKind, Token};
 use crate::sync::Mutex;
 
-/// Held by who takes descriptors by the hundred or more.
+/// Held by tests that take descriptors by the hundred or more.
 static DESCRIPTORS: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
-/// Drives until all of them are settled, looking at each but once.
+/// Drives until all are settled, looking at each only once.
 fn drive_until_all_settled<P: CompletionPort>(trial: &mut Trial<P>, tokens: &[Token]) {
     for &token in tokens {
         trial.drive_until_settled(token);
@@ -76,7 +76,7 @@ where
         tokens.push(trial.register(ours));
         peers.push(peer);
     }
-    // All have everything waiting; `turn` posts again what is told that no buffer was left.
+    // Everything is waiting for all; `turn` posts again those that find no buffer.
     for &token in &tokens {
         trial.post(token, Operation::Receive);
     }
@@ -172,10 +172,10 @@ pub(super) fn hundreds_of_completions_that_come_at_once_all_arrive<P: Completion
     trial.finish();
 }
 
-/// What every lent byte is written over with: in no pattern of theirs.
+/// Every lent byte is overwritten with this, which appears in no pattern.
 const WRITTEN_OVER: u8 = 0xFF;
 
-/// Whatever is written over lent bytes, no other session and no later receive sees anything of it.
+/// Whatever is written over lent bytes, no other session and no later receive sees it.
 pub(super) fn lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionPort>(port: P) {
     let _alone = DESCRIPTORS.lock();
     let mut trial = Trial::of(port);
@@ -193,7 +193,7 @@ pub(super) fn lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionP
     ];
     for round in 0..9 {
         trial.ledger.writes_over = Some(ways[round % ways.len()]);
-        // Of every length up to some hundred, and a few streams.
+        // Every length up to some hundred, and a few streams.
         let sent = |at: usize| {
             let len = if at.is_multiple_of(32) { 50_000 } else { (at * 7 + round) % 700 + 1 };
             let mut sent = pattern(len, at + round);
@@ -216,7 +216,7 @@ pub(super) fn lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionP
     trial.finish();
 }
 
-/// The same where there are few buffers, so that each is soon lent again.
+/// The same with few buffers, so that each is soon lent again.
 pub(super) fn few_lent_bytes_are_written_over_and_nobody_else_sees_it<P: CompletionPort>(port: P) {
     lent_bytes_are_written_over_and_nobody_else_sees_it(port);
 }
@@ -265,7 +265,7 @@ where
         trial.cancel(old, OperationKind::Receive);
         trial.drive_until_settled(old);
         drop(trial.deregister(old));
-        // The old one is still open elsewhere, and more happens to it.
+        // The old socket is still open elsewhere, and more happens to it.
         write(&old_peer, b"old");
         if round % 2 == 0 {
             drop(old_peer);
@@ -301,7 +301,7 @@ pub(super) fn a_socket_registered_again_goes_on_where_it_was<P: CompletionPort>(
         match round % 4 {
             0 => {}
             1 => trial.turn(Some(Duration::ZERO)),
-            // Takes all that has come so far.
+            // Takes everything that has come so far.
             _ => trial.drive(|trial| {
                 received.len() + trial.account(token).received.len() == written.len()
             }),

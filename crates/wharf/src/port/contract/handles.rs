@@ -12,10 +12,10 @@ use crate::port::{
 };
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// Long enough for a thread to be asleep; nothing is judged by it.
+/// Long enough for a thread to fall asleep; nothing is judged by it.
 const TURN: Duration = Duration::from_millis(20);
 
-/// A barrier at which nobody waits for ever when another has failed.
+/// A barrier that does not wait forever when another thread has failed.
 struct Meeting {
     size: usize,
     arrived: WaitedFor<usize>,
@@ -37,7 +37,7 @@ impl Meeting {
     }
 }
 
-/// Waits again and again, on this thread's own handle, until the condition holds.
+/// Waits repeatedly on this thread's own handle until the condition holds.
 fn drive<P: CompletionPort>(
     port: &mut P,
     mut take: impl FnMut(Completion<'_>),
@@ -77,7 +77,7 @@ pub(super) fn a_receive_and_a_send_of_one_socket_complete_on_two_threads_at_once
     let poster = poster(&first);
     first.post(ours, ring()).unwrap();
     let (in_receive, is_in_receive) = mpsc::channel();
-    // Who is told of the receive stays in the sink until another is told of the send.
+    // The thread that takes the receive stays in the sink until another takes the send.
     let meet = Meeting::of(2);
     let takers = Mutex::new(Vec::new());
     let take = |completion: Completion<'_>| {
@@ -121,7 +121,7 @@ pub(super) fn completions_are_spread_over_the_handles<P: CompletionPort>(
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut own = 0;
-                // The first that each is told of keeps it until all have been told of one.
+                // Each thread keeps its first completion until all have one.
                 let take = |completion: Completion<'_>| {
                     assert!(matches!(completion.outcome, Outcome::Sent(_, Ok(3))));
                     own += 1;
@@ -148,7 +148,7 @@ pub(super) fn each_wake_ends_the_wait_of_some_handle<P: CompletionPort>(
             scope.spawn(move || {
                 let mut port = join();
                 joined.send(port.waker()).unwrap();
-                // No completion can end it, and no time-out.
+                // Neither a completion nor a time-out can end it.
                 port.wait(None, &mut |_: Completion<'_>| panic!("of nothing")).unwrap();
                 woken.send(()).unwrap();
             });
@@ -171,7 +171,7 @@ pub(super) fn one_handle_does_not_swallow_the_wakes_of_the_others<P: CompletionP
         for _ in 0..3 {
             waker.wake();
         }
-        // All three lie there, and the first could take them all.
+        // All three are there, and the first handle could take them all.
         for handle in &mut handles {
             handle.wait(None, &mut |_: Completion<'_>| panic!("of nothing")).unwrap();
         }
@@ -306,7 +306,7 @@ pub(super) fn cancels_and_bytes_race_and_one_last_completion_comes<P: Completion
             let mut port = join();
             for round in 0..ROUNDS {
                 start.meet();
-                // Sooner or later than the bytes.
+                // Before or after the bytes.
                 for _ in 0..round * 997 % 30_000 {
                     std::hint::spin_loop();
                 }
@@ -315,7 +315,7 @@ pub(super) fn cancels_and_bytes_race_and_one_last_completion_comes<P: Completion
         });
         for round in 1..=ROUNDS {
             let mut is_first = true;
-            // What was cancelled has lost nothing: the next receive has it.
+            // What was cancelled has lost nothing: the next receive gets it.
             while received.load(Ordering::SeqCst) < round {
                 first.post(ours, ring()).unwrap();
                 posted += 1;
@@ -371,7 +371,7 @@ pub(super) fn an_accept_that_several_handles_take_has_one_last_completion<P: Com
                     client
                 })
                 .collect();
-            // In every other round the cancel meets peers that are just being accepted.
+            // In every other round the cancel meets peers that are being accepted.
             let wanted = if round % 2 == 0 { (round + 1) * CLIENTS } else { 0 };
             drive(&mut first, take, || accepted.load(Ordering::SeqCst) >= wanted);
             first.cancel(listening, OperationKind::Accept);
@@ -431,7 +431,7 @@ pub(super) fn replies_go_back_and_forth_whoever_takes_them<P: CompletionPort>(
             port.wait(Some(TURN), &mut { take }).unwrap();
             for at in noted {
                 let mut echo = echoes[at].lock();
-                // First the reply, and when it has left, the next receive.
+                // First the reply and, when it has left, the next receive.
                 if let Some(batch) = echo.batch.take() {
                     port.post(echo.registration, Operation::Send(batch)).unwrap();
                 } else if let Some(ring) = echo.ring.take() {

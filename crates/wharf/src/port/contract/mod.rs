@@ -1,25 +1,24 @@
 //! The suite that judges every port by the contract in `port/mod.rs`.
 //!
-//! Each property is a function over any port, in the room of what it is about;
-//! its name is the sentence that must hold. The list below makes it one test per
-//! port. `Trial` holds every port to what is true of all operations, so a test
-//! only says what is special to it.
+//! Each property is a function over any port, in the module of its subject. Its name is the sentence that
+//! must hold. The list below makes it one test per port. `Trial` checks what is true of all operations, so a
+//! test only states what is special to it.
 //!
-//! No test sleeps blindly and none asserts that something is fast; what never
-//! happens is noticed after `sockets::BOUND`.
+//! No test sleeps blindly or asserts that something is fast. What never happens is noticed after
+//! `sockets::BOUND`.
 
 mod bytes;
 mod completions;
 mod connections;
 mod crowds;
+mod directions;
 #[cfg(any(windows, feature = "simulation"))]
 mod handles;
 pub(super) mod sockets;
 pub(super) mod trial;
 mod waiting;
 
-/// Judges one port. `$small` makes one whose queues and buffers are soon full,
-/// where a port has any.
+/// Judges one port. `$small` makes one whose queues and buffers are soon full, if the port has any.
 macro_rules! contract_suite {
     ($port:ident, $new:expr, $small:expr) => {
         mod $port {
@@ -31,7 +30,7 @@ macro_rules! contract_suite {
             );
         }
     };
-    // While faults happen, which may end a wait too.
+    // While faults happen, which may also end a wait.
     (@with_faults $port:ident, $new:expr, $small:expr) => {
         mod $port {
             use super::*;
@@ -65,6 +64,12 @@ macro_rules! contract_suite {
             bytes::a_cancel_loses_no_bytes
             bytes::replies_go_back_and_forth_without_an_end
             bytes::a_busy_socket_does_not_starve_a_quiet_one
+            directions::a_shutdown_of_our_direction_leaves_the_receive_going
+            directions::a_peers_end_leaves_our_sends_going_and_then_our_own_end_comes
+            directions::what_came_while_a_receive_was_cancelled_comes_in_order_and_so_does_the_end
+            directions::a_reset_after_a_peers_end_fails_the_next_send
+            directions::a_reset_after_our_own_end_fails_the_receive
+            directions::a_shutdown_after_a_send_cuts_nothing_off
             connections::every_connection_is_accepted
             connections::connections_made_between_two_accepts_are_not_lost
             connections::an_accepted_socket_can_be_registered_and_used
@@ -96,7 +101,7 @@ macro_rules! contract_suite {
             completions::a_deregistration_before_the_cancelled_operation_completed_is_a_fault
         );
     };
-    // Of a shared port: `$join` makes one more handle to the port that `$shared` makes.
+    // For a shared port: `$join` makes another handle to the port that `$shared` makes.
     (@handles $port:ident, $shared:expr, $join:expr) => {
         mod $port {
             use super::*;
@@ -145,7 +150,7 @@ macro_rules! contract_suite {
             }
         )*
     };
-    // The panic must name what is wrong: an operation that is outstanding.
+    // The panic must name the bug: an operation that is outstanding.
     (@faults $new:expr, $($room:ident::$fault:ident)*) => {
         $(
             #[test]

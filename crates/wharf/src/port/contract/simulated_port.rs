@@ -1,6 +1,6 @@
-//! The suite on the simulated port: of both kinds, and with what the contract allows to go wrong.
+//! The suite on the simulated port: both kinds, with every fault that the contract allows.
 
-use super::{bytes, completions, connections, crowds, handles, waiting};
+use super::{bytes, completions, connections, crowds, directions, handles, waiting};
 use crate::port::simulated::{Fault, Faults, Joined, SimulatedPort};
 
 contract_suite!(
@@ -21,8 +21,8 @@ contract_suite!(
     SimulatedPort::<true>::join_for_test
 );
 
-/// What can go wrong unnoticed but for time and order. Most properties count on whole sends and receives
-/// (those that do not follow below), and nobody here waits for descriptors as the acceptor does.
+/// Faults that only change time and order. Most properties need whole sends and receives (those that do not
+/// follow below), and nothing here waits for descriptors as the acceptor does.
 fn faults(seed: u64) -> Faults {
     [Fault::ReceiveOfOneByte, Fault::ReceiveInPart, Fault::SendOfOneByte, Fault::SendInPart]
         .into_iter()
@@ -37,7 +37,7 @@ fn faults_of_bytes_too(seed: u64) -> Faults {
     if seed.is_multiple_of(2) { faults } else { faults.swarm(seed) }
 }
 
-// Without `a_wait_in_which_nothing_happens_lasts_for_its_time_out`: a wait may be interrupted.
+// Without `a_wait_in_which_nothing_happens_lasts_for_its_time_out`, because a wait may be interrupted.
 contract_suite!(
     @with_faults simulated_with_faults,
     SimulatedPort::<false>::for_test(2, faults(2)),
@@ -62,14 +62,14 @@ contract_suite!(
     SimulatedPort::<true>::for_test_small(5, faults(5))
 );
 
-// These wait but once for what they count on, and post an accept but once.
+// These wait only once for what they need, and post an accept only once.
 contract_suite!(
     @handles simulated_handles_with_faults,
     Joined::for_test(6, faults(6).without(Fault::WaitInterrupted).without(Fault::AcceptEnds)),
     SimulatedPort::<true>::join_for_test
 );
 
-/// Sends and receives of a part, or of one byte, too.
+/// With partial and one-byte sends and receives too.
 macro_rules! in_parts {
     ($port:ident, $shared:literal) => {
         mod $port {
@@ -95,6 +95,11 @@ macro_rules! in_parts {
                 bytes::a_receive_once_takes_one_arrival_and_then_the_end
                 bytes::a_cancel_loses_no_bytes
                 bytes::replies_go_back_and_forth_without_an_end
+                directions::a_shutdown_of_our_direction_leaves_the_receive_going
+                directions::a_peers_end_leaves_our_sends_going_and_then_our_own_end_comes
+                directions::what_came_while_a_receive_was_cancelled_comes_in_order_and_so_does_the_end
+                directions::a_reset_after_our_own_end_fails_the_receive
+                directions::a_shutdown_after_a_send_cuts_nothing_off
                 connections::an_accepted_socket_can_be_registered_and_used
                 connections::a_connect_succeeds
                 crowds::a_registration_used_again_sees_nothing_of_the_one_before

@@ -1,5 +1,5 @@
-//! Sockets for the suite: both ends in this process, nothing but loopback, or the simulated network
-//! when it is the simulated port's turn.
+//! Sockets for the suite: both ends in this process over loopback, or the simulated network in tests of the
+//! simulated port.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -16,7 +16,7 @@ use crate::port::Socket;
 /// A property that does not show within this time does not hold.
 pub(in crate::port) const BOUND: Duration = Duration::from_secs(30);
 
-/// Returns what the simulated network has instead, in a test of the simulated port.
+/// In a test of the simulated port, returns the simulated network's version.
 macro_rules! or_simulated {
     ($function:ident($($argument:ident)?)) => {
         #[cfg(feature = "simulation")]
@@ -54,7 +54,7 @@ impl Socket {
         }
     }
 
-    /// Another name for the same socket, which is closed when both are.
+    /// Another handle to the same socket, which closes when both are dropped.
     pub(in crate::port) fn try_clone(&self) -> io::Result<Socket> {
         match self {
             Socket::Os(socket) => socket.try_clone().map(Socket::Os),
@@ -80,7 +80,7 @@ impl Socket {
         }
     }
 
-    /// Writes what there is room for; of the system's sockets, one that does not block.
+    /// Writes what there is room for. A socket of the OS must be non-blocking.
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Os(socket) => (&*socket).write(bytes),
@@ -135,15 +135,15 @@ pub(in crate::port) fn pair() -> (Socket, Socket) {
     (ours.into(), peer.into())
 }
 
-/// Windows has no completions for what would be a pair of Unix sockets.
+/// Windows has no completions for pairs of Unix sockets.
 #[cfg(windows)]
 pub(in crate::port) fn pair() -> (Socket, Socket) {
     or_simulated!(pair());
     tcp_pair_with_buffers(256 * 1024)
 }
 
-/// Two ends of a TCP connection with small buffers, so that a send of some MiB
-/// never leaves whole while the peer does not read.
+/// Two ends of a TCP connection with small buffers, so that a send of some MiB stays incomplete while the
+/// peer does not read.
 pub(in crate::port) fn tcp_pair() -> (Socket, Socket) {
     or_simulated!(pair());
     tcp_pair_with_buffers(32 * 1024)
@@ -170,7 +170,7 @@ pub(in crate::port) fn tcp_socket() -> Socket {
     socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().into()
 }
 
-/// A TCP socket with an address of its own that does not listen: to connect to it is refused.
+/// A bound TCP socket that does not listen: connects to it are refused.
 pub(in crate::port) fn deaf_socket() -> (Socket, SocketAddr) {
     or_simulated!(deaf_socket());
     let socket = tcp_socket();
@@ -186,8 +186,8 @@ pub(in crate::port) fn listener(backlog: i32) -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-/// A listener whose backlog is full, with those who fill it. On Linux, to connect
-/// to it is neither done nor refused for as long as all of them live.
+/// A listener whose backlog is full, with the sockets that fill it. On Linux a connect to it neither
+/// completes nor fails while all of them live.
 pub(in crate::port) fn full_listener() -> (Vec<Socket>, SocketAddr) {
     or_simulated!(full_listener());
     let (listener, address) = listener(1);
@@ -202,24 +202,24 @@ pub(in crate::port) fn full_listener() -> (Vec<Socket>, SocketAddr) {
     (sockets, address)
 }
 
-/// A blocking peer fails rather than hang when the port on trial does nothing.
+/// A blocking peer fails instead of hanging when the port on trial does nothing.
 fn bound_blocking(socket: &socket2::Socket) {
     let bound: Option<Duration> = Some(BOUND);
     socket.set_read_timeout(bound).unwrap();
     socket.set_write_timeout(bound).unwrap();
 }
 
-/// How long there must be no room until a socket is called full. A pair of Unix sockets is full at
-/// once. TCP makes room while what it holds still arrives at the other end: on Linux, where Wine
-/// runs, the last of it after an acknowledgement that was delayed (40 ms) and a probe (200 ms).
+/// How long there must be no room before a socket counts as full. A pair of Unix sockets is full at once. TCP
+/// makes room while data still moves to the other end: on Linux, where Wine runs, the last of it after a
+/// delayed acknowledgement (40 ms) and a probe (200 ms).
 const FULL_FOR: Duration = Duration::from_millis(if cfg!(unix) { 0 } else { 400 });
 
-/// Writes until there is no room, and says what was written.
+/// Writes until there is no room. Returns what was written.
 pub(in crate::port) fn fill(socket: &Socket) -> Vec<u8> {
     fill_all(&[socket]).remove(0)
 }
 
-/// The same for many at the same time.
+/// The same for many at once.
 pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
     let mut written = vec![Vec::new(); sockets.len()];
     let mut full_since = Instant::now();
@@ -239,7 +239,7 @@ pub(in crate::port) fn fill_all(sockets: &[&Socket]) -> Vec<Vec<u8>> {
     }
 }
 
-/// Writes until there is no room; true if there was some.
+/// Writes until there is no room. True: there was some.
 fn fill_once(socket: &Socket, written: &mut Vec<u8>) -> bool {
     let before = written.len();
     loop {
@@ -290,8 +290,7 @@ pub(in crate::port) fn batch(bytes: &[u8]) -> Box<SendBatch> {
     batch
 }
 
-/// How many pairs of sockets of `wanted` the limit on descriptors has room for,
-/// beside the tests that run at the same time.
+/// How many of `wanted` socket pairs the descriptor limit allows, besides tests that run concurrently.
 #[cfg(unix)]
 pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
     or_simulated!(pairs_within_limit(wanted));
@@ -303,7 +302,7 @@ pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
     pairs
 }
 
-/// Windows limits sockets by memory alone.
+/// Windows limits sockets only by memory.
 #[cfg(windows)]
 pub(in crate::port) fn pairs_within_limit(wanted: usize) -> usize {
     wanted

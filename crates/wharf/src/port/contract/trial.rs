@@ -1,8 +1,8 @@
-//! A port on trial, and the ledger in which its every completion is judged.
+//! A port on trial, and the ledger that judges its every completion.
 //!
-//! What holds for all operations is asserted here, whatever a test is about: a
-//! completion belongs to an operation that is outstanding, only the kinds that go
-//! on have `more`, and at the end nothing that was posted is without its last.
+//! What holds for all operations is asserted here, whatever a test is about: a completion belongs to an
+//! outstanding operation, only kinds that continue have `more`, and at the end every posted operation has had
+//! its last.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
@@ -24,7 +24,7 @@ pub(in crate::port) struct Trial<P> {
     tokens: u64,
 }
 
-/// All that was ever registered, by token.
+/// Everything that was ever registered, by token.
 #[derive(Default)]
 pub(in crate::port) struct Ledger {
     accounts: HashMap<Token, Account>,
@@ -32,7 +32,7 @@ pub(in crate::port) struct Ledger {
     again: Vec<(Token, Operation)>,
     /// How often a receive ended because no lent buffer was left.
     pub(in crate::port) exhausted: usize,
-    /// What is done to lent bytes once they have been looked at.
+    /// What is done to lent bytes after they were checked.
     pub(in crate::port) writes_over: Option<fn(&mut [u8])>,
     completions: u64,
     anywhere: Option<Anywhere>,
@@ -41,7 +41,7 @@ pub(in crate::port) struct Ledger {
 /// One registration: what is outstanding, and what came.
 #[derive(Debug, Default)]
 pub(in crate::port) struct Account {
-    /// The receive is not posted again by itself.
+    /// The receive is not posted again automatically.
     receives_once: bool,
     registration: Option<Registration>,
     outstanding: [bool; 4],
@@ -49,10 +49,10 @@ pub(in crate::port) struct Account {
     pub(in crate::port) accepted: Vec<Socket>,
     pub(in crate::port) received: Vec<u8>,
     pub(in crate::port) sent: usize,
-    /// What is handed to the socket at once when something is received, and how much of it was taken.
+    /// What is sent directly when something is received, and how much of it was taken.
     pub(in crate::port) reply: Vec<u8>,
     pub(in crate::port) taken: Option<usize>,
-    /// The last completions, in order, but for those after which `turn` posts again.
+    /// The last completions in order, except those after which `turn` posts again.
     pub(in crate::port) lasts: Vec<Last>,
 }
 
@@ -82,7 +82,7 @@ impl Last {
         matches!(self.failure(), Some(Failure::Cancelled))
     }
 
-    /// The kind of error, if the OS said one.
+    /// The kind of error, if the OS reported one.
     pub(in crate::port) fn error_kind(&self) -> Option<std::io::ErrorKind> {
         match self.failure() {
             Some(Failure::Os(error)) => Some(error.kind()),
@@ -107,7 +107,7 @@ impl<P: CompletionPort> Trial<P> {
         Trial { port, ledger, tokens: 0 }
     }
 
-    /// Registers with a token that was never used before.
+    /// Registers with a new token.
     pub(in crate::port) fn register(&mut self, socket: Socket) -> Token {
         self.tokens += 1;
         // Both halves of the eight bytes must come back.
@@ -133,7 +133,7 @@ impl<P: CompletionPort> Trial<P> {
         self.ledger.account(token)
     }
 
-    /// Posts; when it is refused, takes completions and posts again.
+    /// Posts. If refused, takes completions and posts again.
     pub(in crate::port) fn post(&mut self, token: Token, mut operation: Operation) {
         let registration = self.registration(token);
         let kind = operation.kind();
@@ -171,27 +171,27 @@ impl<P: CompletionPort> Trial<P> {
         self.port.shutdown(self.registration(token), how);
     }
 
-    /// One `wait`, then posts again what ended before its time.
+    /// One `wait`. Then posts again what ended early.
     pub(in crate::port) fn turn(&mut self, timeout: Option<Duration>) {
         self.port.wait(timeout, &mut self.ledger).expect("waited");
         self.post_again();
     }
 
-    /// Posts again what ended before its time.
+    /// Posts again what ended early.
     pub(in crate::port) fn post_again(&mut self) {
         for (token, operation) in std::mem::take(&mut self.ledger.again) {
             self.post(token, operation);
         }
     }
 
-    /// Gives the port a few chances to do what it should not.
+    /// Gives the port a few chances to misbehave.
     pub(in crate::port) fn idle_turns(&mut self) {
         for _ in 0..4 {
             self.turn(Some(Duration::ZERO));
         }
     }
 
-    /// Waits again and again until the condition holds.
+    /// Waits repeatedly until the condition holds.
     pub(in crate::port) fn drive(&mut self, mut until: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + BOUND;
         while !until(self) {
@@ -205,7 +205,7 @@ impl<P: CompletionPort> Trial<P> {
         self.drive(|trial| trial.account(token).is_settled());
     }
 
-    /// Sees that nothing comes twice, closes the port, and hands over what came of all.
+    /// Checks that nothing comes twice, closes the port, and returns all results.
     pub(in crate::port) fn finish(mut self) -> Ledger {
         self.idle_turns();
         self.port.close(&mut self.ledger);

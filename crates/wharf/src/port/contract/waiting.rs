@@ -13,7 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub(super) fn a_wake_from_another_thread_ends_a_wait_without_time_out<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     let waker = trial.port.waker();
-    // What ends the wait if the wake does not: a completion, when the bound has passed.
+    // A completion ends the wait after the bound, if the wake does not.
     let (ours, peer) = pair();
     let ours = trial.register(ours);
     trial.post(ours, Operation::Receive);
@@ -50,7 +50,7 @@ pub(super) fn a_wake_before_the_wait_is_not_lost<P: CompletionPort>(port: P) {
     let (ours, _peer) = pair();
     let ours = trial.register(ours);
     for round in 0..50 {
-        // Sometimes with something else to do, and sometimes twice.
+        // Sometimes with other work, and sometimes twice.
         if round % 3 == 0 {
             trial.post(ours, Operation::Send(Default::default()));
         }
@@ -76,8 +76,8 @@ pub(super) fn a_thousand_wakes_of_four_threads_are_not_lost<P: CompletionPort>(p
     no_wake_is_lost(port, 4, 250);
 }
 
-/// Each thread raises its flag, wakes, and does no more until the flag was seen:
-/// when the last wake is lost, all of them wait for ever.
+/// Each thread raises its flag, wakes, and does nothing more until the flag was seen. If the last wake is
+/// lost, all wait forever.
 fn no_wake_is_lost<P: CompletionPort>(port: P, threads: usize, rounds: u64) {
     let mut trial = Trial::of(port);
     let flags: Vec<_> = (0..threads).map(|_| AtomicU64::new(0)).collect();

@@ -1,9 +1,9 @@
-//! An accept that goes on: several AcceptEx outstanding for one listener.
+//! An accept that continues: several AcceptEx outstanding for one listener.
 //!
-//! Each has its place: a socket that was made for the next peer, and a buffer that its addresses
-//! come in. A place is posted again when its completion has been dealt with, by whoever took it, so
-//! several may be dealt with at the same time. `outstanding` counts the places that are not at rest;
-//! whoever brings it to zero has the last completion to tell, after all the others.
+//! Each has a place: a socket made for the next peer, and a buffer for its addresses. The thread that took a
+//! place's completion posts the place again after dealing with it, so several may be processed concurrently.
+//! `outstanding` counts the places that are not at rest. The thread that brings it to 0 delivers the last
+//! completion, after all others.
 
 use std::cell::UnsafeCell;
 use std::mem;
@@ -33,18 +33,18 @@ struct Addresses([u8; 2 * ADDRESS_BYTES]);
 /// One AcceptEx.
 pub(super) struct Place {
     pub(super) overlapped: Overlapped,
-    /// For the next peer. Whoever has the operation has it (invariant 2).
+    /// For the next peer. Belongs to the holder of the operation (invariant 2).
     socket: UnsafeCell<Option<Socket>>,
     addresses: UnsafeCell<Addresses>,
 }
 
-/// The accept of one record. It stays when the accept has ended, for the next one (invariant 6).
+/// The accept of one record. Kept after the accept has ended, for the next one (invariant 6).
 pub(super) struct Accepting {
     pub(super) state: State,
     pub(super) places: Box<[Place]>,
     /// Places that are not at rest.
     pub(super) outstanding: AtomicU32,
-    /// Why it ends, when nobody asked for that. 0: nothing failed.
+    /// Why it ends, if that was not requested. 0: nothing failed.
     error: AtomicU32,
     /// The listener's address family.
     family: AtomicU32,
@@ -61,7 +61,7 @@ impl Accepting {
         }
     }
 
-    /// Every place will be posted, and none is yet.
+    /// All places will be posted; none is yet.
     pub(super) fn begin(&self, family: Domain) {
         self.state.begin(OperationKind::Accept);
         self.error.store(0, Ordering::Relaxed);
@@ -73,9 +73,9 @@ impl Accepting {
         Domain::from(self.family.load(Ordering::Relaxed) as i32)
     }
 
-    /// It cannot go on: the other places are to end too.
+    /// It cannot continue: the other places must end too.
     pub(super) fn fail(&self, code: u32, listener: SOCKET) {
-        // Only the first says why.
+        // Only the first failure is kept.
         let _ = self.error.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.ask_to_end(FAILED, listener);
     }
@@ -92,7 +92,7 @@ impl Accepting {
         });
     }
 
-    /// One place is at rest for good; true of the last.
+    /// One place is at rest for good. True: it was the last.
     pub(super) fn rest(&self) -> bool {
         self.outstanding.fetch_sub(1, Ordering::SeqCst) == 1
     }
@@ -107,10 +107,10 @@ impl Place {
         }
     }
 
-    /// Makes a socket and has the OS accept with it.
+    /// Makes a socket and lets the OS accept with it.
     ///
     /// # Safety
-    /// The operation was begun and the overlapped prepared; nobody else has the place.
+    /// The operation was begun and the overlapped prepared; no other thread has the place.
     pub(super) unsafe fn accept(
         &self,
         extensions: &Extensions,
@@ -124,8 +124,8 @@ impl Place {
         unsafe { *self.socket.get() = Some(made) };
         let Some(accept_ex) = extensions.accept_ex else { unreachable!("loaded with the port") };
         let mut count = 0;
-        // SAFETY: the socket and the buffer lie in the place, which never moves (invariant 6) and is
-        // the OS's until the packet has been taken (invariant 7); the lengths are right.
+        // SAFETY: the socket and the buffer lie in the place, which never moves (invariant 6) and belongs to
+        // the OS until its packet was taken (invariant 7). The lengths are right.
         let succeeded = unsafe {
             accept_ex(
                 listener,
@@ -141,7 +141,7 @@ impl Place {
         started_if(succeeded)
     }
 
-    /// The socket that was made for the next peer.
+    /// Takes the socket that was made for the next peer.
     ///
     /// # Safety
     /// The caller has taken the place's packet, or its post has failed.
@@ -150,10 +150,10 @@ impl Place {
         unsafe { (*self.socket.get()).take() }
     }
 
-    /// Makes an accepted socket a whole one, with addresses and a shutdown.
+    /// Completes an accepted socket, so that it has addresses and can be shut down.
     ///
     /// # Safety
-    /// The caller has taken the place's packet, and it said that a peer was accepted.
+    /// The caller has taken the place's packet, which reported an accepted peer.
     pub(super) unsafe fn finish(
         &self,
         extensions: &Extensions,
@@ -178,13 +178,13 @@ impl Place {
         if failed != 0 {
             return Err(last_code());
         }
-        // SAFETY: by the caller's promise AcceptEx has filled the buffer.
+        // SAFETY: the caller promises that AcceptEx has filled the buffer.
         let peer_address = unsafe { self.peer_address(extensions) };
         Ok(Accepted { socket: socket.into(), peer_address })
     }
 
     /// # Safety
-    /// AcceptEx has filled the buffer, and nobody else has the place.
+    /// AcceptEx has filled the buffer, and no other thread has the place.
     unsafe fn peer_address(&self, extensions: &Extensions) -> Option<SocketAddr> {
         let addresses = extensions.accept_ex_addresses?;
         let (mut ours, mut peer) = (ptr::null_mut::<SOCKADDR>(), ptr::null_mut::<SOCKADDR>());
@@ -206,8 +206,8 @@ impl Place {
         if peer.is_null() {
             return None;
         }
-        // SAFETY: `peer` points to so many bytes in the buffer, which is ours; the storage has room
-        // for them, checked below, and becomes an address of that length.
+        // SAFETY: `peer` points to that many bytes in our buffer. The storage has room for them, as checked
+        // below, and becomes an address of that length.
         let copied = unsafe {
             SockAddr::try_init(|storage, length| {
                 let room = *length as usize;

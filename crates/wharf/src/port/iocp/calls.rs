@@ -1,10 +1,10 @@
-//! The calls that hand an operation to the OS, with what they answer made one.
+//! The calls that pass an operation to the OS, with their different answers unified.
 //!
-//! The array of buffers is read during the call, so it may be a local variable; what the buffers
-//! point to, and the OVERLAPPED, belong to the OS until the packet has been taken (invariant 7).
+//! The array of buffers is read only during the call, so it may be a local variable. The memory that the
+//! buffers point to, and the OVERLAPPED, belong to the OS until the packet was taken (invariant 7).
 //!
-//! The socket is given by its number: before the call has returned, another thread may have taken
-//! the packet, dealt with it, and ended the registration that the socket rests in.
+//! The socket is passed by number: before the call has returned, another thread may have taken the packet,
+//! dealt with it, and ended the registration that owns the socket.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,16 +22,16 @@ use super::error::{code_of, last_code};
 use super::extension::Extensions;
 use super::overlapped::Overlapped;
 
-/// What a call said, if it did not fail.
+/// The result of a call that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Started {
     /// A packet will come.
     Outstanding,
-    /// It succeeded at once. A packet comes all the same.
+    /// It succeeded at once. A packet will come nevertheless.
     Done,
 }
 
-/// Bytes that wait in a socket.
+/// The number of bytes waiting in a socket.
 pub(super) fn unread_bytes(socket: SOCKET) -> Result<u32, u32> {
     let mut bytes = 0;
     // SAFETY: FIONREAD writes one unsigned long during the call.
@@ -40,16 +40,16 @@ pub(super) fn unread_bytes(socket: SOCKET) -> Result<u32, u32> {
 }
 
 /// # Safety
-/// The operation was begun and prepared, and what the buffers point to stays where it is, and
-/// nobody else touches it, until its packet has been taken (invariant 7).
+/// The operation was begun and prepared. The memory that the buffers point to stays in place and is not
+/// touched until its packet was taken (invariant 7).
 pub(super) unsafe fn receive(
     socket: SOCKET,
     buffers: &mut [IoSliceMut<'_>],
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
     let mut flags = 0;
-    // SAFETY: an `IoSliceMut` has the layout of a WSABUF, and is read during the call alone; so are
-    // the flags. The rest is the caller's promise.
+    // SAFETY: an `IoSliceMut` has the layout of a WSABUF and is only read during the call, like the flags.
+    // The rest is the caller's promise.
     let failed = unsafe {
         WSARecv(
             socket,
@@ -65,14 +65,14 @@ pub(super) unsafe fn receive(
 }
 
 /// # Safety
-/// As of [`receive`]; the buffers are only read.
+/// As for [`receive`]; the buffers are only read.
 pub(super) unsafe fn send(
     socket: SOCKET,
     buffers: &[IoSlice<'_>],
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
-    // SAFETY: an `IoSlice` has the layout of a WSABUF, and is read during the call alone. The rest
-    // is the caller's promise.
+    // SAFETY: an `IoSlice` has the layout of a WSABUF and is only read during the call. The rest is the
+    // caller's promise.
     let failed = unsafe {
         WSASend(
             socket,
@@ -96,7 +96,7 @@ pub(super) unsafe fn connect(
     overlapped: &Overlapped,
 ) -> Result<Started, u32> {
     let Some(connect_ex) = extensions.connect_ex else { unreachable!("loaded with the port") };
-    // SAFETY: the address is read during the call alone; there are no bytes to send with it.
+    // SAFETY: the address is only read during the call; no bytes are sent with it.
     let succeeded = unsafe {
         connect_ex(
             socket,
@@ -111,7 +111,7 @@ pub(super) unsafe fn connect(
     started_if(succeeded)
 }
 
-/// ConnectEx wants the socket bound. One that is says so, and is taken as it is.
+/// ConnectEx needs a bound socket. If the socket is already bound, it stays as it is.
 pub(super) fn bind_for_connect(socket: &Socket, to: &SocketAddr) {
     let wildcard = match to {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -120,7 +120,7 @@ pub(super) fn bind_for_connect(socket: &Socket, to: &SocketAddr) {
     let _ = socket.bind(&wildcard.into());
 }
 
-/// Makes a connected socket a whole one, with addresses and a shutdown. Its own address.
+/// Completes a connected socket, so that it has addresses and can be shut down. Returns its own address.
 pub(super) fn finish_connect(socket: &Socket) -> Result<Option<SocketAddr>, u32> {
     // SAFETY: this option has no value to read.
     let failed =

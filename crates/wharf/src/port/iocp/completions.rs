@@ -1,7 +1,7 @@
-//! From a packet to a completion: what came of the operation, and whether it goes on.
+//! From a packet to a completion: the operation's result, and whether it continues.
 //!
-//! Whoever takes a packet has the operation (invariant 2), until it is posted anew or ended. It is
-//! ended before its last completion is told, for only who was told may post the next one.
+//! The thread that takes a packet has the operation (invariant 2) until it posts or ends it. It ends the
+//! operation before it delivers the last completion, because only the receiver of that may post the next one.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
@@ -23,7 +23,7 @@ pub(super) struct Taker<'a, S> {
     pub(super) shared: &'a SharedPort,
     /// What this handle takes with its next `wait`.
     pub(super) ready: &'a mut VecDeque<Packet>,
-    /// What bytes are lent from.
+    /// The memory that bytes are lent from.
     pub(super) scratch: &'a mut [u8],
     pub(super) sink: &'a mut S,
     /// Completions were delivered.
@@ -43,10 +43,10 @@ impl<S: Sink> Taker<'_, S> {
             debug_assert!(false, "invariant 5: a completion came for an operation that had ended");
             return;
         };
-        // SAFETY: an operation of it is outstanding, which this handle has from here on. What follows does not
-        // use it after it has told of the last completion.
+        // SAFETY: an operation of it is outstanding, and this handle has it from here on. The code below does
+        // not use the record after the last completion was delivered.
         let record = unsafe { record.in_use() };
-        // SAFETY: the packet says that the operation is not the OS's any more (invariant 7).
+        // SAFETY: the packet says that the OS no longer has the operation (invariant 7).
         let result = unsafe { overlapped.result(record.socket(), packet.count) };
         match overlapped.kind {
             OperationKind::Accept => {
@@ -75,7 +75,7 @@ impl<S: Sink> Taker<'_, S> {
         // SAFETY: the place's packet was taken.
         let socket = unsafe { place.take_socket() };
         let accepted = match result {
-            // SAFETY: the place's packet was taken, and says that a peer was accepted.
+            // SAFETY: the place's packet was taken, and reports an accepted peer.
             Ok(_) => unsafe { place.finish(&self.shared.extensions, listener, socket) }
                 .map_err(|_| CONNECTION_ABORTED),
             Err(fault) => Err(fault.code),
@@ -132,7 +132,7 @@ impl<S: Sink> Taker<'_, S> {
             Some(Receiving::Lent) => true,
             Some(Receiving::LentOnce) => false,
         };
-        // There is something to read, or the stream has ended, or it was asked to end.
+        // There is something to read, the stream has ended, or an end was requested.
         let read = match result {
             Ok(_) => record.socket().read(self.scratch),
             Err(fault) => return self.end_receive(record, Err(fault)),
@@ -147,7 +147,7 @@ impl<S: Sink> Taker<'_, S> {
                 record.receive.state.end();
                 return self.lend(token, count, false);
             }
-            // Somebody else has read it, or the OS was wrong.
+            // Another handle has read it, or the OS was wrong.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
                 return self.end_receive(record, Err(Fault { code: code_of(&error), count: 0 }));
@@ -169,7 +169,7 @@ impl<S: Sink> Taker<'_, S> {
 
     fn end_receive(&mut self, record: InUse<'_>, result: Result<u32, Fault>) {
         let token = record.token();
-        // SAFETY: the caller has the operation: its packet was taken, or its post refused.
+        // SAFETY: the caller has the operation: its packet was taken, or its post was refused.
         let receiving = unsafe { record.receive.payload().take() };
         let marks = record.receive.state.end();
         let received = received(result, marks);

@@ -1,7 +1,7 @@
-//! What the OS's numbers mean to who posted.
+//! What the OS's error numbers mean.
 //!
-//! The same mishap has several numbers: Winsock's, and the ones that the file system's side of
-//! Windows says. They are brought to the one whose `ErrorKind` says what happened.
+//! The same failure has several numbers: Winsock's, and those of the file system. Each is mapped to the
+//! number whose `ErrorKind` says what happened.
 
 use std::io;
 
@@ -32,14 +32,14 @@ const NOT_A_SOCKET: u32 = winsock::WSAENOTSOCK as u32;
 const TOO_MANY_SOCKETS: u32 = winsock::WSAEMFILE as u32;
 const NO_BUFFERS: u32 = winsock::WSAENOBUFS as u32;
 const TOO_MANY_OUTSTANDING: u32 = winsock::WSAEWOULDBLOCK as u32;
-/// What Wine 8 says when a socket was closed under its receive.
+/// Wine 8 reports this when a socket was closed during its receive.
 const CLOSED_UNDER_IT: u32 = 676;
 
 /// How an operation failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub(super) code: u32,
-    /// Bytes that it had moved all the same.
+    /// Bytes that it had moved nevertheless.
     pub(super) count: u32,
 }
 
@@ -69,7 +69,7 @@ pub(super) fn error_of(code: u32) -> io::Error {
     io::Error::from_raw_os_error(said as i32)
 }
 
-/// The OS lacks something just now; nothing is wrong with the socket.
+/// The OS temporarily lacks something; the socket is fine.
 pub(super) fn is_shortage(code: u32) -> bool {
     matches!(
         code,
@@ -87,8 +87,8 @@ pub(super) fn is_shortage(code: u32) -> bool {
     )
 }
 
-/// Of an accept: the peer gave up before it was accepted. The listener is well. (Wine 8 then finds
-/// that what it has accepted is not connected.)
+/// For an accept: the peer gave up before it was accepted, and the listener is fine. (Wine 8 then reports
+/// that the accepted socket is not connected.)
 pub(super) fn is_of_the_peer(code: u32) -> bool {
     matches!(
         code,
@@ -101,7 +101,7 @@ pub(super) fn is_of_the_peer(code: u32) -> bool {
     )
 }
 
-/// Bytes, or the end of the stream (0), or why neither.
+/// The received bytes, the end of the stream (0), or the failure.
 pub(super) fn received(result: Result<u32, Fault>, marks: Marks) -> Result<usize, Failure> {
     match result {
         Ok(count) => Ok(count as usize),
@@ -112,9 +112,8 @@ pub(super) fn received(result: Result<u32, Fault>, marks: Marks) -> Result<usize
     }
 }
 
-/// Bytes that left, or why none did. Of a send that was cancelled that is as good as the OS says it:
-/// Wine tells what had left, while Windows may tell nothing of it. So a cancelled send is for a
-/// socket that nothing more will be sent on.
+/// The bytes that left, or the failure. For a cancelled send this is only as exact as the OS reports: Wine
+/// says what had left, Windows may not. So cancel a send only if nothing more will be sent on the socket.
 pub(super) fn sent(result: Result<u32, Fault>, marks: Marks) -> Result<usize, Failure> {
     match result {
         Ok(count) => Ok(count as usize),

@@ -1,4 +1,4 @@
-//! The functions that Winsock hands out by their address: AcceptEx, ConnectEx, GetAcceptExSockaddrs.
+//! The functions whose addresses Winsock returns: AcceptEx, ConnectEx, GetAcceptExSockaddrs.
 
 use std::io;
 use std::mem;
@@ -12,7 +12,7 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 use windows_sys::core::GUID;
 
-/// Asked for once for each port: every TCP socket of a process has the same provider.
+/// Loaded once per port: all TCP sockets of a process have the same provider.
 #[derive(Clone, Copy)]
 pub(super) struct Extensions {
     pub(super) accept_ex: LPFN_ACCEPTEX,
@@ -24,7 +24,7 @@ impl Extensions {
     pub(super) fn load() -> io::Result<Self> {
         let tcp = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
         let socket = tcp(Domain::IPV4).or_else(|_| tcp(Domain::IPV6))?;
-        // SAFETY: each identifier is that of the function whose type its field has.
+        // SAFETY: each identifier belongs to the function whose type its field has.
         unsafe {
             Ok(Extensions {
                 accept_ex: load(&socket, &WSAID_ACCEPTEX)?,
@@ -42,13 +42,13 @@ impl std::fmt::Debug for Extensions {
 }
 
 /// # Safety
-/// `F` is an optional pointer to a function of the type that the identifier stands for.
+/// `F` is an optional pointer to a function of the type that the identifier means.
 unsafe fn load<F: Copy>(socket: &Socket, identifier: &GUID) -> io::Result<F> {
     const { assert!(mem::size_of::<F>() == mem::size_of::<usize>()) };
     let mut address = 0usize;
     let mut bytes = 0;
-    // SAFETY: the identifier is read and the address written during the call alone, each with the
-    // size that is told; nothing is overlapped.
+    // SAFETY: the identifier is read and the address written only during the call, each with the given size;
+    // nothing is overlapped.
     let failed = unsafe {
         WSAIoctl(
             socket.as_raw_socket() as SOCKET,
@@ -65,6 +65,6 @@ unsafe fn load<F: Copy>(socket: &Socket, identifier: &GUID) -> io::Result<F> {
     if failed != 0 || address == 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: Winsock gave the address of the function, which by the caller's promise is an `F`.
+    // SAFETY: Winsock returned the address of the function, which the caller promises to be an `F`.
     Ok(unsafe { mem::transmute_copy(&address) })
 }

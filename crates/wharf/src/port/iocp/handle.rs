@@ -17,18 +17,18 @@ use crate::port::{
     Socket, Token, Waker,
 };
 
-/// How long the end of a port waits for its last completions before it leaks what they own.
+/// How long the port's end waits for the last completions before it leaks what they own.
 const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a handle sleeps at most before it looks at what the system had no memory to queue: packets
-/// and wakes. Once a second costs an idle worker nothing that can be measured.
+/// The longest sleep of a handle before it checks for packets and wakes that the OS had no memory to queue.
+/// Once a second costs an idle worker nothing measurable.
 pub(super) const SLEEP_MS_MAX: u32 = 1_000;
 
 /// One worker's handle to the port.
 #[derive(Debug)]
 pub(crate) struct IocpPort {
     pub(super) shared: Arc<SharedPort>,
-    /// Packets that did not need the port, for the next `wait`.
+    /// Packets that did not go through the port, for the next `wait`.
     pub(super) ready: VecDeque<Packet>,
     entries: Entries,
     scratch: Box<[u8]>,
@@ -64,8 +64,8 @@ impl IocpPort {
         IocpPort::join(shared.clone()).unwrap()
     }
 
-    /// Takes what is there, waiting for the first at most until then. True if completions were
-    /// delivered or a wake came.
+    /// Takes what is there. Waits for the first until `deadline`. True: completions were delivered, or a wake
+    /// came.
     fn turn<S: Sink>(&mut self, deadline: Deadline, sink: &mut S) -> io::Result<bool> {
         let IocpPort { shared, ready, entries, scratch, .. } = self;
         shared.take_left_over(ready);
@@ -81,7 +81,7 @@ impl IocpPort {
         let count = shared.port.take(entries, timeout_ms)?;
         let wakes = (0..count).filter(|at| matches!(entries.at(*at), Taken::Wake)).count();
         if wakes > 0 {
-            // First: whoever is idle should hear it, not wait for the handlers of this batch.
+            // First, so that an idle handle is woken before this batch's handlers run.
             shared.waker.taken(wakes as u32, wakes < count);
         }
         for at in 0..count {
@@ -92,7 +92,7 @@ impl IocpPort {
         Ok(taker.delivered || wakes > 0 || shared.waker.take_lost())
     }
 
-    /// Lets go of the port; the last handle ends it.
+    /// Closes this handle. The last one ends the port.
     fn leave<S: Sink>(&mut self, sink: &mut S) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
@@ -137,12 +137,12 @@ impl IocpPort {
             }
         }
         if !is_over {
-            // Having waited in vain: the OS may still touch what they own (invariant 7).
+            // The wait was in vain, and the OS may still touch what they own (invariant 7).
             std::mem::forget(shared);
         }
     }
 
-    /// Takes completions until nothing of the record is outstanding; false if they did not come.
+    /// Takes completions until nothing of the record is outstanding. False: they did not come.
     fn end_record<S: Sink>(&mut self, record: &Record, deadline: Instant, sink: &mut S) -> bool {
         while record.outstanding_kind().is_some() {
             if self.turn(Deadline(Some(deadline)), sink).is_err() || deadline <= Instant::now() {
@@ -165,7 +165,7 @@ impl CompletionPort for IocpPort {
     }
 
     fn deregister(&mut self, registration: Registration) -> Socket {
-        // SAFETY: the contract: who gives a registration back has it, and nobody uses it from here on.
+        // SAFETY: the contract: the caller owns the registration, and no thread uses it from here on.
         unsafe { self.shared.deregister(registration) }.into()
     }
 
@@ -174,33 +174,38 @@ impl CompletionPort for IocpPort {
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        // SAFETY: the contract: a registration that is posted for has not been given back, and is not meanwhile.
+        // SAFETY: the contract: a registration that is posted for has not been deregistered, and is not
+        // during the call.
         unsafe { self.shared.post(registration, operation, &mut self.ready) }
     }
 
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
-        // SAFETY: as of `post`.
+        // SAFETY: as for `post`.
         unsafe { self.shared.cancel(registration, kind) };
     }
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
-        // SAFETY: as of `post`.
+        // SAFETY: as for `post`.
         unsafe { self.shared.shutdown(registration, how) };
     }
 
     fn has_unread(&self, registration: Registration) -> bool {
-        // SAFETY: as of `post`.
+        // SAFETY: as for `post`.
         unsafe { self.shared.in_use(registration) }.has_unread()
     }
 
-    /// Windows does not say when a peer last took something.
+    /// Windows does not report when a peer last took something.
     fn stalled_for(&self, _: Registration) -> Option<Duration> {
+        None
+    }
+
+    fn unacknowledged_bytes(&self, _: Registration) -> Option<usize> {
         None
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let deadline = Deadline::after(timeout);
-        // The OS may be a little early, and a packet may turn out to mean nothing to anybody.
+        // The OS may return slightly early, and a packet may have no meaning.
         while !self.turn(deadline, sink)? && !deadline.has_passed() {}
         Ok(())
     }
@@ -224,17 +229,17 @@ impl Drop for IocpPort {
     }
 }
 
-/// When a wait is over. `None`: not by itself.
+/// When a wait ends. `None`: never by itself.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Option<Instant>);
 
 impl Deadline {
     fn after(timeout: Option<Duration>) -> Self {
-        // What is too far away to be told is never.
+        // A time that is too far away to be represented means never.
         Deadline(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
-    /// In milliseconds. Rounded up: who sleeps too little would come back to find that nothing is due yet.
+    /// In milliseconds, rounded up: a shorter sleep would end before anything is due.
     fn left_ms(self) -> u32 {
         let Some(deadline) = self.0 else {
             return u32::MAX;

@@ -1,4 +1,4 @@
-//! TCP_MAXRT, for [`Options::peer_timeout`](crate::Options::peer_timeout).
+//! TCP_MAXRT, for [`time.peer_timeout`](field@crate::options::Time::peer_timeout).
 
 use std::io;
 use std::os::windows::io::AsRawSocket;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use socket2::Socket;
 use windows_sys::Win32::Networking::WinSock::{IPPROTO_TCP, SOCKET, TCP_MAXRT, setsockopt};
 
-/// Ends a connection that has stood still for so long, in whole seconds (TCP_MAXRT, IPPROTO_TCP socket
+/// Ends a connection that has stalled for this long, in whole seconds (TCP_MAXRT, IPPROTO_TCP socket
 /// options).
 pub(in crate::port) fn set_peer_timeout(socket: &Socket, limit: Duration) -> io::Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
-    // SAFETY: the value is read during the call, with the size that is told.
+    // SAFETY: the value is read during the call, with the given size.
     let failed = unsafe {
         setsockopt(
             socket.as_raw_socket() as SOCKET,

@@ -1,4 +1,4 @@
-//! The completion port itself: made, filled with packets, taken from.
+//! The completion port itself: created, filled with packets, taken from.
 
 use std::io;
 use std::os::windows::io::AsRawSocket;
@@ -13,34 +13,34 @@ use windows_sys::Win32::System::IO::{
     PostQueuedCompletionStatus,
 };
 
-/// Packets that one call takes at most; the rest stay for the other handles. Few enough that a slow
-/// handler holds up few others beside its own session, and enough for replies to share a send.
+/// The most packets that one call takes. The rest stays for the other handles. Few enough that a slow handler
+/// delays few other sessions, and enough for replies to share a send.
 pub(super) const PACKETS_MAX: usize = 16;
 
-/// The key of every socket. A socket's key is fixed with its first association, and so cannot name
-/// a registration.
+/// The key of every socket. A socket keeps the key of its first association, so the key cannot name a
+/// registration.
 const KEY_OPERATION: usize = 0;
 const KEY_WAKE: usize = 1;
 
-/// Owns the port's handle, and closes it last: nobody waits or posts any more by then.
+/// Owns the port's handle, and closes it last, when no thread waits or posts any more.
 #[derive(Debug)]
 pub(super) struct OsPort(HANDLE);
 
-// SAFETY: the handle is a number that every thread of the process may use; the calls made with it
-// are safe to make from several threads at the same time, and it is closed by Drop alone.
+// SAFETY: the handle is a number that every thread of the process may use. The calls with it may run
+// concurrently, and only Drop closes it.
 unsafe impl Send for OsPort {}
 // SAFETY: as above.
 unsafe impl Sync for OsPort {}
 
-/// What says that an operation has ended: its overlapped, and the bytes it moved.
+/// Reports that an operation has ended: its overlapped, and the bytes it moved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packet {
     pub(super) overlapped: *mut OVERLAPPED,
     pub(super) count: u32,
 }
 
-// SAFETY: the pointer is only looked at with the shared port at hand, whose records are shared by
-// all threads and never move (invariant 6).
+// SAFETY: the pointer is dereferenced only with the shared port at hand, whose records are shared by all
+// threads and never move (invariant 6).
 unsafe impl Send for Packet {}
 
 /// One entry of what was taken.
@@ -51,7 +51,7 @@ pub(super) enum Taken {
 
 impl OsPort {
     pub(super) fn new(concurrent_threads: u32) -> io::Result<Self> {
-        // SAFETY: takes no memory of ours; without a file to associate it makes a port.
+        // SAFETY: takes no memory of ours; without a file to associate it creates a port.
         let handle = unsafe {
             CreateIoCompletionPort(INVALID_HANDLE_VALUE, ptr::null_mut(), 0, concurrent_threads)
         };
@@ -60,11 +60,11 @@ impl OsPort {
 
     /// From here on the socket's completions come to this port, as long as the socket lives.
     ///
-    /// One that has been here before is refused as an invalid parameter, and is ours all the same.
-    /// So is one that belongs to another port; nobody gives us such a socket.
+    /// A socket that was associated before is refused as an invalid parameter, and stays associated. So is
+    /// one that belongs to another port, but such a socket is never passed in.
     pub(super) fn associate(&self, socket: &Socket) -> io::Result<()> {
         let file = socket.as_raw_socket() as HANDLE;
-        // SAFETY: both handles are open, by the borrows of their owners.
+        // SAFETY: both handles are open, because their owners are borrowed.
         let port = unsafe { CreateIoCompletionPort(file, self.0, KEY_OPERATION, 0) };
         if !port.is_null() {
             return Ok(());
@@ -76,7 +76,7 @@ impl OsPort {
         }
     }
 
-    /// Queues a packet as if the OS had.
+    /// Queues a packet as the OS would.
     pub(super) fn post(&self, packet: Packet) -> io::Result<()> {
         self.post_entry(packet.count, KEY_OPERATION, packet.overlapped)
     }
@@ -86,16 +86,16 @@ impl OsPort {
     }
 
     fn post_entry(&self, count: u32, key: usize, overlapped: *const OVERLAPPED) -> io::Result<()> {
-        // SAFETY: the handle is open; the OS passes the pointer on without looking at it.
+        // SAFETY: the handle is open; the OS passes the pointer on without dereferencing it.
         let posted = unsafe { PostQueuedCompletionStatus(self.0, count, key, overlapped) };
         if posted == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Takes what has completed, waiting for the first at most so many milliseconds.
-    /// Says how many entries were filled: 0 when the time has passed.
+    /// Takes what has completed. Waits at most so many milliseconds for the first. Returns how many entries
+    /// were filled: 0 after a time-out.
     pub(super) fn take(&self, entries: &mut Entries, timeout_ms: u32) -> io::Result<usize> {
         let mut count = 0;
-        // SAFETY: the entries are ours for the time of the call, and their number is right.
+        // SAFETY: the entries are ours during the call, and their number is right.
         let taken = unsafe {
             GetQueuedCompletionStatusEx(
                 self.0,
@@ -106,7 +106,7 @@ impl OsPort {
                 0,
             )
         };
-        // The result decides: not every system leaves the count at 0 when the time has passed.
+        // The result decides: not every system sets the count to 0 after a time-out.
         if taken != 0 {
             return Ok((count as usize).min(PACKETS_MAX));
         }
@@ -128,7 +128,7 @@ impl Drop for OsPort {
 /// Room for what one call takes.
 pub(super) struct Entries(Box<[OVERLAPPED_ENTRY; PACKETS_MAX]>);
 
-// SAFETY: as `Packet`: the pointers in it are only looked at with the shared port at hand.
+// SAFETY: as for `Packet`: its pointers are dereferenced only with the shared port at hand.
 unsafe impl Send for Entries {}
 
 impl Entries {

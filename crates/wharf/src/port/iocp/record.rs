@@ -1,10 +1,9 @@
 //! A registered socket, and the operations that it can have outstanding.
 //!
-//! Nothing here is locked. What is registered is written by who makes or ends the registration,
-//! when nobody else has it, and read by who holds it or has an operation of it: an [`InUse`] is the word
-//! of that. What an operation
-//! owns is in an [`Owned`], and belongs to who has the operation: the poster before the post, the OS
-//! after it, the taker of the completion then (invariant 2).
+//! Nothing here has a lock. The registration is written only when it is made or ended, when no other thread
+//! has it. It is read by threads that hold it or have one of its operations, as an [`InUse`] asserts. What an
+//! operation owns is in an [`Owned`] and belongs to the operation's holder: the poster before the post, the
+//! OS after it, then the taker of the completion (invariant 2).
 
 use std::cell::UnsafeCell;
 use std::ops::Deref;
@@ -24,10 +23,10 @@ use crate::sync::{AtomicU32, Ordering};
 pub(super) const KINDS: [OperationKind; 4] =
     [OperationKind::Accept, OperationKind::Connect, OperationKind::Receive, OperationKind::Send];
 
-/// Where a receive's bytes go.
+/// Where a receive puts its bytes.
 #[derive(Debug)]
 pub(super) enum Receiving {
-    /// Into the scratch buffer of whoever takes the completion, again and again.
+    /// Into the scratch buffer of the handle that takes the completion, repeatedly.
     Lent,
     LentOnce,
     Into(Box<RingBuffer>),
@@ -57,12 +56,12 @@ pub(super) struct Record {
     pub(super) send: Owned<Box<SendBatch>>,
 }
 
-/// A record whose registration stands, for who may use its socket.
+/// A registered record. Its holder may use its socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InUse<'a>(&'a Record);
 
-// SAFETY: what is in the cells is reached by one thread at a time: see the module's page
-// (invariants 1, 2 and 5). The pointers inside an OVERLAPPED are the OS's.
+// SAFETY: one thread at a time accesses what is in the cells: see the module's page (invariants 1, 2 and 5).
+// The pointers inside an OVERLAPPED belong to the OS.
 unsafe impl Send for Record {}
 // SAFETY: as above.
 unsafe impl Sync for Record {}
@@ -77,8 +76,8 @@ impl<T> Owned<T> {
     }
 
     /// # Safety
-    /// The caller has the operation: it began it and has not handed it to the OS, or has taken its
-    /// completion and not ended it (invariant 2). The reference ends before that does.
+    /// The caller has the operation: it has begun it and not passed it to the OS, or has taken its completion
+    /// and not ended it (invariant 2). The reference ends before that does.
     #[expect(clippy::mut_from_ref, reason = "who has the operation has what it owns")]
     pub(super) unsafe fn payload(&self) -> &mut Option<T> {
         // SAFETY: the caller's promise.
@@ -107,7 +106,7 @@ impl Record {
     /// # Safety
     /// The record is vacant, and the caller took it from the vacant ones.
     pub(super) unsafe fn register(&self, socket: Socket, token: Token) {
-        // SAFETY: by the caller's promise nobody else reads or writes it now.
+        // SAFETY: the caller promises that no other thread accesses it now.
         let registered = unsafe { &mut *self.registered.get() };
         debug_assert!(registered.is_none(), "invariant 6: only a vacant record is used again");
         *registered = Some(Registered { socket, token });
@@ -116,12 +115,12 @@ impl Record {
     /// Panics if an operation is outstanding (invariant 5).
     ///
     /// # Safety
-    /// The caller has the registration, and nobody uses it any more.
+    /// The caller owns the registration, and no thread uses it any more.
     pub(super) unsafe fn deregister(&self) -> Socket {
         if let Some(kind) = self.outstanding_kind() {
             panic!("invariant 5: deregistered while {kind:?} is outstanding");
         }
-        // SAFETY: no operation is outstanding, and by the caller's promise nobody else is here.
+        // SAFETY: no operation is outstanding, and the caller promises that no other thread is here.
         let registered = unsafe { (*self.registered.get()).take() };
         self.generation.fetch_add(1, Ordering::SeqCst);
         registered.expect("the registration was deregistered").socket
@@ -130,7 +129,7 @@ impl Record {
     /// What is left when the port ends: the socket, if nothing is outstanding.
     ///
     /// # Safety
-    /// The caller is the only one left who uses the port.
+    /// The caller is the last user of the port.
     pub(super) unsafe fn vacate(&self) -> Option<Socket> {
         // SAFETY: the caller's promise.
         let registered = unsafe { &mut *self.registered.get() };
@@ -138,8 +137,8 @@ impl Record {
     }
 
     /// # Safety
-    /// Whenever the caller asks what this gives for the socket or the token, it has the registration, or an
-    /// operation of it that is outstanding: nobody registers or deregisters meanwhile (invariant 5).
+    /// Whenever the caller uses the result to access the socket or the token, it has the registration or one
+    /// of its outstanding operations, so that no thread registers or deregisters meanwhile (invariant 5).
     pub(super) unsafe fn in_use(&self) -> InUse<'_> {
         InUse(self)
     }
@@ -148,7 +147,7 @@ impl Record {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// The record's accept, made when it is first asked for.
+    /// The record's accept. Made at the first call.
     pub(super) fn accepting(&self, places: u32) -> &Accepting {
         self.accepting.get_or_init(|| Box::new(Accepting::new(places)))
     }
@@ -175,8 +174,8 @@ impl Record {
 
 impl InUse<'_> {
     fn registered(&self) -> &Registered {
-        // SAFETY: it is written only while nobody has the registration or an operation of it: the promise of
-        // who made this (`Record::in_use`).
+        // SAFETY: it is written only while no thread has the registration or one of its operations, as the
+        // caller of `Record::in_use` promised.
         let registered = unsafe { &*self.0.registered.get() };
         registered.as_ref().expect("the registration was deregistered")
     }
@@ -185,7 +184,7 @@ impl InUse<'_> {
         &self.registered().socket
     }
 
-    /// Whether bytes wait in the socket. (A stream's end or an error does not show here.)
+    /// Whether bytes wait in the socket. (Does not show the end of the stream or an error.)
     pub(super) fn has_unread(&self) -> bool {
         unread_bytes(self.raw_socket()).is_ok_and(|bytes| bytes > 0)
     }
@@ -198,7 +197,7 @@ impl InUse<'_> {
         self.registered().token
     }
 
-    /// Marks the operation of this kind, if it is outstanding, and has the OS end it.
+    /// Marks the outstanding operation of this kind, if any, and asks the OS to end it.
     pub(super) fn ask_to_end(&self, kind: OperationKind, mark: u32) {
         let socket = self.raw_socket();
         match kind {

@@ -1,4 +1,4 @@
-//! All the records of a port: they grow, and never move or end while the port lives (invariant 6).
+//! All records of a port: they grow, and never move or end while the port lives (invariant 6).
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use super::record::Record;
 use crate::chunks::Chunks;
 use crate::sync::{AtomicU32, Mutex, Ordering};
 
-/// Sockets that a port takes. Its directory of chunks has 24 bytes for each 512 of them.
+/// The most sockets of a port. Its directory of chunks has 24 bytes for each 512 of them.
 pub(super) const RECORDS_MAX: u32 = 1 << 22;
 
 #[derive(Debug)]
 pub(super) struct Records {
     records: Chunks<Record>,
-    /// Records that were ever used: all that have an index below this.
+    /// Records that were ever used: those with an index below this.
     used: AtomicU32,
-    /// The vacant among them, the one with the longest rest first.
+    /// The vacant ones among them, longest rest first.
     vacant: Mutex<VecDeque<u32>>,
 }
 
@@ -27,7 +27,7 @@ impl Records {
         }
     }
 
-    /// A vacant record for the caller alone, if there is room for one more.
+    /// Gives the caller exclusive use of a vacant record, if there is room for one more.
     pub(super) fn occupy(&self) -> Option<(u32, &Record)> {
         let mut vacant = self.vacant.lock();
         if let Some(index) = vacant.pop_front() {
@@ -42,7 +42,7 @@ impl Records {
         Some((index, record))
     }
 
-    /// Nobody uses the record any more.
+    /// No thread uses the record any more.
     pub(super) fn vacate(&self, index: u32) {
         self.vacant.lock().push_back(index);
     }

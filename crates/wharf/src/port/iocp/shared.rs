@@ -1,4 +1,4 @@
-//! What all handles of a port share: the records, and the way in.
+//! What all handles of a port share: the records, and posting.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -30,13 +30,13 @@ pub(crate) struct IocpSizes {
     pub(crate) accepts_outstanding: u32,
 }
 
-/// Pieces that one send operation gathers at most; the rest leaves with the next.
+/// The most pieces in one send operation. The rest leaves with the next.
 const PIECES_MAX: usize = 64;
 
-/// In `foreign_posts`: the port is ending, and takes none any more.
+/// A bit in `foreign_posts`: the port is ending, and accepts no more.
 const ENDING: u32 = 1 << 31;
 
-/// The port itself, and all that is registered at it.
+/// The port itself, and everything registered at it.
 #[derive(Debug)]
 pub(crate) struct SharedPort {
     pub(super) port: Arc<OsPort>,
@@ -45,17 +45,17 @@ pub(crate) struct SharedPort {
     pub(super) waker: Arc<PortWaker>,
     pub(super) handles: Mutex<u32>,
     sizes: IocpSizes,
-    /// Posts at work on threads without a handle, and `ENDING`.
+    /// Posts in progress on threads without a handle, and `ENDING`.
     foreign_posts: AtomicU32,
-    /// Packets that the OS had no memory for, for whichever handle waits next.
+    /// Packets that the OS had no memory to queue, for the next handle that waits.
     left_over: Mutex<VecDeque<Packet>>,
     has_left_over: AtomicBool,
     pub(super) stale_completions: AtomicU64,
 }
 
-/// How a packet that the OS does not queue comes to a handle.
+/// How a packet that the OS does not queue reaches a handle.
 pub(super) enum Way<'a> {
-    /// With the next `wait` of the handle that posts.
+    /// With the next `wait` of the posting handle.
     Ready(&'a mut VecDeque<Packet>),
     /// Through the port.
     Port,
@@ -89,7 +89,7 @@ impl SharedPort {
         socket: Socket,
         token: Token,
     ) -> Result<Registration, Refused<Socket>> {
-        // Not blocking, for the reads into scratch memory; posted operations are not touched by it.
+        // Non-blocking, for reads into scratch memory. Posted operations are not affected.
         let entered = socket.set_nonblocking(true).and_then(|()| self.port.associate(&socket));
         if let Err(error) = entered {
             return Err(Refused { given_back: socket, error });
@@ -98,13 +98,13 @@ impl SharedPort {
             let error = io::Error::from(io::ErrorKind::OutOfMemory);
             return Err(Refused { given_back: socket, error });
         };
-        // SAFETY: the record was vacant, and is given to this call alone.
+        // SAFETY: the record was vacant, and only this call has it.
         unsafe { record.register(socket, token) };
         Ok(Registration(index))
     }
 
     /// # Safety
-    /// The registration is this port's and stands, and nobody uses it from here on.
+    /// The registration is valid at this port, and no thread uses it from here on.
     pub(super) unsafe fn deregister(&self, registration: Registration) -> Socket {
         // SAFETY: the caller's promise.
         let socket = unsafe { self.record(registration).deregister() };
@@ -117,14 +117,15 @@ impl SharedPort {
     }
 
     /// # Safety
-    /// The registration is this port's, and nobody ends it while what this gives is asked for its socket.
+    /// The registration is valid at this port, and is not ended while the result is used to access its
+    /// socket.
     pub(super) unsafe fn in_use(&self, registration: Registration) -> InUse<'_> {
         // SAFETY: the caller's promise.
         unsafe { self.record(registration).in_use() }
     }
 
     /// # Safety
-    /// The registration is this port's, and nobody ends it before this has returned.
+    /// The registration is valid at this port, and is not ended before this returns.
     pub(super) unsafe fn post(
         &self,
         registration: Registration,
@@ -161,7 +162,7 @@ impl SharedPort {
 
     fn post_accept(&self, index: u32, record: InUse<'_>, ready: &mut VecDeque<Packet>) {
         let accepting = record.accepting(self.sizes.accepts_outstanding);
-        // A listener has an address; what has none will be told by its first accept.
+        // A listener has an address; if not, its first accept will report that.
         let family = record.socket().local_addr().map_or(socket2::Domain::IPV4, |a| a.domain());
         accepting.begin(family);
         for place in &accepting.places {
@@ -169,7 +170,7 @@ impl SharedPort {
         }
     }
 
-    /// Has one more peer accepted. Whatever comes of it, there will be a packet.
+    /// Accepts one more peer. A packet will come in every case.
     pub(super) fn start_accept(
         &self,
         index: u32,
@@ -179,8 +180,8 @@ impl SharedPort {
         way: &mut Way<'_>,
     ) {
         let socket = record.raw_socket();
-        // SAFETY: the place is at rest and this call's alone: by `begin`, or by having taken its
-        // packet (invariant 2).
+        // SAFETY: the place is at rest and only this call has it: by `begin`, or by having taken its packet
+        // (invariant 2).
         let started = unsafe {
             place.overlapped.prepare(index, record.generation());
             place.accept(&self.extensions, socket, accepting.family())
@@ -194,12 +195,12 @@ impl SharedPort {
         }
     }
 
-    /// A connect that cannot even begin has failed: there will be a packet in any case.
+    /// A connect that cannot even begin counts as failed, so a packet will come in every case.
     fn post_connect(&self, index: u32, record: InUse<'_>, address: SocketAddr, way: &mut Way<'_>) {
         let connect = &record.connect;
         let socket = record.raw_socket();
         connect.state.begin(OperationKind::Connect);
-        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        // SAFETY: begun by this call, which has the operation exclusively until the OS does.
         let started = unsafe {
             connect.overlapped.prepare(index, record.generation());
             calls::bind_for_connect(record.socket(), &address);
@@ -223,12 +224,12 @@ impl SharedPort {
     ) -> Result<(), Refused<Operation>> {
         let receive = &record.receive;
         receive.state.begin(OperationKind::Receive);
-        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        // SAFETY: begun by this call, which has the operation exclusively until the OS does.
         unsafe { *receive.payload() = Some(receiving) };
         let Err(code) = self.start_receive(index, record, &mut Way::Ready(ready)) else {
             return Ok(());
         };
-        // SAFETY: the OS refused it, so it is still this call's.
+        // SAFETY: the OS refused it, so this call still has it.
         let receiving = unsafe { receive.payload().take() };
         receive.state.end();
         let given_back = match receiving {
@@ -239,7 +240,7 @@ impl SharedPort {
         Err(Refused { given_back, error: error_of(code) })
     }
 
-    /// Hands the receive that the caller has to the OS. An error gives it back.
+    /// Passes the caller's receive to the OS. An error returns it.
     pub(super) fn start_receive(
         &self,
         index: u32,
@@ -248,9 +249,9 @@ impl SharedPort {
     ) -> Result<(), u32> {
         let receive = &record.receive;
         let socket = record.raw_socket();
-        // SAFETY: the caller has the operation. A ring lies in it, and so stays where it is, and is
-        // nobody else's, until its packet has been taken (invariants 2 and 7). Of the other
-        // receives the OS gets no memory at all: they ask for no bytes, only to be told of them.
+        // SAFETY: the caller has the operation. A ring lies in it, so it stays in place and is not touched
+        // until its packet was taken (invariants 2 and 7). Other receives pass no memory to the OS: they ask
+        // for zero bytes.
         let started = unsafe {
             receive.overlapped.prepare(index, record.generation());
             match receive.payload() {
@@ -279,17 +280,17 @@ impl SharedPort {
         let send = &record.send;
         let is_empty = batch.bytes() == 0;
         send.state.begin(OperationKind::Send);
-        // SAFETY: begun by this call, which alone has the operation until the OS does.
+        // SAFETY: begun by this call, which has the operation exclusively until the OS does.
         let payload = unsafe { send.payload() };
         let batch = &**payload.insert(batch);
-        // SAFETY: as above. The batch lies in the operation, and so stays where it is, and nobody
-        // changes it, until its packet has been taken (invariants 2 and 7).
+        // SAFETY: as above. The batch lies in the operation, so it stays in place and unchanged until its
+        // packet was taken (invariants 2 and 7).
         let started = unsafe {
             send.overlapped.prepare(index, record.generation());
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let count = batch.gather(&mut slices);
             if is_empty {
-                // Not every system sends no pieces. It is done, and nothing of it was the OS's.
+                // Some systems do not send zero pieces. So it is complete, and the OS never had it.
                 self.deliver(send.overlapped.packet(0), way);
                 return Ok(());
             }
@@ -300,17 +301,17 @@ impl SharedPort {
         let Err(code) = started else {
             return Ok(());
         };
-        // SAFETY: the OS refused it, so it is still this call's.
+        // SAFETY: the OS refused it, so this call still has it.
         let batch = unsafe { send.payload().take() };
         send.state.end();
         Err(Refused { given_back: batch.unwrap_or_default(), error: error_of(code) })
     }
 
-    /// What the call's answer means. From a success on, the operation is somebody else's: whoever
-    /// takes its packet may have dealt with it before this runs.
+    /// What the call's answer means. After a success the operation no longer belongs to this call: another
+    /// thread may have taken and processed its packet before this runs.
     ///
-    /// What the OS lacks (memory, mostly) is a refusal: the post may be tried again. Everything else
-    /// is about the socket or its peer, and is told as any port tells it: by a completion.
+    /// If the OS lacks something (usually memory), the post is refused and may be tried again. Everything
+    /// else concerns the socket or its peer, and is reported by a completion, as at any port.
     fn settle(
         &self,
         overlapped: &Overlapped,
@@ -340,8 +341,8 @@ impl SharedPort {
         }
     }
 
-    /// Sends a packet through the port. One that the OS has no memory for waits for the next `wait`, or for
-    /// a handle that sleeps to look ([`SLEEP_MS_MAX`](super::handle::SLEEP_MS_MAX)).
+    /// Sends a packet through the port. If the OS has no memory for it, it waits for the next `wait`, or for
+    /// a sleeping handle to check ([`SLEEP_MS_MAX`](super::handle::SLEEP_MS_MAX)).
     pub(super) fn pass(&self, packet: Packet) {
         if self.port.post(packet).is_err() {
             self.leave_over(packet);
@@ -362,20 +363,20 @@ impl SharedPort {
     }
 
     /// # Safety
-    /// As of [`post`](Self::post).
+    /// As for [`post`](Self::post).
     pub(super) unsafe fn cancel(&self, registration: Registration, kind: OperationKind) {
         // SAFETY: the caller's promise.
         unsafe { self.in_use(registration) }.ask_to_end(kind, CANCELLED);
     }
 
-    /// Unlike elsewhere, a shutdown alone does not end what is outstanding here.
+    /// On Windows a shutdown alone does not end what is outstanding.
     ///
     /// # Safety
-    /// As of [`post`](Self::post).
+    /// As for [`post`](Self::post).
     pub(super) unsafe fn shutdown(&self, registration: Registration, how: Shutdown) {
         // SAFETY: the caller's promise.
         let record = unsafe { self.in_use(registration) };
-        // A peer that has already reset leaves nothing to shut down.
+        // If the peer has already reset, nothing is left to shut down.
         let _ = record.socket().shutdown(how);
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
         for (kind, ends) in [
@@ -390,7 +391,7 @@ impl SharedPort {
         }
     }
 
-    /// From here on threads without a handle are refused; returns when none is at work.
+    /// Refuses posts from threads without a handle from here on. Returns when none is in progress.
     pub(super) fn refuse_foreign_posts(&self) {
         self.foreign_posts.fetch_or(ENDING, Ordering::SeqCst);
         while self.foreign_posts.load(Ordering::SeqCst) != ENDING {
@@ -413,13 +414,14 @@ impl PostAnywhere for SharedPort {
             let error = io::Error::from(io::ErrorKind::NotConnected);
             return Err(Refused { given_back: batch, error });
         };
-        // SAFETY: the contract: who posts holds a count on the session, whose registration stands for as long.
+        // SAFETY: the contract: the posting thread holds a count on the session, so its registration stays
+        // valid.
         let record = unsafe { self.in_use(registration) };
         self.post_batch(registration.0, record, batch, &mut Way::Port)
     }
 }
 
-/// A post at work on a thread without a handle: the port does not end under it.
+/// A post in progress on a thread without a handle. The port does not end meanwhile.
 struct ForeignPost<'a>(&'a AtomicU32);
 
 impl<'a> ForeignPost<'a> {

@@ -1,34 +1,34 @@
 //! Whether an operation is outstanding, and whether it was asked to end: without a lock.
 //!
-//! Three parties may meet here: who posts, who takes the completion (perhaps before the post's call
-//! has returned), and who cancels. Two things must not happen: that a cancel is lost because it came
-//! between the promise that the operation is outstanding and the call that makes it so, and that
-//! `CancelIoEx` meets an operation that was posted after the one that was meant. So:
+//! Three threads may meet here: the one that posts, the one that takes the completion (perhaps before the
+//! post's call has returned), and one that cancels. Two errors must not happen. A cancel must not be lost
+//! between `begin` and the call that posts. And `CancelIoEx` must not hit a later operation than the intended
+//! one. So:
 //!
-//! - A cancel first leaves its mark, then calls the OS. Who posts looks for the mark after its call,
-//!   and calls the OS itself when it finds one: one of the two calls comes after the post.
-//! - A cancel is counted while it is at work. Who posts anew waits until none is.
+//! - A cancel first leaves its mark, then calls the OS. The poster checks for the mark after its call, and
+//!   calls the OS itself if it finds one. So one of the two calls comes after the post.
+//! - Cancels in progress are counted. A thread that posts anew waits until there are none.
 
 use crate::port::OperationKind;
 use crate::sync::{AtomicU32, Ordering};
 
 const OUTSTANDING: u32 = 1;
-/// The caller asked that it end.
+/// The caller asked it to end.
 pub(super) const CANCELLED: u32 = 2;
 /// The direction was shut down.
 pub(super) const SHUT: u32 = 4;
-/// One part of it failed, and the others must end.
+/// Part of it failed, and the other parts must end.
 pub(super) const FAILED: u32 = 8;
 const ASKED: u32 = CANCELLED | SHUT | FAILED;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     marks: AtomicU32,
-    /// Cancels that are at work.
+    /// Cancels in progress.
     cancels: AtomicU32,
 }
 
-/// The marks that an operation had.
+/// The marks of an operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks(u32);
 
@@ -39,7 +39,7 @@ impl Marks {
 }
 
 impl State {
-    /// From here on it is outstanding, and what it owns is the caller's to fill in.
+    /// From here on it is outstanding, and the caller fills in what it owns.
     pub(super) fn begin(&self, kind: OperationKind) {
         let begun = self.marks.compare_exchange(0, OUTSTANDING, Ordering::SeqCst, Ordering::SeqCst);
         assert!(
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    /// From here on it is not, and what it owned has been taken out.
+    /// From here on it is not outstanding. What it owned has been taken out.
     pub(super) fn end(&self) -> Marks {
         Marks(self.marks.swap(0, Ordering::SeqCst))
     }
@@ -64,7 +64,7 @@ impl State {
         self.marks.load(Ordering::SeqCst) & ASKED != 0
     }
 
-    /// Marks it, if it is outstanding, and has the OS end it.
+    /// Marks it, if it is outstanding, and asks the OS to end it.
     pub(super) fn ask(&self, mark: u32, cancel: impl FnOnce()) {
         self.cancels.fetch_add(1, Ordering::SeqCst);
         let marked = self.marks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |marks| {
@@ -76,7 +76,7 @@ impl State {
         self.cancels.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// After a post's call: a cancel may have come before it, and have met nothing.
+    /// After a post's call: an earlier cancel may have found no operation at the OS.
     pub(super) fn cancel_if_asked(&self, cancel: impl FnOnce()) {
         if self.is_asked_to_end() {
             self.cancels.fetch_add(1, Ordering::SeqCst);
@@ -119,7 +119,7 @@ mod tests {
         state.begin(OperationKind::Receive);
         std::thread::scope(|scope| {
             state.ask(CANCELLED, || {
-                // It completes just now, and is posted anew at once.
+                // It completes at this moment, and is posted anew at once.
                 state.end();
                 scope.spawn(|| {
                     state.begin(OperationKind::Receive);

@@ -1,4 +1,4 @@
-//! What is this port's alone: what lies under the contract, and what Windows makes peculiar.
+//! Tests of what only this port does: the layers below the contract, and peculiarities of Windows.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,7 +22,7 @@ use crate::port::{
 };
 use crate::sync::{AtomicU32, Ordering};
 
-/// An operation outside of every record; leaked, as what the OS may touch must not end too early.
+/// An operation outside any record. Leaked, because memory that the OS may touch must not end too early.
 fn bare(kind: OperationKind) -> &'static Overlapped {
     let overlapped = Box::leak(Box::new(Overlapped::new(kind, 0)));
     // SAFETY: just made.
@@ -30,7 +30,7 @@ fn bare(kind: OperationKind) -> &'static Overlapped {
     overlapped
 }
 
-/// Waits for the packet of this operation and says how many bytes it moved.
+/// Waits for this operation's packet; returns how many bytes it moved.
 fn packet_of(port: &OsPort, overlapped: &Overlapped) -> u32 {
     let mut entries = Entries::new();
     let taken = port.take(&mut entries, BOUND.as_millis() as u32).unwrap();
@@ -43,8 +43,8 @@ fn packet_of(port: &OsPort, overlapped: &Overlapped) -> u32 {
     }
 }
 
-/// An array of WSABUFs is read during the call alone, whenever the bytes move: it is overwritten
-/// here when the call has returned, before a byte has come or left.
+/// An array of WSABUFs is read only during the call, even if the bytes move later. Here it is overwritten
+/// after the call has returned, before a byte has moved.
 #[test]
 fn an_array_of_buffers_may_be_a_local_variable() {
     let port = OsPort::new(1).unwrap();
@@ -57,7 +57,7 @@ fn an_array_of_buffers_may_be_a_local_variable() {
     {
         let (first, second) = memory.split_at_mut(8);
         let mut buffers = [IoSliceMut::new(first), IoSliceMut::new(second)];
-        // SAFETY: the overlapped and the memory are leaked, and looked at after the packet.
+        // SAFETY: the overlapped and the memory are leaked, and read only after the packet.
         let started = unsafe { calls::receive(calls::raw(ours.os()), &mut buffers, receive) };
         assert_eq!(started, Ok(Started::Outstanding));
         let [one, other] = &mut elsewhere;
@@ -66,12 +66,12 @@ fn an_array_of_buffers_may_be_a_local_variable() {
     }
     write(&peer, b"both of the segments");
     assert_eq!(packet_of(&port, receive), 20);
-    // SAFETY: the packet was taken; the memory is leaked, and nobody else's.
+    // SAFETY: the packet was taken; the memory is leaked and not shared.
     let received = unsafe { std::slice::from_raw_parts(address, 20) };
     assert_eq!(received, b"both of the segments");
     assert_eq!(elsewhere, [[0; 64]; 2]);
 
-    // More than there is room for: most of it leaves long after the call.
+    // More than there is room for, so most of it leaves long after the call.
     let content: &'static [u8] = Box::leak(pattern(6_000_000, 3).into_boxed_slice());
     let send = bare(OperationKind::Send);
     {
@@ -128,7 +128,7 @@ fn an_accept_tells_the_address_of_the_peer() {
             };
             port.wait(Some(BOUND), &mut { take }).unwrap();
         }
-        // SAFETY: it is registered until the port ends.
+        // SAFETY: it stays registered until the port ends.
         let record = unsafe { port.shared.record(client).in_use() };
         let ours = record.socket().local_addr().unwrap().as_socket();
         let Accepted { socket, peer_address } = accepted(&mut port, listening);
@@ -149,9 +149,9 @@ fn an_accept_that_cannot_go_on_ends_once_with_the_reason_after_all_its_parts() {
         trial.post(listening, Operation::Accept);
         let client = tcp_socket();
         client.connect(address).unwrap();
-        // As if a socket for the next peer could not be made.
+        // As if no socket for the next peer could be made.
         let registration = trial.registration(listening);
-        // SAFETY: it is registered until the port ends.
+        // SAFETY: it stays registered until the port ends.
         let record = unsafe { trial.port.shared.record(registration).in_use() };
         record.accepting_if_made().unwrap().fail(10024, record.raw_socket());
         trial.drive_until_settled(listening);
@@ -189,7 +189,7 @@ fn a_socket_without_a_connection_is_told_so_by_a_completion() {
     let lasts = &trial.account(lost).lasts;
     assert_eq!(lasts.len(), 2);
     for last in lasts {
-        // The second is what Wine 8 says of a send.
+        // The second is what Wine 8 reports for a send.
         let kinds = [Some(ErrorKind::NotConnected), Some(ErrorKind::ConnectionReset)];
         assert!(kinds.contains(&last.error_kind()), "{last:?}");
     }
@@ -204,15 +204,15 @@ fn a_packet_of_what_is_not_outstanding_is_noticed() {
     let (ours, _peer) = pair();
     let ours = port.register(ours, Token(1)).unwrap();
     let forged = port.shared.record(ours).send.overlapped.packet(1);
-    // As the record says it of an operation that was posted once.
+    // As in the record of an operation that was posted once.
     // SAFETY: it was never posted.
     unsafe { port.shared.record(ours).send.overlapped.prepare(ours.0, 0) };
     port.shared.port.post(forged).unwrap();
     port.wait(Some(BOUND), &mut |completion: Completion<'_>| panic!("{completion:?}")).unwrap();
 }
 
-/// A packet that is late finds its record with a post of the next registration that has begun and
-/// has not got as far as to say so in the overlapped.
+/// A late packet finds its record while a post of the next registration has begun, but has not yet said so in
+/// the overlapped.
 #[test]
 fn a_packet_of_the_registration_before_is_no_completion_of_the_next_ones_operation() {
     let mut port = IocpPort::for_test();
@@ -227,7 +227,7 @@ fn a_packet_of_the_registration_before_is_no_completion_of_the_next_ones_operati
     let send = &shared.record(ours).send;
     send.state.begin(OperationKind::Send);
     shared.port.post(send.overlapped.packet(1)).unwrap();
-    // Built for debugging, it panics.
+    // Panics in debug builds.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         port.wait(Some(Duration::ZERO), &mut |completion: Completion<'_>| panic!("{completion:?}"))
     }));
@@ -249,8 +249,8 @@ fn a_record_is_used_again_after_all_others_and_with_another_generation() {
     assert_ne!(port.shared.record(first).generation(), generation);
 }
 
-/// The cancel comes as soon as the operation is said to be outstanding, which is before the OS has
-/// it: the post must find its mark.
+/// The cancel comes as soon as the operation counts as outstanding, before the OS has it. The post must find
+/// its mark.
 #[test]
 fn a_cancel_that_overtakes_the_post_is_not_lost() {
     const ROUNDS: u32 = 1_000;
@@ -262,13 +262,13 @@ fn a_cancel_that_overtakes_the_post_is_not_lost() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..ROUNDS {
-                // In this order: what is outstanding after the last has ended is the next.
+                // In this order: what is outstanding after the last one ended is the next one.
                 while ended.load(Ordering::SeqCst) < round
                     || !shared.record(ours).is_outstanding(OperationKind::Receive)
                 {
                     std::hint::spin_loop();
                 }
-                // SAFETY: it is registered until the port ends.
+                // SAFETY: it stays registered until the port ends.
                 unsafe { shared.cancel(ours, OperationKind::Receive) };
             }
         });
@@ -310,7 +310,7 @@ fn a_port_that_nobody_closed_ends_with_its_last_handle() {
     assert_eq!(shared.stale_completions.load(Ordering::SeqCst), 0);
 }
 
-/// What one handle is told that sleeps for ever, when `leave` leaves it something without a packet.
+/// What an endlessly sleeping handle delivers when `leave` leaves it something without a packet.
 fn told_in_its_sleep(port: &mut IocpPort, leave: impl FnOnce(&SharedPort)) -> usize {
     let shared = port.shared.clone();
     let mut sleeper = IocpPort::join_for_test(&shared);
@@ -322,7 +322,7 @@ fn told_in_its_sleep(port: &mut IocpPort, leave: impl FnOnce(&SharedPort)) -> us
         told
     });
     about_to_sleep.recv().unwrap();
-    thread::sleep(Duration::from_millis(50)); // nothing says that it sleeps; if it does not yet, so be it
+    thread::sleep(Duration::from_millis(50)); // nothing shows that it sleeps; the test also holds if it does not yet
     leave(&shared);
     sleeping.join().unwrap()
 }

@@ -1,8 +1,7 @@
-//! Waking: a packet with a key of its own.
+//! Waking: a packet with its own key.
 //!
-//! A wake is for one `wait`. As many may lie in the port as there are handles, so that whoever wakes
-//! every worker with one wake each reaches them all; more would only say again what those say that
-//! have not been taken yet, and so the queue is bounded.
+//! A wake is for one `wait`. The port may hold as many wakes as it has handles, so that one wake per worker
+//! reaches all workers. More would only repeat wakes that were not taken yet, so the queue is bounded.
 
 use std::sync::Arc;
 
@@ -12,12 +11,12 @@ use crate::sync::{AtomicU32, Ordering};
 
 #[derive(Debug)]
 pub(super) struct PortWaker {
-    /// Kept open for as long as a waker lives: it may outlive the port.
+    /// Kept open as long as a waker lives; it may outlive the port.
     port: Arc<OsPort>,
     handles: AtomicU32,
-    /// Wakes that lie in the port.
+    /// Wakes queued at the port.
     queued: AtomicU32,
-    /// Wakes for which there was no memory, and that nobody has taken yet.
+    /// Wakes that the OS had no memory for, and that no handle has taken yet.
     lost: AtomicU32,
 }
 
@@ -35,13 +34,13 @@ impl PortWaker {
         self.handles.store(handles, Ordering::SeqCst);
     }
 
-    /// Of so many wakes that one handle has taken at once, one is its own; the others go back. If it
-    /// took something to do with them, all go back.
+    /// One handle took so many wakes at once. It keeps one and returns the others, or returns all if it also
+    /// took completions.
     pub(super) fn taken(&self, wakes: u32, is_busy: bool) {
         let kept = if is_busy { 0 } else { wakes.min(1) };
         let lost = (kept..wakes).filter(|_| self.port.post_wake().is_err()).count() as u32;
-        // Sequentially consistent with `wake`: one that finds its wake queued already comes before
-        // this, and what it did before it woke is seen after this.
+        // Sequentially consistent with `wake`: a waker that finds its wake already queued comes before this,
+        // and this handle then sees what it did before.
         self.queued.fetch_sub(kept + lost, Ordering::SeqCst);
         if lost > 0 {
             self.lose(lost);
@@ -54,14 +53,14 @@ impl PortWaker {
         let _ = self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
     }
 
-    /// Whether there is a wake that was lost. It is the caller's then.
+    /// Whether there is a lost wake. If so, the caller takes it.
     pub(super) fn take_lost(&self) -> bool {
         let less = |lost: u32| lost.checked_sub(1);
         self.lost.load(Ordering::SeqCst) > 0
             && self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
     }
 
-    /// A wake as the system has it that has no memory.
+    /// A wake for which the OS has no memory.
     #[cfg(test)]
     pub(super) fn wake_without_memory(&self) {
         self.lose(1);
@@ -72,7 +71,7 @@ impl Wake for PortWaker {
     fn wake(&self) {
         let bound = self.handles.load(Ordering::SeqCst).max(1);
         let more = |queued| (queued < bound).then_some(queued + 1);
-        // A read-modify-write even when nothing is to be queued, for the order that `taken` names.
+        // A read-modify-write even if nothing is queued, for the order that `taken` needs.
         let mut queued = self.queued.fetch_add(0, Ordering::SeqCst);
         while let Some(next) = more(queued) {
             match self.queued.compare_exchange(queued, next, Ordering::SeqCst, Ordering::SeqCst) {

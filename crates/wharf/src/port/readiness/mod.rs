@@ -1,24 +1,21 @@
 //! The readiness port: the contract emulated over epoll and kqueue (mio).
 //!
-//! It runs where io_uring is refused, as in most containers, and on every Unix
-//! that is not Linux.
+//! It runs where io_uring is refused, as in most containers, and on every Unix other than Linux.
 //!
-//! - A socket enters the selector once, for both directions, edge-triggered. What
-//!   an edge said is remembered in the socket's [`Record`] until the OS answers
-//!   "would block", so an edge that finds nothing outstanding is not lost, and an
-//!   operation is tried when it is posted, before anything is waited for.
-//! - Nothing has completed until `wait` delivers it: an operation is outstanding or
-//!   has had its last completion, and there is no third state that a cancel could
-//!   meet.
-//! - A `wait` tries what was posted since the last one, fetches edges, and tries what
-//!   these say: one system call of the selector for a batch, and the replies to what has
-//!   just left are in it. It sleeps only if the first try came to nothing.
-//! - `ready` lists the sockets with something to try. Each is tried once before the edges
-//!   and once after, one read at most, and goes to the list's end when there may be
-//!   more: a busy socket cannot starve the rest.
-//! - Selector tokens carry slot and generation (invariant 5). Edges are taken in
-//!   by the same `wait` that fetched them, when nothing can be deregistered, so an
-//!   old generation should never be seen; it is dropped all the same.
+//! - A socket enters the selector once, for both directions, edge-triggered. The socket's [`Record`]
+//!   remembers what an edge said until the OS answers "would block". So an edge that finds nothing
+//!   outstanding is not lost, and a posted operation is tried before anything is waited for.
+//! - Nothing has completed until `wait` delivers it. So an operation is either outstanding or has had its
+//!   last completion; a cancel meets no third state.
+//! - A `wait` tries what was posted since the last one, fetches edges, and tries what they allow. This takes
+//!   one system call of the selector per batch, and the batch includes replies to what was just sent. It
+//!   sleeps only if the first try had no result.
+//! - `ready` lists the sockets with something to try. Each is tried once before the edges and once after,
+//!   with one read at most, and moves to the list's end if there may be more. So a busy socket cannot starve
+//!   the others.
+//! - Selector tokens contain slot and generation (invariant 5). Edges are processed by the `wait` that
+//!   fetched them, during which nothing can be deregistered. So an old generation should never appear; it is
+//!   dropped nevertheless.
 
 mod record;
 #[cfg(all(test, target_os = "linux"))]
@@ -36,14 +33,14 @@ use mio::{Events, Interest, Poll, Registry};
 
 use super::descriptors::Descriptors;
 use super::memory::scratch;
-use super::socket::{has_unread, stalled_for};
+use super::socket::{has_unread, stalled_for, unacknowledged_bytes};
 use super::{
     Anywhere, Completion, CompletionPort, Operation, OperationKind, Refused, Registration, Sink,
     Socket, Token, Wake, Waker,
 };
 use record::Record;
 
-/// Edges taken from the selector at once; the rest stay there for the next `wait`.
+/// Edges fetched at once. The rest stay in the selector for the next `wait`.
 const EDGES_MAX: usize = 1024;
 
 /// No slot has this index, so no socket has this selector token.
@@ -63,17 +60,17 @@ pub(crate) struct ReadinessPort {
     vacant: Vec<u32>,
     /// Indices of the slots with something to try, each at most once.
     ready: Vec<u32>,
-    /// The list that is being worked off; kept for its memory.
+    /// The list being processed. Kept for its memory.
     trying: Vec<u32>,
     scratch: Box<[u8]>,
 }
 
-/// A place for a registered socket.
+/// A slot for a registered socket.
 #[derive(Debug, Default)]
 struct Slot {
     /// Raised at each deregistration.
     generation: u32,
-    /// Is in the ready list. Outlives the record, as the list's entry does.
+    /// In the ready list. Outlives the record, as the list's entry does.
     listed: bool,
     record: Option<Record>,
 }
@@ -83,13 +80,13 @@ struct SelectorWaker(mio::Waker);
 
 impl Wake for SelectorWaker {
     fn wake(&self) {
-        // Fails only for a descriptor that is not open, and this owns it.
+        // Can fail only for a closed descriptor, and this owns an open one.
         let woken = self.0.wake();
         debug_assert!(woken.is_ok(), "{woken:?}");
     }
 }
 
-/// Passes completions on and remembers whether there was one.
+/// Passes completions on, and remembers whether there was one.
 struct Watched<'a, S> {
     sink: &'a mut S,
     delivered: bool,
@@ -129,14 +126,14 @@ impl ReadinessPort {
         slot.record.as_ref().expect("the registration was deregistered").socket()
     }
 
-    /// Tries what is in the ready list; what may go on stays in it.
+    /// Tries what is in the ready list. What may continue stays in it.
     fn try_ready<S: Sink>(&mut self, sink: &mut S) {
         debug_assert!(self.trying.is_empty());
         std::mem::swap(&mut self.ready, &mut self.trying);
         for index in self.trying.drain(..) {
             let slot = &mut self.slots[index as usize];
             slot.listed = false;
-            // Vacant, or taken anew, when it was deregistered while it was listed.
+            // It was deregistered while listed; the slot may have been reused.
             let Some(record) = &mut slot.record else {
                 continue;
             };
@@ -145,7 +142,7 @@ impl ReadinessPort {
         }
     }
 
-    /// Fetches edges, waiting for the first at most `timeout`.
+    /// Fetches edges. Waits for the first at most `timeout`.
     fn take_edges(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.edges, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -192,7 +189,7 @@ impl CompletionPort for ReadinessPort {
             self.vacant.push(index);
             return Err(Refused { given_back: socket.into(), error });
         }
-        // SAFETY: the socket rests in its record, and leaves it in `deregister`, or with the port, which drops
+        // SAFETY: the socket stays in its record until `deregister` or the end of the port, which drops
         // `descriptors` first.
         unsafe { self.descriptors.occupy(Registration(index), socket.as_raw_fd()) };
         slot.record = Some(Record::new(socket, token));
@@ -206,8 +203,8 @@ impl CompletionPort for ReadinessPort {
         let socket = record.into_socket();
         slot.generation = slot.generation.wrapping_add(1);
         self.vacant.push(registration.0);
-        // It stays in the selector until it is closed, as it mostly is right away: that takes it out (epoll(7),
-        // kqueue(2)). What edges there may still be are of an earlier generation.
+        // It stays in the selector until it is closed, usually at once, which removes it (epoll(7),
+        // kqueue(2)). Any edges until then have an old generation.
         socket.into()
     }
 
@@ -230,9 +227,9 @@ impl CompletionPort for ReadinessPort {
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
         let record = self.record_mut(registration);
-        // A peer that has already reset leaves nothing to shut down.
+        // If the peer has already reset, nothing is left to shut down.
         let _ = record.socket().shutdown(how);
-        // Not every kind of socket gives an edge for it.
+        // Some kinds of socket give no edge for it.
         record.note_end();
         let slot = &mut self.slots[registration.0 as usize];
         list_if_ready(&mut self.ready, slot, registration.0);
@@ -244,6 +241,10 @@ impl CompletionPort for ReadinessPort {
 
     fn stalled_for(&self, registration: Registration) -> Option<Duration> {
         stalled_for(self.socket(registration))
+    }
+
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize> {
+        unacknowledged_bytes(self.socket(registration))
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
@@ -270,7 +271,7 @@ impl CompletionPort for ReadinessPort {
     }
 }
 
-/// Takes a socket into the selector, which one that was deregistered and never closed is still in.
+/// Adds a socket to the selector. It may still be in it, if it was deregistered and not closed.
 fn enter(registry: &Registry, socket: &socket2::Socket, token: mio::Token) -> io::Result<()> {
     let (descriptor, interest) = (socket.as_raw_fd(), interest());
     match registry.register(&mut SourceFd(&descriptor), token, interest) {
@@ -281,7 +282,7 @@ fn enter(registry: &Registry, socket: &socket2::Socket, token: mio::Token) -> io
     }
 }
 
-/// Both directions, and to be told of urgent data where the selector can tell.
+/// Both directions, and urgent data if the selector reports it.
 fn interest() -> Interest {
     let interest = Interest::READABLE | Interest::WRITABLE;
     #[cfg(target_os = "linux")]

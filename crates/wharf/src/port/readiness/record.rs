@@ -1,15 +1,13 @@
-//! One registered socket: what the edges said, what is outstanding, and how each
-//! kind of operation is tried.
+//! One registered socket: what the edges said, what is outstanding, and how each kind of operation is tried.
 //!
-//! A short read means drained and a short write means full: the OS gives another
-//! edge when that changes, so neither is asked a second time only to hear "would
-//! block". There are two exceptions, in which a stream is read until it would block:
+//! A short read means empty and a short write means full. The OS gives another edge when that changes, so
+//! neither is tried again only to get "would block". There are two exceptions, in which a stream is read
+//! until it would block:
 //!
-//! - An edge called it ended: its end gives no further edge.
-//! - An edge told of urgent data: a read stops at the urgent byte, however much lies
-//!   behind it (tcp(7); SO_OOBINLINE changes nothing of that). The byte itself is never
-//!   received. Where the selector does not tell of urgent data ([`TELLS_OF_URGENT_DATA`]),
-//!   every stream is read until it would block.
+//! - An edge reported its end: the end gives no further edge.
+//! - An edge reported urgent data: a read stops at the urgent byte, however much lies behind it (tcp(7); also
+//!   with SO_OOBINLINE). The byte itself is never received. If the selector does not report urgent data
+//!   ([`TELLS_OF_URGENT_DATA`]), every stream is read until it would block.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
@@ -19,23 +17,23 @@ use socket2::{SockAddr, Socket};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{Accepted, Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
 
-/// Connections taken from one listener before the other sockets have their turn.
+/// The most connections accepted from one listener before other sockets are tried.
 const ACCEPTS_MAX: usize = 64;
 
-/// Pieces that leave in one send.
+/// The most pieces in one send.
 const PIECES_MAX: usize = 16;
 
-/// A peer that is gone is an error of the send, never a signal. Elsewhere the
-/// standard library has turned the signal off, for the process or the socket.
+/// Makes a missing peer an error of the send, not a signal. Elsewhere the standard library has disabled the
+/// signal, for the process or the socket.
 #[cfg(target_os = "linux")]
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: i32 = 0;
 
-/// Whether an edge tells of urgent data. kqueue has no such edge that mio knows of.
+/// Whether an edge reports urgent data. mio has no such edge for kqueue.
 pub(super) const TELLS_OF_URGENT_DATA: bool = cfg!(target_os = "linux");
 
-/// Takes a connection; on Linux it does not block from the beginning, which saves a system call.
+/// Accepts a connection. On Linux the socket is non-blocking from the start, which saves a system call.
 #[cfg(target_os = "linux")]
 fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -46,7 +44,7 @@ fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     listener.accept()
 }
 
-/// What came of a started connect; an edge from before it is no answer yet.
+/// The result of a started connect. An edge from before it does not count as a result.
 fn connect_result(socket: &Socket) -> io::Result<()> {
     match socket.take_error()? {
         Some(error) => Err(error),
@@ -54,32 +52,32 @@ fn connect_result(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// The connect goes on; the writable edge will tell. Its `ErrorKind` is not stable yet.
+/// The connect continues; a writable edge will report its end. This error's `ErrorKind` is not stable yet.
 #[cfg(target_os = "linux")]
 const CONNECT_STARTED: i32 = libc::EINPROGRESS;
 #[cfg(not(target_os = "linux"))]
 const CONNECT_STARTED: i32 = 36;
 
-/// See the module's page. There is one for each session, so it is kept small.
+/// See the module's page. Each session has one, so it is kept small.
 #[derive(Debug)]
 pub(super) struct Record {
     socket: Socket,
     token: Token,
-    /// A read may find something. True until one would block or comes back short.
+    /// A read may find something. Cleared when one would block or is short.
     readable: bool,
-    /// A write may find room. True until one would block or comes back short.
+    /// A write may find room. Cleared when one would block or is short.
     writable: bool,
-    /// An edge told of an end or an error that no read has seen yet.
+    /// An edge reported an end or an error that no read has seen yet.
     ended: bool,
-    /// There may be urgent data, at which a read stops short. Until a read would block.
+    /// There may be urgent data, at which a read stops short. Cleared when a read would block.
     urgent: bool,
     accept: bool,
     connect: Option<Box<Connect>>,
-    /// A receive into the scratch buffer, from where the bytes are lent. Never beside `receive_into`.
+    /// A receive into the scratch buffer, whose bytes are lent. Excludes `receive_into`.
     receive: Option<Receive>,
     receive_into: Option<Box<RingBuffer>>,
     send: Option<Box<SendBatch>>,
-    /// What was asked to end: a bit for each kind.
+    /// The kinds that were asked to end, one bit each.
     cancelled: u8,
 }
 
@@ -101,8 +99,8 @@ fn bit(kind: OperationKind) -> u8 {
 }
 
 impl Record {
-    /// A new socket may have room, as far as is known; whether there is something to read an edge tells, also
-    /// of what came before it was registered (epoll_ctl(2): an item that is ready already is reported).
+    /// A new socket is assumed to have room. An edge says whether there is something to read, including what
+    /// came before the registration (epoll_ctl(2): an item that is ready already is reported).
     pub(super) fn new(socket: Socket, token: Token) -> Self {
         Record {
             socket,
@@ -163,7 +161,7 @@ impl Record {
         }
     }
 
-    /// The next try ends it, whatever it could still have done.
+    /// The next try ends it, even if it could do something.
     pub(super) fn cancel(&mut self, kind: OperationKind) {
         if self.is_outstanding(kind) {
             self.cancelled |= bit(kind);
@@ -178,7 +176,7 @@ impl Record {
         self.writable = true;
     }
 
-    /// The stream ended or failed: both directions have something to tell.
+    /// The stream ended or failed: both directions have something to report.
     pub(super) fn note_end(&mut self) {
         self.ended = true;
         self.readable = true;
@@ -190,7 +188,7 @@ impl Record {
         self.urgent = true;
     }
 
-    /// Whether a try may come to something.
+    /// Whether a try may have a result.
     pub(super) fn is_ready(&self) -> bool {
         let reads = self.accept || self.receives();
         let writes = self.connect.is_some() || self.send.is_some();
@@ -200,12 +198,12 @@ impl Record {
             || self.cancelled != 0
     }
 
-    /// Tries each outstanding operation that the socket may be ready for.
+    /// Tries each outstanding operation for which the socket may be ready.
     pub(super) fn try_outstanding<S: Sink>(&mut self, scratch: &mut [u8], sink: &mut S) {
         self.end_cancelled(sink);
         self.try_connect(sink);
         self.try_accept(sink);
-        // Before the send, so that a reset is told to the receive by its name.
+        // Before the send, so that the receive reports a reset as such.
         self.try_receive(scratch, sink);
         self.try_send(sink);
     }
@@ -250,7 +248,7 @@ impl Record {
             connected => connected.map_err(Failure::Os),
         };
         self.connect = None;
-        // The edge that told of the connect may have told of the peer's end too.
+        // The edge for the connect may have reported the peer's end too.
         self.note_end();
         let own_address = || self.socket.local_addr().ok()?.as_socket();
         self.last(sink, Outcome::Connected(connected.map(|()| own_address())));
@@ -269,7 +267,7 @@ impl Record {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // That peer gave up; the listener is well.
+                // That peer gave up; the listener is fine.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {
                     self.more(sink, Outcome::Accepted(Err(Failure::Os(error))));
                 }
@@ -298,9 +296,9 @@ impl Record {
         };
         match read {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                // The edge was wrong about an end, or was told of one that is over.
+                // The edge reported no real end, or an old one.
                 self.ended = false;
-                self.urgent = !TELLS_OF_URGENT_DATA; // what was urgent has been read past
+                self.urgent = !TELLS_OF_URGENT_DATA; // the read has passed the urgent byte
                 self.readable = false;
                 return;
             }
@@ -344,13 +342,13 @@ impl Record {
         self.last(sink, Outcome::Sent(batch, sent));
     }
 
-    /// Bytes that left, and bytes that were offered.
+    /// Returns the bytes that left and the bytes that were offered.
     fn write(&self, batch: &SendBatch) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); PIECES_MAX];
         let count = batch.gather(&mut slices);
         let slices = &slices[..count];
         let sent = match slices {
-            // Some systems refuse to send no pieces.
+            // Some systems refuse to send zero pieces.
             [] => 0,
             [piece] => uninterrupted(|| self.socket.send_with_flags(piece, SEND_FLAGS))?,
             pieces => uninterrupted(|| self.socket.send_vectored_with_flags(pieces, SEND_FLAGS))?,
@@ -358,7 +356,7 @@ impl Record {
         Ok((sent, slices.iter().map(|slice| slice.len()).sum()))
     }
 
-    /// The receive ends, whichever it is, with so many bytes in the ring if there is one.
+    /// Ends the outstanding receive of either kind, with this many bytes in the ring if it has one.
     fn last_receive<S: Sink>(&mut self, sink: &mut S, received: Result<usize, Failure>) {
         self.receive = None;
         match self.receive_into.take() {

@@ -1,4 +1,4 @@
-//! What is this port's alone.
+//! Tests of what only this port does.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::ReadinessPort;
 use crate::port::contract::sockets::{tcp_pair, write, write_urgent};
 use crate::port::{Completion, CompletionPort, Operation, Outcome, Registration, Token};
 
-/// One wait: what was received.
+/// One wait: returns what was received.
 fn received(port: &mut ReadinessPort) -> Vec<u8> {
     let mut received = Vec::new();
     let take = |completion: Completion<'_>| match completion.outcome {
@@ -17,12 +17,12 @@ fn received(port: &mut ReadinessPort) -> Vec<u8> {
     received
 }
 
-/// Whether there will be one more read than brought something.
+/// Whether another read follows one that brought something.
 fn reads_on(port: &ReadinessPort, of: Registration) -> bool {
     port.slots[of.0 as usize].record.as_ref().unwrap().is_ready()
 }
 
-/// To read until it would block costs a system call for each message.
+/// Reading until it would block costs a system call per message.
 #[test]
 fn only_who_has_sent_urgent_data_is_read_until_it_would_block() {
     let mut port = ReadinessPort::new().unwrap();

@@ -1,8 +1,8 @@
-//! The simulated network for the contract's suite, which starts threads as it likes and plays the peers
-//! by sockets that block.
+//! The simulated network for the contract's suite, which starts threads freely and plays the peers with
+//! blocking sockets.
 //!
-//! No schedule governs a free world. Its time passes to what happens next as soon as a port waits for
-//! it; only when nothing will happen is a sleep a sleep.
+//! No scheduler controls a free world. When a port waits, its time jumps to the next thing that will happen.
+//! If nothing will happen, the port really sleeps.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -19,17 +19,17 @@ use crate::port::Socket;
 use crate::port::contract::sockets::BOUND;
 
 thread_local! {
-    /// The world of the port that this thread's test judges, while there is something of it.
+    /// The world of the port that this thread's test judges, while it exists.
     static OF_THIS_TEST: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
 }
 
 impl<const SHARED: bool> SimulatedPort<SHARED> {
-    /// A port in a world of its own, from whose network this thread's test has its sockets.
+    /// A port in its own world. This thread's test gets its sockets from that world's network.
     pub(in crate::port) fn for_test(seed: u64, faults: Faults) -> Self {
         Self::join_for_test(&Joined::of(seed, faults, Sizes::default(), SHARED))
     }
 
-    /// The same, whose queues and buffers are soon full.
+    /// The same with queues and buffers that are soon full.
     pub(in crate::port) fn for_test_small(seed: u64, faults: Faults) -> Self {
         let sizes = Sizes { buffers: 4, buffer_bytes: 1_024, ready_max: 8, batch_max: 3 };
         Self::join_for_test(&Joined::of(seed, faults, sizes, SHARED))
@@ -41,12 +41,12 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
     }
 }
 
-/// A port that handles can be had to.
+/// A port that several handles can join.
 pub(in crate::port) struct Joined(At);
 
 impl Joined {
     pub(in crate::port) fn for_test(seed: u64, faults: Faults) -> Self {
-        // No handle takes all there is at once.
+        // No handle takes everything at once.
         Self::of(seed, faults, Sizes { batch_max: 64, ..Sizes::default() }, true)
     }
 
@@ -66,7 +66,7 @@ impl World {
         Self::with_pace(seed, faults, pace, true)
     }
 
-    /// `None`: another port is judged, and the sockets are the system's.
+    /// `None`: another port is judged, with sockets of the OS.
     pub(in crate::port) fn of_this_test() -> Option<World> {
         OF_THIS_TEST.with_borrow(Weak::upgrade).map(World)
     }
@@ -92,11 +92,11 @@ impl World {
 
     pub(in crate::port) fn deaf_socket(&self) -> (Socket, SocketAddr) {
         let (socket, address) = self.listener(1);
-        socket.shutdown(Shutdown::Both).unwrap(); // which leaves it its address
+        socket.shutdown(Shutdown::Both).unwrap(); // keeps its address
         (socket, address)
     }
 
-    /// Memory alone limits them.
+    /// Limited only by memory.
     #[cfg(unix)]
     pub(in crate::port) fn pairs_within_limit(&self, wanted: usize) -> usize {
         wanted
@@ -116,14 +116,14 @@ impl World {
     }
 }
 
-/// What only the suite does with them. As on the sockets of the suite that are the system's, what does
-/// not happen in its bound fails.
+/// What only the suite does with these sockets. As with real sockets there, an action that does not succeed
+/// within its bound fails.
 impl SimulatedSocket {
     fn index(&self) -> SocketIndex {
         self.index.expect("no port has it")
     }
 
-    /// Tries until something comes of it.
+    /// Tries until there is a result.
     fn block<R>(
         &self,
         mut attempt: impl FnMut(&mut State, SocketIndex) -> Option<io::Result<R>>,

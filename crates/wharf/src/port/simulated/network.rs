@@ -1,5 +1,5 @@
-//! Sockets and what lies between them: streams of bytes with a window each way, listeners with a
-//! backlog, ends and resets.
+//! Sockets and what connects them: streams of bytes with a window each way, listeners with a backlog, ends
+//! and resets.
 
 mod traffic;
 
@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The place of a socket. Free places are used again.
+/// The index of a socket. Free ones are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SocketIndex(pub(super) u32);
 
@@ -15,20 +15,20 @@ pub(crate) struct SocketIndex(pub(super) u32);
 pub(super) struct Network {
     sockets: Vec<Place>,
     free: Vec<u32>,
-    /// Those that listen at an address, which share what connects to it.
+    /// The listeners at each address, which share the connects to it.
     listening: HashMap<SocketAddr, Vec<SocketIndex>>,
     addresses_made: u32,
-    /// Peers of which there is something new, each once.
+    /// Peers with news, each once.
     news: VecDeque<SocketIndex>,
 }
 
 #[derive(Debug)]
 struct Place {
     generation: u32,
-    /// Values that stand for it; the last to go closes it.
+    /// Values that refer to it. Dropping the last closes it.
     names: u32,
     socket: Kind,
-    /// The port it is registered with, and as what.
+    /// The port and registration, if it is registered.
     registered: Option<(u32, u32)>,
 }
 
@@ -51,9 +51,9 @@ struct Unconnected {
 struct Listening {
     address: SocketAddr,
     backlog: usize,
-    /// Our ends of those that are to be accepted.
+    /// Our ends of the connections that wait to be accepted.
     arrived: VecDeque<SocketIndex>,
-    /// Those that wait until there is room among the former.
+    /// Those that wait for room among the former.
     outside: VecDeque<SocketIndex>,
 }
 
@@ -64,24 +64,24 @@ pub(super) struct Stream {
     remote: SocketAddr,
     /// The other end, until it is closed.
     other: Option<SocketIndex>,
-    /// What has come and was not read.
+    /// What has arrived and was not read.
     inbox: VecDeque<u8>,
     inbox_max: usize,
-    /// When something was last taken out of it.
+    /// When something was last read.
     read_at: u64,
-    /// The other end has ended its stream; it comes after the inbox.
+    /// The other end has ended its stream, after what is in the inbox.
     ended: bool,
     /// The other end has reset.
     reset: bool,
-    /// That it has was told once.
+    /// The reset has been reported once.
     reset_told: bool,
     read_shut: bool,
     write_shut: bool,
-    /// Of an end that a peer holds.
+    /// For an end that a peer holds.
     pub(super) peer: Option<Box<PeerSide>>,
 }
 
-/// What a peer has of its end.
+/// A peer's side of its end.
 #[derive(Debug, Default)]
 pub(super) struct PeerSide {
     /// What the peer has sent and the window does not take yet.
@@ -89,8 +89,10 @@ pub(super) struct PeerSide {
     pub(super) received: Vec<u8>,
     pub(super) stalls: bool,
     pub(super) vanished: bool,
-    /// What is to follow the outbox.
+    /// What follows the outbox.
     pub(super) then: Option<Then>,
+    /// When it has read how many bytes, if that is watched.
+    pub(super) reads: Option<Vec<(u64, usize)>>,
     in_news: bool,
 }
 
@@ -115,12 +117,12 @@ pub(super) enum Readable {
 /// What an end finds when it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writable {
-    /// There is room for so many bytes.
+    /// Room for so many bytes.
     Room(usize),
     Failed(io::ErrorKind),
 }
 
-/// What became of an attempt to connect.
+/// The result of a try to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connecting {
     Done,
@@ -151,6 +153,20 @@ impl Stream {
             write_shut: false,
             peer: None,
         })
+    }
+
+    /// The peer that holds this end reads at most so many bytes. Returns how many.
+    pub(super) fn take_for_peer(&mut self, count: usize, now: u64) -> usize {
+        let Some(peer) = self.peer.as_mut().filter(|peer| !peer.vanished) else { return 0 };
+        let count = count.min(self.inbox.len());
+        if count > 0 {
+            peer.received.extend(self.inbox.drain(..count));
+            self.read_at = now;
+            if let Some(reads) = &mut peer.reads {
+                reads.push((now, count));
+            }
+        }
+        count
     }
 }
 
@@ -194,7 +210,7 @@ impl Network {
         (address, (number % 60_000) as u16 + 1_024).into()
     }
 
-    /// So many sockets that listen at an address, at which nobody else does.
+    /// So many sockets that listen at an address. An error if others listen there.
     pub(super) fn listen(
         &mut self,
         address: SocketAddr,
@@ -271,7 +287,13 @@ impl Network {
         (!other.inbox.is_empty()).then_some(other.read_at)
     }
 
-    /// Takes bytes out of the inbox, into slices that they fill.
+    /// Bytes that the other end has not taken.
+    pub(super) fn unread_by_other(&mut self, index: SocketIndex) -> Option<usize> {
+        let other = self.stream(index)?.other?;
+        Some(self.stream(other)?.inbox.len())
+    }
+
+    /// Moves bytes from the inbox into slices, and fills these.
     pub(super) fn read(&mut self, index: SocketIndex, into: &mut [&mut [u8]]) {
         let Some(stream) = self.stream(index) else { return };
         for slice in into {
@@ -298,7 +320,7 @@ impl Network {
             return Writable::Failed(kind);
         }
         match stream.other {
-            // They leave, and meet a socket that is closed.
+            // They leave, and reach a closed socket.
             None => Writable::Room(usize::MAX),
             Some(other) => match self.stream(other) {
                 None => Writable::Room(usize::MAX),
@@ -311,7 +333,7 @@ impl Network {
         !self.news.is_empty()
     }
 
-    /// The next peer of which there is something new.
+    /// The next peer with news.
     pub(super) fn next_news(&mut self) -> Option<SocketIndex> {
         while let Some(index) = self.news.pop_front() {
             if let Some(peer) = self.stream(index).and_then(|stream| stream.peer.as_mut()) {
@@ -330,7 +352,7 @@ impl Network {
         }
     }
 
-    /// How a peer's stream stands: whether the other end has ended it, or reset.
+    /// Whether the other end of a peer's stream has ended it, and whether it has reset.
     pub(super) fn ends_of(&mut self, index: SocketIndex) -> (bool, bool) {
         self.stream(index).map_or((false, true), |stream| (stream.ended, stream.reset))
     }

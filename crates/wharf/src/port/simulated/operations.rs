@@ -1,5 +1,5 @@
-//! What the simulated system does with outstanding operations: it looks at them when they are
-//! submitted and when something came for them, and what comes of it lies ready for a `wait`.
+//! How the simulated OS treats outstanding operations: it looks at them when they are submitted and when
+//! something arrives for them. Results wait for a `wait`.
 
 mod attempts;
 
@@ -11,7 +11,7 @@ use super::port_state::{KINDS, PortState, Posted, Ready, ReadyResult};
 use super::world::{Event, State};
 use crate::port::operation::{Failure, Operation, OperationKind};
 
-/// Pieces that leave in one send.
+/// The most pieces in one send.
 const PIECES_MAX: usize = 16;
 
 fn os(kind: io::ErrorKind) -> Failure {
@@ -23,7 +23,7 @@ impl State {
         &mut self.ports[port as usize]
     }
 
-    /// An operation that the system has and has not completed.
+    /// An operation that the OS has and has not completed.
     fn posted(&mut self, port: u32, registration: u32, kind: OperationKind) -> Option<&mut Posted> {
         let registered = self.port(port).registrations.get_mut(registration as usize)?;
         registered.posts[kind as usize].as_mut().filter(|posted| posted.operation.is_some())
@@ -41,7 +41,7 @@ impl State {
         (posted.number == number).then_some(kind)
     }
 
-    /// Gives the system an operation that was posted.
+    /// Submits a posted operation to the OS.
     pub(super) fn submit(&mut self, port: u32, registration: u32, kind: OperationKind) {
         if let Some(posted) = self.posted(port, registration, kind) {
             posted.submitted = true;
@@ -57,7 +57,7 @@ impl State {
         self.port(port).unsubmitted = unsubmitted;
     }
 
-    /// Has the system look at an operation after a while, if it is outstanding.
+    /// Schedules the OS to look at an operation, if it is outstanding.
     pub(super) fn schedule_try(&mut self, port: u32, registration: u32, kind: OperationKind) {
         let Some(posted) = self.posted(port, registration, kind) else { return };
         if !posted.submitted || std::mem::replace(&mut posted.scheduled, true) {
@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// Asks for the end of an operation, which it hears of after a while.
+    /// Requests the end of an operation. The request arrives after a while.
     pub(super) fn cancel_later(&mut self, port: u32, registration: u32, kind: OperationKind) {
         let Some(posted) = self.posted(port, registration, kind) else { return };
         if std::mem::replace(&mut posted.cancelled, true) {
@@ -100,12 +100,12 @@ impl State {
     pub(super) fn cancel_now(&mut self, port: u32, registration: u32, kind: u8, number: u32) {
         let Some(kind) = self.posted_as(port, registration, kind, number) else { return };
         if let Some(posted) = self.posted(port, registration, kind) {
-            posted.cancelled = false; // it was heard; it may be asked again
+            posted.cancelled = false; // heard; it may be requested again
         }
         self.end_by_cancel(port, registration, kind);
     }
 
-    /// Ends an operation that was cancelled: by that, or by what it still got.
+    /// Ends a cancelled operation: as cancelled, or with what it still got.
     pub(super) fn end_by_cancel(&mut self, port: u32, registration: u32, kind: OperationKind) {
         let socket = self.socket_of(port, registration);
         match kind {
@@ -161,7 +161,7 @@ impl State {
         self.posted(port, registration, kind)?.operation.as_mut()
     }
 
-    /// The last completion of an operation lies ready.
+    /// Makes the last completion of an operation ready.
     fn last(
         &mut self,
         port: u32,
@@ -183,14 +183,14 @@ impl State {
         self.schedule_try(port, registration, kind);
     }
 
-    /// Of two arrivals of bytes that came to two handles, the second could be told first.
+    /// Of two arrivals of bytes that two handles took, the second must not be delivered first.
     fn waits_to_be_told(&mut self, port: u32, registration: u32) -> bool {
         let is_shared = self.port(port).is_shared;
         let posted = self.posted(port, registration, OperationKind::Receive);
         is_shared && posted.is_some_and(|posted| posted.untold > 0)
     }
 
-    /// A completion was told that was not its operation's last.
+    /// A completion was delivered that was not its operation's last.
     pub(super) fn end_telling(&mut self, port: u32, registration: u32, kind: OperationKind) {
         let registered = &mut self.port(port).registrations[registration as usize];
         let Some(posted) = &mut registered.posts[kind as usize] else { return };
@@ -205,7 +205,7 @@ impl State {
         }
     }
 
-    /// Takes what lies ready, or a part of it, in the order in which it will be told.
+    /// Takes what is ready, or part of it, in the order of delivery.
     pub(super) fn take_batch(&mut self, port: u32, batch: &mut Vec<Ready>) {
         let most = self.port(port).sizes.batch_max.min(self.port(port).ready.len());
         let count = if most > 1 && self.fires(Fault::BatchOfOne) { 1 } else { most };
@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    /// Completions in any order, but those of one operation in theirs.
+    /// Mixes completions, but keeps those of one operation in order.
     fn reorder(&mut self, batch: &mut [Ready]) {
         let key = |ready: &Ready| (ready.registration, ready.kind as u8);
         for _ in 0..batch.len() {
@@ -226,14 +226,14 @@ impl State {
         }
     }
 
-    /// Ends whatever is still outstanding at a port, at once.
+    /// Ends everything outstanding at a port, at once.
     pub(super) fn end_all(&mut self, port: u32) {
         for registration in 0..self.port(port).registrations.len() as u32 {
             for kind in KINDS {
                 if self.posted(port, registration, kind).is_some() {
                     self.end_by_cancel(port, registration, kind);
                 }
-                // Whoever was to tell of others before it has left.
+                // The handle that was to deliver earlier ones has left.
                 let registered = &mut self.port(port).registrations[registration as usize];
                 if let Some(posted) = &mut registered.posts[kind as usize] {
                     posted.untold = 0;
@@ -244,7 +244,7 @@ impl State {
         }
     }
 
-    /// Forgets whatever is outstanding at a port or lies ready there: nobody is told of it.
+    /// Drops everything outstanding or ready at a port. Nothing is delivered.
     pub(super) fn lose_all(&mut self, port: u32) {
         for ready in std::mem::take(&mut self.port(port).ready) {
             if let ReadyResult::Accepted(Ok((socket, _))) = ready.result {
@@ -258,7 +258,7 @@ impl State {
 }
 
 impl ReadyResult {
-    /// What came of it, for the trace.
+    /// The result as a number, for the trace.
     pub(super) fn number(&self) -> i64 {
         let of = |result: &Result<usize, Failure>| match result {
             Ok(count) => *count as i64,

@@ -1,23 +1,28 @@
 //! The other ends of a server's sessions, played by the test.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::network::{Connecting, SocketIndex, Then};
+use super::network::{Connecting, Readable, SocketIndex, Then};
 use super::world::World;
 
-/// A peer: the other end of one session. What it sends flows as the server reads; what is sent to it is
-/// kept until it is asked for. Dropping it closes its end, after what it has sent.
+/// The other end of a session, which the test plays.
+///
+/// What it sends flows as fast as the server reads. What the server sends to it is kept until the test takes
+/// it. Dropping a peer closes its end after all that it has sent.
+///
+/// A peer sends and receives bytes. [`Peer::framed`] makes one that sends and receives frames.
 #[derive(Debug)]
 pub struct Peer {
     world: World,
     index: SocketIndex,
+    /// Another one than the socket's: the peer has closed or reset its end.
     generation: u32,
     address: SocketAddr,
-    /// It was closed or reset.
-    is_over: bool,
 }
 
-/// Where servers can connect to.
+/// An address that servers under test can connect to
+/// ([`Handle::connect`](crate::Handle::connect)). Dropping it ends the listening.
 #[derive(Debug)]
 pub struct PeerListener {
     world: World,
@@ -69,23 +74,27 @@ impl Peer {
         if let Some(stream) = state.network.stream(index) {
             stream.peer = Some(Box::default());
         }
-        state.readable_now(index); // what has come already
+        state.readable_now(index); // what has already arrived
         let address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Peer { world: world.clone(), index, generation, address, is_over: false }
+        Peer { world: world.clone(), index, generation, address }
     }
 
-    /// The stream, while there is one.
+    /// Acts on the stream while it exists.
     fn with<R: Default>(&self, act: impl FnOnce(&mut super::world::State, SocketIndex) -> R) -> R {
         self.world.with(|state| {
-            if self.is_over || state.network.generation(self.index) != self.generation {
+            if state.network.generation(self.index) != self.generation {
                 return R::default();
             }
             act(state, self.index)
         })
     }
 
-    /// A number that no other peer of the simulation has: what
-    /// [`Simulation::next_news`](crate::simulation::Simulation::next_news) gives.
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// A number that no other peer of the simulation has.
+    /// [`Simulation::next_news`](crate::simulation::Simulation::next_news) and the trace name the peer by it.
     pub fn key(&self) -> u64 {
         key_of(self.index, self.generation)
     }
@@ -95,7 +104,7 @@ impl Peer {
         self.address
     }
 
-    /// Sends bytes. They flow as there is room; nothing is lost but by a reset.
+    /// Sends bytes. They flow as there is room, and only a reset loses any.
     pub fn send(&self, bytes: &[u8]) {
         self.with(|state, index| {
             state.note_peer(index, "sends", bytes.len());
@@ -108,7 +117,7 @@ impl Peer {
         });
     }
 
-    /// Bytes that it has sent and that have not left.
+    /// How many of the bytes that it has sent have not left yet, for lack of room.
     pub fn unsent_bytes(&self) -> usize {
         self.with(|state, index| {
             state
@@ -119,7 +128,7 @@ impl Peer {
         })
     }
 
-    /// Takes what has come since it was last asked.
+    /// Takes the bytes that have come since the last call. Lets no time pass.
     pub fn received(&self) -> Vec<u8> {
         self.with(|state, index| {
             let peer = state.network.stream(index).and_then(|stream| stream.peer.as_mut());
@@ -127,17 +136,48 @@ impl Peer {
         })
     }
 
-    /// Whether the server has ended its stream, and all before that has come.
+    /// From now on it is noted when it reads how many bytes.
+    pub(crate) fn watch_reads(&self) {
+        self.with(|state, index| {
+            if let Some(peer) = state.network.stream(index).and_then(|s| s.peer.as_mut()) {
+                peer.reads.get_or_insert_default();
+            }
+        });
+    }
+
+    /// When it has read how many bytes, since the last call.
+    pub(crate) fn take_reads(&self) -> Vec<(Duration, usize)> {
+        let reads = self.with(|state, index| {
+            let peer = state.network.stream(index).and_then(|stream| stream.peer.as_mut());
+            peer.and_then(|peer| peer.reads.as_mut().map(std::mem::take)).unwrap_or_default()
+        });
+        reads.into_iter().map(|(at, count)| (Duration::from_nanos(at), count)).collect()
+    }
+
+    /// It stalls, and reads so many bytes of what has come, and no more.
+    pub(crate) fn read_some(&self, count: usize) {
+        self.with(|state, index| {
+            state.note_peer(index, "reads", count);
+            state.read_some(index, count);
+        });
+    }
+
+    /// Whether the server has ended its stream, and all bytes before the end have come.
     pub fn is_ended(&self) -> bool {
-        self.with(|state, index| state.network.readable(index) == super::network::Readable::End)
+        self.with(|state, index| state.network.readable(index) == Readable::End)
     }
 
-    /// Whether the server has reset the connection, or this peer has.
+    /// Whether the connection was reset by the server, or this peer has reset or closed it.
     pub fn is_reset(&self) -> bool {
-        self.is_over || self.with(|state, index| state.network.ends_of(index).1)
+        self.with(|state, index| Some(state.network.ends_of(index).1)).unwrap_or(true)
     }
 
-    /// Ends its stream after what it has sent, and reads on.
+    /// Whether bytes are on their way to it, or wait because it stalls.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.with(|state, index| matches!(state.network.readable(index), Readable::Bytes(_)))
+    }
+
+    /// Ends its stream after all that it has sent, and reads on.
     pub fn shutdown(&self) {
         self.with(|state, index| {
             state.note_peer(index, "ends its stream", 0);
@@ -148,26 +188,24 @@ impl Peer {
         });
     }
 
-    /// Resets the connection, at once; what it has sent may be lost.
-    pub fn reset(&mut self) {
+    /// Resets the connection at once. What it has sent may be lost.
+    pub fn reset(&self) {
         self.with(|state, index| {
             state.note_peer(index, "resets", 0);
             state.close(index, true);
         });
-        self.is_over = true;
     }
 
-    /// Closes its end at once, without reading what has come or sending what has not left: a reset to the
-    /// server if something has come.
-    pub fn close_now(&mut self) {
+    /// Closes its end at once. What it has sent and has not left is lost. If it has not read all that has
+    /// come, the server sees a reset.
+    pub fn close_now(&self) {
         self.with(|state, index| {
             state.note_peer(index, "closes", 0);
             state.close(index, false);
         });
-        self.is_over = true;
     }
 
-    /// Stops reading, or goes on: the window fills, and the server's sends with it.
+    /// Stops reading (`true`), so that the server's sends stop once the window is full, or reads on.
     pub fn stall(&self, stalls: bool) {
         self.with(|state, index| {
             state.note_peer(index, if stalls { "stalls" } else { "reads on" }, 0);
@@ -178,7 +216,8 @@ impl Peer {
         });
     }
 
-    /// Is gone without a word: neither bytes nor an end come from it, and it reads nothing.
+    /// Vanishes, as a machine does that loses power: it sends neither bytes nor an end any more, and reads
+    /// nothing.
     pub fn vanish(&self) {
         self.with(|state, index| {
             state.note_peer(index, "vanishes", 0);
@@ -191,34 +230,31 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
         self.with(|state, index| {
             state.note_peer(index, "closes in order", 0);
             let stream = state.network.stream(index);
             match stream.and_then(|stream| stream.peer.as_mut()) {
-                // Nobody hears of it ever again.
+                // The other side never learns of it.
                 Some(peer) if peer.vanished => return,
                 Some(peer) => {
-                    peer.then = Some(Then::Close); // which ends its stream too
+                    peer.then = Some(Then::Close); // also ends its stream
                     peer.stalls = false;
                 }
                 None => {}
             }
-            state.readable_now(index); // what came while it stalled
+            state.readable_now(index); // what arrived while it stalled
             state.flush(index);
         });
     }
 }
 
 impl PeerListener {
-    /// Its address: port 0 has become another.
+    /// Its address, with a port other than 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes the next session of a server that has connected here, if there is one.
+    /// The peer of the next session that has connected here. `None`: no further one has.
     pub fn accept(&self) -> Option<Peer> {
         self.world.with(|state| {
             let (index, _) = state.accept(self.index)?;

@@ -19,7 +19,7 @@ use crate::port::{
     PostAnywhere, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 
-/// A handle to a simulated port; `SHARED` says whether there can be several.
+/// A handle to a simulated port. `SHARED` says whether there can be several.
 #[derive(Debug)]
 pub(crate) struct SimulatedPort<const SHARED: bool> {
     pub(super) at: At,
@@ -28,7 +28,7 @@ pub(crate) struct SimulatedPort<const SHARED: bool> {
     pub(super) is_open: bool,
 }
 
-/// Which port of which world: what wakes it, and what posts to it from elsewhere.
+/// A port of a world. Wakes it, and posts to it from other threads.
 #[derive(Debug, Clone)]
 pub(super) struct At {
     pub(super) world: World,
@@ -36,7 +36,7 @@ pub(super) struct At {
 }
 
 impl World {
-    /// Makes so many ports; the first one's number.
+    /// Makes so many ports. Returns the first one's number.
     pub(crate) fn make_ports(&self, count: usize, is_shared: bool, sizes: Sizes) -> u32 {
         self.with(|state| {
             let first = state.ports.len() as u32;
@@ -48,7 +48,7 @@ impl World {
 }
 
 impl<const SHARED: bool> SimulatedPort<SHARED> {
-    /// A handle to a port that was made.
+    /// Opens a handle to a port.
     pub(crate) fn open(world: World, port: u32) -> Self {
         world.with(|state| state.ports[port as usize].handles += 1);
         SimulatedPort { at: At { world, port }, batch: Vec::new(), is_open: true }
@@ -96,9 +96,9 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         }
     }
 
-    /// Delivers what is in the batch; other threads may go on between two completions.
+    /// Delivers the batch. Other threads may run between two completions.
     fn deliver_batch<S: Sink>(&mut self, sink: &mut S) {
-        self.batch.reverse(); // so that the next is the last, and what is left stays behind a panic
+        self.batch.reverse(); // so the next one is the last, and a panic leaves the rest
         while let Some(ready) = self.batch.pop() {
             self.deliver(ready, sink);
             if !self.batch.is_empty() {
@@ -120,9 +120,9 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             drop(world.hand_on(state, me, Waits::Port { port: *port, until }));
             return;
         }
-        // Nobody governs this thread: what is to happen happens now, and a sleep is a sleep.
+        // No scheduler controls this thread: pending things happen now, and a sleep is real.
         if state.ports[*port as usize].has_something() {
-            return; // since it was looked at last
+            return; // something came since the last look
         }
         if let Some(next) = state.next_event_at() {
             let next = until.map_or(next, |until| until.min(next));
@@ -151,7 +151,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
             let at = &mut state.ports[port as usize];
             at.handles -= 1;
             let is_last = at.handles == 0;
-            // What a fault kept it from telling is another's to tell.
+            // Another handle delivers what a panic kept this one from delivering.
             for ready in self.batch.drain(..) {
                 at.ready.push_front(ready);
             }
@@ -164,7 +164,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
         world.with(|state| {
             let registered = &state.ports[port as usize].registrations;
             let left = registered.iter().filter(|registered| registered.socket.is_some()).count();
-            state.figures.left_registered += left as u64;
+            state.left_registered += left as u64;
             if state.ports[port as usize].has_failed && state.fires(Fault::PortEndsUntold) {
                 state.lose_all(port);
             } else {
@@ -272,14 +272,14 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
         registration: Registration,
         operation: Operation,
     ) -> Result<(), Refused<Operation>> {
-        // The acceptor is under a lock when it posts.
+        // The acceptor posts under a lock.
         let is_free = operation.kind() != OperationKind::Accept;
         if is_free {
             self.at.world.may_switch();
         }
         let posted = self.at.post(registration.0, operation);
         if is_free {
-            self.at.world.may_switch(); // what it began may be over before its poster goes on
+            self.at.world.may_switch(); // the operation may complete before its poster continues
         }
         posted
     }
@@ -328,6 +328,14 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
         })
     }
 
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize> {
+        let At { world, port } = &self.at;
+        world.with(|state| {
+            let socket = state.ports[*port as usize].registered(registration.0).socket?;
+            state.network.unread_by_other(socket)
+        })
+    }
+
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let At { world, port } = self.at.clone();
         world.may_switch();
@@ -366,14 +374,14 @@ impl<const SHARED: bool> CompletionPort for SimulatedPort<SHARED> {
             self.sleep(until);
         }
         if !self.batch.is_empty() {
-            world.tell_free_threads(); // of what was done meanwhile, and of what is left
+            world.tell_free_threads(); // about what was done meanwhile, and what is left
         }
         self.deliver_batch(sink);
         Ok(())
     }
 
     fn waker(&self) -> Waker {
-        self.at.world.this_thread(); // a worker begins by this
+        self.at.world.this_thread(); // a worker starts with this
         Arc::new(self.at.clone())
     }
 
@@ -398,7 +406,7 @@ impl Wake for At {
         self.world.may_switch_in_call();
         self.world.with(|state| {
             let at = &mut state.ports[self.port as usize];
-            // Wakes of a port of its own are one flag.
+            // On a worker's own port, wakes are one flag.
             at.wakes = if at.is_shared { at.wakes + 1 } else { 1 };
             state.note(What::Woken { port: self.port });
         });

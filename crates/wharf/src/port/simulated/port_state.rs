@@ -1,4 +1,4 @@
-//! What a simulated port has, and what is outstanding at it.
+//! The state of a simulated port, and what is outstanding at it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,19 +7,19 @@ use super::network::SocketIndex;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::operation::{Failure, Operation, OperationKind, Token};
 
-/// What a simulated port has, for all handles to it.
+/// The state of a simulated port, for all its handles.
 #[derive(Debug, Default)]
 pub(super) struct PortState {
     pub(super) registrations: Vec<Registered>,
     pub(super) vacant: Vec<u32>,
-    /// Posted, and not submitted to the system yet.
+    /// Posted, but not submitted to the OS yet.
     pub(super) unsubmitted: Vec<(u32, u8)>,
     pub(super) ready: VecDeque<Ready>,
-    /// Wakes that have ended no wait yet.
+    /// Wakes that have not ended a wait yet.
     pub(super) wakes: usize,
-    /// A sleep is to end without reason.
+    /// A sleep will end without reason.
     pub(super) spurious: bool,
-    /// Lent buffers that are out.
+    /// Lent buffers in use.
     pub(super) lent: usize,
     pub(super) sizes: Sizes,
     pub(super) is_shared: bool,
@@ -28,22 +28,22 @@ pub(super) struct PortState {
     /// Open handles.
     pub(super) handles: usize,
     pub(super) posts_made: u32,
-    /// Waits there have been.
+    /// How many waits there were.
     pub(super) waits: u64,
-    /// The most of them between a send being due and being posted.
+    /// The most waits between a send being due and being posted.
     pub(super) send_waits_max: u64,
 }
 
-/// How much a port has of what it has.
+/// The sizes of a port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    /// Lent buffers.
+    /// The number of lent buffers.
     pub(crate) buffers: usize,
-    /// Bytes of each, or of the memory that a port without lent buffers receives into.
+    /// The size of each, or of the receive memory of a port without lent buffers.
     pub(crate) buffer_bytes: usize,
-    /// Completions that lie ready before receives that go on are ended.
+    /// How many completions may be ready before receives that continue are ended.
     pub(crate) ready_max: usize,
-    /// Completions that a wait delivers.
+    /// How many completions one wait delivers.
     pub(crate) batch_max: usize,
 }
 
@@ -56,7 +56,7 @@ impl Default for Sizes {
 #[derive(Debug)]
 pub(super) struct Registered {
     pub(super) token: Token,
-    /// `None`: the place is vacant.
+    /// `None`: vacant.
     pub(super) socket: Option<SocketIndex>,
     pub(super) posts: [Option<Posted>; 4],
     /// A send is due since this wait of the port.
@@ -66,21 +66,21 @@ pub(super) struct Registered {
 /// An outstanding operation.
 #[derive(Debug)]
 pub(super) struct Posted {
-    /// So that what was meant for one before it does not meet it.
+    /// Distinguishes it from earlier operations, so that events for those do not reach it.
     pub(super) number: u32,
-    /// What it is, until its last completion lies ready.
+    /// The operation, until its last completion is ready.
     pub(super) operation: Option<Operation>,
     pub(super) submitted: bool,
-    /// The system will look at it.
+    /// The OS is scheduled to look at it.
     pub(super) scheduled: bool,
     pub(super) cancelled: bool,
-    /// Completions before the last that some handle has not told of yet.
+    /// Completions before the last that some handle has not delivered yet.
     pub(super) untold: u32,
-    /// The last, which came to another handle meanwhile.
+    /// The last one, which another handle took meanwhile.
     pub(super) held_back: Option<Ready>,
 }
 
-/// A completion that lies ready.
+/// A ready completion.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) registration: u32,
@@ -93,7 +93,7 @@ pub(super) struct Ready {
 pub(super) enum ReadyResult {
     Accepted(Result<(SocketIndex, SocketAddr), Failure>),
     Connected(Result<(), Failure>),
-    /// The bytes lie in a lent buffer if the flag is set.
+    /// True: the bytes are in a lent buffer.
     Received(Result<Vec<u8>, Failure>, bool),
     ReceivedInto(Box<RingBuffer>, Result<usize, Failure>),
     Sent(Box<SendBatch>, Result<usize, Failure>),
@@ -113,7 +113,7 @@ impl PortState {
         registered
     }
 
-    /// Something was queued for a socket to send: if no send of it is outstanding, one is due.
+    /// Something was queued for a socket. If no send of it is outstanding, one is due.
     pub(super) fn note_send_due(&mut self, registration: u32) {
         let waits = self.waits;
         if let Some(registered) = self.registrations.get_mut(registration as usize)
@@ -138,7 +138,7 @@ impl PortState {
         }
     }
 
-    /// Takes the socket out of a place, in which nothing may be outstanding.
+    /// Takes the socket out of a registration. Nothing may be outstanding.
     pub(super) fn vacate(&mut self, registration: u32) -> (SocketIndex, Token) {
         let registered = self.registered(registration);
         for kind in KINDS {
@@ -180,8 +180,8 @@ impl PortState {
         kind
     }
 
-    /// Begins to tell of a completion: its token. `None`: it is an operation's last, and another handle
-    /// has still to tell of one before it. Then that handle sees to it that it is told later.
+    /// Begins to deliver a completion, and returns its token. `None`: it is an operation's last, and another
+    /// handle has yet to deliver an earlier one. That handle will then deliver this one.
     pub(super) fn begin_telling(&mut self, ready: Ready) -> Option<(Token, Ready)> {
         let registered = self.registered(ready.registration);
         let (token, post) = (registered.token, &mut registered.posts[ready.kind as usize]);
@@ -191,7 +191,7 @@ impl PortState {
                     posted.held_back = Some(ready);
                     return None;
                 }
-                // Over when it is told, not before: what else would it be that the sink is told of?
+                // It ends after the delivery, because the sink may need it.
                 _ => *post = None,
             }
         }

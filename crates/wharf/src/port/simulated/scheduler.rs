@@ -1,22 +1,23 @@
-//! One thread at a time, and the seed says which.
+//! One thread runs at a time; the seed decides which.
 //!
-//! Workers, the driver (the test's own thread) and threads that the test started are real threads, so
-//! each can stand still in the middle of anything. But all of them wait but one, which hands on when it
-//! sleeps, ends, or comes by a place where another might go on: between two calls of a port, or two
-//! completions of a batch; and, where a build has them, between two *steps*.
+//! Workers, the driver (the test's own thread) and threads that the test started are real threads, so each
+//! can stop in the middle of anything. All wait except one. That one hands on when it sleeps, ends, or passes
+//! a place where another may run: between two calls of a port, between two completions of a batch and, in
+//! builds with steps, between two *steps*.
 //!
-//! A step is one access to an atomic of the engine's, or the taking of one of its locks
-//! ([`crate::sync`]). A thread that is preempted there ([`Fault::ThreadPreempted`]) stays out for a
-//! number of hand-ons. It may hold a lock. Who finds that lock taken waits for it here, not in the
-//! system, which would never let its holder go on. Where the user's code is under way, or calls in, and
-//! may hold locks that nothing is known of here, no thread is preempted unless the test says that it holds
-//! none ([`Threads::switches_in_calls`]); nor is then any that has a lock of the engine's, since whoever
-//! waits for that might have one of the user's.
+//! A step is one access to an atomic of the engine, or the taking of one of its locks ([`crate::sync`]). A
+//! thread that is preempted there ([`Fault::ThreadPreempted`]) stays out for a number of hand-ons. It may
+//! hold a lock. A thread that finds this lock taken waits for it here, not in the OS, which would never run
+//! the holder. Where user code runs or calls in, it may hold locks that are unknown here. There no thread is
+//! preempted unless the test says that it holds none (`Threads::switches_in_calls`). And then no thread
+//! that has a lock of the engine is preempted, because a thread that waits for this lock could hold a user's
+//! lock.
 //!
-//! When none can go on, those that were preempted do. When there are none, time passes: to the next
-//! thing that is to happen, or the end of the next sleep.
+//! When no other thread can run, the preempted ones do. When there are none, time passes, to the next thing
+//! that will happen or the end of the next sleep.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -26,17 +27,17 @@ use super::trace::What;
 use super::world::{State, World};
 use crate::sync::steps;
 
-/// This thread's place in a run. When it ends, another goes on.
+/// This thread's place in a run. When the thread ends, another runs.
 #[derive(Debug)]
 struct Place {
     world: World,
     index: usize,
     /// It has had its first turn.
     entered: bool,
-    /// It is no thread of the user's.
+    /// Not a user's thread.
     #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only steps ask"))]
     is_worker: bool,
-    /// It is the driver's, and there is no simulation any more.
+    /// The driver's place, after the end of the simulation.
     is_over: bool,
 }
 
@@ -51,7 +52,7 @@ impl Drop for Place {
         }
         let mut state = self.world.shared().lock();
         state.threads.list[self.index].waits = Waits::Absent;
-        // A thread that never had its turn has none to hand on.
+        // A thread that never ran has nothing to hand on.
         if state.threads.running == self.index {
             state.choose();
             unpark_chosen(state);
@@ -59,7 +60,7 @@ impl Drop for Place {
     }
 }
 
-/// The world that this thread lives in, if it does.
+/// The world of this thread, if it has one.
 pub(crate) fn current() -> Option<World> {
     PLACE.with_borrow_mut(|place| {
         if place.as_ref().is_some_and(|place| place.is_over && !place.world.is_served()) {
@@ -69,7 +70,7 @@ pub(crate) fn current() -> Option<World> {
     })
 }
 
-/// The same with this thread's number and whether it is a worker, if it has had its first turn.
+/// The same, with this thread's number and whether it is a worker, once it has run.
 #[cfg(debug_assertions)]
 pub(super) fn current_entered() -> Option<(World, usize, bool)> {
     let current = |place: &RefCell<Option<Place>>| {
@@ -79,6 +80,15 @@ pub(super) fn current_entered() -> Option<(World, usize, bool)> {
         Some((place.world.clone(), place.index, place.is_worker))
     };
     PLACE.try_with(current).ok().flatten()
+}
+
+/// Whether this thread is in a run whose panics are not to be printed.
+pub(crate) fn is_in_trial() -> bool {
+    let is_in_trial = |place: &RefCell<Option<Place>>| {
+        let place = place.try_borrow().ok()?;
+        Some(place.as_ref().is_some_and(|place| !place.is_over && place.world.is_trial()))
+    };
+    PLACE.try_with(is_in_trial).ok().flatten().unwrap_or(false)
 }
 
 impl World {
@@ -97,8 +107,8 @@ impl World {
         PLACE.replace(Some(Place { world, index, entered, is_worker, is_over: false }));
     }
 
-    /// Ends the driver's part, with the last server: while there is one, its workers have their turns
-    /// from this thread.
+    /// Ends the driver's part, after the last server: while one exists, its workers get their turns from this
+    /// thread.
     pub(crate) fn end(&self) {
         PLACE.with_borrow_mut(|place| {
             if let Some(place) = place.as_mut().filter(|place| place.world.is(self)) {
@@ -107,7 +117,7 @@ impl World {
         });
     }
 
-    /// Makes places for threads that are about to be started; the first one's number.
+    /// Makes places for threads that will be started. Returns the first one's number.
     pub(crate) fn expect_threads(&self, count: usize) -> usize {
         self.with(|state| {
             let first = state.threads.list.len();
@@ -117,17 +127,24 @@ impl World {
         })
     }
 
-    /// This thread, a worker or one of the user's, takes the place that was made for it. It runs until it
-    /// first calls in.
+    /// Puts this thread, a worker or a user's thread, into its place. It runs freely until its first call, which
+    /// waits until [`let_begin`](Self::let_begin) and then for its turn.
     pub(crate) fn take_place(&self, index: usize, is_worker: bool) {
-        self.with(|state| {
-            let thread = Some(std::thread::current());
-            state.threads.list[index] = Governed { waits: Waits::Turn, thread, telling: None };
-        });
+        let thread = Some(std::thread::current());
+        self.with(|state| state.threads.list[index].thread = thread);
         self.take(index, false, is_worker);
     }
 
-    /// This thread's number, once it is its turn. `None`: it has no place here, and runs as it likes.
+    /// From now on these threads, which have taken their places, get their turns.
+    pub(crate) fn let_begin(&self, places: Range<usize>) {
+        self.with(|state| {
+            for thread in &mut state.threads.list[places] {
+                thread.waits = Waits::Turn;
+            }
+        });
+    }
+
+    /// This thread's number, once it is its turn. `None`: it has no place here, and runs freely.
     pub(super) fn this_thread(&self) -> Option<usize> {
         let (index, entered) = PLACE.with_borrow_mut(|place| {
             let place = place.as_mut().filter(|place| place.world.is(self))?;
@@ -140,7 +157,7 @@ impl World {
         Some(index)
     }
 
-    /// A thread that has taken its place waits until it may begin.
+    /// Waits until a thread that has taken its place may start.
     pub(crate) fn wait_for_turn(&self) {
         self.this_thread();
     }
@@ -158,7 +175,7 @@ impl World {
         state
     }
 
-    /// Waits for what is said, or the turn after others; whoever can goes on meanwhile.
+    /// Waits for `what`, or for another turn. Another thread runs meanwhile.
     pub(super) fn hand_on<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -174,7 +191,7 @@ impl World {
         self.await_turn(self.shared().lock(), me)
     }
 
-    /// A place where another thread might go on.
+    /// A place where another thread may run.
     pub(crate) fn may_switch(&self) {
         let Some(me) = self.this_thread() else { return };
         let mut state = self.shared().lock();
@@ -190,14 +207,14 @@ impl World {
         }
     }
 
-    /// The same where the user's thread calls in.
+    /// The same for calls from a user's thread.
     pub(super) fn may_switch_in_call(&self) {
         if self.with(|state| state.threads.switches_in_calls) {
             self.may_switch();
         }
     }
 
-    /// Lets so much time pass for this thread.
+    /// Lets this much time pass for this thread.
     pub(crate) fn sleep(&self, duration: Duration) {
         let Some(me) = self.this_thread() else { return };
         let state = self.shared().lock();
@@ -205,8 +222,9 @@ impl World {
         drop(self.hand_on(state, me, Waits::Time { until }));
     }
 
-    /// Waits for news of a peer. False: there will never be any, and no time comes.
+    /// Waits for news of a peer. False: there will never be any, and there is no time-out.
     pub(crate) fn await_news(&self, timeout: Option<Duration>) -> bool {
+        self.keep_to_deadline();
         let Some(me) = self.this_thread() else { return false };
         let state = self.shared().lock();
         let until = timeout.map(|timeout| state.now.saturating_add(ns_of(timeout)));
@@ -224,7 +242,7 @@ fn unpark_chosen(state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    /// Chooses who runs next.
+    /// Chooses the next thread to run.
     fn choose(&mut self) {
         self.threads.hand_ons += 1;
         loop {

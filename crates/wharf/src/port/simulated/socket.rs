@@ -7,14 +7,14 @@ use super::fault::Fault;
 use super::network::SocketIndex;
 use super::world::World;
 
-/// What a worker says that meets [`Fault::WorkerFaults`].
+/// The panic message of a worker that meets [`Fault::WorkerFaults`].
 pub(super) const FAULT_ON_PURPOSE: &str = "a fault of wharf's own, on purpose";
 
 /// A socket of the simulated network. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct SimulatedSocket {
     pub(super) world: World,
-    /// `None`: a port has it now.
+    /// `None`: a port has it.
     pub(super) index: Option<SocketIndex>,
 }
 
@@ -23,7 +23,7 @@ impl SimulatedSocket {
         SimulatedSocket { world: world.clone(), index: Some(index) }
     }
 
-    /// There is nothing to set; but what is done with a new socket may meet a fault.
+    /// There are no options to set, but a fault may hit this new socket.
     pub(crate) fn prepare(&self) {
         assert!(!self.world.fires(Fault::AdmissionFaults), "{FAULT_ON_PURPOSE}");
     }
@@ -47,7 +47,7 @@ impl Drop for SimulatedSocket {
 }
 
 impl World {
-    /// So many sockets that listen at an address, at which nobody else does.
+    /// So many sockets that listen at an address. An error if others listen there.
     pub(crate) fn listen(
         &self,
         address: SocketAddr,

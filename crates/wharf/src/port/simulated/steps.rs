@@ -1,4 +1,4 @@
-//! Threads that are preempted between two steps, and that wait for locks of those that are.
+//! Preempts threads between two steps, and handles waiting for locks of preempted threads.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use super::threads::{Waits, ns_of};
 use super::world::World;
 use crate::sync::steps::{Scheduler, set_scheduler};
 
-/// Other threads are handed on to so many times before one that was preempted goes on.
+/// How often other threads are handed on to before a preempted one continues.
 const HAND_ONS: [u64; 4] = [1, 8, 64, 512];
-/// While one in so many is out time passes, at most so much: what others have begun comes about.
+/// While one in so many preempted threads is out, time passes, at most this much, so that what others have
+/// begun can finish.
 const TIME_PASSES_ONE_IN: u64 = 8;
 const TIME_MAX: Duration = Duration::from_secs(1);
-/// So much in all, in a run: it makes fewer turns long than an engine remembers.
+/// The most such time in a run, so that a run has fewer long turns than an engine remembers.
 const TIME_SUM_MAX: Duration = Duration::from_secs(7);
-/// What a thread that looks again and again lets pass between two looks.
+/// How much time a polling thread lets pass between two polls.
 const YIELD: Duration = Duration::from_micros(1);
 
-/// Leaves each decision to the world of the thread that asks.
+/// Leaves each decision to the world of the asking thread.
 struct Worlds;
 
 pub(crate) fn register() {
@@ -51,7 +52,7 @@ impl Scheduler for Worlds {
 }
 
 impl World {
-    /// The number of steps until the thread's next preemption, after this one; 0: there is none.
+    /// The number of steps until the thread's next preemption, after this one. 0: none.
     fn step(&self, me: usize, is_worker: bool, holds: bool) -> u32 {
         let mut state = self.shared().lock();
         let in_calls = state.threads.switches_in_calls;
@@ -59,7 +60,7 @@ impl World {
             return 0;
         }
         if holds && !in_calls {
-            // A thread that waited for what it holds could have a lock of the user's meanwhile.
+            // A thread that waited for what it holds could hold a user's lock meanwhile.
             return 1;
         }
         let steps = state.pace.steps;

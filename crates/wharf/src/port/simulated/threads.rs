@@ -8,14 +8,14 @@ pub(super) const DRIVER: usize = 0;
 
 #[derive(Debug, Default)]
 pub(super) struct Threads {
-    /// The one that runs.
+    /// The thread that runs.
     pub(super) running: usize,
     pub(super) list: Vec<Governed>,
-    /// Nobody can go on, and nothing will ever happen.
+    /// No thread can continue, and nothing will ever happen.
     pub(super) is_stuck: bool,
-    /// Also where a thread of the user's calls in, which may hold locks of its own.
+    /// Switch threads also where a user's thread calls in, which may hold its own locks.
     pub(super) switches_in_calls: bool,
-    /// Times that it was chosen who goes on.
+    /// How often the next thread was chosen.
     pub(super) hand_ons: u64,
     /// The time that passed while threads were preempted.
     pub(super) out_ns: u64,
@@ -26,9 +26,9 @@ pub(super) struct Threads {
 #[derive(Debug)]
 pub(super) struct Governed {
     pub(super) waits: Waits,
-    /// To unpark it by, once it is there.
+    /// For unparking it, once it exists.
     pub(super) thread: Option<Thread>,
-    /// The port and registration of which it is telling the worker.
+    /// The port and registration whose completion it is delivering.
     pub(super) telling: Option<(u32, u32)>,
 }
 
@@ -43,7 +43,7 @@ impl Threads {
         self.list.get(self.running)?.telling
     }
 
-    /// Those who wait for the lock may try it again.
+    /// Lets the threads that wait for this lock try again.
     #[cfg(debug_assertions)]
     pub(super) fn unlocked(&mut self, lock: usize) {
         for thread in self.list.iter_mut().filter(|one| one.waits == Waits::Unlock { lock }) {
@@ -51,7 +51,7 @@ impl Threads {
         }
     }
 
-    /// Of those that were preempted, the one that is to go on first.
+    /// The preempted thread that continues first.
     pub(super) fn first_preempted(&self) -> Option<usize> {
         let preempted = self.list.iter().enumerate().filter_map(|(index, thread)| {
             let Waits::HandOn { hand_on, until: None } = thread.waits else { return None };
@@ -72,12 +72,12 @@ pub(super) enum Waits {
     Time { until: u64 },
     /// News of a peer.
     News { until: Option<u64> },
-    /// That others have gone on for a while: it was preempted. Unless there is a time by which it goes on
-    /// in any case, it does so before time passes.
+    /// It was preempted, and waits until others have run for a while. It continues before time passes, unless
+    /// `until` is set.
     HandOn { hand_on: u64, until: Option<u64> },
-    /// That a lock of the engine's is unlocked, by its address.
+    /// A lock of the engine, by its address.
     Unlock { lock: usize },
-    /// Nothing: it has not begun, or has ended.
+    /// It has not begun, or has ended.
     Absent,
 }
 

@@ -1,14 +1,14 @@
-//! What happened: always as one number, that the same seed gives again; and in words when it is asked
-//! for.
+//! What happened: always as one number, which the same seed reproduces; on request in words too.
 
 use std::fmt;
 use std::net::Shutdown;
 use std::time::Duration;
 
 use super::fault::Fault;
+use super::threads::DRIVER;
 use crate::port::operation::{OperationKind, Token};
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum What {
     Posted {
@@ -56,7 +56,7 @@ pub(super) enum What {
         firing: u64,
     },
     Runs,
-    /// Of the scenario's: what it did or saw.
+    /// What the scenario did or saw.
     Said {
         about: u64,
     },
@@ -74,13 +74,15 @@ struct Entry {
 pub(super) struct Trace {
     hash: u64,
     entries: Option<Vec<Entry>>,
+    /// The test has failed. What follows from that is not kept.
+    is_over: bool,
 }
 
-/// A trace keeps no more than this: the last of it.
+/// The most entries that a trace keeps: the latest.
 const ENTRIES_MAX: usize = 200_000;
 
 impl Trace {
-    /// From now on in words too.
+    /// Keeps words from now on.
     pub(super) fn keep(&mut self) {
         self.entries.get_or_insert_default();
     }
@@ -104,7 +106,8 @@ impl Trace {
         for number in [at, thread as u64 ^ kind << 32, one, other] {
             self.hash = (self.hash.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
         }
-        if let Some(entries) = &mut self.entries {
+        self.is_over |= self.is_kept() && thread == DRIVER && std::thread::panicking();
+        if let Some(entries) = self.entries.as_mut().filter(|_| !self.is_over) {
             if entries.len() == ENTRIES_MAX {
                 entries.drain(..ENTRIES_MAX / 2);
             }
@@ -116,7 +119,15 @@ impl Trace {
         self.hash
     }
 
-    /// The lines of it: of these tokens and peers, if some are named, and of every fault.
+    /// The trace's lines, except about who runs and waits.
+    pub(super) fn lines_of_deeds(&self) -> Vec<String> {
+        let is_of_threads =
+            |what: &What| matches!(what, What::Woken { .. } | What::Waits { .. } | What::Runs);
+        let entries = self.entries.iter().flatten().filter(|entry| !is_of_threads(&entry.what));
+        entries.map(Entry::to_string).collect()
+    }
+
+    /// The trace's lines about these tokens and peers (all, if none are given), and about every fault.
     pub(super) fn lines(&self, about: &[u64]) -> Vec<String> {
         let concerned = |entry: &&Entry| about.is_empty() || entry.what.concerns(about);
         let entries = self.entries.iter().flatten().filter(concerned);
@@ -195,6 +206,11 @@ impl fmt::Display for Entry {
     }
 }
 
+/// A session by its [`SessionId`](crate::SessionId), as that is displayed; a listener, whose token is one of the
+/// last 256, by its number.
 fn name(token: Token) -> String {
-    format!("[{}/{}]", token.0 & 0xff_ffff, token.0 >> 24)
+    match u64::MAX - token.0 {
+        listener @ 0..=255 => format!("listener {listener}"),
+        _ => format!("session {}.{}", token.0 & 0xff_ffff, token.0 >> 24),
+    }
 }

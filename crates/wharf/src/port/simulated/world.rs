@@ -1,17 +1,17 @@
-//! The world of one run: time, what is to happen, who runs, sockets, ports, and what happened.
+//! The world of one run: time, the events to come, threads, sockets, ports, and what happened.
 //!
-//! All of it is one value under one lock. Whoever calls in is the only thread of the run that runs at
-//! all (see [`threads`](super::threads)), so the order of everything is the seed's alone.
+//! All of it is one value under one lock. Only one thread of the run runs at a time (see
+//! [`threads`](super::threads)), so the seed alone decides the order of everything.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use oorandom::Rand64;
 
-use super::fault::{Dice, Fault, Faults, random_of};
+use super::fault::{Dice, Fault, Faults, LeftOut, random_of};
 use super::network::{Network, SocketIndex};
 use super::port_state::{PortState, Sizes};
 use super::threads::Threads;
@@ -20,11 +20,11 @@ use crate::clock::{Clock, Moment};
 use crate::options::Options;
 use crate::port::operation::OperationKind;
 
-/// A run's world, for all who live in it.
+/// A run's world, for everything in it.
 #[derive(Clone)]
 pub(crate) struct World(pub(super) Arc<Shared>);
 
-/// All of it would be megabytes.
+/// Everything in it would be megabytes.
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World").finish_non_exhaustive()
@@ -33,22 +33,35 @@ impl fmt::Debug for World {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The standard library's: at the steps of any other lock this one is taken.
+    /// The standard library's, because this lock is taken at the steps of all other locks.
     state: Mutex<State>,
-    /// No schedule governs its threads, which the contract's tests start.
+    /// No scheduler controls its threads, which the contract's tests start.
     is_free: bool,
-    /// For them: something has changed.
+    /// For such threads: something has changed.
     pub(super) changed: Condvar,
+    /// Set in a run that a test which has failed is tried in once more.
+    trial: OnceLock<Trial>,
 }
+
+/// A run in which a failure is only looked at: its panics are not printed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trial {
+    /// It is cut short at this time.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What a trial that is cut short panics with.
+#[derive(Debug)]
+pub(crate) struct CutShort;
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) now: u64,
-    /// Of when and in which order; faults have their own.
+    /// Decides times and orders. Faults have their own.
     pub(super) random: Rand64,
-    /// Of how far apart the steps are at which threads are preempted, and for how long they are.
+    /// Decides the distance between preemptions, and their length.
     pub(super) steps: Rand64,
-    /// Of the generations that servers begin with.
+    /// Decides the generations that servers begin with.
     generations: Rand64,
     pub(super) dice: Dice,
     pub(super) threads: Threads,
@@ -56,21 +69,23 @@ pub(super) struct State {
     pub(super) ports: Vec<PortState>,
     pub(super) trace: Trace,
     pub(super) figures: Figures,
+    /// Sockets that were still registered when their port ended.
+    pub(super) left_registered: u64,
     pub(super) pace: Pace,
-    /// Ports are made no smaller than asked.
+    /// Ports have the sizes asked for, no smaller ones.
     is_roomy: bool,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     events_made: u64,
 }
 
-/// What is to happen at a time.
+/// A future event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    /// The system looks at an outstanding operation.
+    /// The OS looks at an outstanding operation.
     Try { port: u32, registration: u32, kind: u8, post: u32 },
     /// A cancel reaches an operation.
     Cancel { port: u32, registration: u32, kind: u8, post: u32 },
-    /// What came for a peer reaches it.
+    /// What was sent to a peer arrives.
     Arrive { socket: SocketIndex, generation: u32 },
     /// A sleep ends without reason.
     Wake { port: u32 },
@@ -82,35 +97,30 @@ pub(super) enum Event {
 pub struct Figures {
     /// Operations that ports accepted.
     pub posts: u64,
-    /// Completions that they delivered.
+    /// Completions that ports delivered.
     pub completions: u64,
-    /// Times that a socket took bytes at once, without an operation.
+    /// Sends that a socket took at once, whole or in part, without an operation.
     pub direct_sends: u64,
     /// Batches of completions, empty ones included.
     pub batches: u64,
-    /// Times that another thread went on.
+    /// How often one thread stopped and another went on.
     pub switches: u64,
-    /// Of these, times that it did so between two steps: [`Fault::ThreadPreempted`].
+    /// How many of these switches were between two steps ([`Fault::ThreadPreempted`]).
     pub preemptions: u64,
-    /// The most batches that a worker with a port of its own took between what a callback had queued for
-    /// its session, as [`note_queued`](crate::simulation::note_queued) says, and the send of it.
-    pub send_batches_max: u64,
-    /// Sockets that were still registered when their port ended.
-    pub left_registered: u64,
 }
 
-/// How long things take, and how often threads change; each seed has its own.
+/// How long things take and how often threads switch. Each seed has its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// The usual time of an operation is below this.
+    /// Operations usually take less than this.
     pub(super) operation_ns: u64,
-    /// The usual time between two waits of a worker is below this.
+    /// A worker usually takes less than this between two waits.
     pub(super) turn_ns: u64,
-    /// Another thread goes on at one in so many places where it could.
+    /// At one in so many places, another thread runs.
     pub(super) switch_one_in: u64,
-    /// The bytes that an end of a stream holds unread.
+    /// The unread bytes that an end of a stream can hold.
     pub(super) window_bytes: usize,
-    /// The usual number of steps from one at which a thread is preempted to its next.
+    /// The usual number of steps between two preemptions of a thread.
     pub(super) steps: u64,
 }
 
@@ -149,12 +159,14 @@ impl World {
                 ports: Vec::new(),
                 trace: Trace::default(),
                 figures: Figures::default(),
+                left_registered: 0,
                 pace,
                 is_roomy: false,
                 events: BinaryHeap::new(),
                 events_made: 0,
             }),
             changed: Condvar::new(),
+            trial: OnceLock::new(),
         }))
     }
 
@@ -162,7 +174,7 @@ impl World {
         &self.0
     }
 
-    /// Lets threads look again that wait and that no schedule governs.
+    /// Lets unscheduled waiting threads look again.
     pub(super) fn tell_free_threads(&self) {
         if self.0.is_free {
             self.0.changed.notify_all();
@@ -173,31 +185,34 @@ impl World {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Does something to the state.
+    /// Acts on the state.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         act(&mut self.0.lock())
     }
 
-    /// The generation of a server's first sessions: each server in the world has its own.
+    /// The generation of a server's first sessions. Each server in the world has its own.
     pub(crate) fn first_generation(&self, bits: u32) -> u64 {
         self.with(|state| state.generations.rand_u64() >> (u64::BITS - bits))
     }
 
-    /// How many workers a server has that does not say: one to four.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.with(|state| state.pace.window_bytes)
+    }
+
+    /// The number of workers of a server that does not set it: one to four.
     pub(crate) fn workers(&self) -> usize {
         1 + self.with(|state| state.below(4)) as usize
     }
 
-    /// The sizes of a server's port: no larger than its options say, and often so small that they are
-    /// reached.
+    /// The sizes of a server's port: at most what its options say, and often small enough to be reached.
     pub(crate) fn sizes(&self, options: &Options) -> Sizes {
         self.with(|state| {
             if state.is_roomy {
-                let buffers = usize::from(options.receive_buffers);
-                let buffer_bytes = options.receive_buffer_bytes;
+                let buffers = usize::from(options.uring.receive_buffers);
+                let buffer_bytes = options.uring.receive_buffer_bytes;
                 return Sizes { buffers, buffer_bytes, ..Sizes::default() };
             }
-            // Few buffers that are small too would only be a storm of receives that find none.
+            // Few and small buffers would only cause floods of receives that find none.
             let (buffers, buffer_bytes) = match state.below(4) {
                 0 => (2, 65_536),
                 1 => (16, 4_096),
@@ -206,15 +221,15 @@ impl World {
             };
             let mut among = |choices: [usize; 4]| choices[state.below(4) as usize];
             Sizes {
-                buffers: usize::from(options.receive_buffers).min(buffers),
-                buffer_bytes: options.receive_buffer_bytes.min(buffer_bytes),
+                buffers: usize::from(options.uring.receive_buffers).min(buffers),
+                buffer_bytes: options.uring.receive_buffer_bytes.min(buffer_bytes),
                 ready_max: among([8, 64, 4_096, 4_096]),
                 batch_max: if buffers < 64 { 1_024 } else { among([1, 4, 64, 1_024]) },
             }
         })
     }
 
-    /// Whether a worker of it has a port open.
+    /// Whether a worker has a port of it open.
     pub(super) fn is_served(&self) -> bool {
         self.with(|state| state.ports.iter().any(|port| port.handles > 0))
     }
@@ -228,7 +243,7 @@ impl World {
         self.with(|state| state.fires(fault))
     }
 
-    /// The callback that runs on this thread has queued something for its session.
+    /// The callback on this thread has queued something for its session.
     pub(crate) fn note_queued(&self) {
         self.with(|state| {
             if let Some((port, registration)) = state.threads.telling() {
@@ -252,11 +267,72 @@ impl World {
     }
 
     pub(crate) fn figures(&self) -> Figures {
+        self.with(|state| state.figures)
+    }
+
+    /// The most batches that a worker with a port of its own took between a call of
+    /// [`note_queued`](Self::note_queued) and the send of what was queued.
+    pub(crate) fn send_batches_max(&self) -> u64 {
         self.with(|state| {
-            let waits = state.ports.iter().filter(|port| !port.is_shared);
-            let send_batches_max = waits.map(|port| port.send_waits_max).max().unwrap_or(0);
-            Figures { send_batches_max, ..state.figures }
+            let own_ports = state.ports.iter().filter(|port| !port.is_shared);
+            own_ports.map(|port| port.send_waits_max).max().unwrap_or(0)
         })
+    }
+
+    pub(crate) fn left_registered(&self) -> u64 {
+        self.with(|state| state.left_registered)
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.with(|state| state.dice.set_faults(faults));
+    }
+
+    pub(crate) fn leave_out(&self, left_out: LeftOut) {
+        self.with(|state| state.dice.leave_out(left_out));
+    }
+
+    /// Makes this run a trial, before anything has happened in it.
+    pub(crate) fn be_trial(&self, trial: Trial) {
+        let _ = self.0.trial.set(trial);
+    }
+
+    pub(super) fn is_trial(&self) -> bool {
+        self.0.trial.get().is_some()
+    }
+
+    /// Cuts a trial short whose time is over.
+    pub(super) fn keep_to_deadline(&self) {
+        let deadline = self.0.trial.get().and_then(|trial| trial.deadline);
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if is_over && !std::thread::panicking() {
+            std::panic::resume_unwind(Box::new(CutShort));
+        }
+    }
+
+    /// The test lets time pass.
+    pub(crate) fn let_pass(&self, duration: Duration) {
+        self.keep_to_deadline();
+        self.sleep(duration);
+    }
+
+    /// The same until something is true, at most so long. Says whether it came true.
+    pub(crate) fn run_until(&self, timeout: Duration, mut is_true: impl FnMut() -> bool) -> bool {
+        let end = self.now().saturating_add(timeout);
+        let mut step = Duration::from_micros(10);
+        loop {
+            if is_true() {
+                return true;
+            }
+            let now = self.now();
+            if now >= end {
+                return false;
+            }
+            self.let_pass(step.min(end - now));
+            if self.now() == now {
+                return is_true(); // this thread is none of the simulation's, so no time passes
+            }
+            step = (step * 2).min(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn hash(&self) -> u64 {
@@ -269,7 +345,7 @@ impl World {
 
     pub(crate) fn switch_in_calls(&self) {
         self.with(|state| state.threads.switches_in_calls = true);
-        crate::sync::steps::begin(); // the driver has them now
+        crate::sync::steps::begin(); // the driver's steps begin here
     }
 
     pub(crate) fn keep_trace(&self) {
@@ -278,6 +354,11 @@ impl World {
 
     pub(crate) fn trace(&self, about: &[u64]) -> Vec<String> {
         self.with(|state| state.trace.lines(about))
+    }
+
+    /// The trace without who runs and waits.
+    pub(crate) fn trace_of_deeds(&self) -> Vec<String> {
+        self.with(|state| state.trace.lines_of_deeds())
     }
 
     /// Notes what a scenario says.
@@ -319,7 +400,7 @@ impl State {
         self.random.rand_range(0..below.max(1))
     }
 
-    /// A length of time between the two, with each order of magnitude as likely as any other.
+    /// A duration between the two, with each order of magnitude equally likely.
     pub(super) fn long_ns(&mut self, least: Duration, most: Duration) -> u64 {
         let (least, most) = (least.as_nanos() as u64, most.as_nanos() as u64);
         let magnitudes = u64::from((most / least).ilog2());
@@ -328,7 +409,7 @@ impl State {
         (base + self.below(base)).min(most)
     }
 
-    /// How long an operation takes from now on.
+    /// How long an operation takes, starting now.
     pub(super) fn operation_ns(&mut self) -> u64 {
         if self.fires(Fault::CompletionDelayed) {
             return self.long_ns(Duration::from_micros(100), Duration::from_secs(2));
@@ -345,7 +426,7 @@ impl State {
         self.events.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Lets everything happen whose time has come.
+    /// Runs every event whose time has come.
     pub(super) fn run_due(&mut self) {
         while let Some(Reverse((at, _, event))) = self.events.peek().copied()
             && at <= self.now
@@ -364,7 +445,7 @@ impl State {
         }
     }
 
-    /// Has the system look at an outstanding operation of a socket, if there is one.
+    /// Lets the OS look at a socket's outstanding operation, if there is one.
     pub(super) fn look_at(&mut self, socket: SocketIndex, kind: OperationKind) {
         let Some((port, registration)) = self.network.registered(socket) else { return };
         self.schedule_try(port, registration, kind);

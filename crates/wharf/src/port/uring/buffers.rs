@@ -1,10 +1,10 @@
-//! The rings of provided buffers: what receives land in, lent to the sink and given back at once, so
-//! that a few hundred serve any number of sessions.
+//! The rings of provided buffers that receives fill. They are lent to the sink and given back at once, so a
+//! few hundred serve any number of sessions.
 //!
-//! There are two: of many small buffers, and of a few large ones ([`LARGE_BYTES`]). A session begins with
-//! the small ones. One whose receives fill them again and again goes over to the large ones, and back
-//! when it no longer needs them ([`Choice`]). So a stream costs one completion for 64 KiB instead of
-//! four, while those that chat keep few cache lines busy.
+//! There are two rings: many small buffers, and a few large ones ([`LARGE_BYTES`]). A session begins with the
+//! small ones. If its receives fill them repeatedly, it moves to the large ones, and back when it no longer
+//! needs them ([`Choice`]). So a stream costs one completion per 64 KiB instead of four, while chatting
+//! sessions keep few cache lines busy.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -18,12 +18,12 @@ use crate::port::LARGE_BUFFERS_BYTES;
 
 /// The size of a large buffer.
 pub(super) const LARGE_BYTES: usize = 64 * 1024;
-/// How many there are. Few, so that they stay in the cache: with 8 to 16 a stream costs 15 % less than
-/// with 64 (and who finds none left asks again, which is cheap beside 64 KiB).
+/// The number of large buffers. Few, so that they stay in the cache: with 8 to 16 a stream costs 15 % less
+/// than with 64. (A receive that finds none is posted again, which is cheap beside 64 KiB.)
 pub(super) const LARGE_COUNT: u16 = (LARGE_BUFFERS_BYTES / LARGE_BYTES) as u16;
-/// What speaks for the other group adds so much, what speaks against it takes so much away, and from so
-/// much on a session goes over. To the large ones: its receives fill small buffers, at least every other one
-/// (as a message does that is a little larger than one). Back: half a small buffer would do for nearly all.
+/// A receive that favours the other group adds `for_other`, any other subtracts `against`; at `enough` the
+/// session moves. To the large group: at least every other receive fills a small buffer (as with messages
+/// slightly larger than one). To the small group: half a small buffer would do for nearly all receives.
 const TO_LARGE: Votes = Votes { for_other: 2, against: 1, enough: 4 };
 const TO_SMALL: Votes = Votes { for_other: 1, against: 4, enough: 16 };
 
@@ -33,7 +33,7 @@ struct Votes {
     enough: u8,
 }
 
-/// One of the two rings: the kernel's number of its buffer group.
+/// One of the two rings, by the kernel's number of its buffer group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Group {
     #[default]
@@ -41,11 +41,11 @@ pub(super) enum Group {
     Large = 1,
 }
 
-/// Which group a session's receives are to draw from, by what they have brought.
+/// The group that a session's next receives use, depending on what its receives brought.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Choice {
     group: Group,
-    /// What speaks for the other.
+    /// The votes for the other group.
     votes: u8,
 }
 
@@ -54,7 +54,7 @@ impl Choice {
         self.group
     }
 
-    /// A receive has brought so many bytes.
+    /// Records that a receive brought `count` bytes.
     pub(super) fn note(&mut self, count: usize, small_bytes: usize) {
         let (speaks_for_other, Votes { for_other, against, enough }, other) = match self.group {
             Group::Small => (count >= small_bytes, TO_LARGE, Group::Large),
@@ -71,12 +71,12 @@ impl Choice {
     }
 }
 
-/// Memory of whole pages. It is zeroed, and takes room only where it has been touched: so a worker costs what
-/// it uses, however many buffers it may lend.
+/// Memory in whole pages. It is zero, and uses physical memory only where touched. So a worker costs only
+/// what it uses, however many buffers it may lend.
 #[derive(Debug)]
 struct Pages {
     start: NonNull<u8>,
-    /// 0: it is kept for ever.
+    /// 0: leaked.
     bytes: usize,
 }
 
@@ -84,7 +84,7 @@ impl Pages {
     fn new(bytes: usize) -> io::Result<Self> {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: asks for memory that is nobody's yet, wherever the kernel has some.
+        // SAFETY: requests new memory at an address that the kernel chooses.
         let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
         match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Pages { start, bytes }),
@@ -96,7 +96,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            // SAFETY: mapped by `new` with this length, and nobody uses it any more.
+            // SAFETY: mapped by `new` with this length, and not used any more.
             let unmapped = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
             debug_assert_eq!(unmapped, 0);
         }
@@ -110,7 +110,7 @@ pub(super) struct BufferRing {
     memory: Pages,
     count: u16,
     buffer_bytes: usize,
-    /// Where the next buffer given back is put; published to the kernel by `publish`.
+    /// Where the next returned buffer is entered. `publish` shows it to the kernel.
     tail: u16,
     published: u16,
 }
@@ -136,14 +136,15 @@ impl BufferRing {
         Ok(buffers)
     }
 
-    /// Lends the buffers to a ring.
+    /// Provides the buffers to a ring.
     ///
     /// # Safety
-    /// The ring ends before this does, also on the way of an error, and has had its last completion by then; or
-    /// this is leaked (invariant 7).
+    /// The ring ends before this value does, on error paths too, after its last completion. Otherwise this
+    /// value is leaked (invariant 7).
     pub(super) unsafe fn register(&mut self, ring: &IoUring, group: Group) -> io::Result<()> {
         let address = self.entries().as_ptr() as u64;
-        // SAFETY: the entries are page-aligned and `count` long, and outlive the ring by the caller's promise.
+        // SAFETY: the entries are page-aligned and `count` long, and the caller promises that they outlive
+        // the ring.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(address, self.count, group as u16, 0)?;
         }
@@ -159,25 +160,25 @@ impl BufferRing {
         self.buffer_bytes
     }
 
-    /// What the kernel has put into a buffer: for who has the completion that names it, until it gives the
-    /// buffer back.
+    /// What the kernel wrote into a buffer. Only for the holder of the completion that names the buffer,
+    /// until it returns the buffer.
     pub(super) fn bytes(&mut self, buffer: u16, count: usize) -> &mut [u8] {
         assert!(buffer < self.count && count <= self.buffer_bytes, "the kernel named no buffer");
         let offset = usize::from(buffer) * self.buffer_bytes;
-        // SAFETY: inside the memory, and initialised (zeroed at first). The buffer is this completion's
-        // alone (invariant 7): the kernel hands out each buffer with one completion, and neither touches it
-        // nor hands it out again before it is given back and published. `&mut self` lends one at a time.
+        // SAFETY: inside the memory, and initialised (zeroed at first). The buffer belongs to this completion
+        // alone (invariant 7): the kernel hands out each buffer with one completion, and does not touch it or
+        // hand it out again before it is returned and published. `&mut self` lends one at a time.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(offset), count) }
     }
 
-    /// Puts a buffer back; the kernel sees it after `publish`.
+    /// Returns a buffer. The kernel sees it after `publish`.
     pub(super) fn give_back(&mut self, buffer: u16) {
         let slot = usize::from(self.tail & (self.count - 1));
         let offset = usize::from(buffer) * self.buffer_bytes;
-        // SAFETY: `slot` is below `count`; the kernel reads an entry only below the published
-        // tail, and this one is not published yet: at most `count` buffers exist, so the slot's
-        // former buffer has been handed out. No field of an entry but the first's `resv` (which is
-        // the tail, and which these setters do not touch) is written by two parties.
+        // SAFETY: `slot` is below `count`. The kernel reads entries only below the published tail, and this
+        // one is not published yet. At most `count` buffers exist, so the slot's former buffer has been
+        // handed out. Only the first entry's `resv` is written by two parties: it is the tail, and these
+        // setters do not touch it.
         unsafe {
             let entry = &mut *self.entries().as_ptr().add(slot);
             entry.set_addr(self.memory.start.as_ptr().add(offset) as u64);
@@ -187,21 +188,21 @@ impl BufferRing {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel all that was given back.
+    /// Shows the kernel all returned buffers.
     pub(super) fn publish(&mut self) {
         if self.tail == self.published {
             return;
         }
         self.published = self.tail;
-        // SAFETY: the tail lies in the first entry, which is ours and aligned; it is shared with
-        // the kernel and so only accessed atomically. Release: the entries are seen before it.
+        // SAFETY: the tail lies in the first entry, which is ours and aligned. It is shared with the kernel,
+        // and so accessed only atomically. Release: the entries become visible before it.
         unsafe {
             let tail = BufRingEntry::tail(self.entries().as_ptr()) as *const AtomicU16;
             (*tail).store(self.tail, Ordering::Release);
         }
     }
 
-    /// Keeps the memory for ever.
+    /// Leaks the memory.
     pub(super) fn leak(&mut self) {
         (self.entries.bytes, self.memory.bytes) = (0, 0);
     }
@@ -230,7 +231,7 @@ mod tests {
             "now and then"
         );
         assert_eq!(after(&mut choice, &[SMALL_BYTES; 2], 1), Group::Large);
-        // None of these goes to and fro.
+        // None of these alternates.
         assert_eq!(after(&mut choice, &[SMALL_BYTES], 100), Group::Large);
         assert_eq!(after(&mut choice, &[SMALL_BYTES + 8], 100), Group::Large);
         assert_eq!(after(&mut choice, &[65_536, 65_536, 100], 100), Group::Large);

@@ -17,23 +17,24 @@ use super::buffers::{BufferRing, Group, LARGE_BYTES, LARGE_COUNT};
 use super::record::{Ends, Record, UserData, bit};
 use super::wake::WakeEvent;
 use crate::port::descriptors::Descriptors;
-use crate::port::socket::{has_unread, stalled_for};
+use crate::port::socket::{has_unread, stalled_for, unacknowledged_bytes};
 use crate::port::{
     Accepted, Anywhere, Completion, CompletionPort, Failure, Operation, OperationKind, Outcome,
     Refused, Registration, Sink, Socket, Token, Waker,
 };
 
-/// Pieces that one send operation gathers at most; the rest leaves with the next.
+/// The most pieces in one send operation. The rest leaves with the next.
 const PIECES_MAX: usize = 16;
-/// How long the end of a port waits for its last completions before it leaks what they own.
+/// How long the port's end waits for the last completions before it leaks what they own.
 const LAST_COMPLETIONS_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long every `io_uring_enter` may be refused before the port has failed, and the pause between two.
+/// How long the kernel may refuse every `io_uring_enter` before the port fails, and the pause between two
+/// tries.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 /// What the small buffers' memory depends on.
-const BUFFERS_OPTION: &str = "receive_buffers or receive_buffer_bytes";
+const BUFFERS_OPTION: &str = "uring.receive_buffers or uring.receive_buffer_bytes";
 
-/// A ring with the flags that the port relies on.
+/// A ring with the flags that the port needs.
 pub(super) fn build_ring(submission_entries: u32, completion_entries: u32) -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
@@ -53,7 +54,7 @@ pub(crate) struct UringSizes {
 }
 
 impl UringSizes {
-    /// The queues' sizes were chosen for 10,000 sessions a worker: 64 KiB and 128 KiB of memory.
+    /// Queue sizes for 10,000 sessions per worker: 64 KiB and 128 KiB of memory.
     pub(crate) fn new(buffers: u16, buffer_bytes: usize) -> Self {
         UringSizes { submission_entries: 1024, completion_entries: 8192, buffers, buffer_bytes }
     }
@@ -67,8 +68,8 @@ enum Request {
     AwaitWakes,
 }
 
-/// What a gathered operation points to until the kernel has taken it from the submission queue,
-/// which is when it copies it (`IORING_FEAT_SUBMIT_STABLE`, required at start).
+/// What a gathered operation points to until the kernel copies it, when it takes the operation from the
+/// submission queue (`IORING_FEAT_SUBMIT_STABLE`, required at start).
 struct Gather {
     header: libc::msghdr,
     pieces: [libc::iovec; PIECES_MAX],
@@ -93,7 +94,7 @@ pub(crate) struct UringPort {
     gathers: Vec<Box<Gather>>,
     gathers_used: usize,
     buffers: BufferRing,
-    /// None if the small ones are as large.
+    /// `None` if the small ones are as large.
     large_buffers: Option<BufferRing>,
     wake: Arc<WakeEvent>,
     wake_outstanding: bool,
@@ -104,20 +105,20 @@ pub(crate) struct UringPort {
     batch: Vec<(u64, i32, u32)>,
     stale_completions: u64,
     last_completions_timeout: Duration,
-    /// When the kernel began to refuse every `io_uring_enter`.
+    /// Since when the kernel refuses every `io_uring_enter`.
     refused_since: Option<Instant>,
 }
 
 impl UringPort {
     pub(crate) fn new(sizes: UringSizes) -> io::Result<Self> {
         let UringSizes { submission_entries, completion_entries, buffers, buffer_bytes } = sizes;
-        // The buffers before the ring, so that on every way out of here it ends before they do.
+        // The buffers before the ring, so that the ring ends first on every path.
         let mut buffers = BufferRing::new(buffers, buffer_bytes, BUFFERS_OPTION)?;
         let make_large = || BufferRing::new(LARGE_COUNT, LARGE_BYTES, "workers");
         let mut large_buffers = (buffer_bytes < LARGE_BYTES).then(make_large).transpose()?;
         let ring = build_ring(submission_entries, completion_entries)?;
-        // SAFETY: see above. In the port the ring comes before them too, and `end_once` either takes its last
-        // completion or leaks them.
+        // SAFETY: see above. The ring is also the earlier field of the port, and `end_once` either takes its
+        // last completion or leaks the buffers.
         unsafe {
             buffers.register(&ring, Group::Small)?;
             if let Some(large) = &mut large_buffers {
@@ -160,11 +161,11 @@ impl UringPort {
         UringPort::new(sizes).unwrap()
     }
 
-    /// From here on the kernel refuses every `io_uring_enter`: the ring's descriptor is another file's.
+    /// Makes the kernel refuse every `io_uring_enter` from now on, by replacing the ring's descriptor.
     #[cfg(test)]
     pub(crate) fn lose_ring(&self) {
         let other = std::fs::File::open("/dev/null").unwrap();
-        // SAFETY: both are open. The ring's owner closes this one later as it would have closed that.
+        // SAFETY: both are open. The ring's owner later closes the replacement instead.
         let lost = unsafe { libc::dup2(other.as_raw_fd(), self.ring.as_raw_fd()) };
         assert_ne!(lost, -1, "{}", io::Error::last_os_error());
     }
@@ -180,7 +181,7 @@ impl UringPort {
         socket.expect("a registration was used after its end").os()
     }
 
-    /// Puts a request into the submission queue, or, if the kernel takes no more, keeps it in order.
+    /// Puts a request into the submission queue or, if the kernel takes no more, keeps it in order.
     fn request(&mut self, request: Request) {
         if self.deferred.is_empty() && self.room_for_one() {
             self.push(request);
@@ -194,7 +195,7 @@ impl UringPort {
         if !self.ring.submission().is_full() {
             return true;
         }
-        // An error (a full completion queue, memory) leaves the queue as it is: try again later.
+        // After an error (a full completion queue, no memory) the queue is unchanged: try again later.
         let _ = self.ring.submit();
         self.recycle_gathers();
         !self.ring.submission().is_full()
@@ -236,11 +237,11 @@ impl UringPort {
                     .user_data(UserData::WAKE.0)
             }
         };
-        // SAFETY: what the entry points to stays valid until its completion (invariant 7): sockets,
-        // batches and rings rest in the record, and neither `deregister` nor Drop ends a record
-        // with an operation outstanding; the buffer rings end with the port, after its last
-        // completion. Message headers, iovecs and addresses need to live only until
-        // the entry is submitted, and `gathers` are used again only after that.
+        // SAFETY: what the entry points to stays valid until its completion (invariant 7). Sockets, batches
+        // and rings stay in the record, and neither `deregister` nor Drop ends a record with an operation
+        // outstanding. The buffer rings end with the port, after its last completion. Message headers, iovecs
+        // and addresses must live only until the entry is submitted, and `gathers` are reused only after
+        // that.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         assert!(pushed.is_ok(), "there was room for one entry");
     }
@@ -315,7 +316,7 @@ impl UringPort {
         entry.user_data(user_data)
     }
 
-    /// One `io_uring_enter`: submits what was posted, lets completions come, waits for one.
+    /// One `io_uring_enter`: submits what was posted, collects completions, waits for one.
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.push_deferred();
         let timeout = if self.deferred.is_empty() { timeout } else { Some(Duration::ZERO) };
@@ -333,23 +334,23 @@ impl UringPort {
             return Ok(());
         };
         match error.raw_os_error() {
-            // The time-out; a signal. The next turn goes on.
+            // The time-out, or a signal. The next turn continues.
             Some(libc::ETIME | libc::EINTR) => {
                 self.refused_since = None;
                 Ok(())
             }
-            // A completion queue to be emptied first; memory that the kernel could not get just now.
+            // The completion queue must be emptied first, or the kernel lacks memory.
             Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => self.refused(error),
             _ => Err(error),
         }
     }
 
-    /// The kernel refuses an enter for something that may pass. The next turn tries again, but not for ever: a
-    /// worker that can neither submit nor complete serves nobody.
+    /// The kernel refused an enter for a reason that may pass. The next turn tries again, but not forever: a
+    /// worker that can neither submit nor complete serves no session.
     #[cold]
     fn refused(&mut self, error: io::Error) -> io::Result<()> {
         match self.refused_since {
-            // At once: what was in the way may be taken by now.
+            // No pause: the reason may be gone already.
             None => self.refused_since = Some(Instant::now()),
             Some(since) if since.elapsed() > REFUSED_TIMEOUT => return Err(error),
             Some(_) => std::thread::sleep(REFUSED_PAUSE),
@@ -407,7 +408,7 @@ impl UringPort {
         }
         let outcome = match kind {
             OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
-                // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+                // SAFETY: the kernel has just created this descriptor for us; it has no other owner.
                 let socket = unsafe { socket2::Socket::from_raw_fd(descriptor as RawFd) };
                 Accepted { socket: socket.into(), peer_address: None }
             })),
@@ -445,7 +446,7 @@ impl UringPort {
         let record = &mut self.records[index as usize];
         let changes_group = record.ends == Ends::ToChangeGroup && !more;
         if changes_group && matches!(result, Err(Failure::Cancelled)) {
-            // That was ours. As the caller sees it, the receive goes on.
+            // The port itself cancelled it. For the caller the receive continues.
             record.ends = Ends::ByItself;
             record.outstanding |= bit(OperationKind::Receive);
             self.outstanding += 1;
@@ -461,7 +462,7 @@ impl UringPort {
             && has_large
         {
             record.choice.note(count, small_bytes);
-            // The rest is there already: a reply to all of it costs less than one to each piece.
+            // A full buffer: more bytes are there already, and one reply to all is cheaper than several.
             may_reply = record.draws_from == Group::Large || count < small_bytes;
             let changes = record.choice.group() != record.draws_from;
             if changes && more && record.ends == Ends::ByItself {
@@ -484,14 +485,14 @@ impl UringPort {
         }
     }
 
-    /// Ends the port, if it has not ended: takes every last completion, or leaks what they would have brought.
+    /// Ends the port, once: takes every last completion, or leaks what they would have returned.
     fn end_once<S: Sink>(&mut self, sink: &mut S) {
         if !self.end(sink) {
             self.leak();
         }
     }
 
-    /// Cancels everything and takes every last completion; false if some did not come.
+    /// Cancels everything and takes every last completion. False: some did not come.
     fn end<S: Sink>(&mut self, sink: &mut S) -> bool {
         self.ending = true;
         for index in 0..self.records.len() as u32 {
@@ -519,8 +520,8 @@ impl UringPort {
         true
     }
 
-    /// Leaks what the kernel may still touch (invariant 7), having waited in vain. The sockets are closed
-    /// all the same: what is outstanding has a hold of its own on its file.
+    /// Leaks what the kernel may still touch (invariant 7), after waiting in vain. The sockets are closed
+    /// nevertheless: outstanding operations hold references to their files.
     fn leak(&mut self) {
         for record in &mut self.records {
             std::mem::forget((record.sending.take(), record.receiving.take()));
@@ -537,7 +538,9 @@ impl UringPort {
 fn count_or_failure(result: i32) -> Result<usize, Failure> {
     match result {
         0.. => Ok(result as usize),
-        _ if result == -libc::ECANCELED => Err(Failure::Cancelled),
+        // EINTR: the kernel may carry out an operation in a thread of its own, where a cancel interrupts it, and
+        // so does a signal that stops the process. It had no effect, and may be posted again.
+        _ if [-libc::ECANCELED, -libc::EINTR].contains(&result) => Err(Failure::Cancelled),
         _ if result == -libc::ENOBUFS => Err(Failure::BuffersExhausted),
         _ => Err(Failure::Os(io::Error::from_raw_os_error(-result))),
     }
@@ -556,7 +559,7 @@ impl CompletionPort for UringPort {
                 self.records.len() as u32 - 1
             }
         };
-        // SAFETY: the socket rests in its record, and leaves it in `deregister`, or with the port, which drops
+        // SAFETY: the socket stays in its record until `deregister` or the end of the port, which drops
         // `descriptors` first.
         unsafe { self.descriptors.occupy(Registration(index), descriptor) };
         Ok(Registration(index))
@@ -617,7 +620,7 @@ impl CompletionPort for UringPort {
 
     fn shutdown(&mut self, registration: Registration, how: Shutdown) {
         if let Some(socket) = &self.record(registration).socket {
-            // A peer that has already reset leaves nothing to shut down.
+            // If the peer has already reset, nothing is left to shut down.
             let _ = socket.os().shutdown(how);
         }
     }
@@ -628,6 +631,10 @@ impl CompletionPort for UringPort {
 
     fn stalled_for(&self, registration: Registration) -> Option<Duration> {
         stalled_for(self.os_socket(registration))
+    }
+
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize> {
+        unacknowledged_bytes(self.os_socket(registration))
     }
 
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Whether the kernel grants every feature that the port needs, asked by using them once.
+//! Checks that the kernel has every feature that the port needs, by using each once.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use io_uring::{Probe, opcode};
 use super::port::{UringPort, UringSizes, build_ring};
 use crate::error::{BackendRefusal, NoMemory};
 
-/// Makes a port of these sizes and lets it go again; says what stands in the way, if anything.
+/// Makes a port of these sizes and drops it. Returns what prevents it, if anything.
 pub(crate) fn probe(sizes: UringSizes) -> Result<(), BackendRefusal> {
     let ring = build_ring(sizes.submission_entries, sizes.completion_entries)
         .map_err(|error| refusal("io_uring_setup", &error))?;
@@ -47,7 +47,7 @@ pub(crate) fn probe(sizes: UringSizes) -> Result<(), BackendRefusal> {
     try_for_real(sizes)
 }
 
-/// Buffers, a wake, one enter: what a sandbox may refuse although it allowed the set-up.
+/// Buffers, a wake, one enter: a sandbox may refuse these although it allowed the set-up.
 fn try_for_real(sizes: UringSizes) -> Result<(), BackendRefusal> {
     use crate::port::CompletionPort;
     let mut port = UringPort::new(sizes).map_err(|error| refusal("a ring's set-up", &error))?;
@@ -66,7 +66,7 @@ pub(crate) fn refusal(step: &'static str, error: &io::Error) -> BackendRefusal {
             BackendRefusal::Forbidden { io_uring_disabled: io_uring_disabled() }
         }
         Some(libc::ENOMEM) => BackendRefusal::LockedMemory { limit_bytes: locked_memory_limit() },
-        // The flags of `build_ring` are refused as invalid by kernels that do not know them.
+        // Kernels that do not know the flags of `build_ring` refuse them as invalid.
         Some(libc::EINVAL) => BackendRefusal::FeatureMissing {
             feature: "deferred task running or provided buffer rings",
             kernel: "6.1",

@@ -1,4 +1,4 @@
-//! A registered socket with what its operations own, and the name that the kernel has for one.
+//! A registered socket with what its operations own, and the kernel's name for an operation.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -6,14 +6,14 @@ use super::buffers::{Choice, Group};
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::port::{OperationKind, Socket, Token};
 
-/// What the kernel calls the operation: index, kind and generation of a record.
+/// The kernel's name for an operation: index, kind and generation of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UserData(pub(super) u64);
 
 impl UserData {
-    /// The wake event's poll; no record has this index.
+    /// The poll of the wake event. No record has this index.
     pub(super) const WAKE: UserData = UserData(u32::MAX as u64);
-    /// A cancel's own result, which says nothing that the target's completion does not.
+    /// The result of a cancel, which adds nothing to the target's completion.
     pub(super) const CANCEL: UserData = UserData(1 << 32 | u32::MAX as u64);
     const GENERATION_SHIFT: u32 = 34;
 
@@ -48,29 +48,29 @@ impl UserData {
 pub(super) struct Record {
     pub(super) token: Token,
     pub(super) generation: u32,
-    /// A bit for each [`OperationKind`].
+    /// One bit for each [`OperationKind`].
     pub(super) outstanding: u8,
     pub(super) socket: Option<Socket>,
     pub(super) sending: Option<Box<SendBatch>>,
     pub(super) receiving: Option<Box<RingBuffer>>,
-    /// The receive goes on after a completion.
+    /// Whether the receive is one that continues after a completion.
     pub(super) receives_on: bool,
-    /// The group that the outstanding receive draws from, and the one that the next is to.
+    /// The group that the outstanding receive uses, and the one for the next.
     pub(super) draws_from: Group,
     pub(super) choice: Choice,
-    /// Of a receive that goes on.
+    /// Of a receive that continues.
     pub(super) ends: Ends,
 }
 
-/// Why an outstanding receive ends.
+/// Why an outstanding receive will end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Ends {
-    /// It was not asked to.
+    /// It was not asked to end.
     #[default]
     ByItself,
-    /// The caller asked it to.
+    /// The caller asked it to end.
     ByCancel,
-    /// The port asked it to, so that the next draws from the other group. Nobody else hears of it.
+    /// The port asked it to end, so that the next one uses the other group. Not visible to the caller.
     ToChangeGroup,
 }
 
@@ -90,7 +90,7 @@ impl Record {
         }
     }
 
-    /// A vacant record is used again.
+    /// Reuses a vacant record.
     pub(super) fn occupy(&mut self, token: Token, socket: Socket) {
         *self = Record { generation: self.generation, ..Record::new(token, socket) };
     }

@@ -1,5 +1,5 @@
 //! The wake event: an eventfd that the ring polls. It is never read: each write is one completion of a poll
-//! that goes on, so a wake costs the woken one no operation of its own.
+//! that continues, so the woken worker needs no operation for a wake.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,12 +12,12 @@ pub(super) struct WakeEvent(File);
 
 impl WakeEvent {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers; its result is checked.
+        // SAFETY: eventfd takes no pointers, and its result is checked.
         let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was made just now, and is nobody else's.
+        // SAFETY: the descriptor was just created and has no other owner.
         Ok(WakeEvent(unsafe { File::from_raw_fd(descriptor) }))
     }
 }
@@ -30,7 +30,7 @@ impl AsRawFd for WakeEvent {
 
 impl Wake for WakeEvent {
     fn wake(&self) {
-        // It can fail only by a signal before anything was written, or by 2^64 - 2 wakes.
+        // Fails only because of a signal before anything was written, or after 2^64 - 2 wakes.
         while let Err(error) = (&self.0).write(&1u64.to_ne_bytes()) {
             if error.kind() != io::ErrorKind::Interrupted {
                 break;

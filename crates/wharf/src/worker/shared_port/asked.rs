@@ -1,5 +1,5 @@
-//! A half that is wanted while somebody has it: the moments that no peer and no thread can bring
-//! about, only a port that waits or a worker that does not run.
+//! Tests: a half is wanted while another has it. A peer or thread cannot cause these interleavings reliably,
+//! so a port waits or a worker does not run.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::port::{
 use crate::session::{Asked, HalfTable, Pauses, Phase};
 use crate::{CloseReason, Framing, Options, Session};
 
-/// Holds one post of a receive back until somebody has asked that it end.
+/// Delays one post of a receive until another thread has asked for its end.
 #[derive(Default)]
 struct Gate {
     is_set: AtomicBool,
@@ -67,7 +67,7 @@ impl<P: CompletionPort> Changes<P> for Arc<Gate> {
 
 #[test]
 fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_not_lost() {
-    let options = Options { workers: 4, ..holding_back() };
+    let options = holding_back().workers(4);
     let gate = Arc::new(Gate::default());
     let make_port = port_maker(&options);
     let of_ports = gate.clone();
@@ -84,18 +84,18 @@ fn a_close_that_comes_when_the_half_was_lent_and_the_receive_not_posted_yet_is_n
 
 #[test]
 fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_session_again() {
-    let options = Options { workers: 1, ..Options::default() };
+    let options = Options::default().workers(1);
     let port = port_maker(&options)(0).unwrap();
     let engine = Arc::new(Engine::new(true, Framing::raw(), options.clone(), Sockets::Os));
     let halves = HalfTable::new(engine.table.slots_max());
     let handler =
         Recorder { notes: Arc::new(Notes::default()), received: |_: &Session, _: &[u8]| {} };
-    // It does not run: what it would do is asked of it here.
+    // This worker does not run; the test does its steps.
     let Worker { mut port, mut floor } =
         Worker::new(port, 0, &engine, &halves, &handler, SystemClock::start());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let id = engine.admit(None).unwrap();
+    let id = engine.admit(None, 0).unwrap();
     let slot = engine.table.held(id).unwrap();
     let socket = Socket::Os(listener.accept().unwrap().0.into());
     let registration = port.register(socket, Token(id.to_bits())).unwrap();
@@ -106,12 +106,12 @@ fn who_gives_back_or_would_lend_a_half_that_was_asked_for_looks_after_its_sessio
     held.half.life.enter(Phase::Open);
     assert_eq!(ask(), Some(Asked::InAHand));
     floor.give_back(held);
-    assert_eq!(*floor.desk.to_attend.borrow(), [id]);
+    assert_eq!(*floor.session.desk.to_attend.borrow(), [id]);
 
     let mut held = floor.hands.take(id, slot);
-    held.half.life.set_pauses(Pauses::BEHIND);
+    held.half.life.set_pauses(Pauses::SHARE_USED);
     slot.note_turn_came();
-    floor.attend(&mut port, id); // by another worker
+    floor.attend(&mut port, id); // as another worker
     assert!(held.half.give_back(), "nobody would go on with it");
 
     let held = floor.hands.take(id, slot);

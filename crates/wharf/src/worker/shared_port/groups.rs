@@ -1,4 +1,4 @@
-//! Groups on a shared port: its workers all take what was published, and its order is one.
+//! Groups on a shared port: all its workers process publications, in one order.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -30,11 +30,15 @@ fn saying(publisher: usize, number: u32) -> Vec<u8> {
 #[test]
 fn four_workers_hand_over_in_the_order_of_publishing_while_members_come_and_go() {
     let framing = Framing::length_prefixed(LengthPrefix::default());
-    let options = Options { send_queue_bytes_max: 64 << 20, ..Options::default() };
+    let options = Options::default().with(|options| {
+        options.sending.queue_bytes_max = 64 << 20;
+    });
     // A small turn, so that the work goes from worker to worker.
-    let options = Options { publications_bytes_max: 64 * 1024, ..options };
+    let options = options.with(|options| {
+        options.sending.publications_bytes_max = 64 * 1024;
+    });
     let trial = Trial::of(options, framing, |session, _| {
-        // Handlers publish too, and make workers busy meanwhile.
+        // Handlers publish too, which keeps workers busy.
         let _ = session.handle().publish(Group(2), b"to nobody");
     });
     let members: Vec<_> = (0..6).map(|_| trial.connect_known()).collect();
@@ -48,7 +52,7 @@ fn four_workers_hand_over_in_the_order_of_publishing_while_members_come_and_go()
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let peer = trial.connect();
-                    // Whoever came last, itself or another; some have ended.
+                    // Any recent session: this one or another, perhaps ended.
                     let last = *trial.notes.opened.lock().unwrap().last().unwrap();
                     if !members.iter().any(|(_, member)| *member == last) {
                         let _ = trial.handle().join(last, ROOM);

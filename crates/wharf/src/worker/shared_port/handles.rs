@@ -1,4 +1,4 @@
-//! Several handles to one readiness port, for systems whose ports are not shared.
+//! Several handles to one readiness port, for systems without shared ports.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,21 +14,21 @@ use crate::port::{
     PostAnywhere, Refused, Registration, Sink, Socket, Token, Wake, Waker,
 };
 
-/// How long a handle leaves the port to others before it looks again. It never sleeps with the lock.
+/// How long a handle leaves the port to the others. It never sleeps with the lock held.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
-/// What all handles share.
+/// What the handles share.
 pub(super) struct Shared {
     port: Mutex<Option<ReadinessPort>>,
     tokens: Mutex<HashMap<u32, Token>>,
     handles: AtomicUsize,
-    /// What the next wait of every handle, or of one, does instead.
+    /// Makes the next wait of every handle, or of one, fail instead.
     fails: AtomicBool,
-    /// The last handle to close tells nothing.
+    /// The last handle to close delivers nothing.
     ends_untold: AtomicBool,
     faults_once: AtomicBool,
     wake: Arc<WakeMark>,
-    /// Completions that were taken and not delivered yet, by whichever handle comes first.
+    /// Completions that were taken and not delivered yet. The next handle delivers them.
     taken: Mutex<Vec<Owned>>,
 }
 
@@ -108,18 +108,18 @@ impl Shared {
         Arc::new(Shared { port, tokens, handles, fails, ends_untold, faults_once, wake, taken })
     }
 
-    /// From now on every wait fails.
+    /// Makes every wait fail from now on.
     pub(super) fn fail(&self) {
         self.fails.store(true, Ordering::SeqCst);
     }
 
-    /// And what is outstanding never completes.
+    /// The same, and outstanding operations never complete.
     pub(super) fn fail_untold(&self) {
         self.ends_untold.store(true, Ordering::SeqCst);
         self.fail();
     }
 
-    /// The next handle that takes completions panics instead, as on a broken invariant.
+    /// Makes the next handle that takes completions panic, as a broken invariant would.
     pub(super) fn fault_once(&self) {
         self.faults_once.store(true, Ordering::SeqCst);
     }
@@ -178,6 +178,10 @@ impl CompletionPort for SharedHandle {
         self.0.with(|port| port.stalled_for(registration))
     }
 
+    fn unacknowledged_bytes(&self, registration: Registration) -> Option<usize> {
+        self.0.with(|port| port.unacknowledged_bytes(registration))
+    }
+
     fn wait<S: Sink>(&mut self, timeout: Option<Duration>, sink: &mut S) -> io::Result<()> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -190,7 +194,7 @@ impl CompletionPort for SharedHandle {
                     taken.push(Owned::of(completion));
                 })
             })?;
-            // Half of them are left for whoever comes first, as an unfair kernel might.
+            // Leave half for another handle, as an unfair kernel might.
             let mut others = self.0.taken.lock().unwrap();
             let mut mine = std::mem::take(&mut *others);
             others.extend(taken.split_off(taken.len().div_ceil(2)));
@@ -243,7 +247,7 @@ impl PostAnywhere for Shared {
     ) -> Result<(), Refused<Box<SendBatch>>> {
         let unconnected = self.with(|port| port.is_unconnected(registration));
         if unconnected {
-            // As Winsock does; Linux would keep it.
+            // Winsock does this; Linux would keep it.
             let token = self.tokens.lock().unwrap()[&registration.0];
             let error = io::Error::from(io::ErrorKind::NotConnected);
             let outcome = OwnedOutcome::Other(Outcome::Sent(batch, Err(Failure::Os(error))));

@@ -1,6 +1,6 @@
-//! Tests of workers that share one port: of IOCP on Windows, and elsewhere of several handles to one
-//! readiness port ([`handles`]), any of which takes any completion. So what IOCP asks of the engine
-//! is tried on every system, by the same engine.
+//! Tests of workers that share one port: IOCP on Windows; elsewhere several handles to one readiness port
+//! ([`handles`]), any of which takes any completion. So every system tests the engine under IOCP's
+//! conditions.
 
 mod asked;
 mod groups;
@@ -19,7 +19,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::close::Close;
 use crate::port::CompletionPort;
-use crate::server::{Plan, Running, start_on};
+use crate::server::{Plan, Running, serve_on};
 use crate::{Backpressure, CloseReason, Framing, Handle, Handler, Options, Session, SessionId};
 
 #[cfg(unix)]
@@ -37,7 +37,7 @@ fn port_maker(
     use crate::port::iocp::{IocpPort, IocpSizes, SharedPort};
     let sizes = IocpSizes {
         concurrent_threads: options.workers as u32,
-        accepts_outstanding: options.accepts_outstanding,
+        accepts_outstanding: options.iocp.accepts_outstanding,
     };
     let shared = SharedPort::new(sizes).unwrap();
     move |_| IocpPort::join(shared.clone())
@@ -45,13 +45,13 @@ fn port_maker(
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// What happened, and what must never.
+/// What happened, and what must never happen.
 #[derive(Default)]
 struct Notes {
     inside: Mutex<HashMap<SessionId, &'static str>>,
     opened: Mutex<Vec<SessionId>>,
     closed: Mutex<HashMap<SessionId, CloseReason>>,
-    /// Sessions of which two callbacks have run on different threads.
+    /// Sessions with two callbacks on different threads.
     wandered: AtomicU64,
     faults: Mutex<Vec<String>>,
     connects_failed: AtomicUsize,
@@ -106,7 +106,7 @@ impl<F: Fn(&Session, &[u8]) + Send + Sync + 'static> Handler for Recorder<F> {
         }
     }
 
-    fn connect_failed(&self, _: SessionId, _: SocketAddr, _: &io::Error) {
+    fn connect_failed(&self, _: SessionId, _: &crate::Target, _: &io::Error) {
         self.notes.connects_failed.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -123,7 +123,7 @@ impl Trial {
         framing: Framing,
         received: impl Fn(&Session, &[u8]) + Send + Sync + 'static,
     ) -> Self {
-        let options = Options { workers: 4, ..options };
+        let options = options.workers(4);
         Self::on(port_maker(&options), options, framing, received)
     }
 
@@ -139,7 +139,7 @@ impl Trial {
         let address = listeners[0].local_address().unwrap();
         let notes = Arc::new(Notes::default());
         let handler = Arc::new(Recorder { notes: notes.clone(), received });
-        let started = start_on(make_port, plan, vec![listeners], &handler);
+        let started = serve_on(make_port, plan, vec![listeners], &handler);
         let Ok(running) = started else { panic!("not started") };
         Trial { running, address, notes }
     }
@@ -159,7 +159,7 @@ impl Trial {
         peer
     }
 
-    /// A peer, and its session's id: nothing else connects meanwhile.
+    /// Connects a peer; returns its session's id. Nothing else may connect meanwhile.
     fn connect_known(&self) -> (TcpStream, SessionId) {
         let before = self.notes.opened.lock().unwrap().len();
         let peer = self.connect();
@@ -173,12 +173,12 @@ impl Trial {
         self.notes.closed.lock().unwrap()[&id]
     }
 
-    /// Stops, and says whether all was in order.
+    /// Stops, and checks that all was in order.
     fn finish(self) {
         self.finish_with_slots_held(0);
     }
 
-    /// So many slots are held by operations that the port has not told the end of.
+    /// The same with so many slots held by operations that never complete.
     fn finish_with_slots_held(self, held: u32) {
         let Trial { running, notes, .. } = self;
         let handle = Handle::new(running.engine().clone());
@@ -214,9 +214,11 @@ fn round_trip(mut peer: &TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// A full send queue holds the peer back, so that echoes end nobody as slow.
+/// Backpressure instead of closing, so that no echoing session ends as slow.
 fn holding_back() -> Options {
-    Options { backpressure: Backpressure::PauseReceive, ..Options::default() }
+    Options::default().with(|options| {
+        options.receiving.backpressure = Backpressure::PauseReceive;
+    })
 }
 
 #[test]
@@ -239,7 +241,7 @@ fn any_worker_takes_any_completion_and_every_byte_comes_back() {
 #[test]
 fn megabytes_go_both_ways_at_once_and_are_held_back() {
     let trial = Trial::echo(holding_back());
-    let bytes = pattern(32 << 20); // more than the kernel takes for who does not read
+    let bytes = pattern(32 << 20); // more than the kernel buffers
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -279,7 +281,7 @@ fn frames_in_parts_are_put_together_in_the_receive_queues_ring() {
 
 #[test]
 fn sends_complete_while_the_handler_of_the_same_session_runs() {
-    // The handler waits until all has left that another thread sends.
+    // The handler waits until another thread's frame has left.
     let barrier = Arc::new(Barrier::new(2));
     let in_handler = barrier.clone();
     let trial = Trial::of(Options::default(), Framing::raw(), move |session, _| {
@@ -294,7 +296,7 @@ fn sends_complete_while_the_handler_of_the_same_session_runs() {
     let (mut peer, id) = trial.connect_known();
     peer.write_all(b"go").unwrap();
     barrier.wait();
-    // More than one send: its completion must be taken, and the next posted, by another worker.
+    // Needs more than one send, so another worker must take a completion and post the next.
     let frame = pattern(200_000);
     trial.handle().send(id, &frame[..]).unwrap();
     barrier.wait();
@@ -353,7 +355,7 @@ fn closes_sends_and_resets_race_and_every_session_ends_once() {
     });
     eventually("all have come and ended", || {
         let stats = trial.handle().stats();
-        // Some systems do not accept a peer that has reset already.
+        // Some systems do not accept a peer that has already reset.
         stats.live == 0 && stats.opened + stats.accept_failures == 600
     });
     trial.finish();
@@ -362,7 +364,9 @@ fn closes_sends_and_resets_race_and_every_session_ends_once() {
 #[test]
 fn a_quiet_session_is_ended_by_its_time_and_by_a_close_though_its_half_is_with_a_receive() {
     let idle_timeout = Some(Duration::from_millis(150));
-    let trial = Trial::echo(Options { idle_timeout, ..holding_back() });
+    let trial = Trial::echo(holding_back().with(|options| {
+        options.time.idle_timeout = idle_timeout;
+    }));
     let (_peer, id) = trial.connect_known();
     assert_eq!(trial.reason(id), CloseReason::IdleTimeout);
     trial.finish();
@@ -386,10 +390,10 @@ fn what_is_pushed_past_the_pause_mark_from_outside_pauses_receiving_and_it_goes_
     round_trip(&peer, b"well");
     let mut pushed = 0;
     let began = Instant::now();
-    // Until the kernel takes no more for it, and the queue stays full.
+    // Until the kernel buffers no more, and the queue stays full.
     while trial.handle().stats().receive_pauses == 0 {
         assert!(began.elapsed() < BOUND, "it does not pause");
-        match trial.handle().send(id, vec![9; 10_000]) {
+        match trial.handle().try_send(id, vec![9; 10_000]) {
             Ok(()) => pushed += 10_000,
             Err(_) => std::thread::yield_now(),
         }
@@ -478,9 +482,11 @@ fn a_stop_meets_every_session_that_is_just_arriving() {
 #[test]
 fn a_peer_that_writes_everything_before_it_reads_does_not_hold_up_a_drain() {
     let much = 24 << 20; // more than the kernels on both sides take
-    let options = Options { send_queue_bytes_max: 2 * much, ..Options::default() };
+    let options = Options::default().with(|options| {
+        options.sending.queue_bytes_max = 2 * much;
+    });
     let trial = Trial::of(options, Framing::raw(), move |session, _| {
-        session.send(&vec![7; much]);
+        session.send(vec![7; much]);
         session.close(Close::Drain);
     });
     let mut peer = trial.connect();
@@ -492,7 +498,7 @@ fn a_peer_that_writes_everything_before_it_reads_does_not_hold_up_a_drain() {
     trial.finish();
 }
 
-/// What only the handles of these tests can be made to do.
+/// What only these tests' handles can do.
 #[cfg(unix)]
 mod provoked {
     use super::*;
@@ -500,13 +506,13 @@ mod provoked {
     fn trial_on(shared: &Arc<handles::Shared>, options: Options) -> Trial {
         let shared = shared.clone();
         let make_port = move |_| handles::SharedHandle::join(shared.clone());
-        let options = Options { workers: 4, ..options };
+        let options = options.workers(4);
         Trial::on(make_port, options, Framing::raw(), |session, frame| session.send(frame))
     }
 
     #[test]
     fn what_is_pushed_to_a_session_that_still_connects_waits_and_cancels_nothing() {
-        // Its backlog is full, so the connect neither stands nor fails before somebody is accepted.
+        // Its backlog is full, so the connect neither succeeds nor fails before a peer is accepted.
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         listener.listen(0).unwrap();
@@ -520,8 +526,12 @@ mod provoked {
             })
             .collect();
         let backpressure = Backpressure::PauseReceive;
-        let trial =
-            trial_on(&handles::Shared::new(), Options { backpressure, ..Options::default() });
+        let trial = trial_on(
+            &handles::Shared::new(),
+            Options::default().with(|options| {
+                options.receiving.backpressure = backpressure;
+            }),
+        );
         let id = trial.handle().connect(address.as_socket().unwrap()).unwrap();
         let frame = pattern(200_000); // beyond the pause mark
         trial.handle().send(id, &frame[..]).unwrap();
@@ -583,7 +593,7 @@ mod provoked {
     }
 }
 
-/// Frames whose length divides nothing: what is left of one lies in the ring's middle, and the next
+/// The frame length divides nothing, so the rest of a frame lies in the middle of the ring, and the next
 /// receive goes into both free segments.
 #[test]
 fn three_megabytes_of_frames_go_both_ways_at_once_through_the_wrap_of_the_ring() {

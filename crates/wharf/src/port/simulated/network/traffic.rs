@@ -1,5 +1,5 @@
-//! What happens between sockets: connecting, accepting, writing, ending. It takes more than the sockets
-//! themselves, since operations and peers hear of it.
+//! What happens between sockets: connecting, accepting, writing, ending. These functions need more than the
+//! sockets, because operations and peers are told.
 
 use std::net::{Shutdown, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::port::simulated::trace::What;
 use crate::port::simulated::world::{Event, State};
 
 impl State {
-    /// Connects an unconnected socket to whoever listens at the address.
+    /// Connects an unconnected socket to a listener at the address.
     pub(in crate::port::simulated) fn connect(
         &mut self,
         index: SocketIndex,
@@ -17,7 +17,7 @@ impl State {
     ) -> Connecting {
         let unconnected = match self.network.at(index).socket {
             Kind::Unconnected(unconnected) => unconnected,
-            // It waited, and an accept that made room has connected it.
+            // It was waiting, and an accept that made room has connected it.
             Kind::Stream(_) => return Connecting::Done,
             Kind::Listening(_) | Kind::Absent => return Connecting::Refused,
         };
@@ -63,7 +63,7 @@ impl State {
         self.network.at(index).socket = Kind::Stream(Stream::new(at, at, index, window, now));
     }
 
-    /// Where it waits already, or else any of those who listen at the address.
+    /// The listener at which it already waits, or else any at the address.
     fn listener_for(&mut self, unconnected: Unconnected, to: SocketAddr) -> Option<SocketIndex> {
         let listeners = self.network.listening.get(&to)?;
         let waits_at = unconnected.waits_at.filter(|waits_at| listeners.contains(waits_at));
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    /// No longer waits to be connected.
+    /// Stops waiting for a connection.
     pub(in crate::port::simulated) fn give_up_connecting(&mut self, index: SocketIndex) {
         if let Kind::Unconnected(unconnected) = &mut self.network.at(index).socket
             && let Some(listener) = unconnected.waits_at.take()
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Nobody is accepted there any more.
+    /// The listener ends: what has arrived is closed, and what waits is looked at again.
     fn stop_listening(&mut self, index: SocketIndex, listening: Listening) {
         if let Some(others) = self.network.listening.get_mut(&listening.address) {
             others.retain(|other| *other != index);
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// Takes the next that has arrived at a listener, and the peer's address.
+    /// Takes the next connection at a listener, and the peer's address.
     pub(in crate::port::simulated) fn accept(
         &mut self,
         listener: SocketIndex,
@@ -121,12 +121,13 @@ impl State {
         Some((accepted, remote))
     }
 
-    /// Writes what there is room for; says how much that was. Who may write asks [`Network::writable`](super::Network::writable) first.
+    /// Writes as much as there is room for, and returns how much. Call
+    /// [`Network::writable`](super::Network::writable) first.
     pub(in crate::port::simulated) fn write(&mut self, index: SocketIndex, slices: &[&[u8]]) {
         let Some(stream) = self.network.stream(index) else { return };
         let other = stream.other;
         let Some(to) = other.and_then(|other| self.network.stream(other)) else {
-            // Whoever is there no more answers by a reset.
+            // A closed socket answers with a reset.
             if let Some(stream) = self.network.stream(index) {
                 stream.reset = true;
             }
@@ -134,7 +135,7 @@ impl State {
             return;
         };
         if to.read_shut || to.reset {
-            return; // acknowledged, and thrown away
+            return; // acknowledged, and discarded
         }
         for slice in slices {
             to.inbox.extend(*slice);
@@ -145,14 +146,14 @@ impl State {
         }
     }
 
-    /// There is something to read, or an end: whoever waits for it hears of it.
+    /// There is something to read, or an end: tells the reader.
     pub(in crate::port::simulated) fn readable_now(&mut self, index: SocketIndex) {
         self.look_at(index, OperationKind::Receive);
         self.look_at(index, OperationKind::Send); // a reset ends it
         self.arrival_at(index);
     }
 
-    /// What has come for a peer reaches it after a while.
+    /// Schedules the arrival at a peer.
     fn arrival_at(&mut self, index: SocketIndex) {
         if self.network.stream(index).is_some_and(|stream| stream.peer.is_some()) {
             let generation = self.network.generation(index);
@@ -161,7 +162,7 @@ impl State {
         }
     }
 
-    /// Something was read: the other end may go on writing.
+    /// Something was read, so the other end may write again.
     pub(in crate::port::simulated) fn room_came(&mut self, index: SocketIndex) {
         let Some(other) = self.network.stream(index).and_then(|stream| stream.other) else {
             return;
@@ -170,7 +171,7 @@ impl State {
         self.flush(other);
     }
 
-    /// What has come for a peer reaches it.
+    /// What was sent to a peer arrives.
     pub(in crate::port::simulated) fn arrive(&mut self, index: SocketIndex, generation: u32) {
         if self.network.generation(index) != generation {
             return;
@@ -182,15 +183,24 @@ impl State {
             return;
         }
         if !peer.stalls && !stream.inbox.is_empty() {
-            peer.received.extend(stream.inbox.drain(..));
-            stream.read_at = now;
+            stream.take_for_peer(usize::MAX, now);
             self.room_came(index);
         }
         self.network.add_news(index);
         self.flush(index);
     }
 
-    /// A peer's outbox goes on, and what is to follow it.
+    /// A peer that stalls reads so many bytes of what has arrived, and no more.
+    pub(in crate::port::simulated) fn read_some(&mut self, index: SocketIndex, count: usize) {
+        let now = self.now;
+        let Some(stream) = self.network.stream(index) else { return };
+        if stream.take_for_peer(count, now) > 0 {
+            self.room_came(index);
+            self.network.add_news(index);
+        }
+    }
+
+    /// Sends more of a peer's outbox, and then what follows it.
     pub(in crate::port::simulated) fn flush(&mut self, index: SocketIndex) {
         let Some(stream) = self.network.stream(index) else { return };
         let Some(peer) = &mut stream.peer else { return };
@@ -222,14 +232,14 @@ impl State {
             match then {
                 Then::End => self.shut(index, Shutdown::Write),
                 Then::Close => {
-                    self.network.forget_inbox(index); // as if it had been read
+                    self.network.forget_inbox(index); // as if read
                     self.close(index, false);
                 }
             }
         }
     }
 
-    /// Ends one or both directions of a stream; or a listener, which reads nothing but peers.
+    /// Ends one or both directions of a stream. A listener has only the direction that it reads.
     pub(in crate::port::simulated) fn shut(&mut self, index: SocketIndex, how: Shutdown) {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
         if let Kind::Listening(listening) = &self.network.at(index).socket
@@ -258,7 +268,7 @@ impl State {
         }
     }
 
-    /// One value less stands for the socket; with the last it is closed.
+    /// One value fewer refers to the socket. The last one closes it.
     pub(in crate::port::simulated) fn drop_name(&mut self, index: SocketIndex) {
         let place = self.network.at(index);
         place.names -= 1;
@@ -267,7 +277,7 @@ impl State {
         }
     }
 
-    /// Closes a socket. What it has not read, or a reset on purpose, is a reset to the other end.
+    /// Closes a socket. If it has unread bytes, or on request, the other end gets a reset.
     pub(in crate::port::simulated) fn close(&mut self, index: SocketIndex, resets: bool) {
         self.give_up_connecting(index);
         let place = self.network.at(index);
@@ -296,7 +306,7 @@ impl State {
         }
     }
 
-    /// Notes what a peer does.
+    /// Traces what a peer does.
     pub(in crate::port::simulated) fn note_peer(
         &mut self,
         index: SocketIndex,

@@ -1,4 +1,4 @@
-//! What comes of an outstanding operation when the system looks at it.
+//! The result when the OS looks at an outstanding operation.
 
 use std::io;
 
@@ -54,7 +54,7 @@ impl State {
         let Some(Operation::Connect(to)) = self.operation(port, registration, KIND) else { return };
         let to = *to;
         let result = if self.network.is_connected(socket) {
-            Ok(()) // by the accept that made room for it
+            Ok(()) // connected by the accept that made room
         } else if self.fires(Fault::ConnectRefused) {
             Err(os(io::ErrorKind::ConnectionRefused))
         } else if self.fires(Fault::ConnectTimesOut) {
@@ -176,7 +176,7 @@ impl State {
         self.room_came(socket);
     }
 
-    /// Bytes that a send takes of what there is room for.
+    /// How many bytes a send takes of the available room.
     fn count_to_send(&mut self, most: usize) -> usize {
         if most > 0 && self.fires(Fault::SendOfOneByte) {
             1
@@ -187,13 +187,13 @@ impl State {
         }
     }
 
-    /// Whether bytes may be handed to a socket without an operation.
+    /// Whether bytes may be sent directly on a socket.
     pub(in super::super) fn may_send_directly(&mut self, port: u32, registration: u32) -> bool {
         let at = self.port(port);
         !at.is_shared && at.registered(registration).posts[OperationKind::Send as usize].is_none()
     }
 
-    /// Hands bytes to a socket without an operation: so many were taken.
+    /// Sends bytes directly on a socket. Returns how many were taken.
     pub(in super::super) fn send_directly(
         &mut self,
         port: u32,
@@ -221,7 +221,7 @@ impl State {
         const KIND: OperationKind = OperationKind::Send;
         let socket = self.socket_of(port, registration);
         if self.fires(Fault::SendFails) {
-            // ENOBUFS has no kind of its own; EPERM is what a packet filter says.
+            // ENOBUFS has no kind of its own; a packet filter reports EPERM.
             let kinds = [
                 io::ErrorKind::OutOfMemory,
                 io::ErrorKind::PermissionDenied,

@@ -1,4 +1,5 @@
-//! Each fault that the port produces by itself fires and shows; without it the same scene shows nothing.
+//! Each fault that the port itself produces fires and has an effect. Without it the same scene shows no
+//! effect.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -19,8 +20,8 @@ fn kind_of(told: &(Told, bool)) -> Option<ErrorKind> {
     }
 }
 
-/// Plays the scene in which a fault would show: whether it did. `None`: there is no such scene on this
-/// port.
+/// Plays the scene in which a fault would show. Returns whether it did. `None`: there is no such scene on
+/// this port.
 fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(bool, u64)> {
     use Fault::*;
     let shown = match fault {
@@ -36,7 +37,7 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         SubmissionQueueFull if !SHARED => {
             let (ours, peer) = bench.session(1);
             bench.post(ours, Operation::Send(batch(CONTENT)));
-            // Without any wait, the system has it and does it.
+            // Without a wait: the OS gets it and completes it.
             bench.world.sleep(Duration::from_millis(1));
             !peer.received().is_empty()
         }
@@ -87,8 +88,8 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
             });
             std::panic::catch_unwind(prepare).is_err()
         }
-        // What threads alone meet (see `runs` and `steps`), what a port of this kind has not, and what peers and
-        // handlers play.
+        // Faults that only threads meet (see `runs` and `steps`), that this kind of port lacks, or that peers
+        // and handlers play.
         ThreadStalls | SubmissionQueueFull | BuffersExhausted | PeerStalls | PeerVanishes
         | PeerHalfCloses | PeerResets | PeerClosesUnread | BytesCorrupted | HandlerPanics
         | DestructorPanics | BytesMisbehave | CallbackBlocks | LocalClose | ThreadPreempted => {
@@ -129,7 +130,7 @@ fn ended<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool {
     peer.send(CONTENT);
     let without = match fault {
         Fault::CancelLosesRace => {
-            // The cancel comes before the system has looked.
+            // The cancel comes before the OS has looked.
             bench.world.with(|state| {
                 state.ports[0].put(ours.0, Operation::Receive);
                 state.cancel_later(0, ours.0, OperationKind::Receive);
@@ -211,7 +212,7 @@ fn accepted<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool
                 Told::Failed(kind, None) => kind == ErrorKind::OutOfMemory && !told.1,
                 _ => return false,
             };
-            // Who waits is still there when there are some again.
+            // A waiting connection is still there when there are descriptors again.
             bench.world.be_quiet();
             bench.told.clear();
             bench.post(bench.listening, Operation::Accept);

@@ -1,5 +1,5 @@
-//! What the simulated port does beyond the contract, which its own suite judges: each fault shows, the
-//! same seed gives the same run, and peers are what they say.
+//! Tests beyond the contract, which has its own suite: each fault shows, the same seed gives the same run,
+//! and peers behave as documented.
 
 mod faults;
 mod peers;
@@ -18,30 +18,30 @@ use crate::port::{
     CompletionPort, Failure, Operation, OperationKind, Outcome, Registration, Token,
 };
 
-/// A port that the driver itself waits at, in a world where nothing takes time unless a fault says so.
+/// A port at which the driver itself waits. Nothing takes time unless a fault says so.
 struct Bench<const SHARED: bool> {
     world: World,
     port: SimulatedPort<SHARED>,
     listening: Registration,
     address: SocketAddr,
-    /// What was told: of whom, of which operation, what, and whether it goes on.
+    /// What was delivered: the token, the kind of operation, the result, whether it continues.
     told: Vec<(Token, OperationKind, Told, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     Socket(Registration),
-    /// With the address that it has.
+    /// With its own address.
     Connected(Option<SocketAddr>),
     Bytes(Vec<u8>),
-    /// Of a send, and what is left of it.
+    /// Bytes sent, and bytes left.
     Sent(usize, usize),
     Cancelled,
     BuffersExhausted,
     Failed(std::io::ErrorKind, Option<i32>),
 }
 
-/// As much as an end of a stream holds unread.
+/// As much as an end of a stream can hold unread.
 const WINDOW: usize = if cfg!(miri) { 1 << 9 } else { 1 << 14 };
 
 const LISTENER: Token = Token(0);
@@ -57,12 +57,12 @@ impl<const SHARED: bool> Bench<SHARED> {
         let mut port = SimulatedPort::open(world.clone(), port);
         let listener = world.listen(([10, 0, 0, 1], 7_000).into(), 16, 1).unwrap().remove(0);
         let address = listener.local_address().unwrap();
-        // Where registering is refused, that is what is looked at.
+        // If registering is refused, that is what the test checks.
         let listening = port.register(listener.into(), LISTENER).unwrap_or(Registration(u32::MAX));
         Bench { world, port, listening, address, told: Vec::new() }
     }
 
-    /// One wait: what it told.
+    /// One wait. Adds to `told`.
     fn wait(&mut self, timeout: Duration) -> std::io::Result<usize> {
         let before = self.told.len();
         let mut sockets = Vec::new();
@@ -96,7 +96,7 @@ impl<const SHARED: bool> Bench<SHARED> {
         waited.map(|()| self.told.len() - before)
     }
 
-    /// The first thing that is told of an operation after at most ten virtual seconds.
+    /// The first completion of this kind within ten virtual seconds.
     fn outcome(&mut self, kind: OperationKind) -> Option<(Told, bool)> {
         let end = self.world.now() + Duration::from_secs(10);
         loop {
@@ -115,7 +115,7 @@ impl<const SHARED: bool> Bench<SHARED> {
         self.port.post(registration, operation).unwrap();
     }
 
-    /// A session's socket that is registered as well as its peer, accepted while no fault happens.
+    /// A registered session socket and its peer, accepted while no fault happens.
     fn session(&mut self, token: u64) -> (Registration, Peer) {
         let peer = self.world.connect_peer(self.address).unwrap();
         let socket = self.world.with(|state| {

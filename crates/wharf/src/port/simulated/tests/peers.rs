@@ -1,4 +1,4 @@
-//! Peers do what their documentation says.
+//! Peers behave as documented.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::port::contract::sockets::batch;
 use crate::port::simulated::{Faults, Peer};
 use crate::port::{Operation, OperationKind, Registration};
 use crate::simulation::{Ports, Simulation};
-use crate::{CloseReason, Connector, Framing, Handler, Options, Server, Session, SessionId};
+use crate::{CloseReason, Connector, Framing, Handler, Options, Session, SessionId};
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -17,7 +17,7 @@ fn session() -> (Bench<false>, Registration, Peer) {
     (bench, ours, peer)
 }
 
-/// All that a receive which goes on brings, until nothing comes.
+/// Everything that a continuing receive brings, until nothing comes.
 fn all_received(bench: &mut Bench<false>) -> (Vec<u8>, Option<Told>) {
     let mut bytes = Vec::new();
     while bench.wait(SHORT).unwrap() > 0 {}
@@ -52,7 +52,7 @@ fn what_it_sends_flows_as_there_is_room_and_its_end_comes_after_it() {
     bench.post(ours, Operation::Receive);
     assert!(all_received(&mut bench) == (content, Some(Told::Bytes(Vec::new()))));
     assert_eq!(peer.unsent_bytes(), 0);
-    // It reads on.
+    // It still reads.
     assert_eq!(send(&mut bench, ours, b"so long"), Some(Told::Sent(7, 0)));
     assert_eq!((peer.received(), peer.received()), (b"so long".to_vec(), Vec::new()));
     assert!(!peer.is_ended() && !peer.is_reset());
@@ -72,7 +72,7 @@ fn dropping_it_ends_its_stream_after_what_it_has_sent() {
 
 #[test]
 fn a_reset_is_at_once() {
-    let (mut bench, ours, mut peer) = session();
+    let (mut bench, ours, peer) = session();
     bench.post(ours, Operation::Receive);
     bench.wait(SHORT).unwrap();
     peer.reset();
@@ -87,7 +87,7 @@ fn a_reset_is_at_once() {
 #[test]
 fn closing_it_at_once_resets_if_something_has_come_unread() {
     for unread in [false, true] {
-        let (mut bench, ours, mut peer) = session();
+        let (mut bench, ours, peer) = session();
         if unread {
             peer.stall(true);
             send(&mut bench, ours, b"unread");
@@ -164,7 +164,7 @@ impl Handler for std::sync::Arc<Calls> {
         self.closed.lock().unwrap().push(reason);
     }
 
-    fn connect_failed(&self, id: SessionId, _: std::net::SocketAddr, _: &std::io::Error) {
+    fn connect_failed(&self, id: SessionId, _: &crate::Target, _: &std::io::Error) {
         self.failed.lock().unwrap().push(id);
     }
 }
@@ -176,9 +176,9 @@ fn a_connector_connects_to_who_listens() {
         for seed in 0..if cfg!(miri) { 1 } else { 20 } {
             let simulation = Simulation::new(seed).ports(ports);
             let calls = std::sync::Arc::new(Calls::default());
-            let options = Options { workers: 2, ..Options::default() };
-            let builder: crate::Builder = Connector::new().framing(Framing::raw()).options(options);
-            let server: Server = simulation.start(builder, calls.clone()).unwrap();
+            let options = Options::default().workers(2);
+            let builder = Connector::builder().framing(Framing::raw()).options(options);
+            let server = simulation.start_connector(builder, calls.clone()).unwrap();
             let listener = simulation.listen("10.0.0.2:0".parse().unwrap()).unwrap();
             assert!(simulation.listen(listener.address()).is_none(), "somebody does already");
 

@@ -8,7 +8,7 @@ use crate::{CloseReason, Framing, Handler, Server, Session};
 const BOTH: [Ports; 2] = [Ports::OneEach, Ports::OneShared];
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Under Miri one is enough: what it looks for does not depend on the seed.
+/// One is enough under Miri, whose findings do not depend on the seed.
 fn seeds(count: u64) -> std::ops::Range<u64> {
     0..if cfg!(miri) { 1 } else { count }
 }
@@ -20,7 +20,7 @@ impl Handler for Echo {
 
     fn opened(&self, _: &Session) {
         if crate::simulation::fires(Fault::HandlerPanics) {
-            std::panic::resume_unwind(Box::new("as it should")); // without a word on standard error
+            std::panic::resume_unwind(Box::new("as it should")); // prints nothing to standard error
         }
     }
 
@@ -34,13 +34,13 @@ impl Handler for Echo {
 }
 
 fn server(simulation: &Simulation) -> Server {
-    let builder = Server::bind("10.0.0.1:7000").unwrap().framing(Framing::raw());
+    let builder = Server::builder().listen("10.0.0.1:7000").framing(Framing::raw());
     simulation.start(builder, Echo).unwrap()
 }
 
-/// Peers come, send, and meet whatever happens.
+/// Peers come, send, and meet every fault.
 fn storm(seed: u64, ports: Ports) -> (u64, Vec<(Fault, u64)>) {
-    let simulation = Simulation::with_faults(seed, Faults::all()).ports(ports);
+    let simulation = Simulation::new(seed).faults(Faults::all()).ports(ports);
     let server = server(&simulation);
     let mut peers = Vec::new();
     for round in 0..if cfg!(miri) { 2 } else { 20 } {
@@ -87,7 +87,7 @@ fn a_thread_that_stalls_takes_its_time_and_nothing_else() {
         let mut fired = 0;
         for seed in seeds(20) {
             let took = |faults| {
-                let simulation = Simulation::with_faults(seed, faults).ports(ports);
+                let simulation = Simulation::new(seed).faults(faults).ports(ports);
                 let server = server(&simulation);
                 let peer = simulation.connect(server.addresses()[0]).unwrap();
                 peer.send(b"hello");
@@ -110,7 +110,7 @@ fn a_thread_that_stalls_takes_its_time_and_nothing_else() {
 #[cfg_attr(miri, ignore = "so much virtual time takes Miri minutes")]
 fn that_nothing_will_ever_happen_is_said_and_not_waited_for() {
     for ports in BOTH {
-        let simulation = Simulation::with_faults(1, Faults::none()).ports(ports);
+        let simulation = Simulation::new(1).faults(Faults::none()).ports(ports);
         let server = server(&simulation);
         assert_eq!(simulation.next_news(None), None, "no peer, no timer");
         let peer = simulation.connect(server.addresses()[0]).unwrap();
@@ -138,7 +138,7 @@ fn threads_of_the_users_send_while_the_workers_run() {
                 fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
             }
             let tells = std::sync::Arc::new(Tells(std::sync::Mutex::new(None)));
-            let builder = Server::bind("10.0.0.1:7000").unwrap().framing(Framing::raw());
+            let builder = Server::builder().listen("10.0.0.1:7000").framing(Framing::raw());
             let server = simulation.start(builder, tells.clone()).unwrap();
             let peer = simulation.connect(server.addresses()[0]).unwrap();
             assert!(simulation.run_until(MINUTE, || tells.0.lock().unwrap().is_some()));

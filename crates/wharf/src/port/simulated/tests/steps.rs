@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const ROUNDS: u64 = if cfg!(miri) { 5 } else { 100 };
 const SEEDS: std::ops::Range<u64> = 0..if cfg!(miri) { 1 } else { 20 };
 
-/// Some threads do something again and again; how often one of them was preempted, and the run's hash.
+/// Some threads repeat an action. Returns how often one was preempted, and the run's hash.
 fn crowd<T: Send + Sync + 'static>(
     simulation: &Simulation,
     shared: &Arc<T>,
@@ -30,7 +30,7 @@ fn crowd<T: Send + Sync + 'static>(
 }
 
 fn preempts(seed: u64) -> Simulation {
-    Simulation::with_faults(seed, Faults::none().with(Fault::ThreadPreempted, 1))
+    Simulation::new(seed).faults(Faults::none().with(Fault::ThreadPreempted, 1))
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_same_seed_preempts_the_same_threads_at_the_same_steps() {
 
 #[test]
 fn time_passes_for_a_thread_that_looks_again_and_again() {
-    let simulation = Simulation::with_faults(1, Faults::none());
+    let simulation = Simulation::new(1).faults(Faults::none());
     let flags = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
     let looks = flags.clone();
     let body = move || {

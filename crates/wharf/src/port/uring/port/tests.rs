@@ -1,4 +1,4 @@
-//! What is this port's alone.
+//! Tests of what only this port does.
 
 use std::mem::offset_of;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::port::contract::sockets::{batch, pair, pattern, read_to_end, tcp_pair
 use crate::port::contract::trial::Trial;
 use crate::port::uring::buffers::Group;
 use crate::port::uring::record::{Ends, UserData};
-use crate::port::{Completion, CompletionPort, Operation, OperationKind, Token};
+use crate::port::{Completion, CompletionPort, Failure, Operation, OperationKind, Token};
 
 #[test]
 fn a_completion_for_the_registration_before_is_no_completion_of_the_next_ones_operation() {
@@ -21,7 +21,7 @@ fn a_completion_for_the_registration_before_is_no_completion_of_the_next_ones_op
     let (next, _peer) = pair();
     assert_eq!(port.register(next, Token(2)).unwrap(), ours, "the record is used again");
     port.post(ours, Operation::Receive).unwrap();
-    // Built for debugging, it panics.
+    // Panics in debug builds.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         port.complete(late, 0, 0, &mut |completion: Completion<'_>| panic!("{completion:?}"));
     }));
@@ -97,8 +97,8 @@ fn a_receive_that_is_cancelled_while_it_changes_its_buffers_is_cancelled() {
     trial.finish();
 }
 
-/// The kernel may still touch what they own, so that is leaked; but nobody is kept waiting, and every socket is
-/// closed.
+/// The kernel may still touch what they own, so that is leaked. But the end does not hang, and every socket
+/// is closed.
 #[test]
 fn the_end_of_a_port_waits_once_for_completions_that_never_come() {
     let mut port = UringPort::for_test();
@@ -106,7 +106,7 @@ fn the_end_of_a_port_waits_once_for_completions_that_never_come() {
     let (ours, peer) = pair();
     let ours = port.register(ours, Token(1)).unwrap();
     port.post(ours, Operation::Receive).unwrap();
-    port.outstanding += 1; // that is never told
+    port.outstanding += 1; // its completion never comes
     let started = Instant::now();
     port.close(&mut |_: Completion<'_>| {});
     let took = started.elapsed();
@@ -135,9 +135,9 @@ fn a_port_that_is_refused_every_enter_ends_at_once_and_closes_its_sockets() {
     }
 }
 
-/// From here on the kernel refuses every `io_uring_enter` of this thread so (seccomp(2)).
+/// Makes the kernel refuse every `io_uring_enter` of this thread from now on (seccomp(2)).
 fn refuse_enters_of_this_thread(errno: i32) {
-    // Of a call's number, whether it is that of `io_uring_enter`: then refuse, else allow.
+    // If the call's number is that of `io_uring_enter`: refuse; else allow.
     let number = offset_of!(libc::seccomp_data, nr) as u32;
     let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
     let statement = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -154,7 +154,8 @@ fn refuse_enters_of_this_thread(errno: i32) {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the first takes no pointers; the program and its filter are read during the second call alone.
+    // SAFETY: the first call takes no pointers; the program and its filter are only read during the second
+    // call.
     let set = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
@@ -162,7 +163,7 @@ fn refuse_enters_of_this_thread(errno: i32) {
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// On a thread of its own, since a filter is for ever.
+/// On its own thread, because a filter cannot be removed.
 #[test]
 fn a_port_that_is_refused_every_enter_for_something_that_may_pass_fails_when_it_does_not_pass() {
     for errno in [libc::EAGAIN, libc::ENOMEM, libc::EBUSY] {
@@ -186,4 +187,13 @@ fn a_port_that_is_refused_every_enter_for_something_that_may_pass_fails_when_it_
         };
         thread::spawn(refused).join().unwrap();
     }
+}
+
+#[test]
+fn an_operation_that_the_kernel_interrupted_counts_as_cancelled() {
+    for errno in [libc::ECANCELED, libc::EINTR] {
+        assert!(matches!(super::count_or_failure(-errno), Err(Failure::Cancelled)));
+    }
+    assert!(matches!(super::count_or_failure(-libc::EPIPE), Err(Failure::Os(_))));
+    assert!(matches!(super::count_or_failure(7), Ok(7)));
 }

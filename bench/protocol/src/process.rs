@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 
-use crate::Failure;
+/// Why there is no figure.
+type Failure = Box<dyn std::error::Error>;
 
 /// CPU time of a process in seconds, to the nanosecond: all its threads, those that ended too.
-pub(crate) fn cpu_secs(pid: u32) -> io::Result<f64> {
+pub fn cpu_secs(pid: u32) -> io::Result<f64> {
     let mut clock = 0;
     // SAFETY: `clock` is valid for writes.
     match unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) } {
@@ -15,7 +16,7 @@ pub(crate) fn cpu_secs(pid: u32) -> io::Result<f64> {
     }
 }
 
-pub(crate) fn own_cpu_secs() -> io::Result<f64> {
+pub fn own_cpu_secs() -> io::Result<f64> {
     clock_secs(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
@@ -31,14 +32,14 @@ fn clock_secs(clock: libc::clockid_t) -> io::Result<f64> {
 /// The kernel's threads (`ksoftirqd/N`) that take over what a core's software interrupts leave after ten rounds or
 /// two milliseconds (kernel/softirq.c). Over loopback that is receiving what has just been sent, else a part
 /// of the send. Their time is in no process's account, though it is the sender's work.
-pub(crate) struct Softirq {
+pub struct Softirq {
     threads: Vec<u32>,
 }
 
 impl Softirq {
     /// Of the cores that a process may run on, but for those of another. None are found in a container
     /// that does not show the kernel's threads.
-    pub(crate) fn of(pid: u32, but_for: Option<u32>) -> Result<Softirq, Failure> {
+    pub fn of(pid: u32, but_for: Option<u32>) -> Result<Softirq, Failure> {
         let not_its = but_for.map_or(Ok(Vec::new()), cores)?;
         let names: Vec<String> = cores(pid)?
             .into_iter()
@@ -58,7 +59,7 @@ impl Softirq {
         Ok(Softirq { threads })
     }
 
-    pub(crate) fn cpu_secs(&self) -> io::Result<f64> {
+    pub fn cpu_secs(&self) -> io::Result<f64> {
         self.threads.iter().map(|thread| cpu_secs(*thread)).sum()
     }
 }
@@ -80,17 +81,18 @@ fn cores_of(list: &str) -> Result<Vec<usize>, Failure> {
     Ok(cores)
 }
 
-/// The memory that the process itself has written to: no files, and nothing of the kernel's.
-pub(crate) fn memory_bytes(pid: u32) -> Result<u64, Failure> {
+/// A figure of its memory, as /proc/PID/status names it. `RssAnon` is what the process itself has written to: no
+/// files, and nothing of the kernel's.
+pub fn memory_bytes(pid: u32, name: &str) -> Result<u64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no RssAnon")?;
-    Ok(kib.parse::<u64>()? * 1024)
+    let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+    let value = status.lines().find_map(value).ok_or_else(|| format!("no {name}"))?;
+    Ok(value.trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// CPU time of the whole machine since it started, in seconds: everything but idling, and but what
 /// the host took from us.
-pub(crate) fn machine_cpu_secs() -> Result<f64, Failure> {
+pub fn machine_cpu_secs() -> Result<f64, Failure> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).ok_or("no cpu line")?;
     let ticks: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();

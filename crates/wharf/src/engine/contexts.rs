@@ -1,0 +1,84 @@
+//! The values of the program's that sessions were begun with.
+//!
+//! Few sessions have one, so they stand aside, by id; a session's slot says whether it has.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::guarded;
+use crate::session::{SessionId, Slot};
+use crate::sync::Mutex;
+
+type Context = Arc<dyn Any + Send + Sync>;
+
+#[derive(Default)]
+pub(crate) struct Contexts(Mutex<HashMap<SessionId, Context>>);
+
+impl Contexts {
+    /// Before the session comes to its worker.
+    pub(crate) fn set(&self, id: SessionId, slot: &Slot, context: Context) {
+        slot.set_has_context();
+        let before = self.0.lock().insert(id, context);
+        assert!(before.is_none(), "invariant 6: {id} was begun twice");
+    }
+
+    /// For who holds a count of the session.
+    pub(crate) fn of(&self, id: SessionId, slot: &Slot) -> Option<Context> {
+        if slot.has_context() { self.0.lock().get(&id).cloned() } else { None }
+    }
+
+    /// For the release of the session.
+    pub(crate) fn end(&self, id: SessionId, slot: &Slot) {
+        if slot.has_context() {
+            let context = self.0.lock().remove(&id);
+            guarded::end(context); // not under the lock: it is the user's
+        }
+    }
+}
+
+impl Drop for Contexts {
+    /// Of sessions that were never released. Each by itself: a destructor that panics costs no other's.
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut *self.0.lock());
+        left.into_values().for_each(guarded::end);
+    }
+}
+
+impl fmt::Debug for Contexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Contexts").field(&self.0.lock().len()).finish()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts itself, and panics, when it is dropped.
+    struct Undroppable(Arc<AtomicUsize>);
+
+    impl Drop for Undroppable {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::panic::panic_any(());
+        }
+    }
+
+    #[test]
+    fn of_sessions_that_are_never_released_each_context_is_dropped_once_though_all_panic() {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let (contexts, slot) = (Contexts::default(), Slot::default());
+        for index in 0..41 {
+            let context = Arc::new(Undroppable(dropped.clone()));
+            contexts.set(SessionId::new(index, 3), &slot, context);
+        }
+        contexts.end(SessionId::new(0, 3), &slot);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        drop(contexts);
+        assert_eq!(dropped.load(Ordering::Relaxed), 41);
+    }
+}

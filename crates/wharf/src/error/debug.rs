@@ -1,0 +1,71 @@
+//! `Debug` of errors that give a frame back: the frame is not printed. It may be large, and anything.
+
+use std::fmt;
+
+use super::{Gone, PublishError, SendError, TooLarge};
+
+/// Stands for the frame.
+const FRAME: fmt::Arguments<'_> = format_args!("..");
+
+impl<T> fmt::Debug for Gone<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gone").field(&FRAME).finish()
+    }
+}
+
+impl<T> fmt::Debug for TooLarge<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TooLarge").field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Gone(_) => f.debug_tuple("Gone").field(&FRAME).finish(),
+            SendError::Full { queued, max, .. } => f
+                .debug_struct("Full")
+                .field("queued", queued)
+                .field("max", max)
+                .finish_non_exhaustive(),
+            SendError::TooLarge { max, .. } => {
+                f.debug_struct("TooLarge").field("max", max).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for PublishError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishError::Full { waiting, max, .. } => f
+                .debug_struct("Full")
+                .field("waiting", waiting)
+                .field("max", max)
+                .finish_non_exhaustive(),
+            PublishError::TooLarge { max, .. } => {
+                f.debug_struct("TooLarge").field("max", max).finish_non_exhaustive()
+            }
+            PublishError::Ending(_) => f.debug_tuple("Ending").field(&FRAME).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_frame_is_printed_and_none_need_be_printable() {
+        struct Frame;
+        let of = |error: &dyn fmt::Debug| format!("{error:?}");
+        assert_eq!(of(&Gone(Frame)), "Gone(..)");
+        assert_eq!(of(&TooLarge { bytes: Frame, max: 7 }), "TooLarge { max: 7, .. }");
+        assert_eq!(of(&SendError::Gone(Frame)), "Gone(..)");
+        let full = SendError::Full { bytes: Frame, queued: 6, max: 7 };
+        assert_eq!(of(&full), "Full { queued: 6, max: 7, .. }");
+        let full = PublishError::Full { bytes: Frame, waiting: 6, max: 7 };
+        assert_eq!(of(&full), "Full { waiting: 6, max: 7, .. }");
+        assert_eq!(of(&PublishError::Ending(Frame)), "Ending(..)");
+    }
+}

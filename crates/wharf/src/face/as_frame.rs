@@ -1,0 +1,35 @@
+//! What can be sent.
+
+/// What can be sent: bytes (`&[u8]`, `Vec<u8>`, `&str`, `Arc<[u8]>` and whatever else is `AsRef<[u8]>`), which
+/// are encoded at that call, or a [`Frame`](crate::Frame), which is encoded already.
+pub trait AsFrame: sealed::Sealed {}
+
+impl<F: sealed::Sealed> AsFrame for F {}
+
+pub(super) mod sealed {
+    use crate::engine::{Content, Frame};
+
+    pub trait Sealed {
+        /// For bytes this calls code of the user's.
+        fn content(&self) -> Content<'_>;
+    }
+
+    impl<B: AsRef<[u8]>> Sealed for B {
+        #[inline]
+        fn content(&self) -> Content<'_> {
+            Content::Plain(self.as_ref())
+        }
+    }
+
+    impl Sealed for Frame {
+        fn content(&self) -> Content<'_> {
+            Content::Encoded(self)
+        }
+    }
+
+    impl Sealed for &Frame {
+        fn content(&self) -> Content<'_> {
+            Content::Encoded(self)
+        }
+    }
+}

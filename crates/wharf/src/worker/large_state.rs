@@ -1,0 +1,112 @@
+//! A large state of a session lives in an allocation of its own, from `opened` to `closed`.
+//!
+//! Receive halves are allocated 512 at a time and kept, each with room for a state. For a small state that
+//! is best: no allocation, no pointer to follow. A large state there would cost 512 times its size at the
+//! first session, and as much for good. Which states are large is known at compile time, and only then does
+//! the worker run this handler in the place of the program's.
+
+use std::io;
+use std::sync::Arc;
+
+use super::half::ReceiveHalf;
+use crate::close::CloseReason;
+use crate::engine::{Frame, Group};
+use crate::error::AcceptError;
+use crate::face::{Handler, Session};
+use crate::options::Target;
+use crate::session::SessionId;
+
+/// A state is large if the half with it would be larger than this, which with the word of its holder is four
+/// cache lines. Without a state they are two, and with a box three. So a state of up to 120 bytes is small,
+/// unless its alignment is unusual.
+const HALF_BYTES_MAX: usize = 4 * 64 - size_of::<u32>();
+
+/// The program's handler, whose states are large.
+pub(crate) struct LargeState<H>(Arc<H>);
+
+impl<H: Handler> LargeState<H> {
+    pub(crate) const IS_NEEDED: bool = size_of::<ReceiveHalf<H::State>>() > HALF_BYTES_MAX;
+
+    pub(crate) fn of(handler: &Arc<H>) -> Arc<Self> {
+        Arc::new(LargeState(handler.clone()))
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "each callback is passed on")]
+impl<H: Handler> Handler for LargeState<H> {
+    type State = Box<H::State>;
+
+    fn opened(&self, session: &Session) -> Self::State {
+        Box::new(self.0.opened(session))
+    }
+
+    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]) {
+        self.0.received(session, state, frame);
+    }
+
+    fn writable(&self, session: &Session, state: &mut Self::State) {
+        self.0.writable(session, state);
+    }
+
+    fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
+        self.0.lagged(session, state, group, frames);
+    }
+
+    fn peer_finished(&self, session: &Session, state: &mut Self::State) {
+        self.0.peer_finished(session, state);
+    }
+
+    fn ending(
+        &self,
+        session: &Session,
+        state: &mut Self::State,
+        reason: CloseReason,
+    ) -> Option<Frame> {
+        self.0.ending(session, state, reason)
+    }
+
+    fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
+        self.0.closed(session, *state, reason);
+    }
+
+    fn draining(&self) {
+        self.0.draining();
+    }
+
+    fn accept_failed(&self, error: &AcceptError) {
+        self.0.accept_failed(error);
+    }
+
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
+        self.0.connect_failed(id, target, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Keeps<S>(fn() -> S);
+
+    impl<S: Send + 'static> Handler for Keeps<S> {
+        type State = S;
+
+        fn opened(&self, _: &Session) -> S {
+            (self.0)()
+        }
+
+        fn received(&self, _: &Session, _: &mut S, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_state_is_large_if_a_half_would_be_too_large_with_it() {
+        #[repr(align(256))]
+        struct Aligned;
+
+        fn is_large<S: Send + 'static>() -> bool {
+            LargeState::<Keeps<S>>::IS_NEEDED
+        }
+        assert!(!is_large::<()>() && !is_large::<[u64; 15]>() && !is_large::<Vec<u8>>());
+        assert!(is_large::<[u64; 16]>() && is_large::<Aligned>());
+    }
+}

@@ -1,0 +1,95 @@
+//! Callbacks that follow from a session's state, not from bytes that came: of room, of the end of the peer's
+//! direction, of a last word. And those of other threads that wait for room.
+
+use super::floor::Floor;
+use super::held::Held;
+use crate::clock::Clock;
+use crate::face::Handler;
+use crate::guarded::guarded;
+use crate::session::Slot;
+
+impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
+    /// Whether the session has had its share of this turn. Then it goes on in the next.
+    fn waits_for_its_share(&mut self, held: &mut Held<'e, H::State>) -> bool {
+        let Held { id, slot, half } = held;
+        let waits = half.has_had_its_share(&self.clock, &mut None);
+        if waits {
+            half.uses_share_up(slot, &mut self.stats);
+            self.session.desk.share_used.borrow_mut().push(*id);
+        }
+        waits
+    }
+
+    /// Tells the handler that there is the room that it waits for. It may wait for more at once, so this too has
+    /// its share of a turn.
+    pub(super) fn tell_room(&mut self, held: &mut Held<'e, H::State>) {
+        if self.waits_for_its_share(held) {
+            return;
+        }
+        let Held { id, slot, half } = held;
+        let half = &mut **half;
+        slot.send_queue.lock().room_is_told();
+        half.frames_of_turn += 1;
+        let Some(state) = half.state.as_mut() else { return };
+        let session = self.session.be(*id, half.peer_address);
+        Self::guarded(session, &mut self.stats, || self.handler.writable(session, state));
+    }
+
+    /// Tells the handler how many frames of a group the session has missed. More may be missed at once, so this too
+    /// has its share of a turn.
+    pub(super) fn tell_missed(&mut self, held: &mut Held<'e, H::State>) {
+        if self.waits_for_its_share(held) {
+            return;
+        }
+        let Held { id, slot, half } = held;
+        let half = &mut **half;
+        let groups = &self.engine.ports[slot.port()].groups;
+        let missed = groups.missed(*id, || slot.send_queue.lock().misses_no_more());
+        let (Some((group, frames)), Some(state)) = (missed, half.state.as_mut()) else { return };
+        half.frames_of_turn += 1;
+        self.stats.skipped_frames += frames;
+        let session = self.session.be(*id, half.peer_address);
+        Self::guarded(session, &mut self.stats, || {
+            self.handler.lagged(session, state, group, frames);
+        });
+    }
+
+    /// Tells the handler that the peer has finished its direction. The session goes on.
+    pub(super) fn tell_end(&mut self, held: &mut Held<'e, H::State>) {
+        let Held { id, half, .. } = held;
+        let half = &mut **half;
+        half.life.tell_end();
+        half.received_at = self.now(); // from now on it is idle if it is sent nothing
+        let Some(state) = half.state.as_mut() else { return };
+        let session = self.session.be(*id, half.peer_address);
+        Self::guarded(session, &mut self.stats, || self.handler.peer_finished(session, state));
+        self.arm_timer(held);
+    }
+
+    /// A limit ends the session. The handler may give it a last frame, with which it drains.
+    pub(super) fn ask_last_word(&mut self, held: &mut Held<'e, H::State>) {
+        let Held { id, slot, half } = held;
+        let reason = slot.send_queue.lock().ask_for_last_word();
+        let session = self.session.be(*id, half.peer_address);
+        let frame = half.state.as_mut().zip(reason).and_then(|(state, reason)| {
+            let ending = || self.handler.ending(session, state, reason);
+            Self::guarded(session, &mut self.stats, ending)
+        });
+        self.engine.answer_last_word(slot, frame.flatten().as_ref());
+    }
+
+    /// Tells those who wait to publish that there is room, or that the server ends.
+    pub(super) fn tell_publishers(&mut self) {
+        for tell in self.engine.take_told_publishers() {
+            self.stats.handler_panics += u64::from(guarded(tell).is_none());
+        }
+    }
+
+    /// Tells other threads that there is room, or that there will be none. The slot is held.
+    pub(super) fn tell_waiters(&mut self, slot: &Slot) {
+        let told = slot.send_queue.lock().take_told(self.engine.options.sending.queue_bytes_max);
+        for call in told.calls() {
+            self.stats.handler_panics += u64::from(guarded(call).is_none());
+        }
+    }
+}
