@@ -1,19 +1,20 @@
-//! `wharf load churn`: connect, one message and its reply, close, and again.
+//! `wharf load churn`: connect, one message and its reply, close, repeat.
 //!
-//! The steering thread begins every connection and keeps the one table of those there are; the
-//! workers tell it of each end over a channel. So nothing is locked.
+//! The steering thread starts every connect and keeps the only table of them. The workers report each end to
+//! it over a channel, so nothing needs a lock.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use wharf::{Close, CloseReason, ConnectError, Handle, Handler, Session, SessionId};
+use wharf::{
+    Close, CloseReason, ConnectError, Handle, Handler, PeerAddress, Session, SessionId, Target,
+};
 
 use super::pace::Pace;
 use super::pattern::{Fault, Pattern, Verifier};
@@ -101,7 +102,7 @@ enum How {
     Answered,
     Faulty(Fault),
     Early(CloseReason),
-    NotConnected(SocketAddr, io::Error),
+    NotConnected(PeerAddress, io::Error),
 }
 
 #[derive(Clone, Copy)]
@@ -134,7 +135,7 @@ impl Steering<'_> {
         let mut tick = self.pace.start();
         while !self.hopeless() {
             let now = Instant::now();
-            if now >= self.pace.end() {
+            if now >= self.last() {
                 return;
             }
             if self.is_stopped() {
@@ -147,9 +148,15 @@ impl Steering<'_> {
                 progress.at_time(elapsed, self.counts.messages, self.errors.total());
             }
             let due = self.begin_what_is_due(now);
-            let wake = due.unwrap_or(tick).min(tick).min(self.pace.end());
+            let wake = due.unwrap_or(tick).min(tick).min(self.last());
             self.hear_until(wake);
         }
+    }
+
+    /// Until when connections are begun: what was due and is late is still begun, for a while.
+    fn last(&self) -> Instant {
+        let is_late = self.load.rate.is_some() && self.begun < self.pace.total();
+        if is_late { self.pace.end() + GRACE } else { self.pace.end() }
     }
 
     /// Begins connections until nothing is due or no more are allowed. Says when the next is due,
@@ -180,7 +187,7 @@ impl Steering<'_> {
                     return;
                 }
                 Err(ConnectError::Socket { address, source }) => {
-                    if !self.try_another(begun, address, &source) {
+                    if !self.try_another(begun, &address, &source) {
                         return;
                     }
                 }
@@ -193,7 +200,7 @@ impl Steering<'_> {
     }
 
     /// False: there is no other address, which is an error.
-    fn try_another(&mut self, begun: Begun, address: SocketAddr, error: &io::Error) -> bool {
+    fn try_another(&mut self, begun: Begun, address: &PeerAddress, error: &io::Error) -> bool {
         let tried = self.targets.try_another(begun.connection, address, error);
         let failed = tried.map_err(|(kind, whole)| {
             self.failed_to_connect += 1;
@@ -247,7 +254,7 @@ impl Steering<'_> {
                 );
             }
             How::NotConnected(address, error) => {
-                if self.try_another(begun, address, &error) {
+                if self.try_another(begun, &address, &error) {
                     self.begin(begun);
                 }
             }
@@ -328,9 +335,9 @@ impl Handler for Visitor {
         let _ = self.ends.send(End { id: session.id(), at: Instant::now(), how });
     }
 
-    fn connect_failed(&self, id: SessionId, address: SocketAddr, error: &io::Error) {
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
         let error = super::client::copy_of(error);
-        let how = How::NotConnected(address, error);
+        let how = How::NotConnected(target.address.clone(), error);
         let _ = self.ends.send(End { id, at: Instant::now(), how });
     }
 }

@@ -1,6 +1,6 @@
-//! `wharf load`: sessions that speak to an echo server and check every byte of what comes back.
+//! `wharf load`: sessions that talk to an echo server and check every byte that returns.
 //!
-//! Built on the library's own connecting side. Each mode's `run` fills a [`Report`].
+//! Built on the library's connect. Each mode's `run` fills a [`Report`].
 
 mod churn;
 mod client;
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use wharf::{Connector, FirstFrameTimeout, Handler, LengthPrefix, Options, Server};
+use wharf::{Connector, FirstFrameTimeout, Handler, LengthPrefix, Options};
 
 use crate::arguments::{BackendName, FramingName, WORKERS_MAX, whole};
 use crate::process::cpu_time;
@@ -124,7 +124,7 @@ impl Common {
         message_bytes: usize,
         in_flight_max: u64,
         handler: impl Handler,
-    ) -> Result<Server, StartFailure> {
+    ) -> Result<Connector, StartFailure> {
         let frame_bytes_max = LengthPrefix::default().frame_bytes_max;
         if self.framing == FramingName::Length && message_bytes > frame_bytes_max {
             return Err(format!("a frame may have at most {frame_bytes_max} bytes").into());
@@ -136,26 +136,32 @@ impl Common {
             .ok_or("a session may have at most 512 MiB in flight")?;
         // A session's place is free again only some time after its end was told.
         let sessions_max = (sessions as u64).saturating_mul(2).saturating_add(SESSIONS_SLACK);
-        let defaults = Options::default();
-        let options = Options {
-            workers: self.workers,
-            backend: self.backend.backend()?,
-            sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX),
-            send_queue_bytes_max: (queue_bytes as usize).max(defaults.send_queue_bytes_max),
-            first_frame_timeout: FirstFrameTimeout::Never,
-            ..defaults
-        };
+        let options = Options::default()
+            .workers(self.workers)
+            .backend(self.backend.backend()?)
+            .with(|options| {
+                options.sessions.max = u32::try_from(sessions_max).unwrap_or(u32::MAX);
+                options.sending.queue_bytes_max =
+                    (queue_bytes as usize).max(options.sending.queue_bytes_max);
+                options.time.first_frame_timeout = FirstFrameTimeout::Never;
+            });
         let framing = self.framing.framing();
-        Ok(Connector::new().framing(framing).options(options).start(handler)?)
+        Ok(Connector::builder().framing(framing).options(options).start(handler)?)
     }
 
     /// A report without results.
-    fn report(&self, mode: &'static str, server: &Server, sessions: usize, bytes: usize) -> Report {
+    fn report(
+        &self,
+        mode: &'static str,
+        connector: &Connector,
+        sessions: usize,
+        bytes: usize,
+    ) -> Report {
         Report {
             mode,
             targets: Vec::new(),
             given_up: Vec::new(),
-            backend: server.backend().to_string(),
+            backend: connector.backend().to_string(),
             workers: self.worker_count(),
             framing: self.framing.name(),
             sessions,
@@ -176,7 +182,7 @@ impl Common {
     }
 
     fn worker_count(&self) -> usize {
-        Options { workers: self.workers, ..Options::default() }.worker_count()
+        Options::default().workers(self.workers).worker_count()
     }
 
     fn targets(&self) -> Targets {
@@ -211,8 +217,10 @@ const NO_PORT_IS_FREE: &str =
 mod tests {
     use std::io::Error;
     use std::net::{SocketAddr, TcpListener};
+
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
+    use wharf::Server;
 
     use clap::Parser;
     use wharf::Session;
@@ -234,8 +242,11 @@ mod tests {
 
     /// What a mode finds of a name that has these addresses.
     fn load(mode: &str, addresses: &[SocketAddr]) -> Report {
-        let words = ["wharf", "load", mode, "--target", "127.0.0.1:1", "--secs", "0.3"];
-        let words = [&words[..], &["--sessions", "41"]].concat();
+        load_with(mode, addresses, &["--secs", "0.3", "--sessions", "41"])
+    }
+
+    fn load_with(mode: &str, addresses: &[SocketAddr], words: &[&str]) -> Report {
+        let words = [&["wharf", "load", mode, "--target", "127.0.0.1:1"], words].concat();
         let Task::Load(mut load) = Command::try_parse_from(words).unwrap().task else {
             panic!("it is a load");
         };
@@ -260,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_name_is_reached_at_the_first_of_its_addresses_where_somebody_listens() {
-        let server = Server::bind("127.0.0.1:0").unwrap().workers(1).start(Echo).unwrap();
+        let server = Server::builder().listen("127.0.0.1:0").workers(1).start(Echo).unwrap();
         let live = server.addresses()[0];
         let nobody = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (dead, too) = (nobody(), nobody());
@@ -275,6 +286,16 @@ mod tests {
             let text = load(mode, &[dead, too]).to_string();
             assert!(text.contains(&dead.to_string()) && text.contains(&too.to_string()), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_due_is_begun_though_it_is_late() {
+        let server = Server::builder().listen("127.0.0.1:0").workers(1).start(Echo).unwrap();
+        // One at a time cannot be so fast.
+        let pace = ["--rate", "80000", "--secs", "0.05", "--sessions", "1"];
+        let report = load_with("churn", &[server.addresses()[0]], &pace);
+        assert_eq!((report.completed, report.not_sent), (4000, 0), "{report}");
+        assert_eq!(report.errors.total(), 0, "{report}");
     }
 
     #[test]
