@@ -369,7 +369,7 @@ impl Plan {
                 options.time.close_linger = Duration::from_secs(among(&[1, 60]));
                 options.time.connect_timeout = seconds(among(&[3, 10, 100]));
                 options.receiving.queues_bytes_max =
-                    among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24]) as usize;
+                    Some(among(&[FRAME_BYTES_MAX as u64 + 4, 1 << 18, 1 << 24]) as usize);
                 options.listening.backlog = {
                     among(&[0, 1]); // of an option that is gone; so the plans of before stay what they were
                     among(&[1, 8, 1_024]) as u32
@@ -391,7 +391,7 @@ impl Plan {
                 options.time.first_frame_timeout = FirstFrameTimeout::Never;
                 options.time.send_stall_timeout = None;
                 options.sending.queue_bytes_max = 256 << 10;
-                options.receiving.queues_bytes_max = 1 << 24;
+                options.receiving.queues_bytes_max = Some(1 << 24);
                 options.time.close_linger = Duration::from_secs(60);
                 options.listening.backlog = 1_024;
             }),
@@ -402,7 +402,7 @@ impl Plan {
                 options.sending.queue_bytes_max = among(&[128 << 10, 256 << 10, 1 << 20]) as usize;
                 options.receiving.end_of_stream = EndOfStream::Told;
                 options.receiving.backpressure = Backpressure::None;
-                options.receiving.queues_bytes_max = 1 << 24;
+                options.receiving.queues_bytes_max = Some(1 << 24);
                 options.time.idle_timeout = None;
                 options.time.first_frame_timeout = FirstFrameTimeout::Never;
                 options.time.send_stall_timeout = None;

@@ -40,7 +40,7 @@ fn peers_that_never_read_and_frames_that_never_end_cost_no_more_than_was_announc
         let options = Options::default().workers(2).with(|options| {
             options.sessions.max = PEERS as u32;
             options.sending.queue_bytes_max = 64 * 1024;
-            options.receiving.queues_bytes_max = 256 * 1024;
+            options.receiving.queues_bytes_max = Some(256 * 1024);
             options.receiving.backpressure = Backpressure::PauseReceive;
             options.time.send_stall_timeout = None;
         });

@@ -174,6 +174,8 @@ schema! {
         superseded_frames: Counter of "frames",
         /// Members that were asked to end because they were slow, or lacked too much when a port was full.
         slow_ends: Counter of "sessions",
+        /// Sessions that were asked to end because `sending.queued_bytes_max` was used up.
+        budget_ends: Counter of "sessions",
         /// Publications that were refused because too much waited at a port.
         publications_refused: Counter of "publications",
         /// Times that receiving from a session was paused for backpressure.

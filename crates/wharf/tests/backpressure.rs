@@ -201,7 +201,7 @@ on_every_backend! {
     fn what_waits_in_receive_queues_has_a_bound_for_all(backend) {
         let prefix = LengthPrefix::default().frame_bytes_max(1 << 20);
         let options = one_worker().with(|options| {
-options.receiving.queues_bytes_max = (1 << 20) + 4;
+options.receiving.queues_bytes_max = Some((1 << 20) + 4);
 });
         let harness =
             start(backend, Framing::length_prefixed(prefix), options, Behaviour::silent());

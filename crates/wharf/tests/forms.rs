@@ -36,7 +36,7 @@ fn options(workers: usize) -> Options {
     Options::default().workers(workers).with(|options| {
         options.time.first_frame_timeout = FirstFrameTimeout::Never;
         options.sending.queue_bytes_max = 4 << 20;
-        options.receiving.queues_bytes_max = 16 << 20;
+        options.receiving.queues_bytes_max = Some(16 << 20);
     })
 }
 

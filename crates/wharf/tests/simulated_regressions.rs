@@ -418,7 +418,7 @@ fn what_comes_for_a_session_that_closes_does_not_cut_off_what_it_is_sent() {
             let simulation = simulation.ports(ports);
             let options = Options::default().workers(1).with(|options| {
                 options.sending.queue_bytes_max = 64 << 10;
-                options.receiving.queues_bytes_max = 52_000;
+                options.receiving.queues_bytes_max = Some(52_000);
                 options.time.close_linger = Duration::from_secs(60);
                 options.time.first_frame_timeout = FirstFrameTimeout::Never;
             });

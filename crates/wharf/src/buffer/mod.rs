@@ -11,7 +11,10 @@ mod shared_frame;
 use crate::close::CloseReason;
 
 pub(crate) use ring_buffer::RingBuffer;
-pub(crate) use send_batch::{BATCH_SLACK_BYTES, BatchPool, Frame, SendBatch};
+pub(crate) use send_batch::{
+    BATCH_BYTES, BATCH_SLACK_BYTES, BatchPool, FRAME_SLACK_BYTES, Frame, PAGE_BYTES, SendBatch,
+    pages_of,
+};
 pub(crate) use shared_frame::SharedFrame;
 
 /// Sends bytes on a port's sockets at once, without an operation, and without waiting.

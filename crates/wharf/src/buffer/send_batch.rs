@@ -8,7 +8,8 @@
 //! and records how many bytes of its own go before it. So its own pieces are still filled completely.
 //!
 //! Sent pieces are freed one by one, and no piece is larger than 64 KiB. So a batch with `n` unsent bytes
-//! holds at most `n` + [`BATCH_SLACK_BYTES`] of memory.
+//! holds at most `n` + [`BATCH_SLACK_BYTES`] of memory. What it holds is counted in pages, and so charged to a
+//! budget: the parts of a piece that are free, or that have left, too. Only a batch of one piece is not counted.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -20,13 +21,26 @@ const FIRST_PIECE_BYTES: usize = 2 * 1024;
 /// A later piece is as large as the rest of the frame that is to be copied, or as such a part of what was copied so
 /// far. So little of a batch's memory is free.
 const GROWTH_PARTS: usize = 4;
-const NEXT_PIECE_BYTES_MIN: usize = 4 * 1024;
+const FIRST_PIECE_PAGES: u32 = 1;
+const NEXT_PIECE_BYTES_MIN: usize = PAGE_BYTES;
+/// What memory is counted in. Every piece but the first has whole pages, and the first counts for one.
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// Pieces of 64 KiB that an empty batch can hold without another allocation of the list.
 const PIECES_AT_REST: usize = 4;
 
 /// Memory of a batch beyond its unsent bytes: the sent part of an own piece and of a shared one, the free
 /// part of its last piece, and its first piece.
 pub(crate) const BATCH_SLACK_BYTES: usize = 3 * PIECE_BYTES_MAX + FIRST_PIECE_BYTES;
+/// What is counted of a single frame beyond its bytes: its first piece for a page, and what is free in its last.
+pub(crate) const FRAME_SLACK_BYTES: usize = 2 * PAGE_BYTES;
+/// Memory of a batch of which nothing is counted: its only piece and itself.
+pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 256;
+
+/// Whole pages of so many bytes. (Never more than 1 TiB is counted.)
+#[inline]
+pub(crate) fn pages_of(bytes: usize) -> u32 {
+    (bytes / PAGE_BYTES) as u32
+}
 
 /// A frame to queue.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +68,15 @@ pub(crate) struct SendBatch {
     own_bytes: usize,
     /// Shared pieces, each with the number of own bytes that go before it.
     shared: Vec<(usize, Arc<[u8]>)>,
+    shared_bytes: usize,
     /// How much of it has left.
     left: Place,
     bytes: usize,
     frames: u64,
+    /// Pages of its own pieces, if it has more than one.
+    own_pages: u32,
+    /// Pages that are charged for it.
+    charged_pages: u32,
 }
 
 /// A position on the wire, between two bytes of a batch.
@@ -91,6 +110,103 @@ impl SendBatch {
         self.frames
     }
 
+    /// Bytes of a frame, of whichever kind, for which nothing more is to be charged.
+    pub(crate) fn free_room(&self) -> usize {
+        self.own_room().min(PAGE_BYTES - 1 - self.shared_bytes % PAGE_BYTES)
+    }
+
+    /// Own bytes that fit without another piece.
+    #[inline]
+    fn own_room(&self) -> usize {
+        self.pieces.last().map_or(FIRST_PIECE_BYTES, |piece| piece.capacity() - piece.len())
+    }
+
+    /// Appends a frame if that needs no more memory, of its own or of shared pieces that are counted. False: it is as it
+    /// was.
+    #[inline]
+    pub(crate) fn push_within(&mut self, frame: &Frame<'_>) -> bool {
+        match frame {
+            Frame::Own(parts) => self.copy_within(*parts),
+            Frame::Shared(frame) => match frame.pieces() {
+                [piece] if piece.len() < SHARED_BYTES_MIN => self.copy_within([piece, &[]]),
+                [piece] if self.shared_bytes % PAGE_BYTES + piece.len() < PAGE_BYTES => {
+                    self.begin_frame();
+                    self.share(piece);
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    #[inline]
+    fn copy_within(&mut self, [first, second]: [&[u8]; 2]) -> bool {
+        let bytes = first.len() + second.len();
+        let Some(piece) = self.pieces.last_mut() else { return false };
+        if piece.capacity() - piece.len() < bytes {
+            return false;
+        }
+        piece.extend_from_slice(first);
+        piece.extend_from_slice(second);
+        self.own_bytes += bytes;
+        self.bytes += bytes;
+        self.begin_frame();
+        true
+    }
+
+    fn share(&mut self, piece: &Arc<[u8]>) {
+        self.bytes += piece.len();
+        self.shared_bytes += piece.len();
+        self.shared.push((self.own_bytes, piece.clone()));
+    }
+
+    /// Pages that it has more with this frame.
+    pub(crate) fn pages_more(&self, frame: &Frame<'_>) -> u32 {
+        match frame {
+            Frame::Own([header, body]) => self.own_pages_more(header.len() + body.len()),
+            Frame::Shared(frame) => {
+                let copied = |piece: &&Arc<[u8]>| piece.len() < SHARED_BYTES_MIN;
+                let own = frame.pieces().iter().filter(copied).map(|piece| piece.len()).sum();
+                let shared = self.shared_bytes + frame.bytes() - own;
+                pages_of(shared) - pages_of(self.shared_bytes) + self.own_pages_more(own)
+            }
+        }
+    }
+
+    fn own_pages_more(&self, bytes: usize) -> u32 {
+        let (mut rest, mut pages) = (bytes.saturating_sub(self.own_room()), 0);
+        if rest > 0 && self.own_pages == 0 {
+            pages += FIRST_PIECE_PAGES;
+        }
+        while rest > 0 {
+            let piece_bytes = next_piece_bytes(self.own_bytes + bytes - rest, rest);
+            pages += pages_of(piece_bytes);
+            rest = rest.saturating_sub(piece_bytes);
+        }
+        pages
+    }
+
+    /// So many pages more are charged for it.
+    pub(crate) fn note_charged(&mut self, pages: u32) {
+        self.charged_pages += pages;
+        debug_assert!(self.charged_pages <= self.held_pages(), "more is charged than it holds");
+    }
+
+    fn held_pages(&self) -> u32 {
+        self.own_pages + pages_of(self.shared_bytes)
+    }
+
+    /// Pages that are charged and no more held. They are to be discharged.
+    #[inline]
+    pub(crate) fn take_freed_pages(&mut self) -> u32 {
+        if self.charged_pages == 0 {
+            return 0;
+        }
+        let freed = self.charged_pages.saturating_sub(self.held_pages());
+        self.charged_pages -= freed;
+        freed
+    }
+
     /// Appends one frame.
     pub(crate) fn push(&mut self, frame: Frame<'_>) {
         match frame {
@@ -102,17 +218,18 @@ impl SendBatch {
     /// Appends one frame, in the parts that follow each other on the wire.
     pub(crate) fn push_frame(&mut self, parts: [&[u8]; 2]) {
         self.begin_frame();
-        parts.iter().for_each(|part| self.copy(part));
+        let [first, second] = parts;
+        self.copy(first, second.len());
+        self.copy(second, 0);
     }
 
     fn push_shared(&mut self, frame: &SharedFrame) {
         self.begin_frame();
         for piece in frame.pieces() {
             if piece.len() < SHARED_BYTES_MIN {
-                self.copy(piece);
+                self.copy(piece, 0); // only the last is so small
             } else {
-                self.bytes += piece.len();
-                self.shared.push((self.own_bytes, piece.clone()));
+                self.share(piece);
             }
         }
     }
@@ -122,21 +239,26 @@ impl SendBatch {
         self.frames += 1;
     }
 
-    fn copy(&mut self, mut bytes: &[u8]) {
+    /// Copies bytes that so many more of the same frame follow.
+    fn copy(&mut self, mut bytes: &[u8], following: usize) {
         self.bytes += bytes.len();
-        self.own_bytes += bytes.len();
         while !bytes.is_empty() {
             match self.pieces.last_mut() {
                 Some(piece) if piece.len() < piece.capacity() => {
                     let cut = bytes.len().min(piece.capacity() - piece.len());
                     piece.extend_from_slice(&bytes[..cut]);
+                    self.own_bytes += cut;
                     bytes = &bytes[cut..];
                 }
                 None => self.pieces.push(Vec::with_capacity(FIRST_PIECE_BYTES)),
                 Some(_) => {
-                    let part = (self.own_bytes / GROWTH_PARTS).max(NEXT_PIECE_BYTES_MIN);
-                    let capacity = bytes.len().max(part).min(PIECE_BYTES_MAX);
-                    self.pieces.push(Vec::with_capacity(capacity));
+                    let piece_bytes = next_piece_bytes(self.own_bytes, bytes.len() + following);
+                    let piece = Vec::with_capacity(piece_bytes);
+                    if self.own_pages == 0 {
+                        self.own_pages = FIRST_PIECE_PAGES;
+                    }
+                    self.own_pages += pages_of(piece.capacity());
+                    self.pieces.push(piece);
                 }
             }
         }
@@ -188,8 +310,8 @@ impl SendBatch {
         count
     }
 
-    /// Marks the next `count` bytes as sent. Frees their memory, except the first piece, which is kept for
-    /// the next frames.
+    /// Marks the next `count` bytes as sent, and frees the pieces that have left. The first piece of a batch that has
+    /// left whole is kept for the next frames.
     pub(crate) fn advance(&mut self, mut count: usize) {
         assert!(count <= self.bytes, "more bytes were sent than there were");
         self.bytes -= count;
@@ -198,12 +320,19 @@ impl SendBatch {
             let (before, after) = (self.left, self.after(self.left, step));
             self.left = after;
             count -= step;
-            if after.pieces > before.pieces && before.pieces > 0 {
-                self.pieces[before.pieces] = Vec::new();
+            if after.pieces > before.pieces && self.own_pages > 0 {
+                self.own_pages -= match before.pieces {
+                    0 => FIRST_PIECE_PAGES,
+                    _ => pages_of(std::mem::take(&mut self.pieces[before.pieces]).capacity()),
+                };
             }
             if after.shared > before.shared {
-                self.shared[before.shared].1 = Arc::default();
+                let piece = std::mem::take(&mut self.shared[before.shared].1);
+                self.shared_bytes -= piece.len();
             }
+        }
+        if self.bytes > 0 && self.left.pieces > 0 {
+            self.pieces[0] = Vec::new();
         }
     }
 
@@ -213,11 +342,18 @@ impl SendBatch {
             self.pieces.truncate(1);
             self.pieces.shrink_to(PIECES_AT_REST);
         }
+        self.pieces.retain(|first| first.capacity() > 0);
         if let Some(piece) = self.pieces.first_mut() {
             piece.clear();
         }
         *self = SendBatch { pieces: std::mem::take(&mut self.pieces), ..SendBatch::default() };
     }
+}
+
+/// The size of a piece behind so many own bytes, for the rest of a frame.
+fn next_piece_bytes(own_bytes: usize, rest: usize) -> usize {
+    let part = (own_bytes / GROWTH_PARTS).max(NEXT_PIECE_BYTES_MIN);
+    rest.max(part).min(PIECE_BYTES_MAX).next_multiple_of(PAGE_BYTES)
 }
 
 /// Empty batches for reuse, one pool per port. So a session that has nothing to send holds no memory, and one
@@ -231,9 +367,6 @@ pub(crate) struct BatchPool {
 }
 
 impl BatchPool {
-    /// Memory of one batch in the pool.
-    pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 256;
-
     pub(crate) fn new(batches_max: usize) -> Self {
         BatchPool { batches: Mutex::new(Vec::new()), batches_max }
     }
@@ -330,6 +463,49 @@ mod tests {
         }
     }
 
+    /// Whatever is pushed, and however it leaves.
+    #[test]
+    fn what_is_charged_is_what_it_holds_if_that_is_more_than_one_piece() {
+        let content = [7; 140_000];
+        let lengths = [3, 2_045, 1, 700, 1_024, 5_000, 4_096, 70, 66_000, 9_000, 1_500, 140_000];
+        let mut charged = 0;
+        for round in 0..lengths.len() {
+            let (mut batch, mut wire) = (SendBatch::default(), Vec::new());
+            for (number, length) in lengths.iter().cycle().skip(round).take(10).enumerate() {
+                let body = &content[..if cfg!(miri) { length / 20 } else { *length }];
+                let shared = SharedFrame::new([b"he", body]);
+                let own = Frame::Own([b"he", body]);
+                let frame = if number % 3 == 1 { Frame::Shared(&shared) } else { own };
+                let pages = batch.pages_more(&frame);
+                assert!(frame.bytes() > batch.free_room() || pages == 0);
+                let (bytes, is_within) = (batch.bytes(), batch.push_within(&frame));
+                assert!(!is_within || pages == 0);
+                assert_eq!(batch.bytes(), bytes + if is_within { frame.bytes() } else { 0 });
+                if !is_within {
+                    batch.push(frame);
+                    batch.note_charged(pages);
+                    charged += pages;
+                }
+                wire.extend_from_slice(b"he");
+                wire.extend_from_slice(body);
+            }
+            let mut left = 0;
+            while batch.bytes() > 0 {
+                assert_eq!(contents(&batch), wire[left..]);
+                assert_eq!(batch.charged_pages, batch.held_pages());
+                let held = PAGE_BYTES * batch.held_pages() as usize;
+                let (parts, pieces) =
+                    (memory(&batch) - held.min(memory(&batch)), batch.pieces.len());
+                assert!(parts < PAGE_BYTES || pieces == 1, "{parts} bytes are not counted");
+                let count = batch.bytes().min(1_000 + 10_111 * round);
+                left += count;
+                batch.advance(count);
+                charged -= batch.take_freed_pages();
+            }
+            assert_eq!((charged, batch.charged_pages), (0, 0));
+        }
+    }
+
     #[test]
     fn a_shared_frame_is_let_go_when_it_has_left_and_when_its_batch_comes_back() {
         let frame = SharedFrame::new([b"", &[1; 10_000]]);
@@ -347,6 +523,21 @@ mod tests {
         pool.give_back(batch);
         assert_eq!(Arc::strong_count(&frame.pieces()[0]), 1);
         assert_eq!(pool.take().bytes(), 0);
+    }
+
+    #[test]
+    fn a_first_piece_that_has_left_is_let_go_and_made_anew() {
+        let pool = BatchPool::new(1);
+        let mut batch = pool.take();
+        batch.push_frame([&[1; FIRST_PIECE_BYTES], b"behind"]);
+        batch.advance(FIRST_PIECE_BYTES);
+        assert_eq!(memory(&batch), NEXT_PIECE_BYTES_MIN);
+        assert_eq!(batch.own_pages, 1, "the first is not counted any more");
+        batch.advance(6);
+        pool.give_back(batch);
+        let mut batch = pool.take();
+        batch.push_frame([b"", b"next"]);
+        assert_eq!((memory(&batch), batch.own_pages), (FIRST_PIECE_BYTES, 0));
     }
 
     #[test]
@@ -431,6 +622,6 @@ mod tests {
         let pieces = batch.pieces.iter().map(Vec::capacity).sum::<usize>();
         let lists = batch.pieces.capacity() * size_of::<Vec<u8>>();
         let held = size_of::<SendBatch>() + pieces + lists + batch.shared.capacity();
-        assert!(held <= BatchPool::BATCH_BYTES, "{held} bytes");
+        assert!(held <= BATCH_BYTES, "{held} bytes");
     }
 }

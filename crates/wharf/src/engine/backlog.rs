@@ -25,7 +25,7 @@ use crate::clock::Moment;
 use crate::session::{Policy, SessionId};
 
 /// The most memory of a session that is behind, its places in groups not counted, in bytes.
-pub(crate) const BEHIND_BYTES: usize = 640;
+pub(crate) const BEHIND_BYTES: usize = 656;
 
 /// What the members of one port lack.
 #[derive(Debug, Default)]
@@ -40,6 +40,8 @@ pub(super) struct Backlog {
     lacking: usize,
     /// Frames whose place a newer one of the same key has taken.
     superseded: u64,
+    /// Those that a look has not come to yet.
+    looking: Vec<SessionId>,
 }
 
 /// The frames of one audience that somebody lacks.
@@ -90,7 +92,7 @@ pub(crate) struct Seen {
     pub(crate) left_bytes: u64,
     /// Bytes that the OS has taken and its peer has not acknowledged; 0 if the OS does not say.
     pub(crate) unacknowledged_bytes: u64,
-    /// Whether a send is with the OS. If not, it is not the peer who takes its time.
+    /// Whether a send is with the OS. If it was not at two looks, it is not the peer who takes its time.
     pub(crate) is_sending: bool,
 }
 
@@ -339,20 +341,28 @@ impl Backlog {
         missed.iter().for_each(|place| self.give_up(place));
     }
 
-    /// Looks at all members that are behind. Returns the members that are slow. Time is counted in looks: one that is
-    /// late counts for nothing.
+    /// Looks at so many members that are behind, until it [has looked at all](Self::is_looking). Returns the members
+    /// that are slow. Time is counted in looks: one that is late counts for nothing.
     pub(super) fn slow(
         &mut self,
+        members_max: usize,
         is_late: bool,
         rule: SlowRule,
         mut see: impl FnMut(SessionId) -> Option<Seen>,
     ) -> Vec<SessionId> {
         let mut slow = Vec::new();
-        for (id, behind) in &mut self.behind {
-            let Some(seen) = see(*id) else { continue };
+        if self.looking.is_empty() {
+            self.looking.extend(self.behind.keys());
+        }
+        let later = self.looking.len().saturating_sub(members_max);
+        for id in self.looking.drain(later..) {
+            let Some(behind) = self.behind.get_mut(&id) else { continue };
+            let Some(seen) = see(id) else { continue };
             let taken_bytes = seen.taken_bytes();
             let before = behind.seen.replace(seen);
-            let counts = !is_late && seen.is_sending;
+            // One that was posted since then may not have reached the OS before now.
+            let was_sending = before.is_some_and(|before| before.is_sending);
+            let counts = !is_late && was_sending && seen.is_sending;
             let has_moved = before.is_none_or(|before| before.taken_bytes() != taken_bytes);
             behind.is_stuck = counts && !has_moved;
             if !behind.must_keep_up() {
@@ -363,13 +373,21 @@ impl Backlog {
                 Some(began) if taken_bytes - began.taken_bytes < rule.bytes as i64 => {
                     began.looks += u32::from(counts);
                     if began.looks >= SlowRule::LOOKS {
-                        slow.push(*id);
+                        slow.push(id);
                     }
                 }
                 began => *began = Some(begins),
             }
         }
+        if later == 0 {
+            self.looking = Vec::new();
+        }
         slow
+    }
+
+    /// Whether a look has not come to all members yet.
+    pub(super) fn is_looking(&self) -> bool {
+        !self.looking.is_empty()
     }
 
     /// The members that were stuck at the last look.

@@ -11,13 +11,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::buffer::PAGE_BYTES;
 use crate::clock::Moment;
-use crate::session::PAGE_BYTES;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What a port draws at once.
 pub(crate) const LEASE_BYTES: usize = 1024 * 1024;
 const LEASE_PAGES: u32 = (LEASE_BYTES / PAGE_BYTES) as u32;
+/// What a port that is out has beyond the budget.
+pub(super) const RESERVE_PAGES: u32 = LEASE_PAGES;
 /// A port that has more to spare keeps one lease of it.
 const SPARE_LEASES_MAX: u32 = 2;
 /// A port that was out has room again when this part of the budget is free for it, or a lease.
@@ -128,10 +130,10 @@ impl PortBudget {
         self.counts.0.compare_exchange(before, after, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Counts so many pages more. `uses_reserve`: whether they may be of the reserve, if the port is out. False:
-    /// nothing was counted.
+    /// Counts so many pages more. `uses_reserve`: whether they may be of the reserve, if the port is out and so many
+    /// of it are then used. False: nothing was counted.
     #[inline]
-    pub(crate) fn charge(&self, pages: u32, uses_reserve: impl Fn() -> bool) -> bool {
+    pub(crate) fn charge(&self, pages: u32, uses_reserve: impl Fn(u32) -> bool) -> bool {
         let counts = self.counts();
         let after = counts.charged.saturating_add(pages);
         let is_usual =
@@ -141,7 +143,7 @@ impl PortBudget {
 
     /// The same, drawing leases.
     #[cold]
-    fn charge_slowly(&self, pages: u32, uses_reserve: &dyn Fn() -> bool) -> bool {
+    fn charge_slowly(&self, pages: u32, uses_reserve: &dyn Fn(u32) -> bool) -> bool {
         let mut drawn = 0;
         loop {
             let before = self.counts();
@@ -151,16 +153,17 @@ impl PortBudget {
                 drawn += self.server.draw(missing.max(LEASE_PAGES));
             }
             let leased = before.leased + drawn;
-            let is_out = charged > leased;
-            if is_out && (charged - leased > LEASE_PAGES || !uses_reserve()) {
+            let beyond = charged.saturating_sub(leased);
+            let is_out = beyond > 0;
+            if is_out && (beyond > RESERVE_PAGES || !uses_reserve(beyond)) {
                 self.server.give(drawn);
                 self.refused_pages.fetch_max(pages, Ordering::Relaxed);
-                self.is_out.store(true, Ordering::SeqCst);
+                self.goes_out();
                 return false;
             }
             if self.replace(before, Counts { leased, charged }) {
                 if is_out {
-                    self.is_out.store(true, Ordering::SeqCst);
+                    self.goes_out();
                 }
                 return true;
             }
@@ -169,7 +172,7 @@ impl PortBudget {
 
     /// Counts so many pages more, whatever the budget. For what is bounded otherwise.
     pub(crate) fn charge_anyway(&self, pages: u32) {
-        let mut is_charged = self.charge(pages, || true);
+        let mut is_charged = self.charge(pages, |_| true);
         while !is_charged {
             let before = self.counts();
             let charged = before.charged.checked_add(pages);
@@ -178,11 +181,16 @@ impl PortBudget {
         }
     }
 
+    /// A swap, as in [`recovers`](Self::recovers): one of the two sees what the other did before.
+    fn goes_out(&self) {
+        self.is_out.swap(true, Ordering::SeqCst);
+    }
+
     /// What was refused was a send.
     pub(crate) fn send_was_refused(&self) {
         self.sends_were_refused.store(true, Ordering::SeqCst);
         // Again, if the port has recovered meanwhile.
-        self.is_out.store(true, Ordering::SeqCst);
+        self.goes_out();
     }
 
     /// Counts so many pages less.
@@ -264,7 +272,7 @@ impl PortBudget {
         self.refused_pages.store(0, Ordering::Relaxed);
         self.is_told.store(false, Ordering::SeqCst);
         // Before the look at who was refused: who is refused later sets it again.
-        self.is_out.store(false, Ordering::SeqCst);
+        self.is_out.swap(false, Ordering::SeqCst);
         Some(self.sends_were_refused.swap(false, Ordering::SeqCst))
     }
 
@@ -308,7 +316,7 @@ impl PortBudget {
     }
 
     /// Whether the ports hold all that is not free. Only when nothing changes.
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub(crate) fn adds_up<'b>(ports: impl Iterator<Item = &'b PortBudget> + Clone) -> bool {
         let leased = ports.clone().map(|port| u64::from(port.counts().leased)).sum::<u64>();
         ports.clone().next().is_none_or(|port| {
@@ -355,47 +363,47 @@ mod tests {
     #[test]
     fn a_port_is_refused_what_goes_beyond_the_budget_and_its_reserve() {
         let [port, other] = &two_ports(2 * LEASE);
-        assert!(other.charge(1, || false), "it draws a lease");
-        assert!(port.charge(LEASE, || false));
-        assert!(!port.is_out() && !port.charge(1, || false) && port.is_out(), "the other has one");
+        assert!(other.charge(1, |_| false), "it draws a lease");
+        assert!(port.charge(LEASE, |_| false));
+        assert!(!port.is_out() && !port.charge(1, |_| false) && port.is_out(), "the other has one");
         assert!(port.is_to_be_told() && !port.is_to_be_told(), "once");
-        assert!(port.charge(LEASE, || true), "those who read have the reserve");
-        assert!(!port.charge(1, || true), "and no more");
-        assert!(!other.is_out() && other.charge(LEASE - 1, || false), "what it has leased it has");
+        assert!(port.charge(LEASE, |_| true), "those who read have the reserve");
+        assert!(!port.charge(1, |_| true), "and no more");
+        assert!(!other.is_out() && other.charge(LEASE - 1, |_| false), "what it has leased it has");
         assert!(port.recovers().is_none());
         port.discharge(LEASE);
         assert!(port.recovers().is_none(), "nothing is free for it");
         port.discharge(LEASE / 2);
-        assert!(port.recovers().is_some() && !port.is_out() && port.charge(LEASE / 2, || false));
+        assert!(port.recovers().is_some() && !port.is_out() && port.charge(LEASE / 2, |_| false));
         assert!(adds_up(&[port.clone(), other.clone()]));
     }
 
     #[test]
     fn a_port_gives_back_what_it_does_not_need() {
         let [port, other] = &two_ports(4 * LEASE);
-        assert!(port.charge(4 * LEASE, || false) && !other.charge(1, || false));
+        assert!(port.charge(4 * LEASE, |_| false) && !other.charge(1, |_| false));
         port.discharge(2 * LEASE);
         assert!(other.recovers().is_none(), "two leases are kept to spare");
         port.discharge(1);
         assert_eq!(port.counts(), Counts { leased: 3 * LEASE - 1, charged: 2 * LEASE - 1 });
-        assert!(other.recovers().is_some() && other.charge(LEASE + 1, || false));
-        assert!(!other.charge(1, || false));
+        assert!(other.recovers().is_some() && other.charge(LEASE + 1, |_| false));
+        assert!(!other.charge(1, |_| false));
         port.ask();
         assert!(port.take_asked() && !port.take_asked());
         assert_eq!(port.counts().spare(), 0, "another needs it");
-        assert!(other.charge(1, || false) && adds_up(&[port.clone(), other.clone()]));
+        assert!(other.charge(1, |_| false) && adds_up(&[port.clone(), other.clone()]));
     }
 
     #[test]
     fn room_is_found_again_for_as_much_as_was_refused() {
         let [port, _] = &two_ports(64 * LEASE);
-        assert!(port.charge(62 * LEASE, || false) && !port.charge(5 * LEASE, || true));
+        assert!(port.charge(62 * LEASE, |_| false) && !port.charge(5 * LEASE, |_| true));
         port.send_was_refused();
         port.discharge(2 * LEASE);
         assert!(port.recovers().is_none());
         port.discharge(LEASE);
         assert_eq!(port.recovers(), Some(true));
-        assert!(port.charge(5 * LEASE, || false) && !port.is_out());
+        assert!(port.charge(5 * LEASE, |_| false) && !port.is_out());
         assert_eq!(port.recovers(), None);
         port.discharge(5 * LEASE);
         assert_eq!(port.recovers(), Some(false), "nothing was refused since");
@@ -415,7 +423,7 @@ mod tests {
                 match random.below(20) {
                     0..10 => {
                         let (pages, is_reader) = (1 + random.below(LEASE), random.below(2) == 0);
-                        let has_room = port.charge(pages, || is_reader);
+                        let has_room = port.charge(pages, |_| is_reader);
                         if has_room {
                             held.push(pages);
                         }
@@ -457,7 +465,7 @@ mod tests {
                     let (mut random, mut charged) = (Random(thread as u64), Vec::new());
                     for _ in 0..steps {
                         let pages = 1 + random.below(LEASE);
-                        if random.below(2) == 0 && port.charge(pages, || thread < 2) {
+                        if random.below(2) == 0 && port.charge(pages, |_| thread < 2) {
                             charged.push(pages);
                         } else if let Some(pages) = charged.pop() {
                             port.discharge(pages);

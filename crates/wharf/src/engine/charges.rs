@@ -6,7 +6,7 @@ use crate::close::{Close, CloseReason};
 use crate::framing::Framing;
 use crate::options::Options;
 use crate::port::Sockets;
-use crate::session::{SessionId, pages_of};
+use crate::session::SessionId;
 
 /// Linear congruential, so that every run is the same.
 struct Random(u64);
@@ -71,7 +71,7 @@ fn a_port_is_charged_for_the_pages_of_its_sessions() {
     let waits = |port| {
         let queued = ids.map(|id| {
             let slot = engine.table.held(id).filter(|slot| slot.port() == port);
-            slot.map_or(0, |slot| pages_of(slot.send_queue.lock().queued_bytes()))
+            slot.map_or(0, |slot| slot.send_queue.lock().pages())
         });
         queued.iter().sum::<u32>()
     };

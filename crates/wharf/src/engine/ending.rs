@@ -82,12 +82,14 @@ impl Engine {
         }
     }
 
-    /// Records that a worker has ended. A failed worker stops the others: a server that lost only some of its
+    /// Records that a worker has ended, on its thread. A failed worker stops the others: a server that lost only some of its
     /// sessions would look healthy.
     pub(crate) fn worker_ended(&self, error: Option<Error>) {
         if error.is_some() {
             self.stop();
         }
+        #[cfg(feature = "simulation")]
+        crate::sync::steps::end();
         let mut ended = self.ended.lock();
         ended.workers += 1;
         ended.error = ended.error.take().or(error);

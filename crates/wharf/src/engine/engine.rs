@@ -7,7 +7,7 @@ use super::contexts::Contexts;
 use super::mailbox::Mail;
 use super::publishers::Publishers;
 use super::share::{PortShare, Published};
-use crate::buffer::SharedFrame;
+use crate::buffer::{FRAME_SLACK_BYTES, SharedFrame};
 use crate::clock::{AnyClock, Clock};
 use crate::close::{Close, CloseReason};
 use crate::error::Error;
@@ -81,7 +81,7 @@ impl Engine {
         let budget_bytes = options.sending.queued_bytes_max.unwrap_or(BUDGET_BYTES);
         let publications_bytes_max = options.sending.publications_max(budget_bytes / ports);
         options.sending.publications_bytes_max = publications_bytes_max;
-        let budget = Budget::of_bytes(budget_bytes);
+        let budget = Budget::of_bytes(budget_bytes.saturating_add(FRAME_SLACK_BYTES));
         let share = |_| PortShare::new(workers_each, is_shared, budget.clone());
         Engine {
             // Each worker ends one session at a time.

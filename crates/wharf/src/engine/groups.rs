@@ -27,10 +27,11 @@ use super::frame::Frame;
 use super::lag::Lag;
 use super::members::{Group, Members};
 use super::publication::{Audience, Publication, REQUEST_BYTES};
+use crate::buffer::pages_of;
 use crate::clock::Moment;
 use crate::error::JoinError;
 use crate::options::Sending;
-use crate::session::{Policy, SessionId, Slot, pages_of};
+use crate::session::{Policy, SessionId, Slot};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// The most memory of one membership, in bytes: the only member of its group, with a policy of its own, in no other
@@ -39,6 +40,8 @@ pub(crate) const MEMBERSHIP_BYTES: usize = 1024;
 /// How many frames are handed over and requests processed before a worker looks at its completions again, give
 /// or take one publication.
 const HANDED_MAX: usize = 64 * 1024;
+/// How many members that are behind a worker looks at in one turn: some 0.2 ms, a system call each.
+const MEMBERS_OF_A_TURN_MAX: usize = 256;
 
 /// The groups of the sessions of one port.
 #[derive(Debug, Default)]
@@ -323,7 +326,7 @@ impl Groups {
         (at != 0).then(|| Moment::of_nanos(at))
     }
 
-    /// The members that are slow. See [`Backlog::slow`]. `have_lasted`: whether a turn of the port's workers has lasted
+    /// The members that are slow, of as many as one turn looks at. See [`Backlog::slow`]. `have_lasted`: whether a turn of the port's workers has lasted
     /// so long since a moment.
     pub(crate) fn slow(
         &self,
@@ -338,13 +341,16 @@ impl Groups {
         let rule = SlowRule { after: sending.slow_after, bytes: sending.slow_bytes as u64 };
         let late_after = rule.late_after();
         let is_late = due.after(late_after) < now || have_lasted(late_after, self.last_look());
-        let slow = memberships.backlog.slow(is_late, rule, see);
+        let slow = memberships.backlog.slow(MEMBERS_OF_A_TURN_MAX, is_late, rule, see);
+        Lag::count(&self.lag.slow_ends, slow.len());
+        if memberships.backlog.is_looking() {
+            return slow; // and goes on in the next turn, which is due
+        }
         self.some_are_stuck.store(!memberships.backlog.stuck().is_empty(), Ordering::Relaxed);
         self.set_next_look(&memberships.backlog, now, sending.slow_after);
         if let Some(oldest_at) = memberships.backlog.oldest_at() {
             self.lag.oldest_at.store(oldest_at.nanos(), Ordering::Relaxed);
         }
-        Lag::count(&self.lag.slow_ends, slow.len());
         slow
     }
 
@@ -569,7 +575,7 @@ impl Requests {
         let held_bytes = self.held_bytes() + bytes;
         let pages = pages_of(held_bytes).saturating_sub(self.charged_pages);
         // The reserve is for sends.
-        let has_room = held_bytes <= bytes_max && (pages == 0 || budget.charge(pages, || false));
+        let has_room = held_bytes <= bytes_max && (pages == 0 || budget.charge(pages, |_| false));
         if has_room {
             self.charged_pages += pages;
         }

@@ -26,6 +26,8 @@ pub(crate) enum Mail {
     Connect(SessionId, Socket, SocketAddr),
     /// Something about the session has changed: attend to it.
     Attend(SessionId),
+    /// The session was asked to end because it is slow: attend to it, but to few such in one turn.
+    End(SessionId),
     /// The session's count reached 0 on another thread: release it.
     Release(SessionId),
     /// The port's groups have requests.
@@ -49,7 +51,8 @@ impl Mail {
             Mail::Stop => 4,
             Mail::Announce => 8,
             Mail::Budget => 16,
-            Mail::Arrival(..) | Mail::Connect(..) | Mail::Attend(_) | Mail::Release(_) => 0,
+            Mail::Arrival(..) | Mail::Connect(..) => 0,
+            Mail::Attend(_) | Mail::End(_) | Mail::Release(_) => 0,
         }
     }
 }

@@ -34,6 +34,8 @@ mod turns;
 pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::backlog::{BEHIND_BYTES, Offered, Seen};
 pub(crate) use self::budget::{BUDGET_BYTES, LEASE_BYTES};
+#[cfg(all(test, loom))]
+pub(crate) use self::budget::{Budget, PortBudget};
 pub use self::drain_report::DrainReport;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::farewell::FAREWELL_BYTES_MAX;
@@ -46,4 +48,6 @@ pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
 pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
 pub(crate) use self::push::AtOnce;
-pub(crate) use self::share::{BATCHES_AT_REST_BYTES, Follows, PortShare, ReceiveRoom};
+pub(crate) use self::share::{
+    BATCHES_AT_REST_BYTES, Follows, PortShare, RECEIVE_QUEUES_BYTES, ReceiveRoom,
+};

@@ -40,7 +40,6 @@ impl Engine {
         let to_tell: Vec<_> = self.ports.iter().filter(to_tell).collect();
         drop(one_order);
         for port in to_tell {
-            self.tell_if_out(port);
             let _ = port.mailbox.post(Mail::Groups); // has it ended, so have its sessions
         }
         Ok(())
@@ -75,9 +74,12 @@ impl Engine {
         let left = |id| left.get(&id).copied();
         let stuck = port.groups.forget_stuck(left);
         for id in &stuck {
-            self.with_session(*id, |slot| {
-                ((), Follows { changed: slot.ask_to_stop_as_slow(), ..Follows::default() })
-            });
+            // At once: a member that lacks nothing any more would get later frames, and not those before.
+            let asked =
+                self.with_session(*id, |slot| (slot.ask_to_stop_as_slow(), Follows::default()));
+            if asked == Some(true) {
+                let _ = port.mailbox.post(Mail::End(*id)); // has it ended, so has the session
+            }
         }
         !stuck.is_empty()
     }

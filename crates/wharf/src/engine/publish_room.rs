@@ -63,15 +63,13 @@ impl Engine {
 
     /// Takes those who are to be told: of room, or that the server ends. Each is code of the program's.
     pub(crate) fn take_told_publishers(&self) -> Vec<impl FnOnce() + use<>> {
-        if !self.publishers.some_wait() {
-            return Vec::new();
-        }
+        // At the end they are taken under their lock, whatever the flag says. So one who is noted later sees the end.
         let is_ending = self.is_ending();
-        if !is_ending && !self.has_room_to_publish() {
-            return Vec::new();
+        if is_ending || self.publishers.some_wait() && self.has_room_to_publish() {
+            let told = self.publishers.take();
+            self.ports.iter().for_each(|port| port.groups.room_is_told());
+            return told.into_iter().map(|wakes| move || wakes.tell(!is_ending)).collect();
         }
-        let told = self.publishers.take();
-        self.ports.iter().for_each(|port| port.groups.room_is_told());
-        told.into_iter().map(|wakes| move || wakes.tell(!is_ending)).collect()
+        Vec::new()
     }
 }

@@ -1,5 +1,6 @@
 //! A frame's way into a send queue, or past it, directly to the socket.
 
+use super::budget::RESERVE_PAGES;
 use super::engine::Engine;
 use super::frame::Content;
 use super::share::{Follows, PortShare};
@@ -37,9 +38,13 @@ impl Store for PortStore<'_> {
         self.port.pool.take()
     }
 
-    /// The reserve is for those whose peers read.
-    fn charge(&self, pages: u32, waits_since: Option<u64>) -> bool {
-        self.port.budget.charge(pages, || self.engine.makes_progress(self.port, waits_since))
+    /// The reserve is for those whose peers read; half of it only for those that hold little. Peers that have just
+    /// stopped reading look as if they read.
+    fn charge(&self, pages: u32, others: u32, waits_since: Option<u64>) -> bool {
+        self.port.budget.charge(pages, |beyond| {
+            let has_room = beyond <= RESERVE_PAGES / 2 || self.port.is_little(pages + others);
+            has_room && self.engine.makes_progress(self.port, waits_since)
+        })
     }
 
     fn charge_anyway(&self, pages: u32) -> bool {

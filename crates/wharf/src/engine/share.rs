@@ -9,17 +9,21 @@ use super::drain_report::DrainReport;
 use super::groups::Groups;
 use super::mailbox::Mailbox;
 use super::turns::Turns;
-use crate::buffer::BatchPool;
+use crate::buffer::{BATCH_BYTES, BatchPool};
 use crate::port::Anywhere;
 use crate::session::{Room, SessionId};
 use crate::stats::{Recorders, Stats};
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::timer::TimingWheel;
 
+/// The most of one worker's receive queues, if the server does not look at the machine.
+pub(crate) const RECEIVE_QUEUES_BYTES: usize = 256 * 1024 * 1024;
+/// So much is little for one session, however little the others have.
+const LITTLE_PAGES: u32 = 4;
 /// The most empty send batches that one port keeps.
 const BATCHES_AT_REST_MAX: usize = 1024;
 /// Their memory.
-pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BatchPool::BATCH_BYTES;
+pub(crate) const BATCHES_AT_REST_BYTES: usize = BATCHES_AT_REST_MAX * BATCH_BYTES;
 
 /// What belongs to one port.
 #[derive(Debug)]
@@ -85,6 +89,12 @@ impl PortShare {
             anywhere: OnceLock::new(),
             direct_sends: DirectSends::default(),
         }
+    }
+
+    /// Whether a session with so many pages has at most half of what one has on average, or 16 KiB.
+    pub(super) fn is_little(&self, pages: u32) -> bool {
+        let average = self.budget.charged_pages() / self.assigned_sessions().max(1);
+        pages <= (average / 2).max(LITTLE_PAGES)
     }
 
     pub(crate) fn assigned_sessions(&self) -> u32 {

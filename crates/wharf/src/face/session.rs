@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +20,17 @@ use crate::session::{Policy, SessionId, Slot};
 /// The smallest frame that answers at once: a smaller one is copied sooner than sent alone.
 const ANSWER_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
 
+/// So many sessions at most end in one turn because they were slow: about a millisecond.
+const ENDS_OF_A_TURN_MAX: usize = 32;
+
 /// What a worker's callbacks may do to it: note which sessions to attend to after the batch.
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) handle: Handle,
     /// To be looked at once the batch has been taken. A session may stand here twice.
     pub(crate) to_attend: RefCell<Vec<SessionId>>,
+    /// They were asked to end for others' sake: to be attended to, a few in each turn, first come first.
+    to_end: RefCell<VecDeque<SessionId>>,
     /// They had their share of this turn, and go on in the next. Each at most once.
     pub(crate) share_used: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
@@ -41,12 +47,32 @@ pub(crate) struct LeftDirectly {
 
 impl Desk {
     pub(crate) fn new(handle: Handle) -> Self {
-        let (to_attend, share_used) = (RefCell::default(), RefCell::default());
-        Desk { handle, to_attend, share_used, left_directly: Cell::default() }
+        Desk {
+            handle,
+            to_attend: RefCell::default(),
+            to_end: RefCell::default(),
+            share_used: RefCell::default(),
+            left_directly: Cell::default(),
+        }
     }
 
     pub(crate) fn attend_later(&self, id: SessionId) {
         self.to_attend.borrow_mut().push(id);
+    }
+
+    /// The session was asked to end. Nobody waits for that, and there may be thousands at once.
+    pub(crate) fn end_later(&self, id: SessionId) {
+        self.to_end.borrow_mut().push_back(id);
+    }
+
+    /// A turn begins that attends to a few of those.
+    pub(crate) fn end_a_few(&self) {
+        let mut to_end = self.to_end.borrow_mut();
+        let few = ENDS_OF_A_TURN_MAX.min(to_end.len());
+        self.to_attend.borrow_mut().extend(to_end.drain(..few));
+        if to_end.is_empty() && to_end.capacity() > 0 {
+            *to_end = VecDeque::new();
+        }
     }
 
     /// So many bytes of a frame have left at once.
@@ -61,7 +87,8 @@ impl Desk {
 
     /// Whether nothing is left to be done in the next turn.
     pub(crate) fn is_clear(&self) -> bool {
-        self.to_attend.borrow().is_empty() && self.share_used.borrow().is_empty()
+        let nobody_goes_on = self.to_end.borrow().is_empty() && self.share_used.borrow().is_empty();
+        self.to_attend.borrow().is_empty() && nobody_goes_on
     }
 }
 

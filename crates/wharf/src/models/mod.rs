@@ -11,6 +11,8 @@
 #[cfg(loom)]
 mod announce;
 #[cfg(loom)]
+mod budget;
+#[cfg(loom)]
 mod close;
 #[cfg(loom)]
 mod count;
@@ -38,6 +40,8 @@ mod order;
 mod places;
 #[cfg(loom)]
 mod port;
+#[cfg(loom)]
+mod publishers;
 #[cfg(loom)]
 mod room;
 #[cfg(loom)]

@@ -105,7 +105,7 @@ impl Member {
                 false => Offered::NoRoom,
             }
         };
-        self.engine.ports[0].groups.refill(self.id, offer, |_| slot.send_queue.lock().caught_up());
+        self.engine.ports[0].groups.refill(self.id, offer, |_| slot.send_queue.lock().caught_up(0));
     }
 
     /// What leaves from now on, if nothing else happens.

@@ -67,13 +67,15 @@ impl Options {
         let bytes_rule = |name, bytes: usize, range: RangeInclusive<usize>, says| {
             rule(name, bytes as u64, range.contains(&bytes), says)
         };
-        let (queue, queues) = (self.sending.queue_bytes_max, self.receiving.queues_bytes_max);
+        let queue = self.sending.queue_bytes_max;
         let says = "it must be 1 byte to 1 GiB";
         bytes_rule("sending.queue_bytes_max", queue, 1..=1 << 30, says)?;
         let frame_max = framing.wire_frame_bytes_max().unwrap_or(0);
         bytes_rule("frame_bytes_max", frame_max, 0..=1 << 30, "it may be at most 1 GiB")?;
         let says = "it must hold a frame, and may be at most 1 TiB";
-        bytes_rule("receiving.queues_bytes_max", queues, frame_max..=1 << 40, says)?;
+        if let Some(queues) = self.receiving.queues_bytes_max {
+            bytes_rule("receiving.queues_bytes_max", queues, frame_max..=1 << 40, says)?;
+        }
         let publications = self.sending.publications_bytes_max;
         if let Some(queued) = self.sending.queued_bytes_max {
             let says = "it must hold a send queue, and may be at most 1 TiB";

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::chunks;
-use crate::engine::{BUDGET_BYTES, LEASE_BYTES};
+use crate::engine::{BUDGET_BYTES, LEASE_BYTES, RECEIVE_QUEUES_BYTES};
 use crate::options::Options;
-use crate::session::{PAGE_BYTES, SESSION_BYTES, SLOT_AND_HALF_BYTES, slots_at_first};
+use crate::session::{SESSION_BYTES, SLOT_AND_HALF_BYTES, slots_at_first};
 
 /// What a server with certain options takes of user-space memory, in bytes: [`Options::memory`] says it.
 ///
@@ -33,9 +33,8 @@ pub struct Memory {
     /// the buffers that it lends, the batches that it keeps, its stack.
     pub worker_bytes_max: u64,
     /// Everything at once: the memory at rest, with every worker and every session at its maximum, but what
-    /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), a
-    /// page of each session and 1 MiB of each worker beyond that. Each worker may have one more session, which is
-    /// ending.
+    /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), 5 KiB of
+    /// each session and 1 MiB of each worker beyond that. Each worker may have one more session, which is ending.
     pub total_bytes_max: u64,
 }
 
@@ -102,14 +101,11 @@ impl Options {
     /// All that can wait to be sent, or to be published: every queue filled, or the budget.
     fn waiting_bytes_max(&self, workers: u64, slots: u64) -> u64 {
         let full = sum(&[
-            slots.saturating_mul(self.sending.queue_bytes_max as u64),
+            slots.saturating_mul(self.full_queue_bytes_max()),
             workers.saturating_mul(self.sending.publications_bytes_max as u64),
         ]);
-        let budget = sum(&[
-            self.queued_bytes_max() as u64,
-            workers.saturating_mul(LEASE_BYTES as u64),
-            slots.saturating_mul(PAGE_BYTES as u64),
-        ]);
+        let budget =
+            sum(&[self.queued_bytes_max() as u64, workers.saturating_mul(LEASE_BYTES as u64)]);
         let waiting = full.min(budget);
         waiting.saturating_add(waiting / 16) // what refers to shared frames
     }
@@ -125,9 +121,26 @@ impl Options {
         self.sending.queued_bytes_max.unwrap_or_else(|| within(part()))
     }
 
+    /// The bound of one worker's receive queues, of a server that is not simulated.
+    pub(super) fn receive_queues_bytes_max(&self) -> usize {
+        let part = || {
+            let of_worker = |bytes| bytes / RECEIVED_MEMORY_PARTS / self.worker_count() as u64;
+            let part = crate::port::memory_bytes().map(of_worker);
+            let most = RECEIVE_QUEUES_BYTES;
+            part.map_or(most, |bytes| usize::try_from(bytes).unwrap_or(most).min(most))
+        };
+        self.receiving.queues_bytes_max.unwrap_or_else(part)
+    }
+
     fn session_bytes_max(&self) -> u64 {
-        let send_queue = self.sending.queue_bytes_max as u64;
+        let send_queue = self.full_queue_bytes_max();
         sum(&[self.session_bytes_beside_queue(), send_queue, send_queue / 16])
+    }
+
+    /// What is counted of a full send queue, with what is free in its pieces or has left of them.
+    fn full_queue_bytes_max(&self) -> u64 {
+        let slack = 2 * crate::buffer::BATCH_SLACK_BYTES as u64;
+        (self.sending.queue_bytes_max as u64).saturating_add(slack)
     }
 
     fn session_bytes_beside_queue(&self) -> u64 {
@@ -137,10 +150,10 @@ impl Options {
             SESSION_BYTES as u64,
             // How it ends, and who waits for room in its send queue.
             crate::session::ASIDE_BYTES_MAX as u64,
-            // The last word, beyond the queue's bound.
-            crate::engine::FAREWELL_BYTES_MAX as u64,
-            // Two batches, beyond what waits in them.
-            2 * crate::buffer::BATCH_SLACK_BYTES as u64,
+            // Two batches, without what is counted of them.
+            2 * crate::buffer::BATCH_BYTES as u64,
+            // A piece for the last word, beyond the queue's bound.
+            crate::buffer::PAGE_BYTES as u64,
             u64::from(self.sessions.groups_max) * crate::engine::MEMBERSHIP_BYTES as u64,
             // What says that it lacks publications.
             crate::engine::BEHIND_BYTES as u64,
@@ -159,7 +172,7 @@ impl Options {
         sum(&[
             crate::worker::WORKER_BYTES as u64,
             self.lent_bytes_max(),
-            (self.receiving.queues_bytes_max as u64).saturating_mul(2), // a ring grows by doubling
+            (self.receive_queues_bytes_max() as u64).saturating_mul(2), // a ring grows by doubling
         ])
     }
 
@@ -174,6 +187,9 @@ impl Options {
 
 /// So many parts has the memory that the process may use; one is for what waits to be sent.
 const MEMORY_PARTS: u64 = 4;
+
+/// And so many for what one worker's receive queues hold, times the workers.
+const RECEIVED_MEMORY_PARTS: u64 = 8;
 
 /// What a server has once: its engine, the names of its threads; on Windows also the directory of its port's
 /// records.
@@ -192,7 +208,7 @@ mod tests {
         let options = Options::default().workers(usize::MAX).with(|options| {
             options.sessions.max = u32::MAX;
             options.sending.queue_bytes_max = usize::MAX;
-            options.receiving.queues_bytes_max = usize::MAX;
+            options.receiving.queues_bytes_max = Some(usize::MAX);
             options.sessions.groups_max = u32::MAX;
             options.sending.publications_bytes_max = usize::MAX;
             options.uring.receive_buffers = u16::MAX;
@@ -205,7 +221,7 @@ mod tests {
                 options.sending.queue_bytes_max = usize::MAX;
             }),
             Options::default().with(|options| {
-                options.receiving.queues_bytes_max = usize::MAX;
+                options.receiving.queues_bytes_max = Some(usize::MAX);
             }),
             Options::default().with(|options| {
                 options.sending.queue_bytes_max = usize::MAX;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::SystemClock;
-use crate::framing::Framings;
+use crate::framing::{Framing, Framings};
 use crate::options::{Listener, Options};
 use crate::port::Sockets;
 use crate::session::SessionId;
@@ -45,6 +45,10 @@ impl Plan<SystemClock> {
     pub(crate) fn new(framings: impl Into<Framings>, options: &Options) -> Self {
         let (mut options, clock) = (options.clone(), SystemClock::start());
         options.sending.queued_bytes_max = Some(options.queued_bytes_max());
+        let framings = framings.into();
+        let largest = framings.forms().iter().filter_map(Framing::wire_frame_bytes_max).max();
+        let queues_bytes = options.receive_queues_bytes_max().max(largest.unwrap_or(0));
+        options.receiving.queues_bytes_max = Some(queues_bytes);
         let first_generation = draw_first_generation();
         Plan::of(framings, options, clock, Sockets::Os, first_generation)
     }

@@ -29,8 +29,7 @@ pub(crate) use receive_queue::{ReceiveQueue, Room};
 #[cfg(any(test, fuzzing))]
 pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{
-    ASIDE_BYTES_MAX, Closing, PAGE_BYTES, Pushed, Refusal, RoomFound, Sent, Store, Unsent,
-    WAITERS_MAX, Wakes, pages_of,
+    ASIDE_BYTES_MAX, Closing, Pushed, Refusal, RoomFound, Sent, Store, Unsent, WAITERS_MAX, Wakes,
 };
 pub(crate) use slot::Slot;
 #[cfg(any(test, fuzzing))]

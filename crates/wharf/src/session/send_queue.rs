@@ -15,6 +15,8 @@
 
 mod aside;
 mod end;
+mod marks;
+mod pace;
 mod pages;
 mod places;
 mod room;
@@ -24,7 +26,8 @@ mod tests;
 
 use self::aside::Aside;
 pub(crate) use self::aside::{ASIDE_BYTES_MAX, Closing, RoomFound, WAITERS_MAX, Wakes};
-pub(crate) use self::store::{PAGE_BYTES, Store, pages_of};
+use self::marks::{ARMED, HELD_BACK, Marks, PAUSED, SENDING};
+pub(crate) use self::store::Store;
 use crate::buffer::{Direct, Frame, SendBatch};
 use crate::close::CloseReason;
 
@@ -39,13 +42,7 @@ pub(crate) struct SendQueue {
     leaving: Option<Box<SendBatch>>,
     /// Bytes queued, those of the outstanding send included.
     queued_bytes: u32,
-    armed: bool,
-    /// A send operation is outstanding.
-    sending: bool,
-    /// Nothing is sent yet, because the connect is outstanding.
-    held_back: bool,
-    /// Receiving is paused until fewer bytes are queued.
-    paused: bool,
+    marks: Marks,
     /// When bytes last left, or when a send began after the queue was empty; `NO_PROGRESS` before that.
     progress_at: u64,
     /// What few sessions need, or only at their end. Made when first needed, and kept.
@@ -58,10 +55,7 @@ impl Default for SendQueue {
             waiting: None,
             leaving: None,
             queued_bytes: 0,
-            armed: false,
-            sending: false,
-            held_back: false,
-            paused: false,
+            marks: Marks::default(),
             progress_at: NO_PROGRESS,
             aside: None,
         }
@@ -125,7 +119,7 @@ impl SendQueue {
     /// Whether a frame may leave at once: it may be sent, and nothing is queued before it.
     pub(crate) fn has_nothing_before(&self, frame: &Frame<'_>, bytes_max: usize) -> bool {
         let is_idle =
-            !self.is_ending() && !self.armed && !self.held_back && !self.has_sends_placed();
+            !self.is_ending() && !self.marks.has(ARMED | HELD_BACK) && !self.has_sends_placed();
         is_idle && (1..=bytes_max).contains(&frame.bytes())
     }
 
@@ -139,7 +133,7 @@ impl SendQueue {
         now: u64,
     ) -> Result<usize, Refusal> {
         assert!(
-            !self.armed && !self.sending,
+            !self.marks.has(ARMED | SENDING),
             "invariant 1: it would overtake what was sent before"
         );
         let Frame::Own(parts) = frame else { return Ok(0) };
@@ -177,22 +171,22 @@ impl SendQueue {
         store: impl Store,
     ) -> Result<Pushed, Refusal> {
         let bytes = frame.bytes();
-        // Usually neither is the queue filled nor a page. One comparison for both, and for a frame without bytes.
-        if bytes.wrapping_sub(1) >= self.room_of_page(bytes_max) {
-            if bytes > bytes_max.saturating_sub(self.queued_bytes()) {
-                return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
-            }
-            if bytes == 0 {
-                // An empty raw frame has no bytes to send.
-                return Ok(Pushed { armed: false, queued_bytes: self.queued_bytes() });
-            }
-            if !self.charge(bytes, is_published, store) {
-                return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
-            }
+        // One comparison for two, because neither is usual.
+        if bytes.wrapping_sub(1) >= bytes_max.saturating_sub(self.queued_bytes()) {
+            let (queued_bytes, has_none) = (self.queued_bytes(), bytes == 0);
+            // An empty raw frame has no bytes to send.
+            let nothing = Pushed { armed: false, queued_bytes };
+            return if has_none { Ok(nothing) } else { Err(Refusal::Full { queued_bytes }) };
         }
-        self.waiting.get_or_insert_with(|| store.batch()).push(frame);
+        let is_within = match &mut self.waiting {
+            Some(batch) => batch.push_within(&frame),
+            None => self.waiting.insert(store.batch()).push_within(&frame),
+        };
+        if !is_within && !self.push_charged(frame, is_published, store) {
+            return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
+        }
         self.queued_bytes += bytes as u32; // at most `bytes_max`, which is at most 1 GiB
-        let armed = !std::mem::replace(&mut self.armed, true);
+        let armed = !self.marks.set(ARMED, true);
         if armed {
             self.progress_at = NO_PROGRESS;
         }
@@ -208,12 +202,12 @@ impl SendQueue {
 
     /// Holds back what is queued while a connect is outstanding, or stops holding it back.
     pub(crate) fn hold_back(&mut self, held_back: bool) {
-        self.held_back = held_back;
+        self.marks.set(HELD_BACK, held_back);
     }
 
     /// What to send next, if no send is outstanding. The caller posts it, at `now`.
     pub(crate) fn take(&mut self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
-        if self.sending || self.held_back {
+        if self.marks.has(SENDING | HELD_BACK) {
             return None;
         }
         let batch = self.leaving.take().or_else(|| {
@@ -221,16 +215,16 @@ impl SendQueue {
             self.progress_at = now();
             Some(begins)
         })?;
-        debug_assert!(self.armed, "bytes wait for which nobody sees to a send");
-        self.sending = true;
+        debug_assert!(self.marks.has(ARMED), "bytes wait for which nobody sees to a send");
+        self.marks.set(SENDING, true);
         Some(batch)
     }
 
     /// The send was refused or failed: keeps the batch in every case.
     pub(crate) fn put_back(&mut self, batch: Box<SendBatch>) {
-        assert!(self.sending, "invariant 1: a send came back that was not outstanding");
+        let was_sending = self.marks.set(SENDING, false);
+        assert!(was_sending, "invariant 1: a send came back that was not outstanding");
         debug_assert!(self.leaving.is_none(), "two batches are the next to leave");
-        self.sending = false;
         self.leaving = Some(batch);
     }
 
@@ -238,21 +232,23 @@ impl SendQueue {
     /// batch continues.
     pub(crate) fn sent(
         &mut self,
-        batch: Box<SendBatch>,
+        mut batch: Box<SendBatch>,
         count: usize,
         now: u64,
         bytes_max: usize,
     ) -> Sent {
-        assert!(self.sending, "invariant 1: a send has completed that was not outstanding");
+        let was_sending = self.marks.set(SENDING, false);
+        assert!(was_sending, "invariant 1: a send has completed that was not outstanding");
         assert!(count <= self.queued_bytes(), "more bytes were sent than were queued");
-        self.sending = false;
         self.queued_bytes -= count as u32;
         self.progress_at = now;
+        let freed_pages = self.free_pages(&mut batch);
         let whole = batch.bytes() == 0;
         let (left, goes_on) = if whole {
             // Disarmed if nothing waits. The next push arms it again.
-            self.armed = self.waiting.is_some();
-            (Some(batch), self.armed)
+            let is_armed = self.waiting.is_some();
+            self.marks.set(ARMED, is_armed);
+            (Some(batch), is_armed)
         } else {
             self.leaving = Some(batch);
             (None, true)
@@ -261,14 +257,11 @@ impl SendQueue {
             left,
             goes_on,
             queued_bytes: self.queued_bytes(),
-            freed_pages: 0,
-            paused: self.paused,
+            freed_pages,
+            paused: self.marks.has(PAUSED),
             closing: false,
             has_wanted_room: false,
         };
-        if (sent.queued_bytes ^ (sent.queued_bytes + count)) >= PAGE_BYTES || self.has_aside() {
-            sent.freed_pages = self.pages_left(count);
-        }
         if self.has_aside() {
             self.note_left(count);
             if self.pages() == 0 {
@@ -290,12 +283,12 @@ impl SendQueue {
     }
 
     pub(crate) fn is_sending(&self) -> bool {
-        self.sending
+        self.marks.has(SENDING)
     }
 
     /// Whether [`take`](Self::take) would return a batch.
     pub(crate) fn may_take(&self) -> bool {
-        !(self.sending || self.held_back) && (self.leaving.is_some() || self.waiting.is_some())
+        !self.marks.has(SENDING | HELD_BACK) && (self.leaving.is_some() || self.waiting.is_some())
     }
 
     /// When bytes last left, or began to. `None`: never, or not since the queue was empty.
@@ -320,24 +313,24 @@ impl SendQueue {
     pub(crate) fn is_paused(&mut self, pause_mark: usize, resume_mark: usize) -> bool {
         let held_bytes = self.queued_bytes() + self.placed_bytes();
         if held_bytes > pause_mark {
-            self.paused = true;
+            self.marks.set(PAUSED, true);
         } else if held_bytes <= resume_mark {
-            self.paused = false;
+            self.marks.set(PAUSED, false);
         }
-        self.paused
+        self.marks.has(PAUSED)
     }
 
     /// Whether receiving should pause or resume, and has not yet.
     pub(crate) fn pause_is_to_change(&self, pause_mark: usize, resume_mark: usize) -> bool {
         let held_bytes = self.queued_bytes() + self.placed_bytes();
-        if self.paused { held_bytes <= resume_mark } else { held_bytes > pause_mark }
+        if self.marks.has(PAUSED) { held_bytes <= resume_mark } else { held_bytes > pause_mark }
     }
 
     /// Whether it is as the slot's next session must find it.
     pub(crate) fn is_new(&self) -> bool {
-        let SendQueue { waiting, leaving, queued_bytes, aside, .. } = self;
-        let is_idle = !(self.armed || self.sending || self.held_back || self.paused);
-        waiting.is_none() && leaving.is_none() && *queued_bytes == 0 && aside.is_none() && is_idle
+        let SendQueue { waiting, leaving, queued_bytes, marks, aside, .. } = self;
+        let is_empty = waiting.is_none() && leaving.is_none() && *queued_bytes == 0;
+        is_empty && aside.is_none() && marks.is_new()
     }
 
     /// Drops what waits, and what is with a send that never completes. The queue stays closed. Returns the pages
@@ -345,6 +338,7 @@ impl SendQueue {
     pub(crate) fn give_up(&mut self) -> u32 {
         debug_assert!(self.is_closing(), "more would be queued");
         let pages = self.pages();
+        self.marks.take_pages(pages);
         (self.waiting, self.leaving, self.queued_bytes) = (None, None, 0);
         pages
     }

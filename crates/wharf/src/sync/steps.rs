@@ -99,6 +99,11 @@ pub(crate) fn undivided() -> Counted {
     Counted::one_more(&UNDIVIDED)
 }
 
+/// From now on no other thread runs at this thread's steps: somebody waits for its end where the world cannot see it.
+pub(crate) fn end() {
+    std::mem::forget(undivided());
+}
+
 /// Until it is dropped, this thread runs user code, which may hold its own locks.
 pub(crate) fn user_code() -> Counted {
     holds()

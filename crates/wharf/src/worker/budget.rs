@@ -84,7 +84,8 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             freed += session.pages;
             self.with_hold(session.id, |floor, slot| {
                 if slot.ask_to_stop_as_slow() {
-                    floor.session.desk.attend_later(session.id);
+                    floor.stats.budget_ends += 1;
+                    floor.session.desk.end_later(session.id);
                 }
             });
         }

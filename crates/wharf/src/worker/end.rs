@@ -271,6 +271,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 Mail::Release(id) => self.to_release.push(id),
                 Mail::Attend(_)
+                | Mail::End(_)
                 | Mail::Groups
                 | Mail::Budget
                 | Mail::Announce

@@ -151,13 +151,12 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
             let held_by_os = slot
                 .registration()
                 .and_then(|registration| port.unacknowledged_bytes(Registration(registration)));
+            let unacknowledged_bytes = held_by_os.unwrap_or(0) as u64;
             let seen = {
-                let queue = slot.send_queue.lock();
-                queue.left_while_behind().map(|left_bytes| Seen {
-                    left_bytes,
-                    unacknowledged_bytes: held_by_os.unwrap_or(0) as u64,
-                    is_sending: queue.is_sending(),
-                })
+                let mut queue = slot.send_queue.lock();
+                let is_sending = queue.is_sending();
+                let left = queue.look(unacknowledged_bytes, now.nanos());
+                left.map(|left_bytes| Seen { left_bytes, unacknowledged_bytes, is_sending })
             };
             if hands.let_go(slot) {
                 to_release.push(id);
@@ -168,7 +167,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         for id in share.groups.slow(now, &self.engine.options.sending, have_lasted, see) {
             self.with_hold(id, |floor, slot| {
                 if slot.ask_to_stop_as_slow() {
-                    floor.session.desk.attend_later(id);
+                    floor.session.desk.end_later(id);
                 }
             });
         }
@@ -177,7 +176,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
 
     /// Fills the send queue of a session that is behind with a part of what it lacks. The slot is held.
     pub(super) fn refill(&mut self, id: SessionId, slot: &Slot) {
-        let engine = self.engine;
+        let (engine, now) = (self.engine, self.now().nanos());
         let offer = |publication: &Publication, policy| {
             let form = engine.form_of(slot, &publication.frame);
             let is_placed = matches!(publication.to, Audience::One(_)) && publication.key.is_none();
@@ -188,7 +187,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         };
         self.share().groups.refill(id, offer, |closes| {
             let mut queue = slot.send_queue.lock();
-            queue.caught_up();
+            queue.caught_up(now);
             if closes {
                 queue.publications_end();
             }

@@ -5,7 +5,7 @@
 //! receive or connect, and comes back to the worker that takes the completion.
 
 use super::half::ReceiveHalf;
-use crate::engine::{Engine, ReceiveRoom};
+use crate::engine::{Engine, RECEIVE_QUEUES_BYTES, ReceiveRoom};
 use crate::port::{CompletionPort, Operation, OperationKind, Refused, Registration};
 use crate::session::{HalfInHand, HalfTable, SessionId, SessionTable, Slot};
 
@@ -57,7 +57,8 @@ impl Place {
     pub(super) fn receive_room(self, engine: &Engine) -> ReceiveRoom<'_> {
         let options = &engine.options;
         let workers = if self.is_shared { options.workers } else { 1 };
-        let bytes_max = options.receiving.queues_bytes_max.saturating_mul(workers);
+        let bytes_max = options.receiving.queues_bytes_max.unwrap_or(RECEIVE_QUEUES_BYTES);
+        let bytes_max = bytes_max.saturating_mul(workers);
         ReceiveRoom { share: &engine.ports[self.port], bytes_max }
     }
 }

@@ -109,6 +109,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.floor.look_for_slow(&self.port, now);
         self.floor.look_at_budget(now);
         self.accept(now);
+        self.floor.session.desk.end_a_few();
         self.attend_and_release();
         self.floor.tell_publishers();
         self.floor.publish();
@@ -142,6 +143,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             }
             Mail::Connect(id, socket, to) => self.floor.connect(&mut self.port, id, socket, to),
             Mail::Attend(id) => self.floor.session.desk.attend_later(id),
+            Mail::End(id) => self.floor.session.desk.end_later(id),
             Mail::Release(id) => self.floor.to_release.push(id),
             Mail::Groups => self.floor.work_off_groups(),
             Mail::Budget => {} // looked at in each turn

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::task::Waker;
 
+use super::pace::Pace;
+
 use crate::buffer::SharedFrame;
 use crate::close::{Close, CloseReason};
 
@@ -14,12 +16,13 @@ pub(super) struct Aside {
     pub(super) end: End,
     pub(super) wishes: Wishes,
     pub(super) lacks: Option<Lacks>,
+    pub(super) pace: Pace,
+    /// Bytes that have left since there is this.
+    pub(super) left_bytes: u64,
     /// The session misses frames of groups, and was not told of all.
     pub(super) misses: bool,
     /// Bytes of sends that wait among the publications, behind what the session lacks.
     pub(super) placed_bytes: u32,
-    /// Bytes of the farewell that was queued.
-    pub(super) farewell_bytes: u16,
     /// A frame was refused for the server's budget.
     pub(super) is_short: bool,
 }
@@ -31,8 +34,6 @@ pub(super) struct Lacks {
     pub(super) next_bytes: u32,
     /// How far the queue is filled with it.
     pub(super) refill_bytes: u32,
-    /// Bytes that have left since it is behind.
-    pub(super) left_bytes: u64,
 }
 
 /// Why and how a session was asked to close.

@@ -1,6 +1,7 @@
 //! The end of a send queue: a close, a farewell, the end of our direction of the stream.
 
 use super::aside::{Closing, End, Finish, LastWord};
+use super::marks::ARMED;
 use super::{NO_PROGRESS, SendQueue};
 use crate::buffer::{Frame, SharedFrame};
 use crate::close::{Close, CloseReason};
@@ -143,9 +144,8 @@ impl SendQueue {
             return; // nothing can follow our end of stream
         }
         self.waiting.get_or_insert_default().push(Frame::Shared(&farewell));
-        self.queued_bytes += farewell.bytes() as u32; // at most 1 KiB beyond the bound
-        aside.farewell_bytes = farewell.bytes() as u16;
-        if !std::mem::replace(&mut self.armed, true) {
+        self.queued_bytes += farewell.bytes() as u32; // at most 1 KiB beyond the bound, and not charged
+        if !self.marks.set(ARMED, true) {
             self.progress_at = NO_PROGRESS;
         }
     }

@@ -1,60 +1,65 @@
 //! What a send queue holds of the server's budget.
 //!
-//! It is counted in whole pages: the first bytes of a queue, up to a page, are not counted. So most frames change
-//! nothing.
+//! It is counted in whole pages, by the memory that its batches hold: also of what has left of a piece, or is free in
+//! it. A batch of one piece is not counted, so most frames change nothing. Nor is a farewell.
 
 use super::SendQueue;
-use super::store::{PAGE_BYTES, Store, pages_of};
+use super::store::Store;
+use crate::buffer::{Frame, SendBatch};
 
 impl SendQueue {
-    /// What is counted for it. The bytes of a farewell are not.
+    /// What is charged for it.
     #[inline]
     pub(crate) fn pages(&self) -> u32 {
-        pages_of(self.queued_bytes().saturating_sub(self.farewell_bytes()))
+        self.marks.pages()
     }
 
-    #[inline]
-    fn farewell_bytes(&self) -> usize {
-        self.aside.as_deref().map_or(0, |aside| aside.farewell_bytes.into())
+    /// Room for which nothing more is to be charged.
+    pub(super) fn free_room(&self) -> usize {
+        self.waiting.as_deref().unwrap_or(&SendBatch::default()).free_room()
     }
 
-    /// Pages that so many bytes were counted for that have left.
-    #[inline(never)] // one completion in many
-    pub(super) fn pages_left(&self, bytes: usize) -> u32 {
-        let (queued_bytes, farewell_bytes) = (self.queued_bytes(), self.farewell_bytes());
-        let before = (queued_bytes + bytes).saturating_sub(farewell_bytes);
-        pages_of(before) - pages_of(queued_bytes.saturating_sub(farewell_bytes))
-    }
-
-    /// Counts what a frame of so many bytes needs. False: there is no room.
+    /// Appends a frame for which more memory is needed to the batch that waits. False: there is no room for it in the
+    /// budget.
     #[inline(never)] // one frame in many
-    pub(super) fn charge(&mut self, bytes: usize, is_published: bool, store: impl Store) -> bool {
-        let pages = pages_of(self.queued_bytes() + bytes) - pages_of(self.queued_bytes());
-        if store.charge(pages, self.waits_since()) {
-            return true;
-        }
+    pub(super) fn push_charged(
+        &mut self,
+        frame: Frame<'_>,
+        is_published: bool,
+        store: impl Store,
+    ) -> bool {
+        let mut batch = self.waiting.take().unwrap_or_default();
+        let pages = batch.pages_more(&frame);
         // Nothing would ask again for a frame that is published to an empty queue; and it is shared by many.
-        if is_published && self.queued_bytes == 0 && store.charge_anyway(pages) {
-            return true;
+        let is_charged = pages == 0
+            || store.charge(pages, self.pages(), self.waits_since())
+            || is_published && self.queued_bytes == 0 && store.charge_anyway(pages);
+        if is_charged {
+            batch.push(frame);
+            batch.note_charged(pages);
+            self.marks.add_pages(pages);
+        } else {
+            self.aside.get_or_insert_default().is_short = true;
+            if !is_published {
+                store.refused();
+            }
         }
-        self.aside.get_or_insert_default().is_short = true;
-        if !is_published {
-            store.refused();
-        }
-        false
+        self.waiting = (batch.bytes() > 0).then_some(batch);
+        is_charged
+    }
+
+    /// What a batch no longer holds. It is to be discharged.
+    #[inline]
+    pub(super) fn free_pages(&mut self, batch: &mut SendBatch) -> u32 {
+        let pages = batch.take_freed_pages();
+        self.marks.take_pages(pages);
+        pages
     }
 
     /// Whether a frame was refused for the budget, and neither has what was queued left nor has the port recovered.
     #[inline]
     pub(super) fn is_short(&self) -> bool {
         self.aside.as_deref().is_some_and(|aside| aside.is_short)
-    }
-
-    /// Room without another page.
-    #[inline]
-    pub(super) fn room_of_page(&self, bytes_max: usize) -> usize {
-        let queued_bytes = self.queued_bytes();
-        bytes_max.min(queued_bytes | (PAGE_BYTES - 1)).saturating_sub(queued_bytes)
     }
 
     /// The budget has room again. True: the session was short of it.

@@ -5,17 +5,22 @@
 
 use super::super::policy::Policy;
 use super::aside::{Aside, Lacks};
+use super::pace::Pace;
 use super::store::Store;
 use super::{Pushed, Refusal, SendQueue};
 use crate::buffer::{Frame, SharedFrame};
-
-/// What is queued at most for a member that keeps the latest, unless one frame has more.
-const LATEST_BYTES_MAX: usize = 16 * 1024;
 
 impl SendQueue {
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.aside.as_deref().is_some_and(|aside| aside.lacks.is_some())
+    }
+
+    fn refill_bytes(&self, policy: Policy, bytes_max: usize) -> usize {
+        match self.aside.as_deref() {
+            Some(aside) => refill_bytes(&aside.pace, policy, bytes_max),
+            None => refill_bytes(&Pace::default(), policy, bytes_max),
+        }
     }
 
     /// Whether a send must wait its turn among the publications.
@@ -69,7 +74,7 @@ impl SendQueue {
         if !self.is_behind() {
             let is_fresh = queued_bytes == 0
                 || policy != Policy::KeepLatest
-                || queued_bytes + frame.bytes() <= refill_bytes(policy, bytes_max);
+                || queued_bytes + frame.bytes() <= self.refill_bytes(policy, bytes_max);
             if is_fresh && queued_bytes + frame.bytes() <= bytes_max {
                 match self.push_now(Frame::Shared(frame), bytes_max, true, store) {
                     Err(Refusal::Full { .. }) => {}
@@ -82,9 +87,10 @@ impl SendQueue {
         if policy == Policy::Skip {
             aside.misses = true;
         } else if !is_behind {
+            aside.pace.begins();
             let next_bytes = frame.bytes() as u32; // at most 1 GiB
-            let refill_bytes = refill_bytes(policy, bytes_max) as u32;
-            aside.lacks = Some(Lacks { next_bytes, refill_bytes, left_bytes: 0 });
+            let refill_bytes = refill_bytes(&aside.pace, policy, bytes_max) as u32;
+            aside.lacks = Some(Lacks { next_bytes, refill_bytes });
         }
         Err(Refusal::Behind { queued_bytes })
     }
@@ -100,7 +106,8 @@ impl SendQueue {
         if !self.takes_publication() {
             return Err(Refusal::Closing);
         }
-        let (queued_bytes, refill_bytes) = (self.queued_bytes(), refill_bytes(policy, bytes_max));
+        let (queued_bytes, refill_bytes) =
+            (self.queued_bytes(), self.refill_bytes(policy, bytes_max));
         if queued_bytes > 0 && queued_bytes + frame.bytes() > refill_bytes {
             if let Some(lacks) = self.aside.as_mut().and_then(|aside| aside.lacks.as_mut()) {
                 (lacks.next_bytes, lacks.refill_bytes) =
@@ -131,7 +138,7 @@ impl SendQueue {
             aside.misses
                 && aside.lacks.is_none()
                 && !self.is_ending()
-                && self.queued_bytes() <= refill_bytes(Policy::Skip, bytes_max)
+                && self.queued_bytes() <= self.refill_bytes(Policy::Skip, bytes_max)
         })
     }
 
@@ -153,24 +160,35 @@ impl SendQueue {
         !self.is_ending()
             && !self.has_sends_placed()
             && (queued_bytes == 0
-                || queued_bytes + bytes <= refill_bytes(Policy::KeepLatest, bytes_max))
+                || queued_bytes + bytes <= self.refill_bytes(Policy::KeepLatest, bytes_max))
+    }
+
+    /// A look at a session that is behind: how many bytes the OS holds for it. Returns how many have left. `None`: it
+    /// is not behind.
+    pub(crate) fn look(&mut self, unacknowledged_bytes: u64, now: u64) -> Option<u64> {
+        let left_bytes = self.left_while_behind()?;
+        let aside = self.aside.as_mut()?;
+        aside.pace.look(left_bytes as i64 - unacknowledged_bytes as i64, now);
+        Some(left_bytes)
     }
 
     /// The session lacks nothing any more.
-    pub(crate) fn caught_up(&mut self) {
+    pub(crate) fn caught_up(&mut self, now: u64) {
         if let Some(aside) = &mut self.aside {
             aside.lacks = None;
+            aside.pace.ends(now);
         }
     }
 
-    /// Bytes that have left since the session is behind. `None`: it is not.
+    /// Bytes that have left so far, of a session that is behind: how many there are more says what has left since an
+    /// earlier look. `None`: it is not behind.
     pub(crate) fn left_while_behind(&self) -> Option<u64> {
-        Some(self.aside.as_deref()?.lacks.as_ref()?.left_bytes)
+        self.aside.as_deref().filter(|aside| aside.lacks.is_some()).map(|aside| aside.left_bytes)
     }
 
     pub(super) fn note_left(&mut self, bytes: usize) {
-        if let Some(lacks) = self.aside.as_mut().and_then(|aside| aside.lacks.as_mut()) {
-            lacks.left_bytes += bytes as u64;
+        if let Some(aside) = &mut self.aside {
+            aside.left_bytes += bytes as u64;
         }
     }
 
@@ -196,10 +214,9 @@ impl SendQueue {
 }
 
 /// How far a send queue is filled with what its session lacks. The rest of the queue is for sends.
-fn refill_bytes(policy: Policy, bytes_max: usize) -> usize {
+fn refill_bytes(pace: &Pace, policy: Policy, bytes_max: usize) -> usize {
     match policy {
-        // What waits there is not replaced by what is newer.
-        Policy::KeepLatest => (bytes_max / 4).min(LATEST_BYTES_MAX),
+        Policy::KeepLatest => (bytes_max / 4).min(pace.bytes()),
         Policy::Close | Policy::Skip => bytes_max / 4,
     }
 }

@@ -13,10 +13,8 @@ impl SendQueue {
         if self.has_sends_placed() {
             return 0;
         }
-        if self.is_short() {
-            return self.room_of_page(bytes_max);
-        }
-        bytes_max.saturating_sub(self.queued_bytes())
+        let room = bytes_max.saturating_sub(self.queued_bytes());
+        if self.is_short() { room.min(self.free_room()) } else { room }
     }
 
     /// Notes that the handler waits for so much room.

@@ -4,22 +4,13 @@
 use crate::buffer::BatchPool;
 use crate::buffer::SendBatch;
 
-/// What the budget counts in.
-pub(crate) const PAGE_BYTES: usize = 4096;
-
-/// Whole pages of so many bytes. (Never more than 1 TiB is counted.)
-#[inline]
-pub(crate) fn pages_of(bytes: usize) -> u32 {
-    (bytes / PAGE_BYTES) as u32
-}
-
 /// Where a send queue gets memory.
 pub(crate) trait Store: Copy {
     /// An empty batch.
     fn batch(&self) -> Box<SendBatch>;
-    /// Counts so many pages more for a queue that has been waiting since then without any bytes leaving. False:
-    /// there is no room for them.
-    fn charge(&self, pages: u32, waits_since: Option<u64>) -> bool;
+    /// Counts so many pages more for a queue that has others, and that has been waiting since then without any bytes
+    /// leaving. False: there is no room for them.
+    fn charge(&self, pages: u32, others: u32, waits_since: Option<u64>) -> bool;
     /// Counts them, whether or not there is room. False: what is counted is beyond all memory.
     fn charge_anyway(&self, pages: u32) -> bool;
     /// What was refused was a send.
@@ -33,7 +24,7 @@ impl Store for &BatchPool {
         self.take()
     }
 
-    fn charge(&self, _: u32, _: Option<u64>) -> bool {
+    fn charge(&self, _: u32, _: u32, _: Option<u64>) -> bool {
         true
     }
 

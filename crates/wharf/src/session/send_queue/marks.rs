@@ -1,0 +1,51 @@
+//! Four facts of a send queue and its pages, in one word: so that a slot stays one cache line.
+
+/// A thread is responsible for sending what waits.
+pub(super) const ARMED: u32 = 1;
+/// A send operation is outstanding.
+pub(super) const SENDING: u32 = 2;
+/// Nothing is sent yet, because the connect is outstanding.
+pub(super) const HELD_BACK: u32 = 4;
+/// Receiving is paused until fewer bytes are queued.
+pub(super) const PAUSED: u32 = 8;
+const PAGE_SHIFT: u32 = 4;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Marks(u32);
+
+impl Marks {
+    /// Whether any of these is set.
+    #[inline]
+    pub(super) fn has(self, marks: u32) -> bool {
+        self.0 & marks != 0
+    }
+
+    /// Returns whether it was set.
+    #[inline]
+    pub(super) fn set(&mut self, mark: u32, is_set: bool) -> bool {
+        let was_set = self.has(mark);
+        self.0 = if is_set { self.0 | mark } else { self.0 & !mark };
+        was_set
+    }
+
+    /// The pages that are charged for the queue. Fewer than 2^28: a queue has at most 1 GiB.
+    #[inline]
+    pub(super) fn pages(self) -> u32 {
+        self.0 >> PAGE_SHIFT
+    }
+
+    pub(super) fn add_pages(&mut self, pages: u32) {
+        debug_assert!(self.pages() + pages < 1 << (32 - PAGE_SHIFT), "more than a queue may have");
+        self.0 += pages << PAGE_SHIFT;
+    }
+
+    pub(super) fn take_pages(&mut self, pages: u32) {
+        debug_assert!(self.pages() >= pages, "more pages were freed than were charged");
+        self.0 -= pages << PAGE_SHIFT;
+    }
+
+    /// Nothing is set, and no page is charged.
+    pub(super) fn is_new(self) -> bool {
+        self == Marks::default()
+    }
+}
