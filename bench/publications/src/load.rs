@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// How often those that read slowly do.
 const SLOW_EVERY: Duration = Duration::from_millis(5);
 /// How often the load looks what lies in the kernel for them.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// For so long something must come, or end.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// How much a publisher of our own prepares at a time.

@@ -127,34 +127,23 @@ pub(crate) struct Member {
     /// Bytes of whole frames.
     taken_bytes: u64,
     /// The last byte that the kernel had taken for it at these times.
-    taken: Marks,
-    /// The first byte that can then not have been in its send queue.
-    beyond: Marks,
+    taken: VecDeque<(u64, u64)>,
 }
-
-/// Places in a stream, and the times at which they were marked.
-type Marks = VecDeque<(u64, u64)>;
-
-/// The most that the server queues for a member with `KeepLatest`.
-const QUEUE_BYTES: u64 = 16 * 1024;
 
 /// What all members of a class have heard together.
 pub(crate) struct Tally {
     pub(crate) frames: u64,
     /// From when it was published until it was read, in microseconds, of the stream of the class's own group.
     pub(crate) latency_us: Histogram<u64>,
-    /// The same until the kernel took it, of some frames of members that read slowly.
+    /// The same until it was seen that the kernel had taken it, of members that read slowly.
     pub(crate) taken_us: Histogram<u64>,
-    /// The same until it was queued or later, of the first frames that were not in the send queue at some time.
-    pub(crate) queued_us: Histogram<u64>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Result<Tally, Failure> {
         // Up to 1,000 s, to a thousandth.
         let histogram = || Histogram::new_with_max(1_000_000_000, 3);
-        let (latency_us, taken_us, queued_us) = (histogram()?, histogram()?, histogram()?);
-        Ok(Tally { frames: 0, latency_us, taken_us, queued_us })
+        Ok(Tally { frames: 0, latency_us: histogram()?, taken_us: histogram()? })
     }
 }
 
@@ -180,8 +169,7 @@ impl Member {
             last_of_key: Vec::new(),
             tail: Vec::new(),
             taken_bytes: 0,
-            taken: Marks::new(),
-            beyond: Marks::new(),
+            taken: VecDeque::new(),
         }
     }
 
@@ -189,7 +177,6 @@ impl Member {
     pub(crate) fn mark(&mut self, now_ns: u64, bytes: u64) {
         let taken = self.read_bytes + bytes;
         self.taken.push_back((taken, now_ns));
-        self.beyond.push_back((taken + QUEUE_BYTES + 1, now_ns));
     }
 
     /// Reads once, at most so many bytes, and checks what has come. `buffer` is for all members in turn.
@@ -276,12 +263,9 @@ impl Member {
         heard.next = head.sequence + 1;
         heard.frames += 1;
         tally.frames += 1;
-        for (marks, age_us) in
-            [(&mut self.taken, &mut tally.taken_us), (&mut self.beyond, &mut tally.queued_us)]
-        {
-            while let Some((_, at_ns)) = marks.pop_front_if(|(end, _)| *end <= self.taken_bytes) {
-                age_us.saturating_record(at_ns.saturating_sub(head.at_ns) / 1_000);
-            }
+        while self.taken.pop_front_if(|(end, _)| *end < self.taken_bytes).is_some() {}
+        if let Some((_, at_ns)) = self.taken.front() {
+            tally.taken_us.saturating_record(at_ns.saturating_sub(head.at_ns) / 1_000);
         }
         if head.stream == class.group {
             tally.latency_us.saturating_record(now_ns.saturating_sub(head.at_ns) / 1_000);
@@ -318,8 +302,6 @@ pub(crate) struct Seen {
     latency_us: Latency,
     /// How old frames were when the kernel took them.
     taken_us: Latency,
-    /// How old those were that no send queue had at that time.
-    queued_us: Latency,
     /// Frames of the group's stream that each member has heard, if not all have heard all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     heard: Vec<u64>,
@@ -367,7 +349,6 @@ impl Seen {
             first_wrong: members.iter().find_map(|member| member.wrong.clone()),
             latency_us: Latency::of(&tally.latency_us),
             taken_us: Latency::of(&tally.taken_us),
-            queued_us: Latency::of(&tally.queued_us),
             heard: if complete < members.len() {
                 members.iter().map(heard).collect()
             } else {

@@ -22,8 +22,9 @@ use wharf::{
 use crate::Failure;
 use crate::frame::{CONTROL, Control, DIRECT, FLOOD, Head, Hello, PACED, Policy, STREAMS};
 
-/// How long a thread rests that has sent to all sessions. It would else take the worker's core from it.
-const REST: Duration = Duration::from_millis(50);
+/// How long a thread rests that has sent to so many sessions. It would else take the worker's core from it.
+const REST: Duration = Duration::from_millis(2);
+const FEW: usize = 50;
 const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 /// The members say little. So most of what the options announce is for sending.
 const RECEIVE_QUEUES_BYTES_MAX: usize = 1 << 20;
@@ -59,6 +60,9 @@ pub(crate) struct Arguments {
     /// Frames a second that are published to the second group meanwhile.
     #[arg(long, default_value_t = 0.0)]
     paced_rate: f64,
+    /// From so many seconds after the others on.
+    #[arg(long, default_value_t = 0.0)]
+    paced_after_secs: f64,
     /// Meanwhile, a thread sends frames of this size to all sessions by their ids, as far as they have room; 0: none.
     #[arg(long, default_value_t = 0)]
     direct_bytes: usize,
@@ -78,7 +82,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     slow_after_ms: Option<u64>,
     /// The budget for what waits in all send queues.
-    #[cfg(feature = "budget")]
     #[arg(long)]
     queued_bytes: Option<usize>,
 }
@@ -93,12 +96,9 @@ impl Arguments {
     fn options(&self) -> Options {
         Options::default().workers(self.workers).backend(self.backend).with(|options| {
             options.sessions.max = self.sessions_max;
-            options.receiving.queues_bytes_max = RECEIVE_QUEUES_BYTES_MAX;
+            options.receiving.queues_bytes_max = Some(RECEIVE_QUEUES_BYTES_MAX);
             options.sending.kernel_bytes = self.kernel_bytes;
-            #[cfg(feature = "budget")]
-            {
-                options.sending.queued_bytes_max = self.queued_bytes;
-            }
+            options.sending.queued_bytes_max = self.queued_bytes;
             if let Some(bytes) = self.queue_bytes {
                 options.sending.queue_bytes_max = bytes;
             }
@@ -309,6 +309,7 @@ fn publish_all(
         let beside = scope.spawn(|| match arguments.paced_rate {
             0.0 => Ok(0),
             rate => {
+                thread::sleep(Duration::from_secs_f64(arguments.paced_after_secs));
                 let mut publisher = Publisher::new(handle, PACED, Head::BYTES + 40);
                 publisher.at_rate(rate, 1, u64::MAX, &done)?;
                 Ok::<_, String>(publisher.sequence)
@@ -426,7 +427,8 @@ fn wait_for<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Sends to one session after the other, as far as they have room. Returns how many frames there were for all.
+/// Sends to one session after the other, as far as they have room, and rests after every few: what is shown is what
+/// those cost that do not read, not what a burst to all costs. Returns how many frames there were for all.
 fn send_direct(bytes: usize, handle: &Handle, room: &Room, done: &AtomicBool) -> u64 {
     if bytes == 0 {
         return 0;
@@ -436,7 +438,10 @@ fn send_direct(bytes: usize, handle: &Handle, room: &Room, done: &AtomicBool) ->
     let mut frame = vec![0; bytes.max(Head::BYTES)];
     let mut sent = 0;
     while !done.load(Ordering::Relaxed) {
-        for (id, sequence) in members.iter().zip(&mut sequences) {
+        for (at, (id, sequence)) in members.iter().zip(&mut sequences).enumerate() {
+            if at % FEW == 0 {
+                thread::sleep(REST);
+            }
             let head = Head { stream: DIRECT, key: 0, sequence: *sequence, at_ns: now_ns() };
             head.write(&mut frame);
             if handle.try_send(*id, &frame).is_ok() {
@@ -444,7 +449,6 @@ fn send_direct(bytes: usize, handle: &Handle, room: &Room, done: &AtomicBool) ->
                 sent += 1;
             }
         }
-        thread::sleep(REST);
     }
     sent
 }
