@@ -131,6 +131,16 @@ pub(crate) fn draw_slow_rule(sending: &mut Sending, seed: u64) {
     };
 }
 
+/// How much may wait in the whole server: now and then no more than in one send queue. A sequence of its own, as above.
+pub(crate) fn draw_budget(sending: &mut Sending, seed: u64) {
+    let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0006);
+    sending.queued_bytes_max = match random.rand_range(0..6) {
+        0 => Some(sending.queue_bytes_max),
+        1 => Some(1 << 20),
+        _ => None,
+    };
+}
+
 /// How a peer reads, and when it does something next.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {

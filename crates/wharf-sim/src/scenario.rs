@@ -9,7 +9,7 @@ use wharf::simulation::for_wharf_sim::LeftOut;
 use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, EndOfStream, FirstFrameTimeout, Options};
 
-use crate::behind::{Behind, draw_slow_rule};
+use crate::behind::{Behind, draw_budget, draw_slow_rule};
 use crate::frames::{FRAME_BYTES_MAX, GROUPS};
 
 /// A scenario's name says what there is most of.
@@ -425,6 +425,12 @@ impl Plan {
         let options = match scenario {
             Scenario::Calm | Scenario::Gateway => options,
             _ => options.with(|options| draw_slow_rule(&mut options.sending, case.seed)),
+        };
+        let options = match scenario {
+            Scenario::Behind => {
+                options.with(|options| draw_budget(&mut options.sending, case.seed))
+            }
+            _ => options,
         };
         let slow_after = options.sending.slow_after;
         Plan {

@@ -191,6 +191,8 @@ pub(crate) struct Excuses {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) send_queue_bytes_max: usize,
     pub(crate) slow: SlowRule,
+    /// All that may wait to be sent in the server is so little that sessions end for it.
+    pub(crate) budget_is_small: bool,
     /// A server that works at all sends as much as the rule wants to whoever reads.
     pub(crate) sends_enough: bool,
     /// The end of a peer's stream is told, and does not end its session.

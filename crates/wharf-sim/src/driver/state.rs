@@ -172,6 +172,7 @@ fn excuses(plan: &Plan, present: &[Fault]) -> Excuses {
         send_queue_bytes_max: plan.options.sending.queue_bytes_max,
         drain_timeout: plan.options.time.drain_timeout,
         slow: SlowRule::default(),
+        budget_is_small: plan.options.sending.queued_bytes_max.is_some(),
         sends_enough: false,
         tells_end: plan.halves,
     }

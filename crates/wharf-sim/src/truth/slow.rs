@@ -98,6 +98,9 @@ impl Truth {
 
     pub(super) fn note_cut(&mut self, id: SessionId, reason: CloseReason) {
         let CloseReason::SlowConsumer { queued } = reason else { return };
+        if self.excuses.budget_is_small {
+            return;
+        }
         if !self.may_be_behind(id) {
             return; // it was a send
         }

@@ -9,7 +9,8 @@
 //!
 //! Sent pieces are freed one by one, and no piece is larger than 64 KiB. So a batch with `n` unsent bytes
 //! holds at most `n` + [`BATCH_SLACK_BYTES`] of memory. What it holds is counted in pages, and so charged to a
-//! budget: the parts of a piece that are free, or that have left, too. Only a batch of one piece is not counted.
+//! budget: the parts of a piece that are free, or that have left, too. Not counted are a batch's only own piece, and
+//! shared pieces of less than a page together.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -31,9 +32,9 @@ const PIECES_AT_REST: usize = 4;
 /// Memory of a batch beyond its unsent bytes: the sent part of an own piece and of a shared one, the free
 /// part of its last piece, and its first piece.
 pub(crate) const BATCH_SLACK_BYTES: usize = 3 * PIECE_BYTES_MAX + FIRST_PIECE_BYTES;
-/// What is counted of a single frame beyond its bytes: its first piece for a page, and what is free in its last.
-pub(crate) const FRAME_SLACK_BYTES: usize = 2 * PAGE_BYTES;
-/// Memory of a batch of which nothing is counted: its only piece and itself.
+/// What is counted at most of a single frame beyond its bytes: its first piece for a page, and what is free in its last.
+pub(crate) const FRAME_SLACK_BYTES: usize = PIECE_BYTES_MAX + 2 * PAGE_BYTES;
+/// Memory of a batch at rest: its only piece and itself.
 pub(crate) const BATCH_BYTES: usize = FIRST_PIECE_BYTES + 256;
 
 /// Whole pages of so many bytes. (Never more than 1 TiB is counted.)
@@ -100,6 +101,9 @@ impl Place {
 }
 
 impl SendBatch {
+    /// No more than so many bytes are never refused by an empty batch.
+    pub(crate) const FIRST_BYTES: usize = FIRST_PIECE_BYTES;
+
     /// Bytes that have not left yet.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -460,6 +464,17 @@ mod tests {
                 assert!(memory(&batch) <= batch.bytes() + BATCH_SLACK_BYTES);
             }
             assert!(sent == wire, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_never_counted_for_much_more_than_it_has() {
+        let pieces = [0, 1, 2, 4, 5, 31].map(|pieces| pieces * PIECE_BYTES_MAX);
+        for base in pieces.into_iter().flat_map(|bytes| [bytes, bytes + FIRST_PIECE_BYTES]) {
+            for bytes in base.saturating_sub(3)..base + 3 {
+                let pages = SendBatch::default().own_pages_more(bytes);
+                assert!(pages <= pages_of(bytes + FRAME_SLACK_BYTES), "{bytes} B: {pages}");
+            }
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Backlog {
     superseded: u64,
     /// Those that a look has not come to yet.
     looking: Vec<SessionId>,
+    /// That look came late.
+    looks_late: bool,
 }
 
 /// The frames of one audience that somebody lacks.
@@ -353,7 +355,11 @@ impl Backlog {
         let mut slow = Vec::new();
         if self.looking.is_empty() {
             self.looking.extend(self.behind.keys());
+            self.looks_late = false;
         }
+        // Of the whole rest: what was late may have been seen for the first time then.
+        self.looks_late |= is_late;
+        let is_late = self.looks_late;
         let later = self.looking.len().saturating_sub(members_max);
         for id in self.looking.drain(later..) {
             let Some(behind) = self.behind.get_mut(&id) else { continue };

@@ -254,7 +254,8 @@ impl PortBudget {
     /// refused meanwhile; `None`: it is still out.
     pub(crate) fn recovers(&self) -> Option<bool> {
         let enough = LEASE_PAGES.min(self.server.pages / RECOVERED_PART);
-        let wanted = self.refused_pages.load(Ordering::Relaxed).max(enough).max(1);
+        let refused = self.refused_pages.load(Ordering::Relaxed);
+        let wanted = refused.max(enough).clamp(1, self.server.pages);
         loop {
             let before = self.counts();
             let missing = before.charged.saturating_add(wanted).saturating_sub(before.leased);
@@ -376,6 +377,13 @@ mod tests {
         port.discharge(LEASE / 2);
         assert!(port.recovers().is_some() && !port.is_out() && port.charge(LEASE / 2, |_| false));
         assert!(adds_up(&[port.clone(), other.clone()]));
+    }
+
+    #[test]
+    fn a_port_that_has_refused_more_than_there_is_recovers_when_all_is_free() {
+        let [port, _] = &two_ports(2);
+        assert!(!port.charge(5, |_| false) && port.is_out());
+        assert!(port.recovers().is_some() && !port.is_out());
     }
 
     #[test]

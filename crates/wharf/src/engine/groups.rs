@@ -340,9 +340,10 @@ impl Groups {
         let Some(due) = self.next_look().filter(|due| *due <= now) else { return Vec::new() };
         let rule = SlowRule { after: sending.slow_after, bytes: sending.slow_bytes as u64 };
         let late_after = rule.late_after();
-        let is_late = due.after(late_after) < now || have_lasted(late_after, self.last_look());
+        // A look begins in time. It may take many turns, of which each has to be short.
+        let begins_late = !memberships.backlog.is_looking() && due.after(late_after) < now;
+        let is_late = begins_late || have_lasted(late_after, self.last_look());
         let slow = memberships.backlog.slow(MEMBERS_OF_A_TURN_MAX, is_late, rule, see);
-        Lag::count(&self.lag.slow_ends, slow.len());
         if memberships.backlog.is_looking() {
             return slow; // and goes on in the next turn, which is due
         }
@@ -399,9 +400,13 @@ impl Groups {
         let mut memberships = self.memberships.lock();
         let stuck = memberships.backlog.forget_stuck(left);
         self.has_changed(&memberships.backlog);
-        Lag::count(&self.lag.slow_ends, stuck.len());
         self.some_are_stuck.store(false, Ordering::Relaxed);
         stuck
+    }
+
+    /// A member was asked to end because it is slow.
+    pub(crate) fn note_slow_end(&self) {
+        Lag::count(&self.lag.slow_ends, 1);
     }
 
     /// A session that was behind has ended.

@@ -287,6 +287,29 @@ mod tests {
         counted(2, 6, 1);
     }
 
+    /// Else its front would leave twice, or its rest never.
+    #[test]
+    fn the_rest_of_a_frame_that_has_begun_to_leave_is_queued_whatever_the_budget_says() {
+        let options = Options::default().workers(1).with(|options| {
+            options.sending.queue_bytes_max = 64 * 1024;
+            options.sending.queued_bytes_max = Some(64 * 1024);
+        });
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let slot = engine.table.held(engine.admit(None, 0).unwrap()).unwrap();
+        slot.set_registration(Some(7));
+        let port = &engine.ports[0];
+        let used_up =
+            std::iter::repeat(()).take_while(|()| port.budget.charge(1, |_| true)).count();
+        let push = |bytes: &[u8]| engine.push_from_outside(slot, Content::Plain(bytes));
+        assert!(push(&[1; 20_000]).0.is_err(), "the budget is used up");
+        assert!(port.mailbox.may_sleep());
+        port.set_anywhere(Anywhere::Sends(Arc::new(Takes(3, Mutex::default()))));
+        assert!(push(&[1; 20_000]).0.is_ok());
+        let queue = slot.send_queue.lock();
+        assert_eq!((queue.queued_bytes(), queue.pages()), (20_000 - 3, 6));
+        port.budget.discharge(used_up as u32);
+    }
+
     #[test]
     fn what_would_not_leave_at_once_anyway_takes_nothing_from_others() {
         let options = Options::default().workers(1);

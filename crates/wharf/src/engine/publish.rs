@@ -78,6 +78,7 @@ impl Engine {
             let asked =
                 self.with_session(*id, |slot| (slot.ask_to_stop_as_slow(), Follows::default()));
             if asked == Some(true) {
+                port.groups.note_slow_end();
                 let _ = port.mailbox.post(Mail::End(*id)); // has it ended, so has the session
             }
         }

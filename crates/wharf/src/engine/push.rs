@@ -194,7 +194,10 @@ impl Engine {
             }
             _ => Ok(0),
         };
-        let pushed = left.and_then(|_| queue.push(frame, queue_max, self.store_of(slot)));
+        let pushed = left.and_then(|left| match left {
+            0 => queue.push(frame, queue_max, self.store_of(slot)),
+            _ => queue.push_rest(frame, queue_max, self.store_of(slot)),
+        });
         drop(queue);
         let (pushed, follows) = self.follow(slot, frame, pushed);
         (pushed.and(left), follows)

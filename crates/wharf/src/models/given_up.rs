@@ -41,6 +41,7 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
                 Mail::Arrival(id, ..) | Mail::Connect(id, ..) => engine.abandon(id),
                 Mail::Release(id) => to_release.push(id),
                 Mail::Attend(_)
+                | Mail::End(_)
                 | Mail::Groups
                 | Mail::Budget
                 | Mail::Announce

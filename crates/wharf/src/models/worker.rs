@@ -61,7 +61,7 @@ impl OwnWorker {
                 match mail {
                     // The smallest share.
                     Mail::Groups => self.work_off(Share::of_a_turn(4, 1)),
-                    Mail::Attend(id) => self.to_attend.push(id),
+                    Mail::Attend(id) | Mail::End(id) => self.to_attend.push(id),
                     Mail::Release(id) => self.to_release.push(id),
                     other => panic!("{other:?}"),
                 }

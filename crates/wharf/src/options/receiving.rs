@@ -45,8 +45,9 @@ settings! {
         /// workers share their sessions, it is this many times the number of workers for all of them. A
         /// session that needs more ends with
         /// [`CloseReason::ReceiveQueueFull`](crate::CloseReason::ReceiveQueueFull). Default `None`: an eighth of
-        /// the memory that the process may use, by its control group too, for all workers together; at most
-        /// 256 MiB for each: 1,000 sessions that each pause for the first time with a full window received.
+        /// the memory that the process may use, by its control group too, for all workers together; at least a
+        /// frame, and at most 256 MiB for each: 1,000 sessions that each pause for the first time with a full
+        /// window received.
         queues_bytes_max: Option<usize> = None,
         /// The kernel's own receive buffer of one session (SO_RCVBUF), 1 KiB to 1 GiB. Linux doubles the value,
         /// and limits it to `net.core.rmem_max`. Default `None`: the kernel chooses, and grows it to some

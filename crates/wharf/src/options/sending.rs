@@ -13,8 +13,8 @@ settings! {
         /// of a 2 Mbit/s stream, so a peer that is slow for a moment is not cut.
         queue_bytes_max: usize = 256 * 1024,
         /// The most bytes that wait to be sent in the whole server: in all send queues, and of publications.
-        /// Counted is memory, in pages of 4 KiB: also what has left of a piece that is held, but not a queue's
-        /// first 2 KiB alone; and a published frame is in each queue that it is in. At least `queue_bytes_max`,
+        /// Counted is memory, in pages of 4 KiB: also what has left of a piece that is held, but not up to 6 KiB
+        /// of what leaves in one send; and a published frame is in each queue that it is in. At least `queue_bytes_max`,
         /// at most 1 TiB. When it is used up, a frame without room is refused like one that its queue has no
         /// room for, and what is published waits. Then sessions end with
         /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer), those first for which nothing has

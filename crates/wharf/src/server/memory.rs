@@ -33,8 +33,9 @@ pub struct Memory {
     /// the buffers that it lends, the batches that it keeps, its stack.
     pub worker_bytes_max: u64,
     /// Everything at once: the memory at rest, with every worker and every session at its maximum, but what
-    /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), 5 KiB of
-    /// each session and 1 MiB of each worker beyond that. Each worker may have one more session, which is ending.
+    /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), up
+    /// to 17 KiB of each session that are not counted there, and 1 MiB of each worker beyond that. Each worker may have
+    /// one more session, which is ending. (A worker's receive queues may hold a frame, however small their bound.)
     pub total_bytes_max: u64,
 }
 
@@ -104,8 +105,11 @@ impl Options {
             slots.saturating_mul(self.full_queue_bytes_max()),
             workers.saturating_mul(self.sending.publications_bytes_max as u64),
         ]);
-        let budget =
-            sum(&[self.queued_bytes_max() as u64, workers.saturating_mul(LEASE_BYTES as u64)]);
+        let budget = sum(&[
+            self.queued_bytes_max() as u64,
+            crate::buffer::FRAME_SLACK_BYTES as u64,
+            workers.saturating_mul(LEASE_BYTES as u64),
+        ]);
         let waiting = full.min(budget);
         waiting.saturating_add(waiting / 16) // what refers to shared frames
     }
@@ -151,7 +155,7 @@ impl Options {
             // How it ends, and who waits for room in its send queue.
             crate::session::ASIDE_BYTES_MAX as u64,
             // Two batches, without what is counted of them.
-            2 * crate::buffer::BATCH_BYTES as u64,
+            2 * (crate::buffer::BATCH_BYTES + crate::buffer::PAGE_BYTES) as u64,
             // A piece for the last word, beyond the queue's bound.
             crate::buffer::PAGE_BYTES as u64,
             u64::from(self.sessions.groups_max) * crate::engine::MEMBERSHIP_BYTES as u64,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::SystemClock;
+use crate::engine::RECEIVE_QUEUES_BYTES;
 use crate::framing::{Framing, Framings};
 use crate::options::{Listener, Options};
 use crate::port::Sockets;
@@ -34,7 +35,12 @@ impl<C> Plan<C> {
         sockets: Sockets,
         first_generation: u64,
     ) -> Self {
-        let (framings, listeners) = (framings.into(), Arc::default());
+        let (framings, listeners): (Framings, _) = (framings.into(), Arc::default());
+        let mut options = options;
+        // What is given is checked elsewhere. The default must hold a frame, too.
+        let largest = framings.forms().iter().filter_map(Framing::wire_frame_bytes_max).max();
+        let queues_bytes = options.receiving.queues_bytes_max.get_or_insert(RECEIVE_QUEUES_BYTES);
+        *queues_bytes = (*queues_bytes).max(largest.unwrap_or(0));
         let listener_of_socket = Vec::new();
         Plan { framings, listeners, listener_of_socket, options, clock, sockets, first_generation }
     }
@@ -45,10 +51,7 @@ impl Plan<SystemClock> {
     pub(crate) fn new(framings: impl Into<Framings>, options: &Options) -> Self {
         let (mut options, clock) = (options.clone(), SystemClock::start());
         options.sending.queued_bytes_max = Some(options.queued_bytes_max());
-        let framings = framings.into();
-        let largest = framings.forms().iter().filter_map(Framing::wire_frame_bytes_max).max();
-        let queues_bytes = options.receive_queues_bytes_max().max(largest.unwrap_or(0));
-        options.receiving.queues_bytes_max = Some(queues_bytes);
+        options.receiving.queues_bytes_max = Some(options.receive_queues_bytes_max());
         let first_generation = draw_first_generation();
         Plan::of(framings, options, clock, Sockets::Os, first_generation)
     }

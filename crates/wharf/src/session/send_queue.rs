@@ -162,12 +162,24 @@ impl SendQueue {
         self.push_now(frame, bytes_max, false, store)
     }
 
+    /// Queues the rest of a frame whose front has just left: whatever the budget says, or the stream would be torn.
+    pub(crate) fn push_rest(
+        &mut self,
+        frame: Frame<'_>,
+        bytes_max: usize,
+        store: impl Store,
+    ) -> Result<Pushed, Refusal> {
+        debug_assert!(self.queued_bytes == 0, "something was queued before it");
+        self.push_now(frame, bytes_max, true, store)
+    }
+
+    /// `must_enter`: an empty queue takes it whatever the budget says.
     #[inline]
     fn push_now(
         &mut self,
         frame: Frame<'_>,
         bytes_max: usize,
-        is_published: bool,
+        must_enter: bool,
         store: impl Store,
     ) -> Result<Pushed, Refusal> {
         let bytes = frame.bytes();
@@ -180,9 +192,11 @@ impl SendQueue {
         }
         let is_within = match &mut self.waiting {
             Some(batch) => batch.push_within(&frame),
+            // A batch is only taken for a frame that is not refused.
+            None if bytes > SendBatch::FIRST_BYTES => false,
             None => self.waiting.insert(store.batch()).push_within(&frame),
         };
-        if !is_within && !self.push_charged(frame, is_published, store) {
+        if !is_within && !self.push_charged(frame, must_enter, store) {
             return Err(Refusal::Full { queued_bytes: self.queued_bytes() });
         }
         self.queued_bytes += bytes as u32; // at most `bytes_max`, which is at most 1 GiB

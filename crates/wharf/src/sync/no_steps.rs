@@ -21,3 +21,6 @@ pub(crate) fn begin() {}
 pub(crate) fn pause(_seed: u64, _one_in: u32) -> bool {
     false
 }
+
+#[cfg(feature = "simulation")]
+pub(crate) fn end() {}

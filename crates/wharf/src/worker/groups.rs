@@ -167,6 +167,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         for id in share.groups.slow(now, &self.engine.options.sending, have_lasted, see) {
             self.with_hold(id, |floor, slot| {
                 if slot.ask_to_stop_as_slow() {
+                    floor.share().groups.note_slow_end();
                     floor.session.desk.end_later(id);
                 }
             });

@@ -18,8 +18,9 @@ const OF_BEFORE: u64 = 3;
 /// How fast the peer of a session that is behind takes bytes, as it was seen at the last looks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
+    /// When it was looked at last, and how many bytes its peer had taken, since it is behind.
+    before: Option<(u64, i64)>,
     looked_at: u64,
-    taken_bytes: i64,
     bytes_per_s: Option<u64>,
     /// What may be queued.
     bytes: u32,
@@ -27,7 +28,7 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { looked_at: 0, taken_bytes: 0, bytes_per_s: None, bytes: BYTES_MAX }
+        Pace { before: None, looked_at: 0, bytes_per_s: None, bytes: BYTES_MAX }
     }
 }
 
@@ -46,21 +47,25 @@ impl Pace {
 
     /// A look at a session that is behind.
     pub(super) fn look(&mut self, taken_bytes: i64, now: u64) {
-        let elapsed = now.saturating_sub(self.looked_at);
-        if self.looked_at != 0 && elapsed > 0 {
-            let taken = u64::try_from(taken_bytes - self.taken_bytes).unwrap_or(0);
+        if let Some((at, taken_before)) = self.before
+            && now > at
+        {
+            let elapsed = now - at;
+            let taken = u64::try_from(taken_bytes - taken_before).unwrap_or(0);
             let seen = (u128::from(taken) * 1_000_000_000 / u128::from(elapsed)) as u64;
+            let seen = seen.min(u64::from(u32::MAX));
             let average = |before| (before * OF_BEFORE + seen) / (OF_BEFORE + 1);
-            let bytes_per_s = self.bytes_per_s.map_or(seen, average).min(u64::from(u32::MAX));
+            let bytes_per_s = self.bytes_per_s.map_or(seen, average);
             self.bytes_per_s = Some(bytes_per_s);
             let bytes = bytes_per_s * WITHIN_NS / 1_000_000_000;
             self.bytes = bytes.clamp(BYTES_MIN.into(), BYTES_MAX.into()) as u32;
         }
-        (self.looked_at, self.taken_bytes) = (now, taken_bytes);
+        (self.before, self.looked_at) = (Some((now, taken_bytes)), now);
     }
 
     /// The session is behind no more.
     pub(super) fn ends(&mut self, now: u64) {
+        self.before = None; // what it takes from now on may be all there is
         if now.saturating_sub(self.looked_at) > FORGOTTEN_AFTER_NS {
             *self = Pace::default();
         }
@@ -104,9 +109,14 @@ mod tests {
         pace.ends(0);
         assert_eq!(pace.bytes(), 2 * 1024, "a moment ago");
         (1..9).for_each(|look| pace.look(0, look * SECOND));
-        pace.ends(13 * SECOND);
+        pace.ends(9 * SECOND);
+        pace.look(1 << 30, 10 * SECOND);
+        assert_eq!(pace.bytes(), 512, "no pace spans a time in which it was not behind");
+        pace.look(1 << 30, 11 * SECOND);
         assert_eq!(pace.bytes(), 512);
-        pace.ends(14 * SECOND);
+        pace.ends(16 * SECOND);
+        assert_eq!(pace.bytes(), 512);
+        pace.ends(17 * SECOND);
         assert_eq!(pace.bytes(), 16 * 1024);
     }
 }

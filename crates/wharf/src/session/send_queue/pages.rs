@@ -20,32 +20,33 @@ impl SendQueue {
     }
 
     /// Appends a frame for which more memory is needed to the batch that waits. False: there is no room for it in the
-    /// budget.
+    /// budget. `must_enter`: an empty queue takes it all the same. (Nothing would ask again for a frame that is
+    /// published to an empty queue; and it is shared by many.)
     #[inline(never)] // one frame in many
     pub(super) fn push_charged(
         &mut self,
         frame: Frame<'_>,
-        is_published: bool,
+        must_enter: bool,
         store: impl Store,
     ) -> bool {
-        let mut batch = self.waiting.take().unwrap_or_default();
-        let pages = batch.pages_more(&frame);
-        // Nothing would ask again for a frame that is published to an empty queue; and it is shared by many.
+        let pages = self.waiting.as_deref().unwrap_or(&SendBatch::default()).pages_more(&frame);
         let is_charged = pages == 0
             || store.charge(pages, self.pages(), self.waits_since())
-            || is_published && self.queued_bytes == 0 && store.charge_anyway(pages);
-        if is_charged {
-            batch.push(frame);
-            batch.note_charged(pages);
-            self.marks.add_pages(pages);
-        } else {
+            || must_enter && self.queued_bytes == 0 && store.charge_anyway(pages);
+        if !is_charged {
             self.aside.get_or_insert_default().is_short = true;
-            if !is_published {
+            if !must_enter {
                 store.refused();
             }
+            return false;
         }
-        self.waiting = (batch.bytes() > 0).then_some(batch);
-        is_charged
+        let batch = self.waiting.get_or_insert_with(|| store.batch());
+        batch.push(frame);
+        if pages > 0 {
+            batch.note_charged(pages);
+            self.marks.add_pages(pages);
+        }
+        true
     }
 
     /// What a batch no longer holds. It is to be discharged.
