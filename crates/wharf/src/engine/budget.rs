@@ -317,7 +317,7 @@ impl PortBudget {
     }
 
     /// Whether the ports hold all that is not free. Only when nothing changes.
-    #[cfg(any(debug_assertions, test))]
+    #[cfg(any(debug_assertions, all(test, loom)))]
     pub(crate) fn adds_up<'b>(ports: impl Iterator<Item = &'b PortBudget> + Clone) -> bool {
         let leased = ports.clone().map(|port| u64::from(port.counts().leased)).sum::<u64>();
         ports.clone().next().is_none_or(|port| {
