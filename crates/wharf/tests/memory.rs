@@ -193,7 +193,7 @@ fn two_thousand_who_never_read_take_no_more_than_the_budget_and_cost_the_others_
             }
         });
         // What is not counted of a session are lists, and batches of a single piece; and a port has a reserve.
-        let bound = BUDGET + BUDGET / 10 + MIB + (STUCK + READERS) as u64 * 3 * 1024;
+        let bound = BUDGET + BUDGET / 10 + MIB + (STUCK + READERS) as u64 * 9 * 1024;
         assert!(queued <= bound, "{queued}");
         let taken = most - rest;
         assert!(taken <= bound, "{} of {} KiB", taken / 1024, bound / 1024);
