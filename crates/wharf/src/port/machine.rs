@@ -66,7 +66,8 @@ mod imp {
         let mut status = MEMORYSTATUSEX { dwLength: bytes, ..MEMORYSTATUSEX::default() };
         // SAFETY: the structure is this thread's own, and says its size.
         let is_said = unsafe { GlobalMemoryStatusEx(&raw mut status) } != 0;
-        is_said.then_some(status.ullTotalPhys)
+        // Wine says 0 to a thread that asks while another does.
+        (is_said && status.ullTotalPhys > 0).then_some(status.ullTotalPhys)
     }
 }
 
