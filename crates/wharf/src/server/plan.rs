@@ -64,3 +64,20 @@ fn draw_first_generation() -> u64 {
     let drawn = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
     drawn >> (u64::BITS - SessionId::FIRST_GENERATION_BITS)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receive_queues_hold_a_frame_if_nothing_else_is_asked_for() {
+        let frame_bytes_max = 400 * 1024 * 1024;
+        let length = crate::framing::LengthPrefix { frame_bytes_max, ..Default::default() };
+        let bytes = |framing: Framing| {
+            let plan = Plan::of(framing, Options::default(), (), Sockets::Os, 0);
+            plan.options.receiving.queues_bytes_max.unwrap()
+        };
+        assert!(bytes(Framing::length_prefixed(length)) >= frame_bytes_max);
+        assert_eq!(bytes(Framing::raw()), RECEIVE_QUEUES_BYTES);
+    }
+}
