@@ -29,8 +29,9 @@ fn options(workers: usize) -> Options {
         options.time.first_frame_timeout = FirstFrameTimeout::Never;
         options.sending.queue_bytes_max = 256 * KIB;
         options.sending.queued_bytes_max = Some(BUDGET);
-        // So that it is soon known who makes no progress, and not by the kernel's buffers.
-        options.sending.slow_after = Duration::from_secs(1);
+        // So that it is soon known who makes no progress, and not by the kernel's buffers. A tenth of it is longer
+        // than TCP takes to send again what was lost (200 ms and more).
+        options.sending.slow_after = Duration::from_secs(3);
         options.sending.kernel_bytes = Some(32 * KIB);
     })
 }
@@ -76,7 +77,7 @@ on_every_backend! {
                     frame[..4].copy_from_slice(&number.to_be_bytes());
                     while let Err(error) = handle.publish(ROOM, &frame) {
                         assert!(matches!(error, PublishError::Full { .. }), "{error}");
-                        thread::yield_now();
+                        wait_for_room_to_publish(handle).unwrap();
                     }
                     let queued = handle.stats().queued_bytes as usize;
                     assert!(queued <= BUDGET + beyond(workers), "{queued}");

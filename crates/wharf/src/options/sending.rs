@@ -37,8 +37,9 @@ settings! {
         /// A member of a group is slow if it has lacked publications for this time, and its peer has
         /// acknowledged fewer than `slow_bytes` in it. What becomes of it then its [`Policy`](crate::Policy)
         /// says. A worker looks ten times in this time; while it stands still, nobody becomes slow. 1 ms to 1
-        /// hour. Default 5 s. (Where the OS does not report what is acknowledged, on Windows and macOS, what it
-        /// has taken counts.)
+        /// hour. Default 5 s. In less than 3 s one lost segment, which TCP sends again after 200 ms or more,
+        /// can look like a peer that takes nothing. (Where the OS does not report what is acknowledged, on
+        /// Windows and macOS, what it has taken counts.)
         slow_after: Duration = Duration::from_secs(5),
         /// See `slow_after`. 1 byte to 1 GiB. Default 128 KiB: about what one update of a TCP window
         /// acknowledges on the loopback interface.

@@ -10,6 +10,8 @@
 
 #![allow(dead_code, unused_macros, reason = "each test binary uses a part of it")]
 
+mod room;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,6 +27,9 @@ use wharf::{
     Endianness, Error, Framing, Handle, Handler, LengthPrefix, Options, Server, Session, SessionId,
     Stats,
 };
+
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use room::wait_for_room_to_publish;
 
 /// What has not happened after this long will not happen.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
