@@ -276,6 +276,16 @@ impl Engine {
         }
     }
 
+    /// Gives up a connect that never began, because its worker has ended. `tell` tells of it while the count that came
+    /// with the mail is held: afterwards any thread may release the session, and none could tell.
+    pub(crate) fn give_up_connect(&self, id: SessionId, tell: impl FnOnce(&Slot)) {
+        if let Some(slot) = self.table.held(id) {
+            slot.count.ask_to_close();
+            tell(slot);
+            self.abandon(id);
+        }
+    }
+
     /// Releases a session whose count reached 0, whether it reached its worker or not: ends its memberships,
     /// takes back what was not sent, and leaves the slot as new.
     pub(crate) fn release(&self, id: SessionId, port: usize) {

@@ -4,7 +4,8 @@
 //! moment between taking the slot and the mail. A third thread knows the session's id, closes it and joins it
 //! to a group. Shown: the holder of the last count releases it, once; the worker waits for sessions that it
 //! has found; and the next session, which may get the slot at once, is new: it takes a frame, and can be
-//! closed. The same for a connect begun by a program's thread, whose context is dropped once.
+//! closed. The same for a connect begun by a program's thread, whose context is dropped once, and which is answered
+//! once, whoever holds it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 struct Counted(Arc<()>);
 
 /// The end of port 0's only worker: its walk, and what `Floor::take_last_mail` does.
-fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
+fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) -> usize {
+    let mut answered = 0;
     let share = &engine.ports[0];
     let mut to_release = Vec::new();
     engine.ask_all_to_close(0, reason, how, |id, was_last| {
@@ -38,7 +40,8 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
     let mut answer = |mails: &mut Vec<Mail>| {
         for mail in mails.drain(..) {
             match mail {
-                Mail::Arrival(id, ..) | Mail::Connect(id, ..) => engine.abandon(id),
+                Mail::Arrival(id, ..) => engine.abandon(id),
+                Mail::Connect(id, ..) => engine.give_up_connect(id, |_| answered += 1),
                 Mail::Release(id) => to_release.push(id),
                 Mail::Attend(_)
                 | Mail::End(_)
@@ -61,16 +64,18 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) {
         yield_now();
     }
     answer(&mut share.mailbox.close());
+    answered
 }
 
-/// As `Worker::admit`, for another port.
-fn accept_for_port_0(engine: &Engine) {
+/// As `Worker::admit`, for another port. Returns how many answers are due: none.
+fn accept_for_port_0(engine: &Engine) -> usize {
     let id = engine.admit(None, 0).expect("there is room");
     assert_eq!(engine.table.held(id).expect("the hold is there").port(), 0);
     let socket = engine.sockets.to_connect(SocketAddr::from(PEER)).expect("a socket");
     if engine.ports[0].mailbox.post(Mail::Arrival(id, socket, None)).is_err() {
         engine.abandon(id);
     }
+    0
 }
 
 fn use_next(engine: &Engine, id: SessionId) {
@@ -86,7 +91,12 @@ fn use_next(engine: &Engine, id: SessionId) {
     assert!(slot.count.is_closing());
 }
 
-fn a_session_is_given_up(begin: impl Fn(&Arc<Engine>), how: Close, others: fn(&Handle, SessionId)) {
+/// `begin` returns how many answers are due.
+fn a_session_is_given_up(
+    begin: impl Fn(&Arc<Engine>) -> usize,
+    how: Close,
+    others: fn(&Handle, SessionId),
+) {
     let (engine, _) = ports(1);
     let reason = if how == Close::Drain { CloseReason::Drained } else { CloseReason::Stopped };
     let ending = thread::spawn({
@@ -97,10 +107,10 @@ fn a_session_is_given_up(begin: impl Fn(&Arc<Engine>), how: Close, others: fn(&H
         let handle = Handle::new(engine.clone());
         move || others(&handle, SessionId::new(0, 0))
     });
-    begin(&engine);
+    let due = begin(&engine);
     // Its next session takes the slot as soon as it is free; by the end at the latest.
     let next = engine.admit(Some(1), 0).inspect(|next| use_next(&engine, *next));
-    ending.join().unwrap();
+    assert_eq!(ending.join().unwrap(), due, "of the connects that were begun");
     other.join().unwrap();
     assert_eq!(engine.ports[0].assigned_sessions(), 0);
     let next = next.unwrap_or_else(|| {
@@ -139,7 +149,7 @@ fn a_connect_that_its_worker_has_no_time_for_leaves_the_slot_new() {
     explore("given up: a connect, a drain, a send", || {
         let connect = |engine: &Arc<Engine>, counted: &Counted| {
             let target = Target::new(SocketAddr::from(PEER)).context(counted.clone());
-            let _ = Handle::new(engine.clone()).connect(target);
+            usize::from(Handle::new(engine.clone()).connect(target).is_ok())
         };
         let send = |handle: &Handle, id| {
             let _ = handle.send(id, b"early");

@@ -261,14 +261,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     engine.abandon(id);
                     self.stats.refused += 1;
                 }
-                Mail::Connect(id, _socket, to) => {
-                    let Some(slot) = engine.table.held(id) else { continue };
-                    let mut held = Held { id, slot, half: self.last_half(id) };
-                    held.half.life.enter(Phase::Connecting);
-                    held.half.peer_address = Some(to);
-                    let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-                    self.connect_failed(&mut held, aborted);
-                }
+                Mail::Connect(id, _socket, to) => engine.give_up_connect(id, |_| {
+                    let mut half = self.last_half(id);
+                    half.peer_address = Some(to);
+                    half.connect_error = Some(io::ErrorKind::ConnectionAborted.into());
+                    self.finish(id, half);
+                }),
                 Mail::Release(id) => self.to_release.push(id),
                 Mail::Attend(_)
                 | Mail::End(_)
