@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wharf::simulation::{Fault, Faults, FramedPeer, Ports, Simulation, check, now, sleep};
@@ -448,70 +447,6 @@ fn what_comes_for_a_session_that_closes_does_not_cut_off_what_it_is_sent() {
             let is_ended = || peer.peer().is_ended();
             assert!(simulation.run_until(Duration::from_secs(600), is_ended));
             assert_eq!(peer.received().last().unwrap(), b"out");
-        });
-    }
-}
-
-/// Counts what was begun, and what came of it.
-#[derive(Clone, Default)]
-struct Answers(Arc<AtomicUsize>);
-
-impl Handler for Answers {
-    type State = ();
-
-    fn opened(&self, _: &Session) {}
-
-    fn received(&self, _: &Session, (): &mut (), _: &[u8]) {}
-
-    fn closed(&self, _: &Session, (): (), _: CloseReason) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn connect_failed(&self, _: SessionId, _: &wharf::Target, _: &io::Error) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// A worker's last look at its mail gave a connect up while another thread, which closed it, held the session. So that
-/// thread released it, and nobody was told. (`tests/edges.rs`, once, 2026-11-30.)
-#[test]
-fn a_connect_that_the_end_gives_up_is_answered_whoever_holds_it() {
-    let address: SocketAddr = "10.0.0.9:1".parse().unwrap();
-    for ports in [Ports::OneEach, Ports::OneShared] {
-        check(0..6000, |simulation| {
-            let preempted = Faults::none().with(Fault::ThreadPreempted, 1);
-            let simulation = simulation.faults(preempted).ports(ports).switch_in_calls();
-            let answers = Answers::default();
-            let options = Options::default().workers(1).with(|options| options.sessions.max = 3);
-            let builder = Connector::builder().options(options);
-            let connector = simulation.start_connector(builder, answers.clone()).unwrap();
-            let (handle, begun) = (connector.handle().clone(), Arc::new(AtomicUsize::new(0)));
-            let (counts, has_ended) = (begun.clone(), Arc::new(AtomicBool::new(false)));
-            let ended = has_ended.clone();
-            let thread = simulation.spawn(move || {
-                loop {
-                    match handle.connect(address) {
-                        Ok(id) => {
-                            counts.fetch_add(1, Ordering::SeqCst);
-                            handle.close(id, Close::Stop);
-                        }
-                        Err(ConnectError::Full { .. }) => sleep(Duration::from_micros(1)),
-                        Err(ConnectError::Ending) => break,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-                ended.store(true, Ordering::SeqCst);
-            });
-            drop(thread.unwrap());
-            assert!(
-                simulation.run_until(Duration::from_secs(60), || begun.load(Ordering::SeqCst) > 0)
-            );
-            connector.handle().stop();
-            connector.wait().unwrap();
-            assert!(
-                simulation.run_until(Duration::from_secs(60), || has_ended.load(Ordering::SeqCst))
-            );
-            assert_eq!(answers.0.load(Ordering::SeqCst), begun.load(Ordering::SeqCst));
         });
     }
 }
