@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wharf::{CloseReason, Farewell, Handle, Session, SessionId, TooLarge};
+use wharf::{CloseReason, EncodeError, Farewell, Handle, Session, SessionId};
 
 use crate::frames::{HEADER_BYTES, Message};
 use crate::rules::Rule;
@@ -244,10 +244,11 @@ pub(crate) fn kick(
             truth.said_farewell(id, code, is_accepted, own.is_some());
             !is_accepted || !was_over && frame_bytes <= FRAME_BYTES_MAX
         }
-        Err(TooLarge { bytes: ref given_back, max }) => {
+        Err(EncodeError::TooLarge { bytes: ref given_back, max }) => {
             truth.takes_back_farewell(id, code);
             *given_back == farewell && max == FRAME_BYTES_MAX && frame_bytes > max
         }
+        Err(_) => false,
     };
     if !is_right {
         let what = format!("{id} (over: {was_over}), and {frame_bytes} bytes: {said:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf::{
     AsFrame, Close, CloseReason, Group, Handle, JoinError, Policy, PublishError, RoomError,
-    Session, SessionId, TooLarge,
+    Session, SessionId,
 };
 
 use crate::frames::Message;
@@ -40,7 +40,7 @@ pub(crate) fn publish_keyed(
             PublishError::TooLarge { max, .. } => PublishError::TooLarge { bytes: &frame, max },
             _ => PublishError::Ending(&frame),
         }),
-        Some(Err(TooLarge { bytes, max })) => Err(PublishError::TooLarge { bytes, max }),
+        Some(Err(error)) => Err(error.into()),
     };
     let mut truth = truth.lock();
     truth.publications.returns(publisher, number, result.is_ok());

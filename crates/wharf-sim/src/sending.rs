@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use wharf::{Handle, SendError, SessionId};
+use wharf::{EncodeError, Handle, SendError, SessionId};
 
 use crate::frames::Message;
 use crate::misbehaviour::Bytes;
@@ -147,18 +147,21 @@ pub(crate) fn send(
                 let sent = handle.send_many(&[who_never_was, id], &bytes);
                 let (is_taken, refused) = match sent {
                     // It could not be published, so it is not encoded.
-                    Err(error) if frame.len() > error.max => (false, Refused::Full(0, error.max)),
+                    Err(EncodeError::TooLarge { max, .. }) if frame.len() > max => {
+                        (false, Refused::Full(0, max))
+                    }
                     sent => (sent.is_ok_and(|count| count == 1), Refused::GoneOrFull),
                 };
                 given_back(bytes, is_taken, refused)
             }
             7 => {
-                let encoded = handle.encode(&bytes).map_err(|error| error.max);
-                let refused = match encoded {
+                let refused = match handle.encode(&bytes) {
                     Ok(encoded) => handle.try_send(id, encoded).err().as_ref().map(without_frame),
                     // It could not be published, so it is not encoded.
-                    Err(max) if frame.len() > max => Some(Refused::Full(0, max)),
-                    Err(max) => Some(Refused::Other(format!("too large, of at most {max} bytes"))),
+                    Err(EncodeError::TooLarge { max, .. }) if frame.len() > max => {
+                        Some(Refused::Full(0, max))
+                    }
+                    Err(error) => Some(Refused::Other(error.to_string())),
                 };
                 given_back(bytes, refused.is_none(), refused.unwrap_or(Refused::Gone))
             }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use wharf::{
-    Close, Farewell, Group, Handle, JoinError, PublishError, SendError, SessionId, TooLarge,
+    Close, EncodeError, Farewell, Group, Handle, JoinError, PublishError, SendError, SessionId,
 };
 
 use crate::deeds::{Deeds, Membership, Publication, Said, To};
@@ -122,7 +122,7 @@ impl Actor {
         truth: &Truth,
         id: SessionId,
         bytes: usize,
-        close: impl FnOnce(Farewell) -> Result<bool, TooLarge<Farewell>>,
+        close: impl FnOnce(Farewell) -> Result<bool, EncodeError<Farewell>>,
     ) -> bool {
         let code = truth.next_code();
         let frame =
@@ -147,7 +147,7 @@ impl Actor {
                 self.deeds.farewells.push(said);
                 !(accepted && is_too_large)
             }
-            Some(Err(TooLarge { bytes, .. })) => is_too_large && bytes == farewell,
+            Some(Err(error)) => is_too_large && error.into_inner() == farewell,
             None => false,
         };
         if !is_true {
@@ -240,7 +240,7 @@ mod tests {
     fn a_farewell_that_is_answered_otherwise_is_seen() {
         let (truth, id) = (Truth::default(), SessionId::from_bits(9));
         let mut actor = Actor::new(THREADS, false);
-        let too_large = |bytes| Err(TooLarge { bytes, max: 1_020 });
+        let too_large = |bytes| Err(EncodeError::TooLarge { bytes, max: 1_020 });
         assert!(actor.kick_by(&truth, id, 1_020, |_| Ok(true)));
         assert!(!actor.kick_by(&truth, id, 1_021, too_large));
         actor.kick_by(&truth, id, 0, |_| Ok(false));

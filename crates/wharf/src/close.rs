@@ -42,6 +42,11 @@ pub enum CloseReason {
         /// The least it can be.
         min: u64,
     },
+    /// The framing refused what came from the peer: it breaks a rule of the protocol.
+    FrameRefused {
+        /// The framing's reason.
+        reason: &'static str,
+    },
     /// The peer did not read as fast as frames were sent to it: the send queue was full, publications waited for it
     /// for too long ([`Policy`](crate::Policy)), or the budget of all send queues was used up.
     SlowConsumer {
@@ -76,7 +81,7 @@ pub enum CloseReason {
     Drained,
     /// The server was stopped, or the deadline of its drain came. What was queued is lost.
     Stopped,
-    /// A callback panicked.
+    /// A callback panicked, or a [framing](crate::CustomFraming) of the program's.
     HandlerPanicked,
     /// The program sent a frame that could never be sent: it is larger than the framing or an empty send queue
     /// allows. This is a mistake of the program, not of the peer.
@@ -85,6 +90,11 @@ pub enum CloseReason {
         bytes: usize,
         /// The most that a frame may have.
         max: usize,
+    },
+    /// The program sent a frame that its framing refuses. This is a mistake of the program, not of the peer.
+    FrameRefusedToSend {
+        /// The framing's reason.
+        reason: &'static str,
     },
     /// The operating system reported another error; or the completion port of the session's worker failed,
     /// which [`Server::wait`](crate::Server::wait) reports too, as [`Error::Port`](crate::Error::Port).
@@ -98,7 +108,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 18;
+    pub(crate) const KINDS: usize = 20;
 
     /// The kinds' names, by [`CloseReason::kind_index`].
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -120,6 +130,8 @@ impl CloseReason {
         "frame too large to send",
         "io",
         "kicked",
+        "frame refused",
+        "frame refused to send",
     ];
 
     pub(crate) fn kind_index(self) -> usize {
@@ -142,6 +154,8 @@ impl CloseReason {
             CloseReason::FrameTooLargeToSend { .. } => 15,
             CloseReason::Io { .. } => 16,
             CloseReason::Kicked { .. } => 17,
+            CloseReason::FrameRefused { .. } => 18,
+            CloseReason::FrameRefusedToSend { .. } => 19,
         }
     }
 
@@ -156,6 +170,7 @@ impl CloseReason {
                 | CloseReason::ReceiveQueueFull { .. }
                 | CloseReason::FrameTooLarge { .. }
                 | CloseReason::LengthTooSmall { .. }
+                | CloseReason::FrameRefused { .. }
         )
     }
 
@@ -201,6 +216,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Io { kind, code: Some(code) } => write!(f, " ({kind}, os error {code})"),
             CloseReason::Io { kind, code: None } => write!(f, " ({kind})"),
             CloseReason::Kicked { code } => write!(f, " ({code})"),
+            CloseReason::FrameRefused { reason } | CloseReason::FrameRefusedToSend { reason } => {
+                write!(f, " ({reason})")
+            }
             _ => Ok(()),
         }
     }

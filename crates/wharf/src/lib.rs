@@ -157,11 +157,14 @@ mod worker;
 pub use close::{Close, CloseReason};
 pub use engine::{DrainReport, Frame, Group};
 pub use error::{
-    AcceptError, BackendRefusal, ConnectError, Error, Gone, JoinError, ListenError, PublishError,
-    Result, RoomError, SendError, TooLarge,
+    AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
+    PublishError, Result, RoomError, SendError,
 };
 pub use face::{AsFrame, Farewell, Handle, Handler, Session, WhenRoom, WhenRoomToPublish};
-pub use framing::{Endianness, Framing, LengthPrefix, LengthWidth};
+pub use framing::{
+    CustomFraming, Cut, Delimiter, Endianness, Envelope, Framing, FramingError, LengthField,
+    LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,
+};
 pub use histogram::Histogram;
 pub use options::{
     Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Keepalive, Listener,

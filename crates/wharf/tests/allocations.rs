@@ -80,6 +80,6 @@ fn a_message_that_is_echoed_in_steady_state_costs_no_allocation() {
     frame.extend(body);
     for backend in backends {
         echo_on(*backend, Framing::raw(), &[7; 64]);
-        echo_on(*backend, framed, &frame);
+        echo_on(*backend, framed.clone(), &frame);
     }
 }

@@ -168,7 +168,7 @@ on_every_backend! {
     fn a_connector_is_a_client_of_a_server(backend) {
         let prefix = LengthPrefix::default();
         let framing = Framing::length_prefixed(prefix);
-        let server = start(backend, framing, pausing(), Behaviour::echo());
+        let server = start(backend, framing.clone(), pausing(), Behaviour::echo());
         let said = Random::new(1).bytes(60_000);
         // Each frame that comes back is sent again, a byte shorter, and 20 are enough.
         let behaviour = Behaviour::silent()

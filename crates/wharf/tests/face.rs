@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use support::*;
 use wharf::{
-    AcceptError, Backend, Close, CloseReason, ConnectError, Connector, Framing, Gone, Group,
-    Handler, JoinError, LengthPrefix, Listener, Options, PeerAddress, PublishError, SendError,
-    Server, Session, SessionId, Target, TooLarge,
+    AcceptError, Backend, Close, CloseReason, ConnectError, Connector, EncodeError, Framing, Gone,
+    Group, Handler, JoinError, LengthPrefix, Listener, Options, PeerAddress, PublishError,
+    SendError, Server, Session, SessionId, Target,
 };
 
 const HERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
@@ -148,7 +148,7 @@ on_every_backend! {
         let lines = format!("{options:#?}").lines().count();
         assert!(lines <= 60, "{lines} lines");
         let prefixed = Framing::length_prefixed(LengthPrefix::default());
-        let listener = || Listener::new(HERE).name("players").framing(prefixed);
+        let listener = || Listener::new(HERE).name("players").framing(prefixed.clone());
         let builder = || Server::builder().listen(listener()).listen(HERE).workers(2).backend(backend);
         assert_fits(&listener());
         assert_fits(&builder());
@@ -180,7 +180,7 @@ on_every_backend! {
         assert_fits(&Gone(&frame));
         assert_fits(&SendError::Full { bytes: &frame, queued: 1, max: usize::MAX });
         assert_fits(&PublishError::Full { bytes: &frame, waiting: 1, max: usize::MAX });
-        assert_fits(&TooLarge { bytes: &frame, max: 1 });
+        assert_fits(&EncodeError::TooLarge { bytes: &frame, max: 1 });
         assert_fits(&JoinError::Full { waiting: 1, max: 2 });
         assert_fits(&ConnectError::Ending);
         assert_fits(&CloseReason::FrameTooLargeToSend { bytes: usize::MAX, max: usize::MAX });

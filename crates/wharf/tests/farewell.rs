@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use support::*;
 use wharf::{
-    Backend, Close, CloseReason, Farewell, FirstFrameTimeout, Gone, Group, Handle, Handler,
-    Options, Server, Session, SessionId, TooLarge,
+    Backend, Close, CloseReason, EncodeError, Farewell, FirstFrameTimeout, Gone, Group, Handle,
+    Handler, Options, Server, Session, SessionId,
 };
 
 const PEERS: usize = 41;
@@ -222,7 +222,7 @@ on_every_backend! {
         let (handle, (peer, id)) = (&harness.handle, harness.connect_known());
         let large = Farewell::new(1).frame(vec![1; Farewell::WIRE_BYTES_MAX - 3]);
         let max = Farewell::WIRE_BYTES_MAX - 4;
-        assert_eq!(handle.close_with(id, large.clone()), Err(TooLarge { bytes: large, max }));
+        assert_eq!(handle.close_with(id, large.clone()), Err(EncodeError::TooLarge { bytes: large, max }));
         assert!(handle.is_open(id));
         // Until the kernel takes no more of it either.
         let mut moved = Instant::now();

@@ -12,8 +12,8 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use support::*;
 use wharf::{
-    Backend, Close, Endianness, Error, FirstFrameTimeout, Framing, Group, LengthPrefix,
-    LengthWidth, Listener, Options, PublishError, Server, SessionId,
+    Backend, Close, EncodeError, Endianness, Error, FirstFrameTimeout, Framing, Group,
+    LengthPrefix, LengthWidth, Listener, Options, PublishError, Server, SessionId,
 };
 
 const ROOM: Group = Group(7);
@@ -176,8 +176,10 @@ on_every_backend! {
         }
         let error = handle.publish(ROOM, vec![5; LARGEST + 1]).unwrap_err();
         assert!(matches!(error, PublishError::TooLarge { max: LARGEST, .. }), "{error}");
-        assert_eq!(handle.encode(vec![5; LARGEST + 1]).unwrap_err().max, LARGEST);
-        assert_eq!(handle.send_many(&[], vec![5; LARGEST + 1]).unwrap_err().max, LARGEST);
+        let too_large = |bytes| Err(EncodeError::TooLarge { bytes, max: LARGEST });
+        let larger = vec![5; LARGEST + 1];
+        assert_eq!(handle.encode(&larger).map(|_| 0), too_large(&larger));
+        assert_eq!(handle.send_many(&[], &larger), too_large(&larger));
         // Alone, it may be sent.
         handle.send(peers[0].1, vec![5; LARGEST + 1]).unwrap();
         assert_eq!(read(&peers[0].0, LARGEST + 1), vec![5; LARGEST + 1]);

@@ -31,7 +31,7 @@ fn attack(
     attack: impl Fn(&TcpStream),
     is_expected: impl Fn(CloseReason) -> bool,
 ) {
-    let harness = start(backend, framing, pausing(), Behaviour::echo());
+    let harness = start(backend, framing.clone(), pausing(), Behaviour::echo());
     let wire: &[u8] = if framing == Framing::raw() { b"hello" } else { b"\0\0\0\x05hello" };
     let can_talk = framing == Framing::raw() || framing == length();
     let innocent = harness.connect();

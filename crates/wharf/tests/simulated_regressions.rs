@@ -339,11 +339,11 @@ fn with_sessions(
 ) -> (Server, Notes, Vec<(FramedPeer, SessionId)>) {
     let framing = Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(20_000));
     let notes = Notes::default();
-    let builder = Server::builder().listen("10.0.0.1:1").framing(framing);
+    let builder = Server::builder().listen("10.0.0.1:1").framing(framing.clone());
     let server = simulation.start(builder.options(options), notes.clone()).unwrap();
     let mut sessions = Vec::new();
     for nth in 0..count {
-        let peer = simulation.connect(server.addresses()[0]).unwrap().framed(framing);
+        let peer = simulation.connect(server.addresses()[0]).unwrap().framed(framing.clone());
         let is_open = || notes.ids.lock().unwrap().len() > nth;
         assert!(simulation.run_until(Duration::from_secs(60), is_open));
         sessions.push((peer, notes.ids.lock().unwrap()[nth]));

@@ -33,7 +33,7 @@ fn every_number_is_answered_in_a_thousand_networks() {
     const LONG: Duration = Duration::from_secs(600); // of virtual time
     check(0..1_000, |simulation: Simulation| {
         let framing = Framing::length_prefixed(LengthPrefix::default());
-        let builder = Server::builder().listen("10.0.0.1:7000").framing(framing);
+        let builder = Server::builder().listen("10.0.0.1:7000").framing(framing.clone());
         let server = simulation.start(builder, Sums).unwrap();
         let mut peer = simulation.connect(server.addresses()[0]).unwrap().framed(framing);
         (1..=20_u64).for_each(|number| peer.send(number.to_be_bytes()));

@@ -6,10 +6,10 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use wharf::options::{Iocp, Listening, Receiving, Sending, Sessions, Time, Uring};
 use wharf::{
     AcceptError, Backend, BackendChoice, BackendRefusal, Backpressure, Builder, Close, CloseReason,
-    ConnectError, Connector, ConnectorBuilder, DrainReport, Error, FirstFrameTimeout, Frame,
-    Framing, Gone, Group, Handle, Histogram, Histograms, JoinError, Keepalive, LengthPrefix,
+    ConnectError, Connector, ConnectorBuilder, DrainReport, EncodeError, Error, FirstFrameTimeout,
+    Frame, Framing, Gone, Group, Handle, Histogram, Histograms, JoinError, Keepalive, LengthPrefix,
     ListenError, Listener, Metric, Options, PeerAddress, Prepared, PublishError, SendError, Server,
-    SessionId, Stats, Target, TooLarge,
+    SessionId, Stats, Target,
 };
 
 fn is_for_any_thread<T: Send + Sync + Debug>() {}
@@ -63,7 +63,7 @@ fn everything_but_the_session_may_be_given_to_any_thread() {
         Stats,
         Target,
         Time,
-        TooLarge<Vec<u8>>,
+        EncodeError<Vec<u8>>,
         Uring,
     );
     fn is_error<T: std::error::Error + Send + Sync + 'static>() {}
@@ -71,7 +71,7 @@ fn everything_but_the_session_may_be_given_to_any_thread() {
     is_error::<SendError<Vec<u8>>>();
     is_error::<PublishError<Vec<u8>>>();
     is_error::<Gone<Vec<u8>>>();
-    is_error::<TooLarge<Vec<u8>>>();
+    is_error::<EncodeError<Vec<u8>>>();
     is_error::<JoinError>();
     is_error::<ConnectError>();
     is_error::<ListenError>();

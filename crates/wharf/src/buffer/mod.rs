@@ -8,6 +8,8 @@ mod ring_buffer;
 mod send_batch;
 mod shared_frame;
 
+use std::io::IoSlice;
+
 use crate::close::CloseReason;
 
 pub(crate) use ring_buffer::RingBuffer;
@@ -19,11 +21,11 @@ pub(crate) use shared_frame::SharedFrame;
 
 /// Sends bytes on a port's sockets at once, without an operation, and without waiting.
 pub(crate) trait Direct: Send + Sync + std::fmt::Debug {
-    /// Sends as much of the front of `parts` as this registration's socket has room for. Returns how many
+    /// Sends as much of the front of `parts`, one or more, as this registration's socket has room for. Returns how many
     /// bytes. The caller holds a count on the session and knows that no send is outstanding.
     ///
     /// # Errors
     /// The socket has failed, and the connection has ended for this reason. A socket reports this once: no
     /// operation will report it again.
-    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason>;
+    fn send(&self, registration: u32, parts: &[IoSlice<'_>]) -> Result<usize, CloseReason>;
 }

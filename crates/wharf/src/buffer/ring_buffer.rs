@@ -12,6 +12,8 @@ pub(crate) struct RingBuffer {
     head: usize,
     len: usize,
     scanned: usize,
+    /// By which framing.
+    scanned_by: u8,
 }
 
 impl RingBuffer {
@@ -22,6 +24,7 @@ impl RingBuffer {
             head: 0,
             len: 0,
             scanned: 0,
+            scanned_by: 0,
         }
     }
 
@@ -82,14 +85,19 @@ impl RingBuffer {
         count
     }
 
-    /// How many of the oldest bytes need not be searched again.
-    pub(crate) fn scanned(&self) -> usize {
-        self.scanned
+    /// How many of the oldest bytes the framing with this index need not search again.
+    pub(crate) fn scanned(&self, framing: u8) -> usize {
+        if self.scanned_by == framing { self.scanned } else { 0 }
     }
 
-    pub(crate) fn set_scanned(&mut self, scanned: usize) {
-        assert!(scanned <= self.len, "more bytes were scanned than wait");
-        self.scanned = scanned;
+    /// What that framing wants to know of its last look. (A framing of the program's may say any number.)
+    pub(crate) fn set_scanned(&mut self, scanned: usize, framing: u8) {
+        (self.scanned, self.scanned_by) = (scanned, framing);
+    }
+
+    /// What was scanned of another ring with the same bytes.
+    pub(crate) fn scanned_as(&mut self, other: &RingBuffer) {
+        (self.scanned, self.scanned_by) = (other.scanned, other.scanned_by);
     }
 
     /// Removes the oldest `count` bytes. The rest then counts as not scanned.
@@ -105,6 +113,15 @@ impl RingBuffer {
             let head = self.head + count;
             if head >= self.capacity() { head - self.capacity() } else { head }
         };
+    }
+
+    /// Removes the newest `count` bytes.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        assert!(count <= self.len, "more bytes were removed than waited");
+        self.len -= count;
+        if self.len == 0 {
+            (self.head, self.scanned) = (0, 0);
+        }
     }
 
     /// The filled bytes in one piece. Moves them only if they wrap.

@@ -47,7 +47,9 @@ pub(crate) fn pages_of(bytes: usize) -> u32 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Frame<'a> {
     /// Parts that follow each other on the wire. They are copied.
-    Own([&'a [u8]; 2]),
+    Own([&'a [u8]; 3]),
+    /// The same of any number, without so many bytes of their front.
+    Parts { header: &'a [u8], parts: &'a [IoSlice<'a>], trailer: &'a [u8], left_bytes: usize },
     /// A frame for many sessions. It is copied if it is small.
     Shared(&'a SharedFrame),
 }
@@ -55,8 +57,54 @@ pub(crate) enum Frame<'a> {
 impl Frame<'_> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Frame::Own([header, body]) => header.len() + body.len(),
+            Frame::Own([header, body, trailer]) => header.len() + body.len() + trailer.len(),
+            Frame::Parts { header, parts, trailer, left_bytes } => {
+                let body = parts.iter().map(|part| part.len()).sum::<usize>();
+                header.len() + body + trailer.len() - left_bytes
+            }
             Frame::Shared(frame) => frame.bytes(),
+        }
+    }
+
+    /// The parts of it that are to be copied.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let nothing: (&[&[u8]], &[IoSlice<'_>]) = (&[], &[]);
+        let ((front, parts), back, left_bytes) = match self {
+            Frame::Own(own) => ((&own[..], nothing.1), nothing.0, 0),
+            Frame::Parts { header, parts, trailer, left_bytes } => {
+                let [header, trailer] = [header, trailer].map(std::slice::from_ref);
+                ((header, *parts), trailer, *left_bytes)
+            }
+            Frame::Shared(_) => (nothing, nothing.0, 0),
+        };
+        let all = front.iter().copied().chain(parts.iter().map(|part| &**part));
+        all.chain(back.iter().copied()).scan(left_bytes, |left_bytes, part| {
+            let cut = part.len().min(*left_bytes);
+            *left_bytes -= cut;
+            Some(&part[cut..])
+        })
+    }
+
+    /// Fills `slices` with the front of it that is to be copied. Returns how many were filled.
+    pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
+        let parts = self.parts().filter(|part| !part.is_empty());
+        let filled = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part));
+        filled.count()
+    }
+
+    /// So many bytes of its front have left.
+    pub(crate) fn advance(&mut self, count: usize) {
+        match self {
+            Frame::Own(parts) => {
+                let mut left = count;
+                for part in parts {
+                    let cut = part.len().min(left);
+                    *part = &part[cut..];
+                    left -= cut;
+                }
+            }
+            Frame::Parts { left_bytes, .. } => *left_bytes += count,
+            Frame::Shared(_) => debug_assert_eq!(count, 0, "a shared frame leaves by an operation"),
         }
     }
 }
@@ -131,8 +179,15 @@ impl SendBatch {
     pub(crate) fn push_within(&mut self, frame: &Frame<'_>) -> bool {
         match frame {
             Frame::Own(parts) => self.copy_within(*parts),
+            Frame::Parts { .. } => {
+                let has_room = !self.pieces.is_empty() && self.own_room() >= frame.bytes();
+                if has_room {
+                    self.push_parts(frame);
+                }
+                has_room
+            }
             Frame::Shared(frame) => match frame.pieces() {
-                [piece] if piece.len() < SHARED_BYTES_MIN => self.copy_within([piece, &[]]),
+                [piece] if piece.len() < SHARED_BYTES_MIN => self.copy_within([piece, &[], &[]]),
                 [piece] if self.shared_bytes % PAGE_BYTES + piece.len() < PAGE_BYTES => {
                     self.begin_frame();
                     self.share(piece);
@@ -144,14 +199,17 @@ impl SendBatch {
     }
 
     #[inline]
-    fn copy_within(&mut self, [first, second]: [&[u8]; 2]) -> bool {
-        let bytes = first.len() + second.len();
+    fn copy_within(&mut self, [first, second, third]: [&[u8]; 3]) -> bool {
+        let bytes = first.len() + second.len() + third.len();
         let Some(piece) = self.pieces.last_mut() else { return false };
         if piece.capacity() - piece.len() < bytes {
             return false;
         }
         piece.extend_from_slice(first);
         piece.extend_from_slice(second);
+        if !third.is_empty() {
+            piece.extend_from_slice(third);
+        }
         self.own_bytes += bytes;
         self.bytes += bytes;
         self.begin_frame();
@@ -167,7 +225,7 @@ impl SendBatch {
     /// Pages that it has more with this frame.
     pub(crate) fn pages_more(&self, frame: &Frame<'_>) -> u32 {
         match frame {
-            Frame::Own([header, body]) => self.own_pages_more(header.len() + body.len()),
+            Frame::Own(_) | Frame::Parts { .. } => self.own_pages_more(frame.bytes()),
             Frame::Shared(frame) => {
                 let copied = |piece: &&Arc<[u8]>| piece.len() < SHARED_BYTES_MIN;
                 let own = frame.pieces().iter().filter(copied).map(|piece| piece.len()).sum();
@@ -214,17 +272,24 @@ impl SendBatch {
     /// Appends one frame.
     pub(crate) fn push(&mut self, frame: Frame<'_>) {
         match frame {
-            Frame::Own(parts) => self.push_frame(parts),
+            Frame::Own(_) | Frame::Parts { .. } => self.push_parts(&frame),
             Frame::Shared(frame) => self.push_shared(frame),
         }
     }
 
-    /// Appends one frame, in the parts that follow each other on the wire.
-    pub(crate) fn push_frame(&mut self, parts: [&[u8]; 2]) {
+    /// Appends one frame of two parts.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn push_frame(&mut self, [first, second]: [&[u8]; 2]) {
+        self.push(Frame::Own([first, second, &[]]));
+    }
+
+    fn push_parts(&mut self, frame: &Frame<'_>) {
         self.begin_frame();
-        let [first, second] = parts;
-        self.copy(first, second.len());
-        self.copy(second, 0);
+        let mut following = frame.bytes();
+        for part in frame.parts() {
+            following -= part.len();
+            self.copy(part, following);
+        }
     }
 
     fn push_shared(&mut self, frame: &SharedFrame) {
@@ -489,7 +554,7 @@ mod tests {
             for (number, length) in lengths.iter().cycle().skip(round).take(10).enumerate() {
                 let body = &content[..if cfg!(miri) { length / 20 } else { *length }];
                 let shared = SharedFrame::new([b"he", body]);
-                let own = Frame::Own([b"he", body]);
+                let own = Frame::Own([b"he", body, b""]);
                 let frame = if number % 3 == 1 { Frame::Shared(&shared) } else { own };
                 let pages = batch.pages_more(&frame);
                 assert!(frame.bytes() > batch.free_room() || pages == 0);

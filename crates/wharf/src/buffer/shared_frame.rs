@@ -20,10 +20,16 @@ pub(crate) struct SharedFrame {
 
 impl SharedFrame {
     /// Built from the parts that follow each other on the wire.
-    pub(crate) fn new(parts: [&[u8]; 2]) -> Self {
-        let bytes = parts[0].len() + parts[1].len();
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn new<const N: usize>(parts: [&[u8]; N]) -> Self {
+        Self::of(parts.iter().map(|part| part.len()).sum(), parts.into_iter())
+    }
+
+    /// The same of any number of parts, which have so many bytes together.
+    pub(crate) fn of<'p>(bytes: usize, parts: impl Iterator<Item = &'p [u8]>) -> Self {
         let mut joined = Vec::with_capacity(bytes);
-        parts.iter().for_each(|part| joined.extend_from_slice(part));
+        parts.for_each(|part| joined.extend_from_slice(part));
+        debug_assert_eq!(joined.len(), bytes, "they had other bytes a moment ago");
         let pieces = joined.chunks(PIECE_BYTES_MAX).map(Arc::from).collect();
         SharedFrame { pieces, bytes }
     }

@@ -1,5 +1,6 @@
 //! Encoding frames for many, and queueing what is encoded.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::engine::Engine;
@@ -8,46 +9,59 @@ use super::publication::REQUEST_BYTES;
 use super::push::AtOnce;
 use super::share::Follows;
 use crate::buffer::{Frame as Queued, SharedFrame};
-use crate::error::SendError;
-use crate::framing::Framing;
+use crate::error::{EncodeError, SendError};
+use crate::framing::{Envelope, Framing, Parts};
 use crate::session::Slot;
 
 impl Engine {
-    /// What is given, in every wire form of this server's; or else how many bytes it may have.
-    pub(crate) fn encode(&self, content: Content<'_>) -> Result<Frame, usize> {
-        let body = match content {
-            Content::Plain(bytes) => bytes,
-            Content::Encoded(frame) if self.could_have_encoded(frame) => return Ok(frame.clone()),
-            Content::Encoded(frame) => &frame.body(),
-        };
-        let max = self.encoded_bytes_max();
-        if body.len() > max {
-            return Err(max);
+    /// What is given, in every wire form of this server's.
+    pub(crate) fn encode(&self, content: Content<'_>) -> Result<Frame, EncodeError<()>> {
+        match content {
+            Content::Plain(bytes) => self.encode_parts(Parts(&[IoSlice::new(bytes)])),
+            Content::Parts(parts) => self.encode_parts(parts),
+            Content::Encoded(frame) if self.could_have_encoded(frame) => Ok(frame.clone()),
+            Content::Encoded(frame) => self.encode_parts(Parts(&[IoSlice::new(&frame.body())])),
         }
-        let forms = self.framings.forms();
-        let first = self.encode_as(&forms[0], body)?;
-        let others: Result<Vec<_>, _> =
-            forms[1..].iter().map(|form| self.encode_as(form, body)).collect();
-        let others = Some(others?).filter(|others| !others.is_empty()).map(Arc::from);
-        let header_bytes = first.bytes() - body.len();
-        Ok(Frame { first, others, header_bytes, forms: forms.clone() })
     }
 
-    fn encode_as(&self, form: &Framing, body: &[u8]) -> Result<SharedFrame, usize> {
-        let mut header = [0; 8];
-        let header_bytes = self.encode_header(form, body.len(), &mut header)?;
-        Ok(SharedFrame::new([&header[..header_bytes], body]))
+    fn encode_parts(&self, body: Parts<'_>) -> Result<Frame, EncodeError<()>> {
+        let (body_bytes, max) = (body.bytes(), self.encoded_bytes_max());
+        if body_bytes > max {
+            return Err(EncodeError::TooLarge { bytes: (), max });
+        }
+        let forms = self.framings.forms();
+        let (first, envelope) = self.encode_as(&forms[0], body, body_bytes)?;
+        let others = forms[1..].iter().map(|form| self.encode_as(form, body, body_bytes));
+        let others: Result<Vec<_>, _> = others.map(|form| form.map(|(form, _)| form)).collect();
+        let others = Some(others?).filter(|others| !others.is_empty()).map(Arc::from);
+        let [header_bytes, trailer_bytes] =
+            [envelope.header(), envelope.trailer()].map(|part| part.len() as u8); // at most 16
+        Ok(Frame { first, others, header_bytes, trailer_bytes, forms: forms.clone() })
+    }
+
+    /// A frame of so many bytes in one wire form, and what stands around it.
+    pub(super) fn encode_as(
+        &self,
+        form: &Framing,
+        body: Parts<'_>,
+        body_bytes: usize,
+    ) -> Result<(SharedFrame, Envelope), EncodeError<()>> {
+        let mut envelope = Envelope::default();
+        let bytes = self.envelop(form, body, body_bytes, &mut envelope)?;
+        let parts = std::iter::once(envelope.header()).chain(body.0.iter().map(|part| &**part));
+        let parts = parts.chain(std::iter::once(envelope.trailer()));
+        Ok((SharedFrame::of(bytes, parts), envelope))
     }
 
     /// The most bytes of a frame for many: each of its wire forms can be queued, and a port that has nothing
     /// else waiting has room for all of them together.
     fn encoded_bytes_max(&self) -> usize {
         let forms = self.framings.forms();
-        let headers = forms.iter().map(|form| form.encode_header(0, &mut [0; 8]).unwrap_or(0));
+        let envelopes = forms.iter().map(Framing::envelope_bytes_max).sum::<usize>();
         let waiting_max = self.options.sending.publications_bytes_max - REQUEST_BYTES;
         let further = (forms.len() - 1) * FORM_BYTES;
-        let together = waiting_max.saturating_sub(further + headers.sum::<usize>()) / forms.len();
-        forms.iter().map(|form| self.frame_bytes_max(form)).fold(together, usize::min)
+        let together = waiting_max.saturating_sub(further + envelopes) / forms.len();
+        forms.iter().map(|form| self.frame_bytes_max(form, usize::MAX)).fold(together, usize::min)
     }
 
     /// Whether a frame has this server's wire forms, and a size that it allows: it may be another's.
@@ -68,12 +82,19 @@ impl Engine {
             let (pushed, follows) = self.push(slot, Content::Plain(&frame.body()), AtOnce::No);
             return (pushed.map(|_| ()), follows);
         }
-        let (pushed, follows) = self.push_frame(slot, Queued::Shared(self.form_for(slot, frame)));
+        let (pushed, follows) = loop {
+            let framing = slot.framing();
+            let form = Queued::Shared(self.form_for(framing, frame));
+            if let Some(pushed) = self.push_frame(slot, framing, form) {
+                break pushed;
+            }
+        };
         (pushed.map_err(|refusal| self.send_error(refusal)), follows)
     }
 
-    /// The form in which this session is sent a frame that has this server's wire forms.
-    pub(crate) fn form_for<'f>(&self, slot: &Slot, frame: &'f Frame) -> &'f SharedFrame {
-        frame.in_form(self.framings.form_of(slot.framing()))
+    /// The form that a frame with this server's wire forms has in this framing.
+    #[inline]
+    pub(crate) fn form_for<'f>(&self, framing: u8, frame: &'f Frame) -> &'f SharedFrame {
+        frame.in_form(self.framings.form_of(framing))
     }
 }

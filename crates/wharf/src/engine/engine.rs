@@ -139,6 +139,12 @@ impl Engine {
         &self.ports[slot.port()]
     }
 
+    /// Has a session's frames in the framing at this place among those that sessions may change to, from now on. The
+    /// caller holds a count. `None`: there is no such framing. `Some(false)`: the session is ending.
+    pub(crate) fn change_framing(&self, slot: &Slot, place: usize) -> Option<bool> {
+        self.framings.further(place).map(|framing| slot.change_framing(framing))
+    }
+
     /// A session's framing. The caller holds a count.
     pub(crate) fn framing_of(&self, slot: &Slot) -> &Framing {
         self.framings.get(slot.framing())
@@ -193,17 +199,22 @@ impl Engine {
         self.drain_session(id, slot, |takes_published| slot.ask_to_drain(reason, takes_published))
     }
 
-    /// Asks a session to close after everything that was accepted, and then this frame, has left.
+    /// Asks a session to close after everything that was accepted, and then this frame, has left, which is in the form of
+    /// this framing. `None`: the session has another by now.
     pub(crate) fn ask_to_close_with(
         &self,
         id: SessionId,
         slot: &Slot,
         reason: CloseReason,
         farewell: &SharedFrame,
-    ) -> bool {
-        self.drain_session(id, slot, |takes_published| {
-            slot.ask_to_drain_with(reason, takes_published, farewell.clone())
-        })
+        framing: u8,
+    ) -> Option<bool> {
+        let mut asked = Some(false);
+        let changed = self.drain_session(id, slot, |takes_published| {
+            asked = slot.ask_to_drain_with(reason, takes_published, farewell.clone(), framing);
+            asked.unwrap_or(false)
+        });
+        asked.map(|_| changed)
     }
 
     /// Ends our direction of a session's stream after everything that was accepted. The caller holds a count.

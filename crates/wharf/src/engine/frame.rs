@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::buffer::SharedFrame;
-use crate::framing::Framing;
+use crate::framing::{Framing, Parts};
 
 /// Memory of each wire form of a frame but the first, its bytes not counted.
 pub(super) const FORM_BYTES: usize = 112;
@@ -20,8 +20,9 @@ pub struct Frame {
     pub(super) first: SharedFrame,
     /// In the others, if there are any.
     pub(super) others: Option<Arc<[SharedFrame]>>,
-    /// What the first begins with.
-    pub(super) header_bytes: usize,
+    /// Bytes that stand before the frame in the first, and behind it.
+    pub(super) header_bytes: u8,
+    pub(super) trailer_bytes: u8,
     pub(super) forms: Arc<[Framing]>,
 }
 
@@ -30,6 +31,8 @@ pub struct Frame {
 pub enum Content<'a> {
     /// Bytes, to be encoded now.
     Plain(&'a [u8]),
+    /// The same in several pieces.
+    Parts(Parts<'a>),
     /// What was encoded before.
     Encoded(&'a Frame),
 }
@@ -39,6 +42,7 @@ impl Content<'_> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Content::Plain(bytes) => bytes.len(),
+            Content::Parts(parts) => parts.bytes(),
             Content::Encoded(frame) => frame.body_bytes(),
         }
     }
@@ -49,12 +53,12 @@ impl Frame {
     #[cfg(test)]
     pub(super) fn of(body: &[u8]) -> Frame {
         let (first, forms) = (SharedFrame::new([b"", body]), Arc::from([Framing::raw()]));
-        Frame { first, others: None, header_bytes: 0, forms }
+        Frame { first, others: None, header_bytes: 0, trailer_bytes: 0, forms }
     }
 
     /// How many bytes the program gave.
     pub fn body_bytes(&self) -> usize {
-        self.first.bytes() - self.header_bytes
+        self.first.bytes() - usize::from(self.header_bytes) - usize::from(self.trailer_bytes)
     }
 
     /// How many bytes it holds, in all wire forms, with [`FORM_BYTES`] for each but the first.
@@ -67,6 +71,11 @@ impl Frame {
         std::iter::once(&self.first).chain(self.others.iter().flat_map(|others| others.iter()))
     }
 
+    /// The most bytes that one of its forms has.
+    pub(super) fn form_bytes_max(&self) -> usize {
+        self.all_forms().map(SharedFrame::bytes).max().unwrap_or(0)
+    }
+
     /// The only form, if there is one: then it need not be looked for.
     pub(crate) fn only_form(&self) -> Option<&SharedFrame> {
         self.others.is_none().then_some(&self.first)
@@ -74,7 +83,8 @@ impl Frame {
 
     pub(super) fn body(&self) -> Vec<u8> {
         let mut bytes = self.first.pieces().concat();
-        bytes.drain(..self.header_bytes);
+        bytes.truncate(bytes.len() - usize::from(self.trailer_bytes));
+        bytes.drain(..usize::from(self.header_bytes));
         bytes
     }
 

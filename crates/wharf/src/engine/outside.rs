@@ -77,12 +77,12 @@ impl Engine {
         let (port, sending) = (self.port_of(slot), &self.options.sending);
         let frame = match self.encode(content) {
             Ok(frame) => frame,
-            Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
+            Err(error) => return (Err(error.into()), Follows::default()),
         };
-        let form = self.form_for(slot, &frame);
-        let (queue_max, bytes) = (sending.queue_bytes_max, form.bytes());
+        let (queue_max, bytes) = (sending.queue_bytes_max, frame.form_bytes_max());
         let mut queue = slot.send_queue.lock();
-        if queue.takes_latest(bytes, queue_max) {
+        let form = self.form_for(slot.framing(), &frame);
+        if queue.takes_latest(form.bytes(), queue_max) {
             let pushed = queue.push(Queued::Shared(form), queue_max, self.store_of(slot));
             // Without room in the budget it waits.
             if !matches!(pushed, Err(Refusal::Full { .. })) {
@@ -129,7 +129,7 @@ impl Engine {
             return false;
         }
         let Ok(frame) = self.encode(content) else { return false };
-        let bytes = self.form_for(slot, &frame).bytes();
+        let bytes = frame.form_bytes_max();
         if bytes == 0 {
             return true; // an empty raw frame has no bytes to send
         }
@@ -228,9 +228,13 @@ mod tests {
     struct Takes(usize, Mutex<Vec<u8>>);
 
     impl Direct for Takes {
-        fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        fn send(
+            &self,
+            registration: u32,
+            parts: &[std::io::IoSlice<'_>],
+        ) -> Result<usize, CloseReason> {
             assert_eq!(registration, 7);
-            let bytes = parts.concat();
+            let bytes = crate::framing::Parts(parts).iter().collect::<Vec<_>>();
             let count = bytes.len().min(self.0);
             self.1.lock().extend_from_slice(&bytes[..count]);
             Ok(count)
@@ -339,7 +343,7 @@ mod tests {
     struct Fails;
 
     impl Direct for Fails {
-        fn send(&self, _: u32, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
+        fn send(&self, _: u32, _: &[std::io::IoSlice<'_>]) -> Result<usize, CloseReason> {
             Err(CloseReason::Reset)
         }
     }

@@ -88,14 +88,18 @@ impl Engine {
     /// Queues a published frame for a session on which the caller holds a count, and says what follows. `false`:
     /// there is no room, so the session is behind, or misses the frame.
     #[inline]
-    pub(crate) fn push_published(
+    pub(crate) fn push_published<'f>(
         &self,
         slot: &Slot,
-        frame: &SharedFrame,
+        form: impl Fn(u8) -> &'f SharedFrame,
         policy: Policy,
     ) -> (bool, Follows) {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
-        let pushed = slot.send_queue.lock().push_published(frame, policy, queue_max, store);
+        let (frame, pushed) = {
+            let mut queue = slot.send_queue.lock();
+            let frame = form(slot.framing());
+            (frame, queue.push_published(frame, policy, queue_max, store))
+        };
         let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
         (!matches!(pushed, Err(Refusal::Behind { .. })), follows)
     }
@@ -106,19 +110,20 @@ impl Engine {
     pub(crate) fn push_placed(
         &self,
         slot: &Slot,
-        frame: &SharedFrame,
+        frame: &super::frame::Frame,
         policy: Policy,
         has_key: bool,
     ) -> (bool, Follows) {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let mut queue = slot.send_queue.lock();
-        let pushed = queue.push_published(frame, policy, queue_max, store);
+        let form = self.form_for(slot.framing(), frame);
+        let pushed = queue.push_published(form, policy, queue_max, store);
         let has_room = !matches!(pushed, Err(Refusal::Behind { .. }));
         if has_key || has_room {
-            queue.placed_send_came(frame.bytes());
+            queue.placed_send_came(frame.form_bytes_max());
         }
         drop(queue);
-        let (_, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        let (_, follows) = self.follow(slot, Frame::Shared(form), pushed);
         (has_room, follows)
     }
 
@@ -126,27 +131,19 @@ impl Engine {
     pub(crate) fn push_lacked(
         &self,
         slot: &Slot,
-        frame: &SharedFrame,
+        frame: &super::frame::Frame,
         policy: Policy,
         is_placed: bool,
     ) -> (bool, Follows) {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let mut queue = slot.send_queue.lock();
-        let pushed = queue.push_lacked(frame, policy, queue_max, store);
+        let form = self.form_for(slot.framing(), frame);
+        let pushed = queue.push_lacked(form, policy, queue_max, store);
         if is_placed && pushed.is_ok() {
-            queue.placed_send_came(frame.bytes());
+            queue.placed_send_came(frame.form_bytes_max());
         }
         drop(queue);
-        let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        let (pushed, follows) = self.follow(slot, Frame::Shared(form), pushed);
         (pushed.is_ok(), follows)
-    }
-
-    /// A frame in the wire form of each session.
-    pub(crate) fn form_of<'f>(
-        &self,
-        slot: &Slot,
-        frame: &'f super::frame::Frame,
-    ) -> &'f SharedFrame {
-        frame.only_form().unwrap_or_else(|| self.form_for(slot, frame))
     }
 }

@@ -1,13 +1,15 @@
 //! A frame's way into a send queue, or past it, directly to the socket.
 
+use std::io::IoSlice;
+
 use super::budget::RESERVE_PAGES;
 use super::engine::Engine;
 use super::frame::Content;
 use super::share::{Follows, PortShare};
 use crate::buffer::{Frame, SendBatch};
 use crate::clock::Moment;
-use crate::error::SendError;
-use crate::framing::Framing;
+use crate::error::{EncodeError, SendError};
+use crate::framing::{Envelope, Framing, FramingError, Parts};
 use crate::options::Backpressure;
 use crate::port::Anywhere;
 use crate::session::{Pushed, Refusal, Slot, Store};
@@ -83,34 +85,64 @@ impl Engine {
         self.options.sending.queue_bytes_max / 4
     }
 
-    /// Writes a frame's header and returns its length. If the frame is too large, returns the most bytes that
-    /// a frame may have.
-    pub(super) fn encode_header(
+    /// Writes what stands around a frame of so many bytes, and returns how many it has on the wire. An error: it can
+    /// never be sent.
+    #[inline]
+    pub(super) fn envelop(
         &self,
         framing: &Framing,
+        frame: Parts<'_>,
         frame_bytes: usize,
-        header: &mut [u8; 8],
-    ) -> Result<usize, usize> {
+        envelope: &mut Envelope,
+    ) -> Result<usize, EncodeError<()>> {
         let queue_max = self.options.sending.queue_bytes_max;
-        match framing.encode_header(frame_bytes, header) {
-            Ok(header_bytes) if header_bytes + frame_bytes <= queue_max => Ok(header_bytes),
-            _ => Err(self.frame_bytes_max(framing)),
+        match framing.envelop(frame, frame_bytes, envelope) {
+            Ok(()) if envelope.bytes() + frame_bytes <= queue_max => {
+                Ok(envelope.bytes() + frame_bytes)
+            }
+            Ok(()) => Err(self.unsendable(framing, None)),
+            Err(error) => Err(self.unsendable(framing, Some(error))),
         }
     }
 
-    /// Bytes that a frame of so many has on the wire.
     #[cold]
-    pub(crate) fn wire_bytes(&self, slot: &Slot, frame_bytes: usize) -> usize {
-        let header_bytes = self.framing_of(slot).encode_header(frame_bytes, &mut [0; 8]);
-        header_bytes.unwrap_or(0) + frame_bytes
+    fn unsendable(&self, framing: &Framing, error: Option<FramingError>) -> EncodeError<()> {
+        match error {
+            None | Some(FramingError::FrameTooLarge { .. }) => {
+                EncodeError::TooLarge { bytes: (), max: self.frame_bytes_max(framing, usize::MAX) }
+            }
+            Some(FramingError::LengthTooSmall { .. }) => {
+                EncodeError::Refused { bytes: (), reason: "the length is too small" }
+            }
+            Some(FramingError::Refused { reason }) => EncodeError::Refused { bytes: (), reason },
+            Some(FramingError::Panicked) => {
+                EncodeError::Refused { bytes: (), reason: "its framing panicked" }
+            }
+        }
     }
 
-    /// The most bytes that a frame may have, without its header.
+    /// Bytes that a frame has on the wire, if it can be sent to this session.
+    #[cold]
+    pub(crate) fn wire_bytes(&self, slot: &Slot, content: Content<'_>) -> usize {
+        let (bytes, mut envelope) = (content.bytes(), Envelope::default());
+        let framing = self.framing_of(slot);
+        let enveloped = match content {
+            Content::Plain(frame) => {
+                framing.envelop(Parts(&[IoSlice::new(frame)]), bytes, &mut envelope)
+            }
+            Content::Parts(parts) => framing.envelop(parts, bytes, &mut envelope),
+            Content::Encoded(frame) if self.could_have_encoded(frame) => {
+                return self.form_for(slot.framing(), frame).bytes();
+            }
+            Content::Encoded(_) => Ok(()), // another server's
+        };
+        bytes + enveloped.map_or(0, |()| envelope.bytes())
+    }
+
+    /// The most bytes that a frame may have, if it may have so many on the wire.
     #[inline(never)]
-    pub(super) fn frame_bytes_max(&self, framing: &Framing) -> usize {
-        let queue_max = self.options.sending.queue_bytes_max;
-        let wire_max = framing.wire_frame_bytes_max().unwrap_or(queue_max).min(queue_max);
-        wire_max.saturating_sub(framing.encode_header(0, &mut [0; 8]).unwrap_or(0))
+    pub(super) fn frame_bytes_max(&self, framing: &Framing, wire_bytes_max: usize) -> usize {
+        framing.frame_bytes_within(wire_bytes_max.min(self.options.sending.queue_bytes_max))
     }
 
     /// Queues a frame for a session. The caller holds a count. Returns how many bytes have already left (0
@@ -123,27 +155,52 @@ impl Engine {
         content: Content<'_>,
         at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
-        let frame = match content {
-            Content::Plain(frame) => frame,
-            Content::Encoded(frame) => {
-                let (pushed, follows) = self.push_encoded(slot, frame);
-                return (pushed.map(|()| 0), follows);
+        loop {
+            let pushed = match content {
+                Content::Plain(frame) => {
+                    let parts = Parts(&[IoSlice::new(frame)]);
+                    self.push_anew(slot, parts, frame.len(), Some(frame), at_once)
+                }
+                Content::Parts(parts) => self.push_anew(slot, parts, parts.bytes(), None, at_once),
+                Content::Encoded(frame) => {
+                    let (pushed, follows) = self.push_encoded(slot, frame);
+                    return (pushed.map(|()| 0), follows);
+                }
+            };
+            if let Some(pushed) = pushed {
+                return pushed;
             }
+        }
+    }
+
+    /// Encodes a frame of so many bytes and queues it. `one`: it is in one piece, this one. `None`: the session's framing
+    /// has changed meanwhile.
+    #[inline]
+    fn push_anew(
+        &self,
+        slot: &Slot,
+        parts: Parts<'_>,
+        bytes: usize,
+        one: Option<&[u8]>,
+        at_once: AtOnce,
+    ) -> Option<(Result<usize, SendError<()>>, Follows)> {
+        let (index, mut envelope) = (slot.framing(), Envelope::default());
+        let framing = self.framings.get(index);
+        if let Err(error) = self.envelop(framing, parts, bytes, &mut envelope) {
+            return Some((Err(error.into()), Follows::default()));
+        }
+        let (header, trailer) = (envelope.header(), envelope.trailer());
+        let frame = match one {
+            Some(body) => Frame::Own([header, body, trailer]),
+            None => Frame::Parts { header, parts: parts.0, trailer, left_bytes: 0 },
         };
-        let mut header = [0; 8];
-        let framing = self.framing_of(slot);
-        let header_bytes = match self.encode_header(framing, frame.len(), &mut header) {
-            Ok(header_bytes) => header_bytes,
-            Err(max) => return (Err(SendError::TooLarge { bytes: (), max }), Follows::default()),
-        };
-        let frame = Frame::Own([&header[..header_bytes], frame]);
         let (pushed, follows) = if at_once != AtOnce::No {
-            self.push_past(slot, frame, at_once)
+            self.push_past(slot, index, frame, at_once)?
         } else {
-            let (pushed, follows) = self.push_frame(slot, frame);
+            let (pushed, follows) = self.push_frame(slot, index, frame)?;
             (pushed.map(|()| 0), follows)
         };
-        (pushed.map_err(|refusal| self.send_error(refusal)), follows)
+        Some((pushed.map_err(|refusal| self.send_error(refusal)), follows))
     }
 
     pub(super) fn send_error(&self, refusal: Refusal) -> SendError<()> {
@@ -155,15 +212,16 @@ impl Engine {
         }
     }
 
-    /// Queues a frame with its header.
+    /// Queues a frame in the form of this framing. `None`: the session has another by now.
     pub(super) fn push_frame(
         &self,
         slot: &Slot,
+        framing: u8,
         frame: Frame<'_>,
-    ) -> (Result<(), Refusal>, Follows) {
+    ) -> Option<(Result<(), Refusal>, Follows)> {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
-        let pushed = slot.send_queue.lock().push(frame, queue_max, store);
-        self.follow(slot, frame, pushed)
+        let pushed = slot.lock_for(framing)?.push(frame, queue_max, store);
+        Some(self.follow(slot, frame, pushed))
     }
 
     /// Where a session's send queue gets memory. The caller holds a count.
@@ -171,16 +229,18 @@ impl Engine {
         PortStore { engine: self, port: self.port_of(slot) }
     }
 
-    /// Sends the front of a frame directly, if the session's port can, and queues the rest.
+    /// Sends the front of a frame directly, if the session's port can, and queues the rest. `None`: as of
+    /// [`push_frame`](Self::push_frame).
     #[cold] // kept apart: it makes a system call
     fn push_past(
         &self,
         slot: &Slot,
+        framing: u8,
         mut frame: Frame<'_>,
         at_once: AtOnce,
-    ) -> (Result<usize, Refusal>, Follows) {
+    ) -> Option<(Result<usize, Refusal>, Follows)> {
         let (port, queue_max) = (self.port_of(slot), self.options.sending.queue_bytes_max);
-        let mut queue = slot.send_queue.lock();
+        let mut queue = slot.lock_for(framing)?;
         let left = match (port.anywhere.get(), slot.registration()) {
             (Some(Anywhere::Sends(direct)), Some(registration))
                 if queue.has_nothing_before(&frame, queue_max) =>
@@ -200,7 +260,7 @@ impl Engine {
         });
         drop(queue);
         let (pushed, follows) = self.follow(slot, frame, pushed);
-        (pushed.and(left), follows)
+        Some((pushed.and(left), follows))
     }
 
     /// What follows. `closes`: if there was no room, the session closes.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Gone, PublishError, SendError, TooLarge};
+use super::{EncodeError, Gone, PublishError, SendError};
 
 /// Stands for the frame.
 const FRAME: fmt::Arguments<'_> = format_args!("..");
@@ -13,9 +13,20 @@ impl<T> fmt::Debug for Gone<T> {
     }
 }
 
-impl<T> fmt::Debug for TooLarge<T> {
+fn too_large(max: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct("TooLarge").field("max", &max).finish_non_exhaustive()
+}
+
+fn refused(reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct("Refused").field("reason", &reason).finish_non_exhaustive()
+}
+
+impl<T> fmt::Debug for EncodeError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TooLarge").field("max", &self.max).finish_non_exhaustive()
+        match self {
+            EncodeError::TooLarge { max, .. } => too_large(*max, f),
+            EncodeError::Refused { reason, .. } => refused(reason, f),
+        }
     }
 }
 
@@ -28,9 +39,8 @@ impl<T> fmt::Debug for SendError<T> {
                 .field("queued", queued)
                 .field("max", max)
                 .finish_non_exhaustive(),
-            SendError::TooLarge { max, .. } => {
-                f.debug_struct("TooLarge").field("max", max).finish_non_exhaustive()
-            }
+            SendError::TooLarge { max, .. } => too_large(*max, f),
+            SendError::Refused { reason, .. } => refused(reason, f),
         }
     }
 }
@@ -43,9 +53,8 @@ impl<T> fmt::Debug for PublishError<T> {
                 .field("waiting", waiting)
                 .field("max", max)
                 .finish_non_exhaustive(),
-            PublishError::TooLarge { max, .. } => {
-                f.debug_struct("TooLarge").field("max", max).finish_non_exhaustive()
-            }
+            PublishError::TooLarge { max, .. } => too_large(*max, f),
+            PublishError::Refused { reason, .. } => refused(reason, f),
             PublishError::Ending(_) => f.debug_tuple("Ending").field(&FRAME).finish(),
         }
     }
@@ -60,7 +69,10 @@ mod tests {
         struct Frame;
         let of = |error: &dyn fmt::Debug| format!("{error:?}");
         assert_eq!(of(&Gone(Frame)), "Gone(..)");
-        assert_eq!(of(&TooLarge { bytes: Frame, max: 7 }), "TooLarge { max: 7, .. }");
+        let too_large = EncodeError::TooLarge { bytes: Frame, max: 7 };
+        assert_eq!(of(&too_large), "TooLarge { max: 7, .. }");
+        let refused = EncodeError::Refused { bytes: Frame, reason: "why" };
+        assert_eq!(of(&refused), "Refused { reason: \"why\", .. }");
         assert_eq!(of(&SendError::Gone(Frame)), "Gone(..)");
         let full = SendError::Full { bytes: Frame, queued: 6, max: 7 };
         assert_eq!(of(&full), "Full { queued: 6, max: 7, .. }");

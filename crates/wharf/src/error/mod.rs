@@ -264,16 +264,46 @@ pub enum RoomError {
     Ending,
 }
 
-/// The frame can never be sent: it is larger than a framing, an empty send queue or
-/// [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max) allows. It comes
-/// back.
+/// Why a frame can never be sent. It comes back to the caller.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the frame is too large to be sent: at most {max} bytes are allowed")]
-pub struct TooLarge<T> {
-    /// The frame.
-    pub bytes: T,
-    /// The most bytes that a frame may have.
-    pub max: usize,
+#[non_exhaustive]
+pub enum EncodeError<T> {
+    /// It is larger than a framing, an empty send queue or
+    /// [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max) allows.
+    #[error("the frame is too large to be sent: at most {max} bytes are allowed")]
+    TooLarge {
+        /// The frame.
+        bytes: T,
+        /// The most bytes that a frame may have.
+        max: usize,
+    },
+    /// A framing refuses it.
+    #[error("the frame is not sent: {reason}")]
+    Refused {
+        /// The frame.
+        bytes: T,
+        /// The framing's reason.
+        reason: &'static str,
+    },
+}
+
+impl EncodeError<()> {
+    /// The same of this frame.
+    pub(crate) fn of<T>(self, bytes: T) -> EncodeError<T> {
+        match self {
+            EncodeError::TooLarge { max, .. } => EncodeError::TooLarge { bytes, max },
+            EncodeError::Refused { reason, .. } => EncodeError::Refused { bytes, reason },
+        }
+    }
+}
+
+impl<T> EncodeError<T> {
+    /// The frame that cannot be sent.
+    pub fn into_inner(self) -> T {
+        match self {
+            EncodeError::TooLarge { bytes, .. } | EncodeError::Refused { bytes, .. } => bytes,
+        }
+    }
 }
 
 /// Why a frame was not queued. It comes back to the caller.
@@ -301,6 +331,14 @@ pub enum SendError<T> {
         /// The most that a frame may have.
         max: usize,
     },
+    /// The session's framing refuses the frame.
+    #[error("the frame is not sent: {reason}")]
+    Refused {
+        /// The frame.
+        bytes: T,
+        /// The framing's reason.
+        reason: &'static str,
+    },
 }
 
 impl SendError<()> {
@@ -312,6 +350,7 @@ impl SendError<()> {
             SendError::TooLarge { max, .. } => {
                 Some(CloseReason::FrameTooLargeToSend { bytes: frame_bytes, max })
             }
+            SendError::Refused { reason, .. } => Some(CloseReason::FrameRefusedToSend { reason }),
         }
     }
 
@@ -321,6 +360,16 @@ impl SendError<()> {
             SendError::Gone(()) => SendError::Gone(bytes),
             SendError::Full { queued, max, .. } => SendError::Full { bytes, queued, max },
             SendError::TooLarge { max, .. } => SendError::TooLarge { bytes, max },
+            SendError::Refused { reason, .. } => SendError::Refused { bytes, reason },
+        }
+    }
+}
+
+impl<T> From<EncodeError<T>> for SendError<T> {
+    fn from(error: EncodeError<T>) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => SendError::TooLarge { bytes, max },
+            EncodeError::Refused { bytes, reason } => SendError::Refused { bytes, reason },
         }
     }
 }
@@ -337,7 +386,8 @@ impl<T> SendError<T> {
         match self {
             SendError::Gone(bytes)
             | SendError::Full { bytes, .. }
-            | SendError::TooLarge { bytes, .. } => bytes,
+            | SendError::TooLarge { bytes, .. }
+            | SendError::Refused { bytes, .. } => bytes,
         }
     }
 }
@@ -389,9 +439,26 @@ pub enum PublishError<T> {
         /// The most that a frame may have.
         max: usize,
     },
+    /// A framing of the server's refuses the frame.
+    #[error("the frame is not published: {reason}")]
+    Refused {
+        /// The frame.
+        bytes: T,
+        /// The framing's reason.
+        reason: &'static str,
+    },
     /// The server drains or has ended: sessions take no more frames.
     #[error("the server is ending")]
     Ending(T),
+}
+
+impl<T> From<EncodeError<T>> for PublishError<T> {
+    fn from(error: EncodeError<T>) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => PublishError::TooLarge { bytes, max },
+            EncodeError::Refused { bytes, reason } => PublishError::Refused { bytes, reason },
+        }
+    }
 }
 
 impl<T> PublishError<T> {
@@ -400,7 +467,8 @@ impl<T> PublishError<T> {
         match self {
             PublishError::Ending(bytes)
             | PublishError::Full { bytes, .. }
-            | PublishError::TooLarge { bytes, .. } => bytes,
+            | PublishError::TooLarge { bytes, .. }
+            | PublishError::Refused { bytes, .. } => bytes,
         }
     }
 }
@@ -441,6 +509,7 @@ mod tests {
             SendError::Gone("frame"),
             SendError::Full { bytes: "frame", queued: 1, max: 2 },
             SendError::TooLarge { bytes: "frame", max: 2 },
+            SendError::Refused { bytes: "frame", reason: "why" },
         ] {
             assert_eq!(error.into_inner(), "frame");
         }
@@ -448,6 +517,7 @@ mod tests {
             PublishError::Ending("frame"),
             PublishError::Full { bytes: "frame", waiting: 1, max: 2 },
             PublishError::TooLarge { bytes: "frame", max: 2 },
+            PublishError::Refused { bytes: "frame", reason: "why" },
         ] {
             assert_eq!(error.into_inner(), "frame");
         }

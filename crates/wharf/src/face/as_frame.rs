@@ -1,13 +1,15 @@
 //! What can be sent.
 
 /// What can be sent: bytes (`&[u8]`, `Vec<u8>`, `&str`, `Arc<[u8]>` and whatever else is `AsRef<[u8]>`), which
-/// are encoded at that call, or a [`Frame`](crate::Frame), which is encoded already.
+/// are encoded at that call, the same in several [`Parts`](crate::Parts), or a [`Frame`](crate::Frame), which is encoded
+/// already.
 pub trait AsFrame: sealed::Sealed {}
 
 impl<F: sealed::Sealed> AsFrame for F {}
 
 pub(super) mod sealed {
     use crate::engine::{Content, Frame};
+    use crate::framing::Parts;
 
     pub trait Sealed {
         /// For bytes this calls code of the user's.
@@ -18,6 +20,12 @@ pub(super) mod sealed {
         #[inline]
         fn content(&self) -> Content<'_> {
             Content::Plain(self.as_ref())
+        }
+    }
+
+    impl Sealed for Parts<'_> {
+        fn content(&self) -> Content<'_> {
+            Content::Parts(*self)
         }
     }
 

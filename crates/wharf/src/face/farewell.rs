@@ -7,7 +7,7 @@ use crate::engine::FAREWELL_BYTES_MAX;
 ///
 /// ```no_run
 /// # use wharf::{Farewell, Handle, SessionId};
-/// # fn kick(handle: &Handle, id: SessionId) -> Result<(), wharf::TooLarge<Farewell>> {
+/// # fn kick(handle: &Handle, id: SessionId) -> Result<(), wharf::EncodeError<Farewell>> {
 /// handle.close_with(id, Farewell::new(7).frame("you were idle for an hour"))?;
 /// # Ok(())
 /// # }

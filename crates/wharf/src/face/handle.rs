@@ -12,7 +12,7 @@ use super::when_room_to_publish::WhenRoomToPublish;
 use crate::close::{Close, CloseReason};
 use crate::engine::{Audience, DrainReport, Engine, Follows, Frame, Group, Publication};
 use crate::error::{
-    self, ConnectError, Gone, JoinError, PublishError, RoomError, SendError, TooLarge,
+    self, ConnectError, EncodeError, Gone, JoinError, PublishError, RoomError, SendError,
 };
 use crate::options::Target;
 use crate::session::{Policy, SessionId, Wakes};
@@ -88,11 +88,15 @@ impl Handle {
     /// areas of interest, whose members change with every frame; a [`Group`] is for members that stay.
     ///
     /// # Errors
-    /// [`TooLarge`] if the frame could never be sent. Then no session is touched.
-    pub fn send_many<F: AsFrame>(&self, ids: &[SessionId], frame: F) -> Result<usize, TooLarge<F>> {
+    /// The frame could never be sent, in one of the server's framings. Then no session is touched.
+    pub fn send_many<F: AsFrame>(
+        &self,
+        ids: &[SessionId],
+        frame: F,
+    ) -> Result<usize, EncodeError<F>> {
         let encoded = match self.engine.encode(frame.content()) {
             Ok(encoded) => encoded,
-            Err(max) => return Err(TooLarge { bytes: frame, max }),
+            Err(error) => return Err(error.of(frame)),
         };
         Ok(ids.iter().filter(|id| self.engine.send(**id, encoded.content())).count())
     }
@@ -101,10 +105,10 @@ impl Handle {
     /// often as it wants.
     ///
     /// # Errors
-    /// [`TooLarge`] if the frame could never be sent.
-    pub fn encode<F: AsFrame>(&self, frame: F) -> Result<Frame, TooLarge<F>> {
+    /// The frame could never be sent, in one of the server's framings.
+    pub fn encode<F: AsFrame>(&self, frame: F) -> Result<Frame, EncodeError<F>> {
         let encoded = self.engine.encode(frame.content());
-        encoded.map_err(|max| TooLarge { bytes: frame, max })
+        encoded.map_err(|error| error.of(frame))
     }
 
     /// Asks a session to end, with [`CloseReason::Local`]. Returns whether there was such a session; it may
@@ -130,19 +134,19 @@ impl Handle {
     /// [`finish`](Self::finish) asks for, nothing can leave: then the session ends without the frame.)
     ///
     /// # Errors
-    /// [`TooLarge`] gives the farewell back if its frame has more than [`Farewell::WIRE_BYTES_MAX`] with its
-    /// header. Then the session is not closed.
+    /// [`EncodeError`] gives the farewell back if its frame has more than [`Farewell::WIRE_BYTES_MAX`] with what stands
+    /// around it, or cannot be sent. Then the session is not closed.
     pub fn close_with(
         &self,
         id: SessionId,
         farewell: Farewell,
-    ) -> Result<bool, TooLarge<Farewell>> {
+    ) -> Result<bool, EncodeError<Farewell>> {
         let closed = self.engine.with_session(id, |slot| {
             let closed =
                 self.engine.say_farewell(id, slot, farewell.code, farewell.frame.as_deref());
             (closed, Follows { changed: closed == Ok(true), ..Follows::default() })
         });
-        closed.unwrap_or(Ok(false)).map_err(|max| TooLarge { bytes: farewell, max })
+        closed.unwrap_or(Ok(false)).map_err(|error| error.of(farewell))
     }
 
     /// Ends our direction of a session's stream after everything that was accepted has left, as shutdown(2) does
@@ -339,8 +343,8 @@ impl Handle {
     /// Each gives the frame back, and then no member gets it: [`PublishError::Full`] if
     /// [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max) wait at a
     /// port already, for its worker or for members without room ([`when_room_to_publish`](Self::when_room_to_publish)
-    /// says when to go on), [`PublishError::TooLarge`] if the frame could never be sent, [`PublishError::Ending`] if
-    /// the server drains or has ended.
+    /// says when to go on), [`PublishError::TooLarge`] or [`PublishError::Refused`] if the frame could never be sent,
+    /// [`PublishError::Ending`] if the server drains or has ended.
     pub fn publish<F: AsFrame>(&self, group: Group, frame: F) -> Result<(), PublishError<F>> {
         self.publish_to(Audience::Group(group), None, None, frame)
     }
@@ -437,7 +441,7 @@ impl Handle {
         }
         let encoded = match self.engine.encode(frame.content()) {
             Ok(encoded) => encoded,
-            Err(max) => return Err(PublishError::TooLarge { bytes: frame, max }),
+            Err(error) => return Err(error.of(frame).into()),
         };
         let published = self.engine.publish(&Publication { to, except, key, frame: encoded });
         let max = self.engine.options.sending.publications_bytes_max;

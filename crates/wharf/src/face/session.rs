@@ -12,7 +12,7 @@ use super::farewell::Farewell;
 use super::handle::Handle;
 use crate::close::{Close, CloseReason};
 use crate::engine::{AtOnce, Content, Engine, Follows, Group};
-use crate::error::{JoinError, SendError, TooLarge};
+use crate::error::{EncodeError, JoinError, SendError};
 use crate::options::Listener;
 use crate::peer_address::PeerAddress;
 use crate::session::{Policy, SessionId, Slot};
@@ -158,7 +158,7 @@ impl Session {
 
     /// Queues a frame, or ends the session: a peer must not miss a frame and go on as if it had not. A session
     /// whose send queue has no room ends with [`CloseReason::SlowConsumer`]; a frame that could never be sent
-    /// ends it with [`CloseReason::FrameTooLargeToSend`]. There is nothing to check. (A session that is
+    /// ends it with [`CloseReason::FrameTooLargeToSend`] or [`CloseReason::FrameRefusedToSend`]. There is nothing to check. (A session that is
     /// closing takes no more frames.) Use [`try_send`](Self::try_send) to decide otherwise.
     ///
     /// All frames that are queued in one turn of the worker leave in one system call. One exception: a frame
@@ -185,7 +185,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError::Full`] if the send queue has no room for the whole frame; as soon as it has,
-    /// [`Handler::writable`](crate::Handler::writable) is called. [`SendError::TooLarge`] if the frame could
+    /// [`Handler::writable`](crate::Handler::writable) is called. [`SendError::TooLarge`] or [`SendError::Refused`] if the frame could
     /// never be sent, [`SendError::Gone`] if the session is closing.
     pub fn try_send<F: AsFrame>(&self, frame: F) -> Result<(), SendError<F>> {
         let content = frame.content();
@@ -194,7 +194,7 @@ impl Session {
             Err(refused) => refused,
         };
         if let SendError::Full { .. } = refused {
-            self.want_room(self.engine().wire_bytes(self.slot(), content.bytes()));
+            self.want_room(self.engine().wire_bytes(self.slot(), content));
         }
         Err(refused.of(frame))
     }
@@ -220,7 +220,7 @@ impl Session {
             let is_whole = !engine.framing_of(slot).is_raw();
             let quarter = engine.options.sending.queue_bytes_max / 4;
             self.want_room(if is_whole {
-                engine.wire_bytes(slot, rest)
+                engine.wire_bytes(slot, Content::Plain(&bytes[sent..]))
             } else {
                 rest.min(quarter)
             });
@@ -270,13 +270,54 @@ impl Session {
     ///
     /// # Errors
     /// As of [`Handle::close_with`].
-    pub fn close_with(&self, farewell: Farewell) -> Result<bool, TooLarge<Farewell>> {
+    pub fn close_with(&self, farewell: Farewell) -> Result<bool, EncodeError<Farewell>> {
         let (code, frame) = (farewell.code, farewell.frame.as_deref());
         let closed = self.engine().say_farewell(self.id.get(), self.slot(), code, frame);
         if closed == Ok(true) {
             self.desk.attend_later(self.id.get());
         }
-        closed.map_err(|max| TooLarge { bytes: farewell, max })
+        closed.map_err(|error| error.of(farewell))
+    }
+
+    /// Changes the session's framing: to the one at this place among those that
+    /// [`Builder::framings`](crate::Builder::framings) was given. From now on frames that are sent have it, and bytes that
+    /// were not delivered yet are cut by it, whether they had come before or not. Frames that were queued before are as
+    /// they were. Returns whether it has changed: not if there is no such framing, or the session is closing.
+    ///
+    /// For a protocol that begins with another: a handshake in lines, and then packets.
+    ///
+    /// ```
+    /// use wharf::{Framing, LengthPrefix, Lines, Server, Session};
+    ///
+    /// const PACKETS: usize = 0;
+    ///
+    /// struct Game;
+    ///
+    /// impl wharf::Handler for Game {
+    ///     type State = bool; // whether it has said hello
+    ///
+    ///     fn opened(&self, _: &Session) -> bool {
+    ///         false
+    ///     }
+    ///
+    ///     fn received(&self, session: &Session, is_known: &mut bool, frame: &[u8]) {
+    ///         if *is_known {
+    ///             return session.send(frame); // a packet
+    ///         }
+    ///         session.send("welcome"); // still a line
+    ///         *is_known = session.set_framing(PACKETS);
+    ///     }
+    /// }
+    ///
+    /// let builder = Server::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .framing(Framing::lines(Lines::default()))
+    ///     .framings([Framing::length_prefixed(LengthPrefix::default())]);
+    /// # let _ = builder.start(Game)?;
+    /// # Ok::<(), wharf::Error>(())
+    /// ```
+    pub fn set_framing(&self, index: usize) -> bool {
+        self.engine().change_framing(self.slot(), index).unwrap_or(false)
     }
 
     /// Ends our direction of the stream after everything that was accepted has left; see [`Handle::finish`].
@@ -368,8 +409,8 @@ mod tests {
     struct Takes(Mutex<Vec<usize>>);
 
     impl Direct for Takes {
-        fn send(&self, _: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
-            let bytes = parts.concat().len();
+        fn send(&self, _: u32, parts: &[std::io::IoSlice<'_>]) -> Result<usize, CloseReason> {
+            let bytes = crate::framing::Parts(parts).bytes();
             self.0.lock().push(bytes);
             Ok(bytes)
         }

@@ -4,6 +4,7 @@
 //! becomes a `usize` or is added to anything. So no length can overflow a sum or cost memory.
 
 use super::cut::{Cut, FramingError};
+use super::envelope::Envelope;
 use crate::settings::settings;
 
 settings! {
@@ -43,6 +44,8 @@ pub enum LengthWidth {
     One,
     /// Two bytes: lengths up to 65,535.
     Two,
+    /// Three bytes: lengths up to 16 MiB less one byte.
+    Three,
     /// Four bytes: lengths up to 4 GiB less one byte.
     Four,
     /// Eight bytes: any length.
@@ -59,18 +62,47 @@ pub enum Endianness {
 }
 
 impl LengthWidth {
+    #[cfg(test)]
+    pub(super) const ALL: [LengthWidth; 5] = {
+        use LengthWidth::*;
+        [One, Two, Three, Four, Eight]
+    };
+
     /// The width in bytes.
     pub fn bytes(self) -> usize {
         match self {
             LengthWidth::One => 1,
             LengthWidth::Two => 2,
+            LengthWidth::Three => 3,
             LengthWidth::Four => 4,
             LengthWidth::Eight => 8,
         }
     }
 
-    fn length_max(self) -> u64 {
+    pub(super) fn length_max(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
+    }
+}
+
+impl Endianness {
+    /// The number that at most eight bytes are.
+    #[inline]
+    pub(super) fn decode(self, bytes: &[u8]) -> u64 {
+        let append = |length: u64, byte: &u8| length << 8 | u64::from(*byte);
+        match self {
+            Endianness::Big => bytes.iter().fold(0, append),
+            Endianness::Little => bytes.iter().rev().fold(0, append),
+        }
+    }
+
+    /// Writes a number into at most eight bytes.
+    #[inline]
+    pub(super) fn encode(self, number: u64, bytes: &mut [u8]) {
+        let width = bytes.len();
+        match self {
+            Endianness::Big => bytes.copy_from_slice(&number.to_be_bytes()[8 - width..]),
+            Endianness::Little => bytes.copy_from_slice(&number.to_le_bytes()[..width]),
+        }
     }
 }
 
@@ -96,7 +128,7 @@ impl LengthPrefix {
         let Some(header) = bytes.get(..header_bytes) else {
             return Cut::More { bytes_min: header_bytes, scanned: 0 };
         };
-        match self.frame_bytes(self.decode(header)) {
+        match self.frame_bytes(self.endianness.decode(header)) {
             Err(error) => Cut::Refused(error),
             Ok(frame_bytes) if bytes.len() - header_bytes < frame_bytes => {
                 Cut::More { bytes_min: header_bytes + frame_bytes, scanned: 0 }
@@ -105,27 +137,23 @@ impl LengthPrefix {
         }
     }
 
-    pub(super) fn encode_header(
+    /// The most bytes of a frame that has at most so many on the wire.
+    pub(super) fn frame_bytes_within(&self, wire_bytes: usize) -> usize {
+        wire_bytes.saturating_sub(self.width.bytes()).min(self.bound() as usize)
+    }
+
+    #[inline]
+    pub(super) fn envelope(
         &self,
         frame_bytes: usize,
-        header: &mut [u8; 8],
-    ) -> Result<usize, FramingError> {
+        envelope: &mut Envelope,
+    ) -> Result<(), FramingError> {
         let frame_bytes = self.within_bound(frame_bytes as u64)? as u64;
         let length = frame_bytes + self.counted_header_bytes();
         let width = self.width.bytes();
-        match self.endianness {
-            Endianness::Big => header[..width].copy_from_slice(&length.to_be_bytes()[8 - width..]),
-            Endianness::Little => header[..width].copy_from_slice(&length.to_le_bytes()[..width]),
-        }
-        Ok(width)
-    }
-
-    fn decode(&self, header: &[u8]) -> u64 {
-        let append = |length: u64, byte: &u8| length << 8 | u64::from(*byte);
-        match self.endianness {
-            Endianness::Big => header.iter().fold(0, append),
-            Endianness::Little => header.iter().rev().fold(0, append),
-        }
+        self.endianness.encode(length, &mut envelope.header[..width]);
+        envelope.header_bytes = width as u8;
+        Ok(())
     }
 
     fn frame_bytes(&self, length: u64) -> Result<usize, FramingError> {
@@ -146,12 +174,12 @@ impl LengthPrefix {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Framing;
+    use super::super::{Framing, Parts};
     use super::*;
 
     fn prefixes(frame_bytes_max: usize) -> Vec<LengthPrefix> {
         let mut prefixes = Vec::new();
-        for width in [LengthWidth::One, LengthWidth::Two, LengthWidth::Four, LengthWidth::Eight] {
+        for width in LengthWidth::ALL {
             for endianness in [Endianness::Big, Endianness::Little] {
                 for counts_itself in [false, true] {
                     prefixes.push(
@@ -165,6 +193,19 @@ mod tests {
             }
         }
         prefixes
+    }
+
+    /// Writes the header of a frame of so many bytes. Returns the header's length.
+    fn encode(
+        framing: &Framing,
+        frame_bytes: usize,
+        header: &mut [u8; 8],
+    ) -> Result<usize, FramingError> {
+        let mut envelope = Envelope::default();
+        framing.envelop(Parts(&[]), frame_bytes, &mut envelope)?;
+        assert_eq!(envelope.trailer(), []);
+        header[..envelope.header().len()].copy_from_slice(envelope.header());
+        Ok(envelope.header().len())
     }
 
     fn eight_bytes(frame_bytes_max: usize, counts_itself: bool) -> LengthPrefix {
@@ -208,7 +249,7 @@ mod tests {
             let bytes = vec![0; header_bytes + 70_000];
             for frame_bytes in [0, 1, 2, 127, 253, 254, 255, 256, 65_533, 65_535, 65_536, max] {
                 let mut header = [0xEE; 8];
-                let encoded = framing.encode_header(frame_bytes, &mut header);
+                let encoded = encode(&framing, frame_bytes, &mut header);
                 if frame_bytes > max {
                     let (bytes, max) = (frame_bytes as u64, max as u64);
                     assert_eq!(encoded, Err(FramingError::FrameTooLarge { bytes, max }));
@@ -236,11 +277,11 @@ mod tests {
         for prefix in prefixes(100) {
             let framing = Framing::length_prefixed(prefix);
             let mut header = [0; 8];
-            assert!(framing.encode_header(100, &mut header).is_ok());
+            assert!(encode(&framing, 100, &mut header).is_ok());
             let refusal = FramingError::FrameTooLarge { bytes: 101, max: 100 };
-            assert_eq!(framing.encode_header(101, &mut header), Err(refusal));
+            assert_eq!(encode(&framing, 101, &mut header), Err(refusal));
             let wider = prefix.frame_bytes_max(101);
-            let used = Framing::length_prefixed(wider).encode_header(101, &mut header).unwrap();
+            let used = encode(&Framing::length_prefixed(wider), 101, &mut header).unwrap();
             assert_eq!(framing.cut(&header[..used], 0), Cut::Refused(refusal));
         }
     }
@@ -252,7 +293,13 @@ mod tests {
             (prefix.wire_frame_bytes_max(), counting.wire_frame_bytes_max())
         });
         let mib = 1 << 20;
-        let expected = [(256, 255), (65_537, 65_535), (mib + 4, mib + 4), (mib + 8, mib + 8)];
+        let expected = [
+            (256, 255),
+            (65_537, 65_535),
+            (mib + 3, mib + 3),
+            (mib + 4, mib + 4),
+            (mib + 8, mib + 8),
+        ];
         assert!(maxima.eq(expected));
     }
 
@@ -269,7 +316,7 @@ mod tests {
         let max = (usize::MAX - 8) as u64;
         let refusal = FramingError::FrameTooLarge { bytes: u64::MAX, max };
         assert_eq!(eight_bytes(usize::MAX, false).cut(&all), Cut::Refused(refusal));
-        let encoded = eight_bytes(usize::MAX, false).encode_header(usize::MAX, &mut [0; 8]);
+        let encoded = eight_bytes(usize::MAX, false).envelope(usize::MAX, &mut Envelope::default());
         assert!(matches!(encoded, Err(FramingError::FrameTooLarge { .. })));
     }
 
@@ -290,7 +337,7 @@ mod tests {
             let mut stream = Vec::new();
             for frame in &sent {
                 let mut header = [0; 8];
-                let used = framing.encode_header(frame.len(), &mut header).unwrap();
+                let used = encode(&framing, frame.len(), &mut header).unwrap();
                 stream.extend_from_slice(&header[..used]);
                 stream.extend_from_slice(frame);
             }

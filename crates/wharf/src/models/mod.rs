@@ -13,6 +13,8 @@ mod announce;
 #[cfg(loom)]
 mod budget;
 #[cfg(loom)]
+mod change_of_framing;
+#[cfg(loom)]
 mod close;
 #[cfg(loom)]
 mod count;

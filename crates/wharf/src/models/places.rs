@@ -59,9 +59,11 @@ impl Member {
             for id in to.ids.expect("it is for members") {
                 let Some(reference) = self.engine.table.look_up(*id) else { continue };
                 let slot = reference.slot();
-                let form = publication.frame.only_form().unwrap();
+                let form = |_| publication.frame.only_form().unwrap();
                 let (has_room, _) = match publication.to {
-                    Audience::One(_) => self.engine.push_placed(slot, form, to.policy, false),
+                    Audience::One(_) => {
+                        self.engine.push_placed(slot, &publication.frame, to.policy, false)
+                    }
                     _ => self.engine.push_published(slot, form, to.policy),
                 };
                 if !has_room {
@@ -98,9 +100,8 @@ impl Member {
         }
         let slot = self.slot();
         let offer = |publication: &Publication, policy| {
-            let form = publication.frame.only_form().unwrap();
             let is_placed = matches!(publication.to, Audience::One(_));
-            match self.engine.push_lacked(slot, form, policy, is_placed).0 {
+            match self.engine.push_lacked(slot, &publication.frame, policy, is_placed).0 {
                 true => Offered::Taken,
                 false => Offered::NoRoom,
             }

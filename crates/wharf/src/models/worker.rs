@@ -112,7 +112,7 @@ impl OwnWorker {
         if if_opened && !slot.is_opened() {
             return;
         }
-        let form = self.engine.form_for(slot, frame);
+        let form = |framing| self.engine.form_for(framing, frame);
         let (has_room, follows) = self.engine.push_published(slot, form, Policy::Close);
         assert!(has_room, "`models/places` is for those that have none");
         if follows != Follows::default() {

@@ -1,5 +1,6 @@
 //! The descriptors of a port's sockets by registration, for threads that send directly.
 
+use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -84,7 +85,7 @@ impl Drop for Descriptors {
 }
 
 impl Direct for Table {
-    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+    fn send(&self, registration: u32, parts: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
         let gate = self.gate(Registration(registration));
         let Some(inside) = gate.and_then(Gate::enter) else { return Ok(0) };
         // SAFETY: the descriptor stays open while this thread is inside its gate, as the caller of
@@ -117,15 +118,15 @@ mod tests {
         let descriptors = Descriptors::default();
         let sender = descriptors.0.clone();
         let at = Registration(1_500);
-        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0, "nothing is there");
+        assert_eq!(sender.send(at.0, &PARTS.map(IoSlice::new)).unwrap(), 0, "nothing is there");
         occupy(&descriptors, at, &ours);
-        assert_eq!(sender.send(1_499, PARTS).unwrap(), 0, "nor there");
-        assert_eq!(sender.send(at.0, PARTS).unwrap(), 3);
+        assert_eq!(sender.send(1_499, &PARTS.map(IoSlice::new)).unwrap(), 0, "nor there");
+        assert_eq!(sender.send(at.0, &PARTS.map(IoSlice::new)).unwrap(), 3);
         descriptors.vacate(at);
-        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0);
+        assert_eq!(sender.send(at.0, &PARTS.map(IoSlice::new)).unwrap(), 0);
         occupy(&descriptors, at, &ours);
         drop(descriptors);
-        assert_eq!(sender.send(at.0, PARTS).unwrap(), 0, "the port has ended");
+        assert_eq!(sender.send(at.0, &PARTS.map(IoSlice::new)).unwrap(), 0, "the port has ended");
         let mut came = [0; 10];
         assert_eq!(theirs.read(&mut came).unwrap(), 3);
         assert!(theirs.read(&mut came).is_err(), "nothing more");
@@ -158,7 +159,11 @@ mod tests {
             let table = descriptors.0.clone();
             let (has_begun, has_ended) = (AtomicBool::new(false), AtomicBool::new(false));
             let sending = table.gate(at).unwrap().enter().unwrap();
-            assert_eq!(table.send(at.0, PARTS).unwrap(), 0, "another is sending");
+            assert_eq!(
+                table.send(at.0, &PARTS.map(IoSlice::new)).unwrap(),
+                0,
+                "another is sending"
+            );
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     has_begun.store(true, Ordering::SeqCst);

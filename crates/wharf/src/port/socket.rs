@@ -107,7 +107,7 @@ impl Socket {
 #[cfg(unix)]
 pub(super) fn send_at_once(
     socket: &socket2::Socket,
-    [first, second]: [&[u8]; 2],
+    parts: &[IoSlice<'_>],
 ) -> Result<usize, CloseReason> {
     use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
     // A missing peer must be an error, not a signal. Systems without this flag: the standard library has
@@ -117,11 +117,9 @@ pub(super) fn send_at_once(
     // On systems with only the readiness port, sockets do not block.
     #[cfg(not(target_os = "linux"))]
     const FLAGS: i32 = 0;
-    let sent = if first.is_empty() {
-        socket.send_with_flags(second, FLAGS)
-    } else {
-        let parts = [IoSlice::new(first), IoSlice::new(second)];
-        socket.send_vectored_with_flags(&parts, FLAGS)
+    let sent = match parts {
+        [only] => socket.send_with_flags(only, FLAGS),
+        _ => socket.send_vectored_with_flags(parts, FLAGS),
     };
     sent.or_else(|error| match error.kind() {
         // A later send may succeed, and nothing has been lost.

@@ -46,6 +46,7 @@ pub struct ConnectorBuilder {
 #[derive(Debug, Default)]
 struct Settings {
     framing: Option<Framing>,
+    further_framings: Vec<Framing>,
     options: Options,
     workers: Option<usize>,
     backend: Option<Backend>,
@@ -58,6 +59,13 @@ macro_rules! setters {
         /// them, whether it was said before or is said after.
         pub fn options(mut self, options: Options) -> Self {
             self.settings.options = options;
+            self
+        }
+
+        /// Adds framings that sessions may change to, by their places in the order in which they were added; see
+        /// [`Session::set_framing`](crate::Session::set_framing).
+        pub fn framings(mut self, framings: impl IntoIterator<Item = Framing>) -> Self {
+            self.settings.further_framings.extend(framings);
             self
         }
 
@@ -123,9 +131,9 @@ impl Builder {
     /// As of [`start`](Self::start).
     pub fn prepare<H: Handler>(self, handler: H) -> Result<Prepared> {
         let Builder { listeners, settings } = self;
-        let (framing, options) = settings.settle(&listeners)?;
+        let (framings, options) = settings.settle(&listeners)?;
         let choice = select::choose(&options)?;
-        let mut plan = Plan::new(framing, &options);
+        let mut plan = Plan::new(framings, &options);
         let ports = if choice.backend() == Backend::Iocp { 1 } else { options.workers };
         let Listening { sockets, addresses, failures } = plan.listen(listeners, ports)?;
         let (running, choice) = start_workers(&choice, plan, sockets, &Arc::new(handler))?;
@@ -148,32 +156,40 @@ impl ConnectorBuilder {
     /// If an option is outside its range, a backend that was asked for cannot be had, or no thread can be
     /// started.
     pub fn start<H: Handler>(self, handler: H) -> Result<Connector> {
-        let (framing, options) = self.settings.settle(&[])?;
+        let (framings, options) = self.settings.settle(&[])?;
         let choice = select::choose(&options)?;
-        let plan = Plan::new(framing, &options);
+        let plan = Plan::new(framings, &options);
         let (running, choice) = start_workers(&choice, plan, Vec::new(), &Arc::new(handler))?;
         Ok(Connector::begin(running, choice))
     }
 }
 
 impl Settings {
-    /// The framing of connects, and the options with the number of workers known.
-    fn settle(self, listeners: &[Listener]) -> Result<(Framing, Options)> {
-        let Settings { framing, mut options, workers, backend } = self;
+    /// The framings (that of connects, that of each listener, those that sessions may change to), and the options with
+    /// the number of workers known.
+    fn settle(self, listeners: &[Listener]) -> Result<(Framings, Options)> {
+        let Settings { framing, further_framings, mut options, workers, backend } = self;
         options.workers = workers.unwrap_or(options.workers);
         options.backend = backend.unwrap_or(options.backend);
-        let first = listeners.first().and_then(|listener| listener.framing);
-        let framing = framing.or(first).unwrap_or_default();
-        if listeners.len() >= Framings::MAX {
-            let (value, rule) = (listeners.len() as u64, "there may be at most 255");
-            return Err(Error::Option { name: "listeners", value, rule });
+        let first = || listeners.first().and_then(|listener| listener.framing.clone());
+        let of_connects = framing.or_else(first).unwrap_or_default();
+        let of_listener =
+            |listener: &Listener| listener.framing.clone().unwrap_or(of_connects.clone());
+        let further = further_framings.len();
+        let framings =
+            std::iter::once(of_connects.clone()).chain(listeners.iter().map(of_listener));
+        let framings: Vec<_> = framings.chain(further_framings).collect();
+        if framings.len() > Framings::MAX {
+            let (value, rule) = (framings.len() as u64 - 1, "there may be at most 255");
+            let name = if further > 0 { "listeners and framings" } else { "listeners" };
+            return Err(Error::Option { name, value, rule });
         }
-        options.check(&framing)?;
-        for framing in listeners.iter().filter_map(|listener| listener.framing) {
-            options.check(&framing)?;
+        for framing in &framings {
+            framing.check()?;
+            options.check(framing)?;
         }
         options.workers = options.worker_count();
-        Ok((framing, options))
+        Ok((Framings::with_further(&framings, further), options))
     }
 }
 
@@ -223,12 +239,12 @@ impl Settings {
         if self.workers.unwrap_or(self.options.workers) == 0 {
             self.workers = Some(world.workers());
         }
-        let (framing, options) = self.settle(&listeners)?;
+        let (framings, options) = self.settle(&listeners)?;
         let workers = options.workers;
         let (clock, made_by) = (world.clone(), Sockets::Simulated(world.clone()));
         let sizes = world.sizes(&options);
         let first_generation = world.first_generation(SessionId::FIRST_GENERATION_BITS);
-        let mut plan = Plan::of(framing, options, clock, made_by, first_generation);
+        let mut plan = Plan::of(framings, options, clock, made_by, first_generation);
         let ports = if is_shared { 1 } else { workers };
         let mut listening = plan.listen(listeners, ports)?;
         let sockets = std::mem::take(&mut listening.sockets);

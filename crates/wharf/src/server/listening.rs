@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::plan::Plan;
 use crate::error::{Error, ListenError, Result};
-use crate::framing::Framings;
 use crate::options::Listener;
 use crate::port::Socket;
 
@@ -50,11 +49,6 @@ impl<C> Plan<C> {
             }
             listening.failures.extend(failures);
         }
-        // First that of connects, then that of each listener.
-        let of_connects = *self.framings.get(0);
-        let of_listeners = listeners.iter().map(|listener| listener.framing.unwrap_or(of_connects));
-        let framings: Vec<_> = std::iter::once(of_connects).chain(of_listeners).collect();
-        self.framings = Framings::of(&framings);
         self.listeners = listeners.into();
         Ok(listening)
     }

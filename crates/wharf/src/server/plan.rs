@@ -14,7 +14,7 @@ use crate::session::SessionId;
 /// What all workers are started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan<C> {
-    /// First that of connects, then that of each listener.
+    /// First that of connects, then that of each listener, then those that sessions may change to.
     pub(crate) framings: Framings,
     pub(crate) listeners: Arc<[Listener]>,
     /// For each socket that listens at a port, which of the listeners it belongs to.

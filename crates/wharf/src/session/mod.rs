@@ -25,7 +25,7 @@ pub(crate) use life::{Facts, Life, Next, Pauses, Phase, Receiving, Step, Stream}
 pub use policy::Policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) use receive_queue::Left;
-pub(crate) use receive_queue::{ReceiveQueue, Room};
+pub(crate) use receive_queue::{Completed, Front, ReceiveQueue, Room};
 #[cfg(any(test, fuzzing))]
 pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{

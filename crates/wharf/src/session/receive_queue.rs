@@ -10,6 +10,31 @@ const CAPACITY_MIN: usize = 256;
 /// A ring that is filled to less than one part in so many is replaced by a smaller one.
 const ROOMY_PARTS: usize = 4;
 
+/// As many bytes at least are tried as the rest of an unfinished frame.
+const TRIED_BYTES_MIN: usize = 64;
+
+/// What a framing says of the frame at the front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// It has so many bytes, at least one.
+    Whole { bytes: usize },
+    /// It has at least so many, more than there are. What the next look is to be told.
+    Unfinished { bytes_min: usize, scanned: usize },
+    /// There is none.
+    Refused,
+}
+
+/// What became of an unfinished frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// It is whole, or refused.
+    Done,
+    /// All bytes belong to it, and it is still unfinished.
+    Unfinished,
+    /// There was no room for so many bytes that it needs at least.
+    Full { needed: usize },
+}
+
 /// The memory that several receive queues share.
 pub(crate) trait Room {
     /// Takes so many bytes. False: there is not enough left.
@@ -49,15 +74,57 @@ impl ReceiveQueue {
         true
     }
 
-    /// How many of the waiting bytes, from the oldest on, the framing has scanned.
-    pub(crate) fn scanned(&self) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.scanned())
+    /// How many of the waiting bytes, from the oldest on, the framing with this index has scanned.
+    pub(crate) fn scanned(&self, framing: u8) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.scanned(framing))
     }
 
-    pub(crate) fn set_scanned(&mut self, scanned: usize) {
+    pub(crate) fn set_scanned(&mut self, scanned: usize, framing: u8) {
         if let Some(ring) = &mut self.ring {
-            ring.set_scanned(scanned);
+            ring.set_scanned(scanned, framing);
         }
+    }
+
+    /// Completes the frame at the front with bytes that came behind it. Takes only bytes that belong to it, and returns
+    /// how many. `look` is the framing with this index.
+    ///
+    /// How many belong to it, perhaps only its end tells. So some more than it needs are copied and looked at, and what
+    /// is behind its end is dropped again.
+    pub(crate) fn complete(
+        &mut self,
+        framing: u8,
+        rest: &[u8],
+        room: &impl Room,
+        mut look: impl FnMut(&[u8], usize) -> Front,
+    ) -> (usize, Completed) {
+        let (mut done, mut tried_bytes) = (0, TRIED_BYTES_MIN);
+        let scanned = self.scanned(framing);
+        let mut front = look(self.contents(), scanned);
+        while let Front::Unfinished { bytes_min, scanned } = front {
+            self.set_scanned(scanned, framing);
+            let rest = &rest[done..];
+            if rest.is_empty() {
+                return (done, Completed::Unfinished);
+            }
+            let needed = (bytes_min - self.len()).min(rest.len());
+            let mut taken = needed.max(tried_bytes).min(rest.len());
+            tried_bytes *= 2;
+            if !self.append(&rest[..taken], room) {
+                taken = needed;
+                if !self.append(&rest[..taken], room) {
+                    return (done, Completed::Full { needed });
+                }
+            }
+            done += taken;
+            front = look(self.contents(), scanned);
+            if let Front::Whole { bytes } = front {
+                // A framing of the program's may say now that a frame was whole before.
+                let surplus = (self.len() - bytes).min(taken);
+                self.truncate(surplus, room);
+                done -= surplus;
+            }
+        }
+        (done, Completed::Done)
     }
 
     /// All waiting bytes, contiguous.
@@ -70,6 +137,16 @@ impl ReceiveQueue {
         let Some(ring) = &mut self.ring else { return };
         ring.consume(count);
         self.shrink(room);
+    }
+
+    /// Removes the newest `count` bytes. It keeps its memory, because more will come.
+    pub(crate) fn truncate(&mut self, count: usize, room: &impl Room) {
+        if let Some(ring) = &mut self.ring {
+            ring.truncate(count);
+            if ring.len() == 0 {
+                self.clear(room);
+            }
+        }
     }
 
     /// Lends the ring with what waits in it and at least `free_min` bytes of room, so that a receive appends
@@ -149,7 +226,7 @@ fn ring_of(capacity: usize, waiting: Option<&RingBuffer>) -> Box<RingBuffer> {
         for segment in waiting.filled_segments() {
             ring.write(segment);
         }
-        ring.set_scanned(waiting.scanned());
+        ring.scanned_as(waiting);
     }
     ring
 }
@@ -232,23 +309,24 @@ mod tests {
     #[test]
     fn what_was_scanned_stays_so_until_a_frame_is_taken_whatever_becomes_of_the_memory() {
         let (mut queue, room) = (ReceiveQueue::default(), room());
-        queue.set_scanned(0);
+        queue.set_scanned(0, 7);
         assert!(queue.append(&[1; 200], &room));
-        queue.set_scanned(200);
+        queue.set_scanned(200, 7);
         assert!(queue.append(&[2; 200], &room), "in a larger ring");
-        assert_eq!(queue.scanned(), 200);
+        assert_eq!(queue.scanned(7), 200);
         let mut ring = queue.lend(5_000);
         ring.write(&[3; 10]);
         assert!(queue.take_back(ring, &room));
-        assert_eq!(queue.scanned(), 200);
+        assert_eq!(queue.scanned(7), 200);
         queue.consume(0, &room);
-        assert_eq!(queue.scanned(), 200);
+        assert_eq!(queue.scanned(7), 200);
         queue.consume(1, &room);
-        assert_eq!(queue.scanned(), 0);
-        queue.set_scanned(409);
+        assert_eq!(queue.scanned(7), 0);
+        assert_eq!(queue.scanned(6), 0, "another framing has scanned nothing");
+        queue.set_scanned(409, 7);
         queue.consume(409, &room);
         assert!(queue.append(b"new", &room));
-        assert_eq!(queue.scanned(), 0);
+        assert_eq!(queue.scanned(7), 0);
     }
 
     #[test]

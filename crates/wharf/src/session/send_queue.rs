@@ -28,8 +28,13 @@ use self::aside::Aside;
 pub(crate) use self::aside::{ASIDE_BYTES_MAX, Closing, RoomFound, WAITERS_MAX, Wakes};
 use self::marks::{ARMED, HELD_BACK, Marks, PAUSED, SENDING};
 pub(crate) use self::store::Store;
+use std::io::IoSlice;
+
 use crate::buffer::{Direct, Frame, SendBatch};
 use crate::close::CloseReason;
+
+/// The most parts of a frame that leave at once; the others are queued.
+const SLICES_AT_ONCE_MAX: usize = 16;
 
 /// No bytes have begun to leave.
 const NO_PROGRESS: u64 = u64::MAX;
@@ -136,9 +141,14 @@ impl SendQueue {
             !self.marks.has(ARMED | SENDING),
             "invariant 1: it would overtake what was sent before"
         );
-        let Frame::Own(parts) = frame else { return Ok(0) };
-        let left_bytes = direct.send(registration, *parts).map_err(|reason| self.fail(reason))?;
-        *parts = without(*parts, left_bytes);
+        let mut slices = [IoSlice::new(&[]); SLICES_AT_ONCE_MAX];
+        let left_bytes = match frame.gather(&mut slices) {
+            0 => return Ok(0), // it is shared
+            count => {
+                direct.send(registration, &slices[..count]).map_err(|reason| self.fail(reason))?
+            }
+        };
+        frame.advance(left_bytes);
         self.progress_at = now;
         Ok(left_bytes)
     }
@@ -364,10 +374,4 @@ impl SendQueue {
         let ended = std::mem::take(self);
         Unsent { batches: [ended.leaving, ended.waiting], pages }
     }
-}
-
-/// Two parts without `count` bytes of their front.
-fn without([first, second]: [&[u8]; 2], count: usize) -> [&[u8]; 2] {
-    let of_first = count.min(first.len());
-    [&first[of_first..], &second[count - of_first..]]
 }

@@ -2,7 +2,7 @@
 
 use crate::buffer::{SendBatch, SharedFrame};
 use crate::close::{Close, CloseReason};
-use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, MutexGuard, Ordering};
 
 use super::count::IoCount;
 use super::send_queue::{Closing, SendQueue, Unsent};
@@ -78,9 +78,28 @@ impl Slot {
     }
 
     /// The index of the session's framing. The caller holds a count.
+    #[inline]
     pub(crate) fn framing(&self) -> u8 {
-        // Relaxed: set before the session's first count (see `IoCount::begin`).
+        // Relaxed: set before the session's first count (see `IoCount::begin`), and then under the lock of the send
+        // queue. Who must not miss a change looks under that lock.
         self.framing.load(Ordering::Relaxed)
+    }
+
+    /// From now on the session's frames have this framing: what is cut, and what is queued. False: it is ending.
+    pub(crate) fn change_framing(&self, framing: u8) -> bool {
+        let queue = self.send_queue.lock();
+        let changes = !queue.is_ending();
+        if changes {
+            self.set_framing(framing);
+        }
+        changes
+    }
+
+    /// Locks the send queue for a frame that is in the form of this framing. `None`: the session has another by now.
+    #[inline]
+    pub(crate) fn lock_for(&self, framing: u8) -> Option<MutexGuard<'_, SendQueue>> {
+        let queue = self.send_queue.lock();
+        (self.framing() == framing).then_some(queue)
     }
 
     pub(super) fn set_framing(&self, framing: u8) {
@@ -260,19 +279,21 @@ impl Slot {
         self.ask_to_close(Closing { reason, how: Close::Drain, takes_published })
     }
 
-    /// The same, and this frame leaves last.
+    /// The same, and this frame, which is in the form of this framing, leaves last. `None`: the session has another by
+    /// now.
     pub(crate) fn ask_to_drain_with(
         &self,
         reason: CloseReason,
         takes_published: bool,
         farewell: SharedFrame,
-    ) -> bool {
+        framing: u8,
+    ) -> Option<bool> {
         let closing = Closing { reason, how: Close::Drain, takes_published };
-        let changed = self.send_queue.lock().close_with(closing, farewell);
+        let changed = self.lock_for(framing)?.close_with(closing, farewell);
         if changed {
             self.count.ask_to_close();
         }
-        changed
+        Some(changed)
     }
 
     fn ask_to_close(&self, closing: Closing) -> bool {

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::IoSlice;
 use std::time::Duration;
 
-use crate::framing::{Cut, Framing};
+use crate::framing::{Cut, Framing, Parts};
 use crate::port::simulated::Peer;
 
 /// A [`Peer`] that sends and receives frames. [`Peer::framed`] makes it.
@@ -29,7 +30,7 @@ use crate::port::simulated::Peer;
 ///
 /// check(0..20, |simulation| {
 ///     let framing = Framing::length_prefixed(LengthPrefix::default());
-///     let builder = Server::builder().listen("10.0.0.1:7000").framing(framing);
+///     let builder = Server::builder().listen("10.0.0.1:7000").framing(framing.clone());
 ///     let server = simulation.start(builder, Once).unwrap();
 ///     let mut peer = simulation.connect(server.addresses()[0]).unwrap().framed(framing);
 ///     peer.send(b"hello");
@@ -90,12 +91,11 @@ impl FramedPeer {
     #[track_caller]
     pub fn send(&self, frame: impl AsRef<[u8]>) {
         let frame = frame.as_ref();
-        let mut header = [0; 8];
-        let header_bytes = match self.framing.encode_header(frame.len(), &mut header) {
-            Ok(header_bytes) => header_bytes,
+        let envelope = match self.framing.envelope(Parts(&[IoSlice::new(frame)])) {
+            Ok(envelope) => envelope,
             Err(error) => panic!("a frame of {} bytes cannot be sent: {error:?}", frame.len()),
         };
-        self.peer.send(&[&header[..header_bytes], frame].concat());
+        self.peer.send(&[envelope.header(), frame, envelope.trailer()].concat());
     }
 
     /// Takes the frames that have come whole since the last call. Lets no time pass.

@@ -39,9 +39,9 @@
 //!
 //! fn every_number_is_answered(simulation: Simulation) {
 //!     let framing = Framing::length_prefixed(LengthPrefix::default());
-//!     let builder = Server::builder().listen("10.0.0.1:7000").framing(framing);
+//!     let builder = Server::builder().listen("10.0.0.1:7000").framing(framing.clone());
 //!     let server = simulation.start(builder, Sums).unwrap();
-//!     let connect = || simulation.connect(server.addresses()[0]).unwrap().framed(framing);
+//!     let connect = || simulation.connect(server.addresses()[0]).unwrap().framed(framing.clone());
 //!     let mut peers: Vec<FramedPeer> = (0..4).map(|_| connect()).collect();
 //!     for peer in &peers {
 //!         (1..=20_u64).for_each(|number| peer.send(number.to_be_bytes()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Content, Engine, Mail};
 use crate::face::{Handle, Handler};
-use crate::framing::Framing;
+use crate::framing::{Framing, Framings};
 use crate::options::Listener;
 use crate::options::{Backpressure, Options};
 use crate::port::readiness::ReadinessPort;
@@ -139,7 +139,7 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
     let options = Options::default().workers(2).with(|options| {
         options.receiving.backpressure = backpressure;
     });
-    let mut plan = Plan::new(Framing::raw(), &options);
+    let mut plan = Plan::new(Framings::of(&[Framing::raw(), Framing::raw()]), &options);
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
     let Listening { sockets, addresses, .. } = plan.listen(vec![here], 2).unwrap();
     let handler = Arc::new(Noting::default());

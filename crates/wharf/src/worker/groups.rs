@@ -57,8 +57,8 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         match frame.only_form() {
             // Then it need not be looked for at each member.
             Some(form) => self.hand_over_as(recipients, *except, without_room, |_| form),
-            None => self.hand_over_as(recipients, *except, without_room, |slot| {
-                engine.form_for(slot, frame)
+            None => self.hand_over_as(recipients, *except, without_room, |framing| {
+                engine.form_for(framing, frame)
             }),
         }
     }
@@ -72,9 +72,9 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         without_room: &mut WithoutRoom,
     ) -> usize {
         self.with_hold(id, |floor, slot| {
-            let form = floor.engine.form_of(slot, &publication.frame);
             let has_key = publication.key.is_some();
-            let (has_room, follows) = floor.engine.push_placed(slot, form, policy, has_key);
+            let (has_room, follows) =
+                floor.engine.push_placed(slot, &publication.frame, policy, has_key);
             if !has_room {
                 without_room.push((id, policy));
             }
@@ -90,7 +90,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         recipients: Recipients<'_>,
         except: Option<SessionId>,
         without_room: &mut WithoutRoom,
-        form: impl Fn(&Slot) -> &'f SharedFrame,
+        form: impl Fn(u8) -> &'f SharedFrame,
     ) -> usize {
         let Recipients { ids, policy } = recipients;
         let Some(ids) = ids else {
@@ -108,7 +108,7 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         policy: Policy,
         except: Option<SessionId>,
         without_room: &mut WithoutRoom,
-        form: impl Fn(&Slot) -> &'f SharedFrame,
+        form: impl Fn(u8) -> &'f SharedFrame,
     ) -> usize {
         let table = &self.engine.table;
         for id in table.sessions_of(self.place.port).filter(|id| Some(*id) != except) {
@@ -122,12 +122,12 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         id: SessionId,
         policy: Policy,
         without_room: &mut WithoutRoom,
-        form: impl Fn(&Slot) -> &'f SharedFrame,
+        form: impl Fn(u8) -> &'f SharedFrame,
         if_opened: bool,
     ) {
         self.with_hold(id, |floor, slot| {
             if !if_opened || slot.is_opened() {
-                let (has_room, follows) = floor.engine.push_published(slot, form(slot), policy);
+                let (has_room, follows) = floor.engine.push_published(slot, &form, policy);
                 if !has_room {
                     without_room.push((id, policy));
                 }
@@ -179,9 +179,8 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     pub(super) fn refill(&mut self, id: SessionId, slot: &Slot) {
         let (engine, now) = (self.engine, self.now().nanos());
         let offer = |publication: &Publication, policy| {
-            let form = engine.form_of(slot, &publication.frame);
             let is_placed = matches!(publication.to, Audience::One(_)) && publication.key.is_none();
-            match engine.push_lacked(slot, form, policy, is_placed).0 {
+            match engine.push_lacked(slot, &publication.frame, policy, is_placed).0 {
                 true => Offered::Taken,
                 false => Offered::NoRoom,
             }

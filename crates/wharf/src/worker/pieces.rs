@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::changed_port::{ChangedPort, Changes};
 use crate::face::Handler;
-use crate::framing::{Framing, Framings, line};
+use crate::framing::{Delimiter, Framing, Framings, looked_at};
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
 use crate::port::{Completion, CompletionPort, Outcome, Sink};
@@ -57,7 +57,7 @@ impl Handler for Recorder {
     fn opened(&self, _: &crate::Session) {}
 
     fn received(&self, _: &crate::Session, _: &mut (), frame: &[u8]) {
-        self.0.send((frame.to_vec(), line::take_looked_at())).expect("the test waits for it");
+        self.0.send((frame.to_vec(), looked_at::take())).expect("the test waits for it");
     }
 }
 
@@ -65,7 +65,7 @@ impl Handler for Recorder {
 fn looked_at(sizes: &'static [usize], lines: &[Vec<u8>]) -> Vec<usize> {
     let options = Options::default().workers(1);
     // Not the first that is declared, so the sessions' slots must say which.
-    let framings = Framings::of(&[Framing::raw(), Framing::line(64 * 1024)]);
+    let framings = Framings::of(&[Framing::raw(), Framing::delimited(Delimiter::new(b"\r\n"))]);
     let mut plan = Plan::new(framings, &options);
     plan.listener_of_socket = vec![0]; // so its sessions have the second framing
     let any = (Ipv4Addr::LOCALHOST, 0).into();

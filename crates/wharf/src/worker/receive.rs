@@ -8,8 +8,8 @@ use super::held::Held;
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::face::Handler;
-use crate::framing::{Cut, Framing, FramingError};
-use crate::session::{Pauses, Phase, Slot};
+use crate::framing::{Cut, FramingError};
+use crate::session::{Completed, Front, Pauses, Phase, Slot};
 use crate::stats::Stats;
 
 /// The most frames delivered to one session in a turn. The rest waits for the next turn.
@@ -39,14 +39,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let (done, scanned) = self.deliver_now(held, Lent { bytes, direct });
             bytes = &mut bytes[done..];
             if bytes.is_empty() {
-                return held.half.queue.set_scanned(scanned);
+                return held.half.queue.set_scanned(scanned, held.slot.framing());
             }
             let Held { slot, half, .. } = held;
             let is_kept = half.life.phase() != Phase::Open
                 || slot.count.is_closing()
                 || half.queue.append(bytes, &self.receive_room);
             if is_kept {
-                return half.queue.set_scanned(scanned);
+                return half.queue.set_scanned(scanned, slot.framing());
             }
             if !half.life.pauses().has(Pauses::SHARE_USED) {
                 return self.receive_queues_are_full(held, bytes.len());
@@ -66,53 +66,85 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
     ) -> (usize, usize) {
-        let (framing, mut done) = (self.engine.framing_of(held.slot), 0);
-        // Complete the waiting frame; take over only bytes that belong to it.
-        while !held.half.queue.is_empty() && done < bytes.len() && self.may_deliver(held) {
-            let rest = &bytes[done..];
-            let queue = &mut held.half.queue;
-            let scanned = queue.scanned();
-            let taken = framing.take_over(queue.contents(), scanned, rest);
-            if !queue.append(&rest[..taken.bytes], &self.receive_room) {
-                self.receive_queues_are_full(held, taken.bytes);
-                return (done, scanned);
-            }
-            queue.set_scanned(taken.scanned);
-            done += taken.bytes;
-            let direct = direct && done == bytes.len();
-            self.deliver_waiting(held, direct);
-        }
+        let mut done = 0;
         if !held.half.queue.is_empty() {
-            return (done, held.half.queue.scanned());
+            done = match self.complete_waiting(held, Lent { bytes, direct }) {
+                Some(done) if held.half.queue.is_empty() => done,
+                Some(done) => return (done, held.half.queue.scanned(held.slot.framing())),
+                None => return (bytes.len(), 0), // it ends
+            };
         }
         let lent = Lent { bytes: &mut bytes[done..], direct };
-        let (taken, scanned) = self.deliver_from(held, lent, framing, 0);
+        let (taken, scanned) = self.deliver_from(held, lent, 0, None);
         (done + taken, scanned)
+    }
+
+    /// Completes the waiting frame with bytes that came behind it, and delivers it. Takes only bytes that belong to
+    /// it; returns how many. `None`: there was no room for them.
+    #[inline(never)]
+    fn complete_waiting(
+        &mut self,
+        held: &mut Held<'e, H::State>,
+        Lent { bytes, direct }: Lent<'_>,
+    ) -> Option<usize> {
+        let mut done = 0;
+        while !held.half.queue.is_empty() && self.may_deliver(held) {
+            let (index, framing) = (held.slot.framing(), self.engine.framing_of(held.slot));
+            let (queue, mut cut) = (&mut held.half.queue, None);
+            let look =
+                |bytes: &[u8], scanned| Front::from(*cut.insert(framing.cut(bytes, scanned)));
+            let (taken, completed) =
+                queue.complete(index, &bytes[done..], &self.receive_room, look);
+            done += taken;
+            match completed {
+                Completed::Done => {
+                    let direct = direct && done == bytes.len();
+                    self.deliver_waiting_from(held, direct, cut);
+                }
+                Completed::Unfinished => break,
+                Completed::Full { needed } => {
+                    self.receive_queues_are_full(held, needed);
+                    return None;
+                }
+            }
+        }
+        Some(done)
     }
 
     /// Delivers the whole frames in the receive queue.
     pub(super) fn deliver_waiting(&mut self, held: &mut Held<'e, H::State>, direct: bool) {
-        if held.half.queue.is_empty() || !self.may_deliver(held) {
-            return;
+        if !held.half.queue.is_empty() && self.may_deliver(held) {
+            self.deliver_waiting_from(held, direct, None);
         }
+    }
+
+    /// The same. `cut`: what has been found at the beginning, if somebody has looked.
+    fn deliver_waiting_from(
+        &mut self,
+        held: &mut Held<'e, H::State>,
+        direct: bool,
+        cut: Option<Cut>,
+    ) {
         let mut queue = std::mem::take(&mut held.half.queue);
-        let (framing, scanned) = (self.engine.framing_of(held.slot), queue.scanned());
+        let scanned = queue.scanned(held.slot.framing());
         let waiting = Lent { bytes: queue.contents(), direct };
-        let (taken, scanned) = self.deliver_from(held, waiting, framing, scanned);
+        let (taken, scanned) = self.deliver_from(held, waiting, scanned, cut);
         queue.consume(taken, &self.receive_room);
-        queue.set_scanned(scanned);
+        queue.set_scanned(scanned, held.slot.framing());
         held.half.queue = queue;
     }
 
     /// Delivers whole frames from the front of `bytes`, of which `scanned` are scanned, while the session may
-    /// receive. Returns how many bytes they took, and how many of the rest are scanned.
+    /// receive. `cut`: what the first of them is known to be. Returns how many bytes they took, and how many of the
+    /// rest are scanned.
     fn deliver_from(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
-        framing: &Framing,
         mut scanned: usize,
+        mut cut: Option<Cut>,
     ) -> (usize, usize) {
+        let engine = self.engine;
         let Held { id, slot, half } = held;
         let half = &mut **half;
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
@@ -125,7 +157,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 session.desk.attend_later(*id);
                 break;
             }
-            let (frame, end) = match framing.cut(&bytes[taken..], scanned) {
+            // Looked up each time, because the handler may change it.
+            let look = || engine.framing_of(slot).cut(&bytes[taken..], scanned);
+            let (frame, end) = match cut.take().unwrap_or_else(look) {
                 Cut::Frame { header_bytes, frame_bytes, trailer_bytes } => {
                     let start = taken + header_bytes;
                     (start..start + frame_bytes, start + frame_bytes + trailer_bytes)
@@ -135,6 +169,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     break;
                 }
                 Cut::Refused(error) => {
+                    stats.handler_panics += u64::from(error == FramingError::Panicked);
                     session.ask_to_close(refusal_reason(error), Close::Drain);
                     break;
                 }
@@ -213,8 +248,22 @@ impl<S> ReceiveHalf<S> {
     }
 }
 
+impl From<Cut> for Front {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Frame { header_bytes, frame_bytes, trailer_bytes } => {
+                Front::Whole { bytes: header_bytes + frame_bytes + trailer_bytes }
+            }
+            Cut::More { bytes_min, scanned } => Front::Unfinished { bytes_min, scanned },
+            Cut::Refused(_) => Front::Refused,
+        }
+    }
+}
+
 fn refusal_reason(error: FramingError) -> CloseReason {
     match error {
+        FramingError::Refused { reason } => CloseReason::FrameRefused { reason },
+        FramingError::Panicked => CloseReason::HandlerPanicked,
         FramingError::FrameTooLarge { bytes, max } => CloseReason::FrameTooLarge { bytes, max },
         FramingError::LengthTooSmall { length, min } => CloseReason::LengthTooSmall { length, min },
     }

@@ -31,8 +31,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot.send_queue.lock().room_is_told();
         half.frames_of_turn += 1;
         let Some(state) = half.state.as_mut() else { return };
-        let session = self.session.be(*id, half.peer_address);
+        let (session, framing) = (self.session.be(*id, half.peer_address), slot.framing());
         Self::guarded(session, &mut self.stats, || self.handler.writable(session, state));
+        self.cut_anew(held, framing);
+    }
+
+    /// After a callback before which the session had this framing: if it has another now, that one cuts what waits.
+    fn cut_anew(&mut self, held: &mut Held<'e, H::State>, before: u8) {
+        if held.slot.framing() != before {
+            self.deliver_waiting(held, false);
+        }
     }
 
     /// Tells the handler how many frames of a group the session has missed. More may be missed at once, so this too
@@ -48,10 +56,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (Some((group, frames)), Some(state)) = (missed, half.state.as_mut()) else { return };
         half.frames_of_turn += 1;
         self.stats.skipped_frames += frames;
-        let session = self.session.be(*id, half.peer_address);
+        let (session, framing) = (self.session.be(*id, half.peer_address), slot.framing());
         Self::guarded(session, &mut self.stats, || {
             self.handler.lagged(session, state, group, frames);
         });
+        self.cut_anew(held, framing);
     }
 
     /// Tells the handler that the peer has finished its direction. The session goes on.

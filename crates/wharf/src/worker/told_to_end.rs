@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::CloseReason;
 use crate::engine::{Content, Engine, Mail};
 use crate::face::Handler;
-use crate::framing::Framing;
+use crate::framing::{Framing, Framings};
 use crate::options::Listener;
 use crate::options::Options;
 use crate::port::readiness::ReadinessPort;
@@ -78,7 +78,7 @@ fn ends_when_told(tell: fn(&Engine)) {
         let mood = Arc::new(Mood { restless: true.into(), ..Mood::default() });
         let for_port = mood.clone();
         let make_port = move |_| readiness(for_port.clone());
-        let plan = Plan::new(Framing::raw(), &options);
+        let plan = Plan::new(Framings::of(&[Framing::raw(), Framing::raw()]), &options);
         let running = serve_on(make_port, plan, Vec::new(), &Arc::new(Silent)).unwrap();
         for _ in 0..round % 8 {
             std::thread::yield_now(); // let the worker be anywhere in its turns
@@ -143,7 +143,10 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
     let for_port = mood.clone();
     let make_port =
         move |index| readiness(if index == 0 { for_port.clone() } else { Arc::default() });
-    let mut plan = Plan::new(Framing::raw(), &Options::default().workers(WORKERS));
+    let mut plan = Plan::new(
+        Framings::of(&[Framing::raw(), Framing::raw()]),
+        &Options::default().workers(WORKERS),
+    );
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
     let Listening { sockets, addresses, .. } = plan.listen(vec![here], WORKERS).unwrap();
     let handler = Arc::new(Noting::default());
@@ -199,7 +202,7 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
     let mood = Arc::new(Mood::default());
     let for_port = mood.clone();
     let make_port = move |_| readiness(for_port.clone());
-    let mut plan = Plan::new(Framing::raw(), &options);
+    let mut plan = Plan::new(Framings::of(&[Framing::raw(), Framing::raw()]), &options);
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
     let Listening { sockets, addresses, .. } = plan.listen(vec![here], 1).unwrap();
     let handler = Arc::new(Noting::default());

@@ -130,9 +130,9 @@ impl<'a> Receiving<'a> {
                 let count = lent.free().min(received.into());
                 let bytes = bytes_from(serial, self.received, count);
                 assert_eq!(lent.write(&bytes), count);
-                let scanned = lent.scanned();
+                let scanned = lent.scanned(3);
                 assert!(queue.take_back(lent, &self.room));
-                assert_eq!(queue.scanned(), scanned);
+                assert_eq!(queue.scanned(3), scanned);
                 self.received += count as u64;
             }
             // While the ring is lent there is no queue.
@@ -140,16 +140,16 @@ impl<'a> Receiving<'a> {
             (ReceiveStep::Append { count }, None) => {
                 let bytes = bytes_from(serial, self.received, count.into());
                 let scanned = queue.len();
-                queue.set_scanned(scanned);
+                queue.set_scanned(scanned, 3);
                 assert!(queue.append(&bytes, &self.room));
-                assert_eq!(queue.scanned(), scanned);
+                assert_eq!(queue.scanned(3), scanned);
                 self.received += u64::from(count);
             }
             (ReceiveStep::Consume { count }, None) => {
                 let count = queue.len().min(count.into());
-                let scanned = if count == 0 { queue.scanned() } else { 0 };
+                let scanned = if count == 0 { queue.scanned(3) } else { 0 };
                 queue.consume(count, &self.room);
-                assert_eq!(queue.scanned(), scanned);
+                assert_eq!(queue.scanned(3), scanned);
                 self.consumed += count as u64;
             }
             (ReceiveStep::LendRing { free_min }, None) => {

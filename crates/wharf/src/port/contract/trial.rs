@@ -5,6 +5,7 @@
 //! its last.
 
 use std::collections::HashMap;
+use std::io::IoSlice;
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -249,7 +250,8 @@ impl Sink for Ledger {
             let reply = std::mem::take(&mut account.reply);
             let (first, second) = reply.split_at(reply.len().min(10));
             let Some(Anywhere::Sends(direct)) = &self.anywhere else { panic!("by which way?") };
-            account.taken = Some(direct.send(registration.0, [first, second]).unwrap_or(0));
+            account.taken =
+                Some(direct.send(registration.0, &[first, second].map(IoSlice::new)).unwrap_or(0));
         }
         let goes_on = !more && !account.cancelled[kind as usize];
         match outcome {

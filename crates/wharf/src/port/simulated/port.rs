@@ -1,6 +1,6 @@
 //! The port itself.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,7 +191,7 @@ impl<const SHARED: bool> SimulatedPort<SHARED> {
 }
 
 impl Direct for At {
-    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+    fn send(&self, registration: u32, parts: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
         let At { world, port } = self;
         let count = world.with(|state| match state.ports[*port as usize].handles {
             0 => Ok(0), // it has ended

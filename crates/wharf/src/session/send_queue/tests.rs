@@ -8,7 +8,7 @@ use crate::close::Close;
 const SOCKET: u32 = 7;
 
 fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
-    queue.push(Frame::Own([b"", bytes]), 10, &BatchPool::new(0))
+    queue.push(Frame::Own([b"", bytes, b""]), 10, &BatchPool::new(0))
 }
 
 fn drain(reason: CloseReason) -> Closing {
@@ -310,9 +310,13 @@ impl Room {
 }
 
 impl Direct for Room {
-    fn send(&self, registration: u32, parts: [&[u8]; 2]) -> Result<usize, CloseReason> {
+    fn send(
+        &self,
+        registration: u32,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Result<usize, CloseReason> {
         assert_eq!(registration, SOCKET);
-        let bytes = parts.concat();
+        let bytes = crate::framing::Parts(parts).iter().collect::<Vec<_>>();
         let count = bytes.len().min(self.0);
         self.1.lock().unwrap().extend_from_slice(&bytes[..count]);
         Ok(count)
@@ -336,7 +340,7 @@ fn push_at_once(
 #[test]
 fn a_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
     let body: Vec<u8> = (0..4096).map(|at| at as u8).collect();
-    let frame = Frame::Own([b"head", &body]);
+    let frame = Frame::Own([b"head", &body, b""]);
     let whole = [b"head", &body[..]].concat();
     for room in [0, 2, 4, 1_000, whole.len()] {
         let room = Room(room, std::sync::Mutex::default());
@@ -363,7 +367,7 @@ fn a_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
 
 #[test]
 fn what_may_not_leave_yet_is_queued() {
-    let frame = Frame::Own([b"", &[0; 200]]);
+    let frame = Frame::Own([b"", &[0; 200], b""]);
     let room = Room(usize::MAX, std::sync::Mutex::default());
     let mut queue = SendQueue::default();
     queue.hold_back(true);
@@ -380,7 +384,7 @@ fn what_may_not_leave_yet_is_queued() {
 struct Broken;
 
 impl Direct for Broken {
-    fn send(&self, _: u32, _: [&[u8]; 2]) -> Result<usize, CloseReason> {
+    fn send(&self, _: u32, _: &[std::io::IoSlice<'_>]) -> Result<usize, CloseReason> {
         Err(CloseReason::Reset)
     }
 }
@@ -388,7 +392,7 @@ impl Direct for Broken {
 #[test]
 fn a_socket_that_says_it_has_failed_is_the_reason_whoever_comes_next() {
     let mut queue = SendQueue::default();
-    let frame = Frame::Own([b"", &[0; 200]]);
+    let frame = Frame::Own([b"", &[0; 200], b""]);
     let pushed = push_at_once(&mut queue, frame, 1 << 20, &Broken);
     assert_eq!((pushed, queue.queued_bytes()), (Err(Refusal::Failed), 0));
     queue.close(drain(CloseReason::PeerClosed));

@@ -1,6 +1,6 @@
 //! The result when the OS looks at an outstanding operation.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use super::{PIECES_MAX, os};
 use crate::close::CloseReason;
@@ -198,7 +198,7 @@ impl State {
         &mut self,
         port: u32,
         registration: u32,
-        [first, second]: [&[u8]; 2],
+        parts: &[IoSlice<'_>],
     ) -> Result<usize, CloseReason> {
         assert!(self.may_send_directly(port, registration), "invariant 1: a second send");
         let socket = self.socket_of(port, registration);
@@ -206,10 +206,17 @@ impl State {
             Writable::Room(room) => room,
             Writable::Failed(kind) => return Err(CloseReason::of_io(&kind.into())),
         };
-        let count = self.count_to_send(room.min(first.len() + second.len()));
-        let of_first = count.min(first.len());
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let count = self.count_to_send(room.min(bytes));
+        let mut left = count;
+        let sent = parts.iter().map(|part| {
+            let cut = part.len().min(left);
+            left -= cut;
+            &part[..cut]
+        });
+        let sent: Vec<_> = sent.collect();
         if count > 0 {
-            self.write(socket, &[&first[..of_first], &second[..count - of_first]]);
+            self.write(socket, &sent);
             self.figures.direct_sends += 1;
         }
         let token = self.port(port).registered(registration).token;

@@ -1,0 +1,110 @@
+//! The framings of a server.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::kind::{Framing, Kind};
+
+/// The framings declared at the start. A session has one of them, and may change to another; its slot has the index. The
+/// array has a place for each value of the byte, so no index is out of range.
+#[derive(Clone)]
+pub(crate) struct Framings {
+    places: Box<[Framing; Framings::MAX]>,
+    declared: usize,
+    /// How many of the last ones are those that sessions may change to.
+    further: usize,
+    /// Those that differ: what is published is encoded once in each.
+    forms: Arc<[Framing]>,
+    /// Which of the forms each place has.
+    form_of: [u8; 256],
+}
+
+impl Framings {
+    /// At least one, and at most as many as there are places.
+    pub(crate) fn of(declared: &[Framing]) -> Self {
+        assert!(!declared.is_empty(), "there is a framing");
+        let mut places = vec![Framing(Kind::Raw); Self::MAX];
+        places[..declared.len()].clone_from_slice(declared);
+        let Ok(places) = places.try_into() else { unreachable!("there are as many places") };
+        let mut forms: Vec<Framing> = Vec::new();
+        let mut form_of = [0; 256];
+        for (place, framing) in form_of.iter_mut().zip(declared) {
+            let known = forms.iter().position(|form| form == framing);
+            *place = known.unwrap_or(forms.len()) as u8; // there are no more than places
+            if known.is_none() {
+                forms.push(framing.clone());
+            }
+        }
+        Framings { places, declared: declared.len(), further: 0, forms: forms.into(), form_of }
+    }
+
+    /// The same; sessions may change to so many of the last ones.
+    pub(crate) fn with_further(declared: &[Framing], further: usize) -> Self {
+        debug_assert!(further < declared.len(), "the first is that of connects");
+        Framings { further, ..Framings::of(declared) }
+    }
+
+    /// The index of the one that sessions may change to and that is at this place among those.
+    pub(crate) fn further(&self, place: usize) -> Option<u8> {
+        // There are no more than places.
+        (place < self.further).then(|| (self.declared - self.further + place) as u8)
+    }
+
+    /// The framings that differ.
+    pub(crate) fn forms(&self) -> &Arc<[Framing]> {
+        &self.forms
+    }
+
+    /// Which of them a session has whose slot says this index.
+    #[inline]
+    pub(crate) fn form_of(&self, index: u8) -> u8 {
+        self.form_of[usize::from(index)]
+    }
+
+    /// The most that may be declared.
+    pub(crate) const MAX: usize = 256;
+
+    pub(crate) fn get(&self, index: u8) -> &Framing {
+        &self.places[usize::from(index)]
+    }
+
+    /// Asserts that this index was declared.
+    pub(crate) fn assert_declared(&self, index: u8) {
+        assert!(usize::from(index) < self.declared, "a framing is declared, then used");
+    }
+}
+
+impl From<Framing> for Framings {
+    fn from(only: Framing) -> Self {
+        Framings::of(&[only])
+    }
+}
+
+impl fmt::Debug for Framings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.places[..self.declared]).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::length::LengthPrefix;
+    use super::*;
+
+    #[test]
+    fn a_framing_is_had_by_its_index_and_no_index_is_out_of_range() {
+        let prefixed = Framing::length_prefixed(LengthPrefix::default());
+        let framings = Framings::of(&[Framing::raw(), prefixed.clone(), Framing::raw()]);
+        assert_eq!((framings.get(0), framings.get(1)), (&Framing::raw(), &prefixed));
+        assert_eq!([0, 1, 2].map(|index| framings.form_of(index)), [0, 1, 0]);
+        assert_eq!(**framings.forms(), [Framing::raw(), prefixed]);
+        framings.get(u8::MAX);
+        assert!(framings.form_of(u8::MAX) < 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "a framing is declared")]
+    fn no_session_is_given_a_framing_that_was_not_declared() {
+        Framings::of(&[Framing::raw()]).assert_declared(1);
+    }
+}
