@@ -3,11 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::alloc::System;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::TcpStream;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use wharf::{Backend, Error, Framing, Handler, LengthPrefix, Options, Server, Session};
+use wharf::{
+    Backend, CustomFraming, Cut, Delimiter, Envelope, Error, Framing, FramingError, Handler,
+    LengthField, LengthPrefix, Lines, Options, Parts, Server, Session, VarintPrefix,
+};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -20,7 +23,29 @@ impl Handler for Echo {
     fn opened(&self, _: &Session) {}
 
     fn received(&self, session: &Session, _: &mut (), frame: &[u8]) {
-        session.send(frame);
+        let (first, second) = frame.split_at(frame.len() / 2);
+        session.send(Parts(&[first, second].map(IoSlice::new)));
+    }
+}
+
+/// A program's framing: a byte with the length before each frame, and a zero behind it.
+struct Own;
+
+impl CustomFraming for Own {
+    fn wire_frame_bytes_max(&self) -> usize {
+        257
+    }
+
+    fn cut(&self, bytes: &[u8], _: usize) -> Cut {
+        let frame_bytes = bytes.first().map_or(0, |length| usize::from(*length));
+        match bytes.get(frame_bytes + 1) {
+            Some(_) => Cut::Frame { header_bytes: 1, frame_bytes, trailer_bytes: 1 },
+            None => Cut::More { bytes_min: frame_bytes + 2, scanned: 0 },
+        }
+    }
+
+    fn envelope(&self, frame: Parts<'_>) -> Result<Envelope, FramingError> {
+        Envelope::new(&[frame.bytes() as u8], &[0])
     }
 }
 
@@ -74,12 +99,20 @@ fn a_message_that_is_echoed_in_steady_state_costs_no_allocation() {
     } else {
         &[Backend::Readiness]
     };
-    let framed = Framing::length_prefixed(LengthPrefix::default());
     let body = [9; 60];
-    let mut frame = (body.len() as u32).to_be_bytes().to_vec();
-    frame.extend(body);
+    let with = |front: &[u8], back: &[u8]| [front, &body, back].concat();
     for backend in backends {
-        echo_on(*backend, Framing::raw(), &[7; 64]);
-        echo_on(*backend, framed.clone(), &frame);
+        for (framing, message) in [
+            (Framing::raw(), with(&[], &[])),
+            (Framing::length_prefixed(LengthPrefix::default()), with(&[0, 0, 0, 60], &[])),
+            (Framing::lines(Lines::default()), with(&[], b"\n")),
+            (Framing::delimited(Delimiter::new(b"--")), with(&[], b"--")),
+            (Framing::fixed(60), with(&[], &[])),
+            (Framing::length_field(LengthField::default()), with(&[0, 0, 0, 60], &[])),
+            (Framing::varint(VarintPrefix::default()), with(&[60], &[])),
+            (Framing::custom(Own), with(&[60], &[0])),
+        ] {
+            echo_on(*backend, framing, &message);
+        }
     }
 }

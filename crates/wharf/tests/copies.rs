@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use wharf::{Backend, Error, Framing, Handler, LengthPrefix, Options, Server, Session};
+use wharf::{Backend, Error, Framing, Handler, LengthPrefix, Lines, Options, Server, Session};
 
 const PAGE_BYTES: usize = 4096;
 const MESSAGES: usize = 100;
@@ -59,8 +59,10 @@ fn a_frame_that_arrives_whole_lies_where_the_kernel_put_it() {
         let body = vec![9; body_bytes];
         let framed = [&(body_bytes as u32).to_be_bytes()[..], &body].concat();
         let prefix = Framing::length_prefixed(LengthPrefix::default());
+        let lines = Framing::lines(Lines::default());
+        let line = [&body[..], b"\n"].concat();
         for (framing, message, header_bytes) in
-            [(Framing::raw(), &body, 0), (prefix, &framed, HEADER_BYTES)]
+            [(Framing::raw(), &body, 0), (prefix, &framed, HEADER_BYTES), (lines, &line, 0)]
         {
             let Some(places) = places(framing, message) else { return };
             assert_eq!(places.len(), MESSAGES, "every message came whole");
