@@ -4,6 +4,7 @@
 //! a completion brings them back (invariants 2 and 7). They own heap memory that does not move when its owner
 //! moves, so a port can give its address to the OS.
 
+mod envelope;
 mod ring_buffer;
 mod send_batch;
 mod shared_frame;
@@ -12,6 +13,7 @@ use std::io::IoSlice;
 
 use crate::close::CloseReason;
 
+pub use envelope::Envelope;
 pub(crate) use ring_buffer::RingBuffer;
 pub(crate) use send_batch::{
     BATCH_BYTES, BATCH_SLACK_BYTES, BatchPool, FRAME_SLACK_BYTES, Frame, PAGE_BYTES, SendBatch,

@@ -15,6 +15,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::envelope::Envelope;
 use super::shared_frame::{PIECE_BYTES_MAX, SHARED_BYTES_MIN, SharedFrame};
 use crate::sync::Mutex;
 
@@ -46,65 +47,62 @@ pub(crate) fn pages_of(bytes: usize) -> u32 {
 /// A frame to queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Frame<'a> {
-    /// Parts that follow each other on the wire. They are copied.
-    Own([&'a [u8]; 3]),
-    /// The same of any number, without so many bytes of their front.
-    Parts { header: &'a [u8], parts: &'a [IoSlice<'a>], trailer: &'a [u8], left_bytes: usize },
+    /// A frame in one piece, and what stands around it. They are copied.
+    One { envelope: &'a Envelope, body: &'a [u8] },
+    /// The same in several pieces, without so many bytes of its front.
+    Parts { envelope: &'a Envelope, parts: &'a [IoSlice<'a>], left_bytes: usize },
     /// A frame for many sessions. It is copied if it is small.
     Shared(&'a SharedFrame),
 }
 
 impl Frame<'_> {
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Frame::Own([header, body, trailer]) => header.len() + body.len() + trailer.len(),
-            Frame::Parts { header, parts, trailer, left_bytes } => {
+            Frame::One { envelope, body } => envelope.bytes() + body.len(),
+            Frame::Parts { envelope, parts, left_bytes } => {
                 let body = parts.iter().map(|part| part.len()).sum::<usize>();
-                header.len() + body + trailer.len() - left_bytes
+                envelope.bytes() + body - left_bytes
             }
             Frame::Shared(frame) => frame.bytes(),
         }
     }
 
-    /// The parts of it that are to be copied.
-    fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let nothing: (&[&[u8]], &[IoSlice<'_>]) = (&[], &[]);
-        let ((front, parts), back, left_bytes) = match self {
-            Frame::Own(own) => ((&own[..], nothing.1), nothing.0, 0),
-            Frame::Parts { header, parts, trailer, left_bytes } => {
-                let [header, trailer] = [header, trailer].map(std::slice::from_ref);
-                ((header, *parts), trailer, *left_bytes)
+    /// What of it is to be copied, in order.
+    fn copied(&self) -> impl Iterator<Item = &[u8]> {
+        let no_parts: &[IoSlice<'_>] = &[];
+        let (envelope, one, parts, left_bytes) = match self {
+            Frame::One { envelope, body } => (Some(envelope), *body, no_parts, 0),
+            Frame::Parts { envelope, parts, left_bytes } => {
+                (Some(envelope), &[][..], *parts, *left_bytes)
             }
-            Frame::Shared(_) => (nothing, nothing.0, 0),
+            Frame::Shared(_) => (None, &[][..], no_parts, 0),
         };
-        let all = front.iter().copied().chain(parts.iter().map(|part| &**part));
-        all.chain(back.iter().copied()).scan(left_bytes, |left_bytes, part| {
+        let header = envelope.map(|envelope| envelope.header());
+        let trailer = envelope.map(|envelope| envelope.trailer());
+        let body = std::iter::once(one).chain(parts.iter().map(|part| &**part));
+        let all = header.into_iter().chain(body).chain(trailer);
+        all.scan(left_bytes, |left_bytes, part| {
             let cut = part.len().min(*left_bytes);
             *left_bytes -= cut;
             Some(&part[cut..])
         })
     }
 
-    /// Fills `slices` with the front of it that is to be copied. Returns how many were filled.
+    /// Fills `slices` with the front of what is to be copied. Returns how many were filled.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
-        let parts = self.parts().filter(|part| !part.is_empty());
+        let parts = self.copied().filter(|part| !part.is_empty());
         let filled = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part));
         filled.count()
     }
 
-    /// So many bytes of its front have left.
+    /// So many bytes of its front have left. Only of a frame in parts.
     pub(crate) fn advance(&mut self, count: usize) {
         match self {
-            Frame::Own(parts) => {
-                let mut left = count;
-                for part in parts {
-                    let cut = part.len().min(left);
-                    *part = &part[cut..];
-                    left -= cut;
-                }
-            }
             Frame::Parts { left_bytes, .. } => *left_bytes += count,
-            Frame::Shared(_) => debug_assert_eq!(count, 0, "a shared frame leaves by an operation"),
+            Frame::One { .. } | Frame::Shared(_) => {
+                assert_eq!(count, 0, "what leaves at once is in parts");
+            }
         }
     }
 }
@@ -175,19 +173,15 @@ impl SendBatch {
 
     /// Appends a frame if that needs no more memory, of its own or of shared pieces that are counted. False: it is as it
     /// was.
-    #[inline]
+    #[inline(always)] // into the two that most frames come through
     pub(crate) fn push_within(&mut self, frame: &Frame<'_>) -> bool {
         match frame {
-            Frame::Own(parts) => self.copy_within(*parts),
-            Frame::Parts { .. } => {
-                let has_room = !self.pieces.is_empty() && self.own_room() >= frame.bytes();
-                if has_room {
-                    self.push_parts(frame);
-                }
-                has_room
+            Frame::One { envelope, body } if !envelope.has_trailer() => {
+                self.copy_within([envelope.header(), body])
             }
+            Frame::One { .. } | Frame::Parts { .. } => self.parts_within(frame),
             Frame::Shared(frame) => match frame.pieces() {
-                [piece] if piece.len() < SHARED_BYTES_MIN => self.copy_within([piece, &[], &[]]),
+                [piece] if piece.len() < SHARED_BYTES_MIN => self.copy_within([piece, &[]]),
                 [piece] if self.shared_bytes % PAGE_BYTES + piece.len() < PAGE_BYTES => {
                     self.begin_frame();
                     self.share(piece);
@@ -199,21 +193,27 @@ impl SendBatch {
     }
 
     #[inline]
-    fn copy_within(&mut self, [first, second, third]: [&[u8]; 3]) -> bool {
-        let bytes = first.len() + second.len() + third.len();
+    fn copy_within(&mut self, [first, second]: [&[u8]; 2]) -> bool {
+        let bytes = first.len() + second.len();
         let Some(piece) = self.pieces.last_mut() else { return false };
         if piece.capacity() - piece.len() < bytes {
             return false;
         }
         piece.extend_from_slice(first);
         piece.extend_from_slice(second);
-        if !third.is_empty() {
-            piece.extend_from_slice(third);
-        }
         self.own_bytes += bytes;
         self.bytes += bytes;
         self.begin_frame();
         true
+    }
+
+    #[inline(never)]
+    fn parts_within(&mut self, frame: &Frame<'_>) -> bool {
+        let has_room = !self.pieces.is_empty() && self.own_room() >= frame.bytes();
+        if has_room {
+            self.push_copied(frame);
+        }
+        has_room
     }
 
     fn share(&mut self, piece: &Arc<[u8]>) {
@@ -225,7 +225,7 @@ impl SendBatch {
     /// Pages that it has more with this frame.
     pub(crate) fn pages_more(&self, frame: &Frame<'_>) -> u32 {
         match frame {
-            Frame::Own(_) | Frame::Parts { .. } => self.own_pages_more(frame.bytes()),
+            Frame::One { .. } | Frame::Parts { .. } => self.own_pages_more(frame.bytes()),
             Frame::Shared(frame) => {
                 let copied = |piece: &&Arc<[u8]>| piece.len() < SHARED_BYTES_MIN;
                 let own = frame.pieces().iter().filter(copied).map(|piece| piece.len()).sum();
@@ -272,7 +272,7 @@ impl SendBatch {
     /// Appends one frame.
     pub(crate) fn push(&mut self, frame: Frame<'_>) {
         match frame {
-            Frame::Own(_) | Frame::Parts { .. } => self.push_parts(&frame),
+            Frame::One { .. } | Frame::Parts { .. } => self.push_copied(&frame),
             Frame::Shared(frame) => self.push_shared(frame),
         }
     }
@@ -280,13 +280,14 @@ impl SendBatch {
     /// Appends one frame of two parts.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn push_frame(&mut self, [first, second]: [&[u8]; 2]) {
-        self.push(Frame::Own([first, second, &[]]));
+        let parts = [first, second].map(IoSlice::new);
+        self.push(Frame::Parts { envelope: &Envelope::EMPTY, parts: &parts, left_bytes: 0 });
     }
 
-    fn push_parts(&mut self, frame: &Frame<'_>) {
+    fn push_copied(&mut self, frame: &Frame<'_>) {
         self.begin_frame();
         let mut following = frame.bytes();
-        for part in frame.parts() {
+        for part in frame.copied() {
             following -= part.len();
             self.copy(part, following);
         }
@@ -554,7 +555,8 @@ mod tests {
             for (number, length) in lengths.iter().cycle().skip(round).take(10).enumerate() {
                 let body = &content[..if cfg!(miri) { length / 20 } else { *length }];
                 let shared = SharedFrame::new([b"he", body]);
-                let own = Frame::Own([b"he", body, b""]);
+                let envelope = Envelope::of(b"he", b"").unwrap();
+                let own = Frame::One { envelope: &envelope, body };
                 let frame = if number % 3 == 1 { Frame::Shared(&shared) } else { own };
                 let pages = batch.pages_more(&frame);
                 assert!(frame.bytes() > batch.free_room() || pages == 0);

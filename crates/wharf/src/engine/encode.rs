@@ -8,9 +8,9 @@ use super::frame::{Content, FORM_BYTES, Frame};
 use super::publication::REQUEST_BYTES;
 use super::push::AtOnce;
 use super::share::Follows;
-use crate::buffer::{Frame as Queued, SharedFrame};
+use crate::buffer::{Envelope, Frame as Queued, SharedFrame};
 use crate::error::{EncodeError, SendError};
-use crate::framing::{Envelope, Framing, Parts};
+use crate::framing::{Framing, Parts};
 use crate::session::Slot;
 
 impl Engine {
@@ -47,7 +47,8 @@ impl Engine {
         body_bytes: usize,
     ) -> Result<(SharedFrame, Envelope), EncodeError<()>> {
         let mut envelope = Envelope::default();
-        let bytes = self.envelop(form, body, body_bytes, &mut envelope)?;
+        let written = form.envelop_parts(body, body_bytes, &mut envelope);
+        let bytes = self.sendable(form, body_bytes, written, &envelope)?;
         let parts = std::iter::once(envelope.header()).chain(body.0.iter().map(|part| &**part));
         let parts = parts.chain(std::iter::once(envelope.trailer()));
         Ok((SharedFrame::of(bytes, parts), envelope))

@@ -314,6 +314,36 @@ mod tests {
         port.budget.discharge(used_up as u32);
     }
 
+    /// Else peers that have only just stopped reading, and look as if they read, take all of it.
+    #[test]
+    fn half_of_a_ports_reserve_is_for_sessions_that_hold_little() {
+        let options = Options::default().workers(1).with(|options| {
+            options.sending.queue_bytes_max = 512 * 1024;
+            options.sending.queued_bytes_max = Some(1 << 20);
+        });
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let [much, little] =
+            [(); 2].map(|()| engine.table.held(engine.admit(None, 0).unwrap()).unwrap());
+        let has_room = |slot, kib: usize| {
+            engine.push_from_outside(slot, Content::Plain(&vec![1; kib * 1024])).0.is_ok()
+        };
+        assert!(has_room(much, 400));
+        let (budget, half) = (&engine.ports[0].budget, super::super::budget::RESERVE_PAGES / 2);
+        let mut taken = 0;
+        let mut take = |beyond_max: u32| {
+            while budget.charge(1, |beyond| beyond <= beyond_max) {
+                taken += 1;
+            }
+        };
+        take(half - 20);
+        assert!(has_room(much, 40), "the first half is for everybody");
+        take(half);
+        assert!(!has_room(much, 20) && has_room(little, 12));
+        take(2 * half);
+        assert!(!has_room(little, 12), "it is used up");
+        budget.discharge(taken);
+    }
+
     #[test]
     fn what_would_not_leave_at_once_anyway_takes_nothing_from_others() {
         let options = Options::default().workers(1);

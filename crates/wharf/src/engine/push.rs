@@ -6,10 +6,10 @@ use super::budget::RESERVE_PAGES;
 use super::engine::Engine;
 use super::frame::Content;
 use super::share::{Follows, PortShare};
-use crate::buffer::{Frame, SendBatch};
+use crate::buffer::{Envelope, Frame, SendBatch};
 use crate::clock::Moment;
 use crate::error::{EncodeError, SendError};
-use crate::framing::{Envelope, Framing, FramingError, Parts};
+use crate::framing::{Framing, FramingError, Parts};
 use crate::options::Backpressure;
 use crate::port::Anywhere;
 use crate::session::{Pushed, Refusal, Slot, Store};
@@ -85,23 +85,20 @@ impl Engine {
         self.options.sending.queue_bytes_max / 4
     }
 
-    /// Writes what stands around a frame of so many bytes, and returns how many it has on the wire. An error: it can
-    /// never be sent.
+    /// How many bytes a frame of so many has on the wire with what was written around it. An error: it can never be
+    /// sent.
     #[inline]
-    pub(super) fn envelop(
+    pub(super) fn sendable(
         &self,
         framing: &Framing,
-        frame: Parts<'_>,
         frame_bytes: usize,
-        envelope: &mut Envelope,
+        written: Result<(), FramingError>,
+        envelope: &Envelope,
     ) -> Result<usize, EncodeError<()>> {
-        let queue_max = self.options.sending.queue_bytes_max;
-        match framing.envelop(frame, frame_bytes, envelope) {
-            Ok(()) if envelope.bytes() + frame_bytes <= queue_max => {
-                Ok(envelope.bytes() + frame_bytes)
-            }
-            Ok(()) => Err(self.unsendable(framing, None)),
-            Err(error) => Err(self.unsendable(framing, Some(error))),
+        let wire_bytes = envelope.bytes() + frame_bytes;
+        match written {
+            Ok(()) if wire_bytes <= self.options.sending.queue_bytes_max => Ok(wire_bytes),
+            written => Err(self.unsendable(framing, written.err())),
         }
     }
 
@@ -127,10 +124,8 @@ impl Engine {
         let (bytes, mut envelope) = (content.bytes(), Envelope::default());
         let framing = self.framing_of(slot);
         let enveloped = match content {
-            Content::Plain(frame) => {
-                framing.envelop(Parts(&[IoSlice::new(frame)]), bytes, &mut envelope)
-            }
-            Content::Parts(parts) => framing.envelop(parts, bytes, &mut envelope),
+            Content::Plain(frame) => framing.envelop(frame, &mut envelope),
+            Content::Parts(parts) => framing.envelop_parts(parts, bytes, &mut envelope),
             Content::Encoded(frame) if self.could_have_encoded(frame) => {
                 return self.form_for(slot.framing(), frame).bytes();
             }
@@ -155,52 +150,65 @@ impl Engine {
         content: Content<'_>,
         at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
-        loop {
-            let pushed = match content {
-                Content::Plain(frame) => {
-                    let parts = Parts(&[IoSlice::new(frame)]);
-                    self.push_anew(slot, parts, frame.len(), Some(frame), at_once)
-                }
-                Content::Parts(parts) => self.push_anew(slot, parts, parts.bytes(), None, at_once),
-                Content::Encoded(frame) => {
-                    let (pushed, follows) = self.push_encoded(slot, frame);
-                    return (pushed.map(|()| 0), follows);
-                }
-            };
-            if let Some(pushed) = pushed {
-                return pushed;
+        if let Content::Plain(frame) = content
+            && at_once == AtOnce::No
+        {
+            let (index, mut envelope) = (slot.framing(), Envelope::default());
+            let framing = self.framings.get(index);
+            let written = framing.envelop(frame, &mut envelope);
+            if let Err(error) = self.sendable(framing, frame.len(), written, &envelope) {
+                return (Err(error.into()), Follows::default());
+            }
+            let frame = Frame::One { envelope: &envelope, body: frame };
+            if let Some((pushed, follows)) = self.push_frame(slot, index, frame) {
+                let pushed = pushed.map(|()| 0).map_err(|refusal| self.send_error(refusal));
+                return (pushed, follows);
             }
         }
+        self.push_rarer(slot, content, at_once)
     }
 
-    /// Encodes a frame of so many bytes and queues it. `one`: it is in one piece, this one. `None`: the session's framing
-    /// has changed meanwhile.
-    #[inline]
-    fn push_anew(
+    /// The same of a frame that is in parts, or encoded already, or may leave at once, or for a session whose framing
+    /// has just changed.
+    #[inline(never)]
+    fn push_rarer(
         &self,
         slot: &Slot,
-        parts: Parts<'_>,
-        bytes: usize,
-        one: Option<&[u8]>,
+        content: Content<'_>,
         at_once: AtOnce,
-    ) -> Option<(Result<usize, SendError<()>>, Follows)> {
-        let (index, mut envelope) = (slot.framing(), Envelope::default());
-        let framing = self.framings.get(index);
-        if let Err(error) = self.envelop(framing, parts, bytes, &mut envelope) {
-            return Some((Err(error.into()), Follows::default()));
+    ) -> (Result<usize, SendError<()>>, Follows) {
+        let one;
+        let parts = match content {
+            Content::Plain(frame) => {
+                one = [IoSlice::new(frame)];
+                Parts(&one)
+            }
+            Content::Parts(parts) => parts,
+            Content::Encoded(frame) => {
+                let (pushed, follows) = self.push_encoded(slot, frame);
+                return (pushed.map(|()| 0), follows);
+            }
+        };
+        let bytes = parts.bytes();
+        loop {
+            let (index, mut envelope) = (slot.framing(), Envelope::default());
+            let framing = self.framings.get(index);
+            let written = framing.envelop_parts(parts, bytes, &mut envelope);
+            if let Err(error) = self.sendable(framing, bytes, written, &envelope) {
+                return (Err(error.into()), Follows::default());
+            }
+            let frame = Frame::Parts { envelope: &envelope, parts: parts.0, left_bytes: 0 };
+            let pushed = match at_once {
+                AtOnce::No => {
+                    let pushed = self.push_frame(slot, index, frame);
+                    pushed.map(|(pushed, follows)| (pushed.map(|()| 0), follows))
+                }
+                _ => self.push_past(slot, index, frame, at_once),
+            };
+            if let Some((pushed, follows)) = pushed {
+                return (pushed.map_err(|refusal| self.send_error(refusal)), follows);
+            }
         }
-        let (header, trailer) = (envelope.header(), envelope.trailer());
-        let frame = match one {
-            Some(body) => Frame::Own([header, body, trailer]),
-            None => Frame::Parts { header, parts: parts.0, trailer, left_bytes: 0 },
-        };
-        let (pushed, follows) = if at_once != AtOnce::No {
-            self.push_past(slot, index, frame, at_once)?
-        } else {
-            let (pushed, follows) = self.push_frame(slot, index, frame)?;
-            (pushed.map(|()| 0), follows)
-        };
-        Some((pushed.map_err(|refusal| self.send_error(refusal)), follows))
     }
 
     pub(super) fn send_error(&self, refusal: Refusal) -> SendError<()> {

@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::cut::{Cut, FramingError};
-use super::envelope::Envelope;
 use super::parts::Parts;
+use crate::buffer::Envelope;
 use crate::guarded::guarded;
 
 /// A framing of the program's: where in a stream a frame ends, and what stands around a frame that is sent.

@@ -4,7 +4,7 @@
 //! on behind the last byte that it has seen, also in the middle of a delimiter.
 
 use super::cut::{Cut, FramingError};
-use super::envelope::Envelope;
+use crate::buffer::Envelope;
 use crate::settings::settings;
 
 settings! {

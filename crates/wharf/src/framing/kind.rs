@@ -1,13 +1,15 @@
 //! The framings there are.
 
+use std::io::IoSlice;
+
 use super::custom::{Custom, CustomFraming};
 use super::cut::{Cut, FramingError};
 use super::delimited::{Delimiter, Lines};
-use super::envelope::Envelope;
 use super::length::LengthPrefix;
 use super::length_field::LengthField;
 use super::parts::Parts;
 use super::varint::VarintPrefix;
+use crate::buffer::Envelope;
 use crate::error::{Error, Result};
 
 /// The largest raw frame. What arrives at once may be delivered in several.
@@ -143,6 +145,7 @@ impl Framing {
     }
 
     /// Looks for the frame that begins at the start of `bytes`. `scanned`: what the last look at it has said, or 0.
+    #[inline]
     pub(crate) fn cut(&self, bytes: &[u8], scanned: usize) -> Cut {
         match &self.0 {
             Kind::Raw if bytes.is_empty() => Cut::More { bytes_min: 1, scanned: 0 },
@@ -151,6 +154,15 @@ impl Framing {
                 Cut::Frame { header_bytes: 0, frame_bytes, trailer_bytes: 0 }
             }
             Kind::Length(prefix) => prefix.cut(bytes),
+            _ => self.cut_rarer(bytes, scanned),
+        }
+    }
+
+    /// Kept apart, so that the others stay short.
+    #[inline(never)]
+    fn cut_rarer(&self, bytes: &[u8], scanned: usize) -> Cut {
+        match &self.0 {
+            Kind::Raw | Kind::Length(_) => unreachable!("it is cut at once"),
             Kind::Lines(lines) => lines.cut(bytes, scanned),
             Kind::Delimited(delimiter) => delimiter.cut(bytes, scanned),
             Kind::Fixed { frame_bytes } => match *frame_bytes {
@@ -163,9 +175,27 @@ impl Framing {
         }
     }
 
-    /// Writes what stands around a frame, which has so many bytes.
+    /// Writes what stands around a frame.
     #[inline]
     pub(crate) fn envelop(
+        &self,
+        frame: &[u8],
+        envelope: &mut Envelope,
+    ) -> Result<(), FramingError> {
+        match &self.0 {
+            Kind::Raw => Ok(()),
+            Kind::Length(prefix) => prefix.envelope(frame.len(), envelope),
+            _ => self.envelop_one(frame).map(|written| *envelope = written),
+        }
+    }
+
+    #[inline(never)]
+    fn envelop_one(&self, frame: &[u8]) -> Result<Envelope, FramingError> {
+        self.envelop_rarer(Parts(&[IoSlice::new(frame)]), frame.len())
+    }
+
+    /// The same of a frame in parts, which has so many bytes.
+    pub(crate) fn envelop_parts(
         &self,
         frame: Parts<'_>,
         frame_bytes: usize,
@@ -178,7 +208,6 @@ impl Framing {
         }
     }
 
-    #[inline(never)]
     fn envelop_rarer(
         &self,
         frame: Parts<'_>,
@@ -202,7 +231,7 @@ impl Framing {
     #[cfg(any(test, fuzzing, feature = "simulation"))]
     pub(crate) fn envelope(&self, frame: Parts<'_>) -> Result<Envelope, FramingError> {
         let mut envelope = Envelope::default();
-        self.envelop(frame, frame.bytes(), &mut envelope)?;
+        self.envelop_parts(frame, frame.bytes(), &mut envelope)?;
         Ok(envelope)
     }
 }

@@ -4,7 +4,7 @@
 //! becomes a `usize` or is added to anything. So no length can overflow a sum or cost memory.
 
 use super::cut::{Cut, FramingError};
-use super::envelope::Envelope;
+use crate::buffer::Envelope;
 use crate::settings::settings;
 
 settings! {
@@ -151,8 +151,7 @@ impl LengthPrefix {
         let frame_bytes = self.within_bound(frame_bytes as u64)? as u64;
         let length = frame_bytes + self.counted_header_bytes();
         let width = self.width.bytes();
-        self.endianness.encode(length, &mut envelope.header[..width]);
-        envelope.header_bytes = width as u8;
+        self.endianness.encode(length, envelope.header_mut(width));
         Ok(())
     }
 
@@ -202,7 +201,7 @@ mod tests {
         header: &mut [u8; 8],
     ) -> Result<usize, FramingError> {
         let mut envelope = Envelope::default();
-        framing.envelop(Parts(&[]), frame_bytes, &mut envelope)?;
+        framing.envelop_parts(Parts(&[]), frame_bytes, &mut envelope)?;
         assert_eq!(envelope.trailer(), []);
         header[..envelope.header().len()].copy_from_slice(envelope.header());
         Ok(envelope.header().len())

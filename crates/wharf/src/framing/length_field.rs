@@ -3,9 +3,9 @@
 //! Sums are computed with 128 bits, so no length overflows one.
 
 use super::cut::{Cut, FramingError};
-use super::envelope::Envelope;
 use super::length::{Endianness, LengthWidth};
 use super::parts::Parts;
+use crate::buffer::Envelope;
 use crate::settings::settings;
 
 settings! {

@@ -27,7 +27,6 @@ pub use self::cut::{Cut, FramingError};
 #[cfg(test)]
 pub(crate) use self::delimited::looked_at;
 pub use self::delimited::{Delimiter, LineEnd, Lines};
-pub use self::envelope::Envelope;
 pub(crate) use self::framings::Framings;
 pub use self::kind::Framing;
 pub(crate) use self::kind::RAW_FRAME_BYTES_MAX;
@@ -35,3 +34,4 @@ pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 pub use self::length_field::LengthField;
 pub use self::parts::Parts;
 pub use self::varint::VarintPrefix;
+pub use crate::buffer::Envelope;

@@ -1,8 +1,8 @@
 //! A length in seven bits of each byte (LEB128), as protobuf streams and MQTT have it.
 
 use super::cut::{Cut, FramingError};
-use super::envelope::Envelope;
 use super::parts::Parts;
+use crate::buffer::Envelope;
 use crate::settings::settings;
 
 settings! {
@@ -145,7 +145,7 @@ impl VarintPrefix {
             }
             let mut envelope = Envelope::default();
             let (length, length_bytes) = write(bytes);
-            envelope.set_header(&length[..length_bytes]);
+            envelope.header_mut(length_bytes).copy_from_slice(&length[..length_bytes]);
             return Ok(envelope);
         }
         match self.read(frame.iter().skip(self.offset)) {

@@ -154,7 +154,7 @@ impl SendQueue {
     }
 
     /// Queues a whole frame, or refuses it.
-    #[inline]
+    #[inline(always)] // into `Engine::push_frame`
     pub(crate) fn push(
         &mut self,
         frame: Frame<'_>,
@@ -184,7 +184,7 @@ impl SendQueue {
     }
 
     /// `must_enter`: an empty queue takes it whatever the budget says.
-    #[inline]
+    #[inline(always)] // into the two that most frames come through
     fn push_now(
         &mut self,
         frame: Frame<'_>,

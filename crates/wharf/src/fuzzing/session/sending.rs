@@ -82,7 +82,14 @@ impl Sending {
                 let bytes_max = bytes_max as usize % QUEUE_BYTES_MAX;
                 let bytes = bytes_from(serial, self.pushed, header_bytes + usize::from(frame));
                 let (header, frame) = bytes.split_at(header_bytes);
-                let pushed = queue.push(Frame::Own([header, frame, &[]]), bytes_max, pool);
+                let pushed = queue.push(
+                    Frame::One {
+                        envelope: &crate::buffer::Envelope::of(header, &[]).unwrap(),
+                        body: frame,
+                    },
+                    bytes_max,
+                    pool,
+                );
                 assert_eq!(pushed, self.push(bytes.len(), bytes_max, closing));
             }
             SendStep::HoldBack(held_back) => {

@@ -2,13 +2,13 @@
 
 use super::super::policy::Policy;
 use super::*;
-use crate::buffer::{BatchPool, SharedFrame};
+use crate::buffer::{BatchPool, Envelope, SharedFrame};
 use crate::close::Close;
 
 const SOCKET: u32 = 7;
 
 fn push(queue: &mut SendQueue, bytes: &[u8]) -> Result<Pushed, Refusal> {
-    queue.push(Frame::Own([b"", bytes, b""]), 10, &BatchPool::new(0))
+    queue.push(Frame::One { envelope: &Envelope::EMPTY, body: bytes }, 10, &BatchPool::new(0))
 }
 
 fn drain(reason: CloseReason) -> Closing {
@@ -340,7 +340,8 @@ fn push_at_once(
 #[test]
 fn a_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
     let body: Vec<u8> = (0..4096).map(|at| at as u8).collect();
-    let frame = Frame::Own([b"head", &body, b""]);
+    let parts = [&b"head"[..], &body].map(IoSlice::new);
+    let frame = Frame::Parts { envelope: &Envelope::EMPTY, parts: &parts, left_bytes: 0 };
     let whole = [b"head", &body[..]].concat();
     for room in [0, 2, 4, 1_000, whole.len()] {
         let room = Room(room, std::sync::Mutex::default());
@@ -367,7 +368,8 @@ fn a_frame_leaves_at_once_if_nothing_is_before_it_and_the_rest_is_queued() {
 
 #[test]
 fn what_may_not_leave_yet_is_queued() {
-    let frame = Frame::Own([b"", &[0; 200], b""]);
+    let parts = [IoSlice::new(&[0; 200])];
+    let frame = Frame::Parts { envelope: &Envelope::EMPTY, parts: &parts, left_bytes: 0 };
     let room = Room(usize::MAX, std::sync::Mutex::default());
     let mut queue = SendQueue::default();
     queue.hold_back(true);
@@ -392,7 +394,8 @@ impl Direct for Broken {
 #[test]
 fn a_socket_that_says_it_has_failed_is_the_reason_whoever_comes_next() {
     let mut queue = SendQueue::default();
-    let frame = Frame::Own([b"", &[0; 200], b""]);
+    let parts = [IoSlice::new(&[0; 200])];
+    let frame = Frame::Parts { envelope: &Envelope::EMPTY, parts: &parts, left_bytes: 0 };
     let pushed = push_at_once(&mut queue, frame, 1 << 20, &Broken);
     assert_eq!((pushed, queue.queued_bytes()), (Err(Refusal::Failed), 0));
     queue.close(drain(CloseReason::PeerClosed));
