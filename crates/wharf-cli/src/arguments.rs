@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
-use wharf::{Backend, Framing, LengthPrefix};
+use wharf::{Backend, Framing, LengthPrefix, Lines, VarintPrefix};
 
 /// Which completion port to use.
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,6 +47,10 @@ pub(crate) enum FramingName {
     Raw,
     /// Each frame behind its length, 4 bytes.
     Length,
+    /// Each frame behind its length, seven bits in a byte.
+    Varint,
+    /// Each frame is a line of text.
+    Lines,
 }
 
 impl FramingName {
@@ -54,13 +58,27 @@ impl FramingName {
         match self {
             FramingName::Raw => Framing::raw(),
             FramingName::Length => Framing::length_prefixed(LengthPrefix::default()),
+            FramingName::Varint => Framing::varint(VarintPrefix::default()),
+            FramingName::Lines => Framing::lines(Lines::default()),
         }
+    }
+
+    /// Whether a message comes back as one frame.
+    pub(crate) fn is_framed(self) -> bool {
+        self != FramingName::Raw
+    }
+
+    /// Whether some bytes mean the end of a frame.
+    pub(crate) fn is_text(self) -> bool {
+        self == FramingName::Lines
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             FramingName::Raw => "raw",
             FramingName::Length => "length",
+            FramingName::Varint => "varint",
+            FramingName::Lines => "lines",
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
         ends: sender,
         run_seed: run_seed(),
         bytes: load.bytes,
-        framed: load.common.framing == FramingName::Length,
+        framing: load.common.framing,
     };
     let server = load.common.connector(load.sessions, load.bytes, 1, visitor)?;
     let mut report = load.common.report("churn", &server, load.sessions, load.bytes);
@@ -286,7 +286,7 @@ struct Visitor {
     ends: Sender<End>,
     run_seed: u64,
     bytes: usize,
-    framed: bool,
+    framing: FramingName,
 }
 
 struct Visit {
@@ -302,7 +302,7 @@ impl Handler for Visitor {
             static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         let index = self.opened.fetch_add(1, Ordering::Relaxed);
-        let pattern = Pattern::of_session(self.run_seed, index);
+        let pattern = Pattern::of_session(self.run_seed, index).as_text(self.framing.is_text());
         MESSAGE.with_borrow_mut(|message| {
             message.resize(self.bytes, 0);
             pattern.fill(0, message);
@@ -313,7 +313,7 @@ impl Handler for Visitor {
 
     fn received(&self, session: &Session, visit: &mut Visit, frame: &[u8]) {
         let due = self.bytes;
-        let taken = if self.framed && frame.len() != due {
+        let taken = if self.framing.is_framed() && frame.len() != due {
             Err(Fault::FrameLength { bytes: frame.len(), due })
         } else {
             visit.verifier.take(frame, due as u64)

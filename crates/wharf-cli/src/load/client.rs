@@ -16,6 +16,7 @@ use wharf::{Close, CloseReason, Handler, PeerAddress, Session, SessionId, Target
 use super::pace::Pace;
 use super::pattern::{Fault, Pattern, Verifier};
 use super::tally::Tally;
+use crate::arguments::FramingName;
 
 /// Who sends the messages, and so from when a reply's latency counts.
 ///
@@ -58,7 +59,7 @@ pub(super) struct Shared {
     pub(super) run_seed: u64,
     pub(super) message_bytes: usize,
     /// Whether a frame must be one whole message.
-    pub(super) framed: bool,
+    pub(super) framing: FramingName,
     pub(super) epoch: Instant,
     pub(super) pace: OnceLock<Pace>,
     pub(super) slots: Box<[Slot]>,
@@ -72,7 +73,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn pattern(&self, index: usize) -> Pattern {
-        Pattern::of_session(self.run_seed, index as u64)
+        Pattern::of_session(self.run_seed, index as u64).as_text(self.framing.is_text())
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -170,7 +171,7 @@ impl Client {
     /// Checks what came, and says how many messages it completed.
     fn verify(&self, stream: &mut Stream, frame: &[u8]) -> Result<u64, Fault> {
         let due = self.shared.message_bytes;
-        if self.shared.framed && frame.len() != due {
+        if self.shared.framing.is_framed() && frame.len() != due {
             return Err(Fault::FrameLength { bytes: frame.len(), due });
         }
         let slot = &self.shared.slots[stream.index];

@@ -18,7 +18,6 @@ use super::tally::Tally;
 use super::targets::Targets;
 use super::{CONNECTING_MAX, Common, GRACE, run_seed};
 use crate::StartFailure;
-use crate::arguments::FramingName;
 
 /// In the open loop, the most that a session sends ahead of its answers. More is held back here,
 /// and stays due: nothing is gained by filling the kernel's memory with it.
@@ -66,7 +65,7 @@ impl Fleet {
             plan,
             run_seed: run_seed(),
             message_bytes,
-            framed: common.framing == FramingName::Length,
+            framing: common.framing,
             epoch: Instant::now(),
             pace: OnceLock::new(),
             slots: slots.into_boxed_slice(),

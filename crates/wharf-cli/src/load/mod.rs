@@ -126,7 +126,7 @@ impl Common {
         handler: impl Handler,
     ) -> Result<Connector, StartFailure> {
         let frame_bytes_max = LengthPrefix::default().frame_bytes_max;
-        if self.framing == FramingName::Length && message_bytes > frame_bytes_max {
+        if self.framing.is_framed() && message_bytes > frame_bytes_max {
             return Err(format!("a frame may have at most {frame_bytes_max} bytes").into());
         }
         // Twice, because an answer may be here before we hear that its message has left.

@@ -11,13 +11,23 @@ use std::fmt;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pattern {
     seed: u64,
+    /// Bits that are set in every word.
+    set: u64,
 }
+
+/// No byte with this bit ends a line.
+const TEXT: u64 = u64::from_ne_bytes([0x80; 8]);
 
 impl Pattern {
     /// The pattern of one session in one run. Runs differ too, so that two load testers at one
     /// server cannot pass off each other's bytes.
     pub(super) fn of_session(run_seed: u64, index: u64) -> Pattern {
-        Pattern { seed: splitmix(run_seed ^ splitmix(index)) }
+        Pattern { seed: splitmix(run_seed ^ splitmix(index)), set: 0 }
+    }
+
+    /// The same, without bytes that end a line if it `is_text`.
+    pub(super) fn as_text(self, is_text: bool) -> Pattern {
+        Pattern { set: if is_text { TEXT } else { 0 }, ..self }
     }
 
     /// Writes the stream's bytes from `position` on.
@@ -59,10 +69,10 @@ impl Pattern {
     }
 
     /// The word at this place, as it stands in the stream. For one seed no two places have the
-    /// same word: both steps can be undone.
+    /// same word, unless bits are set: both steps can be undone.
     fn word(self, index: u64) -> [u8; 8] {
         let mixed = (self.seed ^ index).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed ^ (mixed >> 32)).to_le_bytes()
+        (mixed ^ (mixed >> 32) | self.set).to_le_bytes()
     }
 
     fn byte(self, position: u64) -> u8 {
@@ -175,7 +185,7 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
 
-    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0 };
+    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0, set: 0 };
 
     fn stream(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
@@ -236,8 +246,19 @@ mod tests {
         swapped[64..192].rotate_left(64);
         assert!(take(&swapped, 400).is_err());
         let mut foreign = vec![0; 400];
-        Pattern { seed: 1 }.fill(0, &mut foreign);
+        Pattern { seed: 1, set: 0 }.fill(0, &mut foreign);
         assert!(take(&foreign, 400).is_err());
+    }
+
+    #[test]
+    fn text_has_no_byte_that_ends_a_line_and_is_checked_like_the_rest() {
+        let pattern = Pattern::of_session(1, 2).as_text(true);
+        let mut bytes = vec![0; 100_000];
+        pattern.fill(3, &mut bytes);
+        assert!(bytes.iter().all(|byte| ![b'\n', b'\r'].contains(byte)));
+        assert!(pattern.matches(3, &bytes) && !Pattern::of_session(1, 2).matches(3, &bytes));
+        bytes[77_777] ^= 1;
+        assert!(!pattern.matches(3, &bytes));
     }
 
     #[test]

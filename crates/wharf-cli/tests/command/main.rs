@@ -100,15 +100,17 @@ fn churn_and_idle_sessions_leave_nothing_behind() {
 }
 
 #[test]
-fn frames_with_a_length_go_round_whole() {
-    let server = EchoServer::start(&["--framing", "length", "--threads-per-port", "2"]).unwrap();
-    for mode in ["echo", "churn", "idle"] {
-        let load = ["load", mode, "--framing", "length", "--sessions", "20", "--secs", "0.3"];
-        let target = ["--bytes", "65536", "--target", server.address()];
-        let output = run(&[&load[..], &target].concat());
-        assert_eq!(output.code, Some(0), "{output:?}");
+fn frames_go_round_whole() {
+    for framing in ["length", "varint", "lines"] {
+        let server = EchoServer::start(&["--framing", framing, "--threads-per-port", "2"]).unwrap();
+        for mode in ["echo", "churn", "idle"] {
+            let load = ["load", mode, "--framing", framing, "--sessions", "20", "--secs", "0.3"];
+            let target = ["--bytes", "65536", "--target", server.address()];
+            let output = run(&[&load[..], &target].concat());
+            assert_eq!(output.code, Some(0), "{output:?}");
+        }
+        server.terminate();
     }
-    server.terminate();
 }
 
 #[test]
