@@ -79,9 +79,9 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// Called once, before `closed`, for [`IdleTimeout`](CloseReason::IdleTimeout),
     /// [`FirstFrameTimeout`](CloseReason::FirstFrameTimeout), [`SlowConsumer`](CloseReason::SlowConsumer),
-    /// [`ReceiveQueueFull`](CloseReason::ReceiveQueueFull), [`FrameTooLarge`](CloseReason::FrameTooLarge) and
-    /// [`LengthTooSmall`](CloseReason::LengthTooSmall). (If the peer takes nothing, as after the other limits,
-    /// no frame can reach it.) Not called if the session is stopped meanwhile. It takes no other frames any more.
+    /// [`ReceiveQueueFull`](CloseReason::ReceiveQueueFull), [`FrameTooLarge`](CloseReason::FrameTooLarge),
+    /// [`LengthTooSmall`](CloseReason::LengthTooSmall) and [`FrameRefused`](CloseReason::FrameRefused). (If the peer
+    /// takes nothing, as after the other limits, no frame can reach it.) Not called if the session is stopped meanwhile. It takes no other frames any more.
     ///
     /// ```
     /// # use wharf::{CloseReason, Frame, Session};
