@@ -72,3 +72,36 @@ hears 4 "* cid left"
 printf '%02000d' 0 >&6
 hears 6 "* a line is too long"
 echo "examples: chat serves rooms on 127.0.0.1:7001"
+
+# What clients of Redis say, and a value of a megabyte.
+serve resp 7005 127.0.0.1:7005
+says() { # ANSWER COMMAND...: the answer to this command, as redis-cli prints it
+    local answer
+    answer=$(redis-cli -p 7005 "${@:2}" | tr '\n' ' ' | sed 's/ *$//')
+    if [ "$answer" != "$1" ]; then
+        echo "examples: resp said $answer to ${*:2}, not $1" >&2
+        exit 1
+    fi
+}
+says PONG ping
+says "hello there" echo "hello there"
+says OK set number 41
+says 42 incr number
+says OK set word wharf
+says "42  wharf" mget number nothing word
+says "ERR value is not an integer or out of range" incr word
+says 2 del number word nothing
+says "" get word
+says "ERR unknown command" flush everything
+head -c 1000000 /dev/urandom >"$scratch/value"
+redis-cli -p 7005 -x set large <"$scratch/value" >/dev/null
+redis-cli -p 7005 get large | head -c 1000000 | cmp - "$scratch/value"
+# Commands in a line, an empty one, and one that breaks a rule; each in pieces of a byte.
+printf 'PING\r\nset k 1\n\r\nGET k\r\n*1\r\n$4\r\nPING\r\n*1\r\n#4\r\n' >"$scratch/commands"
+socat -b 1 -t 10 - TCP:127.0.0.1:7005 <"$scratch/commands" | tr -d '\r' >"$scratch/answers"
+printf "+PONG\n+OK\n\$1\n1\n+PONG\n-ERR Protocol error: expected '\$'\n" | cmp - "$scratch/answers"
+for deep in 1 16; do
+    redis-benchmark -p 7005 -t ping,set,get,incr,mget -c 50 -n 20000 -P "$deep" -q >"$scratch/benchmark"
+    ! grep -i error "$scratch/benchmark"
+done
+echo "examples: resp serves clients of Redis on 127.0.0.1:7005"

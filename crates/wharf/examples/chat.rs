@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wharf::{
-    Close, CloseReason, Framing, Group, Handler, PublishError, Server, Session, SessionId,
+    Close, CloseReason, Frame, Framing, Group, Handler, Lines, PublishError, Server, Session,
+    SessionId,
 };
 
 const LINE_BYTES_MAX: usize = 1_000;
@@ -38,8 +39,6 @@ struct Room {
 struct Guest {
     name: String,
     room: String,
-    /// A line of which the end has not come yet.
-    unfinished: Vec<u8>,
 }
 
 impl Chat {
@@ -51,9 +50,9 @@ impl Chat {
     /// Who is in the room when this is said hears it, in the order in which it is said.
     fn say(&self, session: &Session, rooms: &Rooms, room: &str, line: &str) {
         let Some(room) = rooms.by_name.get(room) else { return };
-        let said = session.handle().publish_except(room.group, session.id(), format!("{line}\n"));
+        let said = session.handle().publish_except(room.group, session.id(), line.to_owned());
         if let Err(PublishError::Full { .. }) = said {
-            session.send(b"* too much is being said; that was not\n");
+            session.send("* too much is being said; that was not");
         }
     }
 
@@ -69,7 +68,7 @@ impl Chat {
         if session.handle().join(session.id(), group).is_err() {
             return session.close(Close::Drain); // it goes, or too many come at once
         }
-        session.send(format!("* you are {} in {name}\n", guest.name).as_bytes());
+        session.send(format!("* you are {} in {name}", guest.name));
         self.say(session, &rooms, name, &format!("* {} came", guest.name));
     }
 
@@ -88,11 +87,11 @@ impl Chat {
         let mut rooms = self.rooms();
         let Some(room) = rooms.by_name.get_mut(&guest.room) else { return };
         if room.names.values().any(|taken| taken == name) {
-            return session.send(b"* somebody here has that name\n");
+            return session.send("* somebody here has that name");
         }
         room.names.insert(session.id(), name.to_owned());
         let before = std::mem::replace(&mut guest.name, name.to_owned());
-        session.send(format!("* you are {name}\n").as_bytes());
+        session.send(format!("* you are {name}"));
         self.say(session, &rooms, &guest.room, &format!("* {before} is {name} now"));
     }
 
@@ -101,7 +100,7 @@ impl Chat {
         let names = rooms.by_name.get(&guest.room).map(|room| room.names.values());
         let mut names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
         names.sort_unstable();
-        session.send(format!("* in {}: {}\n", guest.room, names.join(" ")).as_bytes());
+        session.send(format!("* in {}: {}", guest.room, names.join(" ")));
     }
 
     fn line(&self, session: &Session, guest: &mut Guest, line: &str) {
@@ -120,7 +119,7 @@ impl Chat {
             ("/who", _) => self.who(session, guest),
             ("/quit", _) => session.close(Close::Drain),
             (word, _) if word.starts_with('/') => {
-                session.send(b"* /nick NAME, /join ROOM, /leave, /who, /quit\n");
+                session.send("* /nick NAME, /join ROOM, /leave, /who, /quit");
             }
             _ => {
                 let line = format!("{}: {line}", guest.name);
@@ -140,23 +139,18 @@ impl Handler for Chat {
             rooms.guests
         };
         let name = format!("guest{number}");
-        let mut guest = Guest { name, room: String::new(), unfinished: Vec::new() };
+        let mut guest = Guest { name, room: String::new() };
         self.enter(session, &mut guest, LOBBY);
         guest
     }
 
-    fn received(&self, session: &Session, guest: &mut Guest, bytes: &[u8]) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if guest.unfinished.len() + part.len() > LINE_BYTES_MAX {
-                session.send(b"* a line is too long\n");
-                return session.close(Close::Drain);
-            }
-            guest.unfinished.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut guest.unfinished);
-                self.line(session, guest, String::from_utf8_lossy(&line).trim_end());
-            }
-        }
+    fn received(&self, session: &Session, guest: &mut Guest, line: &[u8]) {
+        self.line(session, guest, String::from_utf8_lossy(line).trim_end());
+    }
+
+    fn ending(&self, session: &Session, _: &mut Guest, reason: CloseReason) -> Option<Frame> {
+        let CloseReason::FrameTooLarge { .. } = reason else { return None };
+        session.handle().encode("* a line is too long").ok()
     }
 
     fn closed(&self, session: &Session, guest: Guest, _reason: CloseReason) {
@@ -167,8 +161,8 @@ impl Handler for Chat {
 fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
-    let server =
-        Server::builder().listen(address.as_str()).framing(Framing::raw()).backend(backend);
+    let framing = Framing::lines(Lines::default().frame_bytes_max(LINE_BYTES_MAX));
+    let server = Server::builder().listen(address.as_str()).framing(framing).backend(backend);
     let server = server.start(Chat::default())?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
     server.wait()
