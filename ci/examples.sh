@@ -69,7 +69,7 @@ echo "/join deck" >&5
 hears 4 "* cid came"
 echo "/quit" >&5
 hears 4 "* cid left"
-printf '%02000d' 0 >&6
+printf '%02000d\n' 0 >&6
 hears 6 "* a line is too long"
 echo "examples: chat serves rooms on 127.0.0.1:7001"
 

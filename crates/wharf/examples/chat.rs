@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wharf::{
-    Close, CloseReason, Frame, Framing, Group, Handler, Lines, PublishError, Server, Session,
-    SessionId,
+    Close, CloseReason, Framing, Group, Handler, Lines, PublishError, Server, Session, SessionId,
 };
 
 const LINE_BYTES_MAX: usize = 1_000;
 const NAME_BYTES_MAX: usize = 32;
+/// So many fit into a line that is sent.
+const NAMES_MAX: usize = 1_000;
 const LOBBY: &str = "lobby";
 
 #[derive(Default)]
@@ -100,6 +101,7 @@ impl Chat {
         let names = rooms.by_name.get(&guest.room).map(|room| room.names.values());
         let mut names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
         names.sort_unstable();
+        names.truncate(NAMES_MAX);
         session.send(format!("* in {}: {}", guest.room, names.join(" ")));
     }
 
@@ -145,12 +147,11 @@ impl Handler for Chat {
     }
 
     fn received(&self, session: &Session, guest: &mut Guest, line: &[u8]) {
+        if line.len() > LINE_BYTES_MAX {
+            session.send("* a line is too long");
+            return session.close(Close::Drain);
+        }
         self.line(session, guest, String::from_utf8_lossy(line).trim_end());
-    }
-
-    fn ending(&self, session: &Session, _: &mut Guest, reason: CloseReason) -> Option<Frame> {
-        let CloseReason::FrameTooLarge { .. } = reason else { return None };
-        session.handle().encode("* a line is too long").ok()
     }
 
     fn closed(&self, session: &Session, guest: Guest, _reason: CloseReason) {
@@ -161,7 +162,7 @@ impl Handler for Chat {
 fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
-    let framing = Framing::lines(Lines::default().frame_bytes_max(LINE_BYTES_MAX));
+    let framing = Framing::lines(Lines::default());
     let server = Server::builder().listen(address.as_str()).framing(framing).backend(backend);
     let server = server.start(Chat::default())?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());

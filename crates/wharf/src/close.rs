@@ -81,7 +81,7 @@ pub enum CloseReason {
     Drained,
     /// The server was stopped, or the deadline of its drain came. What was queued is lost.
     Stopped,
-    /// A callback panicked, or a [framing](crate::CustomFraming) of the program's.
+    /// A callback panicked, or a [framing](crate::CustomFraming) of the program's while it cut.
     HandlerPanicked,
     /// The program sent a frame that could never be sent: it is larger than the framing or an empty send queue
     /// allows. This is a mistake of the program, not of the peer.

@@ -6,7 +6,7 @@
 #[macro_use]
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -63,6 +63,9 @@ fn start_forms(backend: Backend, options: Options, behaviour: Behaviour) -> (Har
     (start_builder(backend, builder, behaviour), names)
 }
 
+/// Which server has had a peer with which address.
+static USED: Mutex<BTreeSet<(SocketAddr, SocketAddr)>> = Mutex::new(BTreeSet::new());
+
 #[derive(Default, Clone)]
 struct Names(Arc<Mutex<HashMap<SessionId, Option<String>>>>);
 
@@ -74,8 +77,14 @@ impl Names {
 
 /// A peer of the listener at this place.
 fn peer_at(harness: &Harness, place: usize) -> (TcpStream, SessionId) {
-    let peer = connect(harness.server.addresses()[place]);
-    let local = peer.local_addr().unwrap();
+    let (peer, local) = loop {
+        let peer = connect(harness.server.addresses()[place]);
+        let local = peer.local_addr().unwrap();
+        // Two peers of two listeners may have one port of their own, and it is by that that sessions are told apart.
+        if lock(&USED).insert((harness.server.addresses()[0], local)) {
+            break (peer, local);
+        }
+    };
     let id = harness.log.wait("the session opens", |ledger| {
         let mut of = ledger.records.iter().filter(|(_, record)| record.opened);
         of.find(|(_, record)| record.peer_address == Some(local)).map(|(id, _)| *id)

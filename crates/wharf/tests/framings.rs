@@ -356,6 +356,28 @@ on_every_backend! {
         harness.finish_after_panics(panics);
     }
 
+    fn what_is_sent_to_one_session_need_be_allowed_by_its_own_framing_only(backend) {
+        let listener = |framing| Listener::new("127.0.0.1:0").framing(framing);
+        let builder = Server::builder()
+            .listen(listener(Framing::lines(Lines::default())))
+            .listen(listener(Framing::fixed(4)))
+            .options(options(1));
+        let harness = start_builder(backend, builder, Behaviour::silent());
+        let (handle, address) = (&harness.handle, harness.server.addresses()[0]);
+        let peers: Vec<_> = (0..PEERS).map(|_| connect(address)).collect();
+        for (nth, peer) in peers.iter().enumerate() {
+            let id = harness.log.opened(nth);
+            handle.send(id, "sent").unwrap();
+            handle.send_latest(id, 1, "the latest").unwrap();
+            assert_same(&read(peer, 16), b"sent\nthe latest\n");
+        }
+        let refused = handle.broadcast("all");
+        assert!(matches!(refused, Err(PublishError::Refused { .. })));
+        drop(peers);
+        harness.settle();
+        harness.finish();
+    }
+
     fn a_frame_of_another_size_is_not_sent(backend) {
         let harness = start(backend, Framing::fixed(4), options(1), Behaviour::echo());
         let (peer, id) = harness.connect_known();

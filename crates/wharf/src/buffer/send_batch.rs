@@ -61,6 +61,7 @@ impl Frame<'_> {
         match self {
             Frame::One { envelope, body } => envelope.bytes() + body.len(),
             Frame::Parts { envelope, parts, left_bytes } => {
+                // No larger than a send queue may be, or it would not be pushed.
                 let body = parts.iter().map(|part| part.len()).sum::<usize>();
                 envelope.bytes() + body - left_bytes
             }

@@ -24,6 +24,43 @@ impl Engine {
         }
     }
 
+    /// The same for one session alone, in the form of its framing. It keeps that framing while the frame waits for it.
+    pub(super) fn encode_for_one(
+        &self,
+        framing: u8,
+        content: Content<'_>,
+    ) -> Result<Frame, EncodeError<()>> {
+        let framing = self.framings.get(framing);
+        let (form, envelope) = match content {
+            Content::Plain(bytes) => {
+                self.encode_as(framing, Parts(&[IoSlice::new(bytes)]), bytes.len())?
+            }
+            Content::Parts(parts) => self.encode_as(framing, parts, parts.bytes())?,
+            Content::Encoded(frame) if self.could_have_encoded(frame) => return Ok(frame.clone()),
+            Content::Encoded(frame) => {
+                let body = frame.body();
+                self.encode_as(framing, Parts(&[IoSlice::new(&body)]), body.len())?
+            }
+        };
+        let max = self.options.sending.publications_bytes_max - REQUEST_BYTES;
+        if form.bytes() > max {
+            let max = self.frame_bytes_max(framing, max);
+            return Err(EncodeError::TooLarge { bytes: (), max });
+        }
+        Ok(self.frame_of(form, None, &envelope))
+    }
+
+    fn frame_of(
+        &self,
+        first: SharedFrame,
+        others: Option<Arc<[SharedFrame]>>,
+        envelope: &Envelope,
+    ) -> Frame {
+        let [header_bytes, trailer_bytes] =
+            [envelope.header(), envelope.trailer()].map(|part| part.len() as u8); // at most 16
+        Frame { first, others, header_bytes, trailer_bytes, forms: self.framings.forms().clone() }
+    }
+
     fn encode_parts(&self, body: Parts<'_>) -> Result<Frame, EncodeError<()>> {
         let (body_bytes, max) = (body.bytes(), self.encoded_bytes_max());
         if body_bytes > max {
@@ -34,9 +71,7 @@ impl Engine {
         let others = forms[1..].iter().map(|form| self.encode_as(form, body, body_bytes));
         let others: Result<Vec<_>, _> = others.map(|form| form.map(|(form, _)| form)).collect();
         let others = Some(others?).filter(|others| !others.is_empty()).map(Arc::from);
-        let [header_bytes, trailer_bytes] =
-            [envelope.header(), envelope.trailer()].map(|part| part.len() as u8); // at most 16
-        Ok(Frame { first, others, header_bytes, trailer_bytes, forms: forms.clone() })
+        Ok(self.frame_of(first, others, &envelope))
     }
 
     /// A frame of so many bytes in one wire form, and what stands around it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::budget::{BUDGET_BYTES, Budget};
+use super::changed_framings::ChangedFramings;
 use super::contexts::Contexts;
 use super::mailbox::Mail;
 use super::publishers::Publishers;
@@ -44,6 +45,7 @@ pub(crate) struct Engine {
     pub(super) listeners: Arc<[Listener]>,
     /// For each socket that listens at a port, which of the listeners it belongs to.
     pub(super) listener_of_socket: Vec<usize>,
+    changed_framings: ChangedFramings,
     /// Of the sessions that were begun with one.
     pub(crate) contexts: Contexts,
     pub(crate) options: Options,
@@ -91,6 +93,7 @@ impl Engine {
             framings: framings.into(),
             listeners: Arc::default(),
             listener_of_socket: Vec::new(),
+            changed_framings: ChangedFramings::default(),
             contexts: Contexts::default(),
             options,
             sockets,
@@ -126,8 +129,12 @@ impl Engine {
     }
 
     /// Where a session was accepted; `None`: it was connected. For who holds a count.
-    pub(crate) fn listener_of(&self, slot: &Slot) -> Option<&Listener> {
-        self.listeners.get(usize::from(slot.framing()).checked_sub(1)?)
+    pub(crate) fn listener_of(&self, id: SessionId, slot: &Slot) -> Option<&Listener> {
+        let framing = match slot.framing() {
+            changed if self.framings.is_further(changed) => self.changed_framings.first_of(id)?,
+            first => first,
+        };
+        self.listeners.get(usize::from(framing).checked_sub(1)?)
     }
 
     pub(crate) fn set_clock(&mut self, clock: impl Clock) {
@@ -140,9 +147,20 @@ impl Engine {
     }
 
     /// Has a session's frames in the framing at this place among those that sessions may change to, from now on. The
-    /// caller holds a count. `None`: there is no such framing. `Some(false)`: the session is ending.
-    pub(crate) fn change_framing(&self, slot: &Slot, place: usize) -> Option<bool> {
-        self.framings.further(place).map(|framing| slot.change_framing(framing))
+    /// caller holds a count. False: there is no such framing, or the session is closing, or something waits for it that
+    /// would have to keep the old one.
+    pub(crate) fn change_framing(&self, id: SessionId, slot: &Slot, place: usize) -> bool {
+        let Some(framing) = self.framings.further(place) else { return false };
+        // Before it has changed, because its release looks for this only then.
+        let first = slot.framing();
+        if !self.framings.is_further(first) {
+            self.changed_framings.note(id, first);
+        }
+        let changes = slot.change_framing(framing);
+        if !changes && !self.framings.is_further(first) {
+            self.changed_framings.end(id);
+        }
+        changes
     }
 
     /// A session's framing. The caller holds a count.
@@ -304,6 +322,9 @@ impl Engine {
         if let Some(slot) = self.table.held(id) {
             self.end_memberships(id, slot);
             self.contexts.end(id, slot);
+            if self.framings.is_further(slot.framing()) {
+                self.changed_framings.end(id);
+            }
         }
         let Unsent { batches, pages } = self.table.release(id);
         port.budget.discharge(pages);
@@ -429,6 +450,33 @@ mod tests {
             assert!(slot.count.is_closing());
             engine.abandon(next);
         }
+    }
+
+    #[test]
+    fn a_session_that_has_changed_its_framing_still_came_by_its_listener() {
+        let raw = Framing::raw;
+        let framings = Framings::with_further(&[raw(), raw(), raw(), raw(), raw()], 2);
+        let options = Options::default().workers(1);
+        let mut engine = Engine::new(false, framings, options, Sockets::Os);
+        let listeners = ["127.0.0.1:1", "127.0.0.1:2"].map(Listener::new);
+        engine.set_listeners(Arc::new(listeners), vec![0, 1]);
+        let id = engine.admit(None, 2).unwrap();
+        let slot = engine.table.held(id).unwrap();
+        let name = || engine.listener_of(id, slot).map(|listener| listener.name.clone());
+        assert_eq!(name().as_deref(), Some("127.0.0.1:2"));
+        for place in [1, 0] {
+            assert!(engine.change_framing(id, slot, place) && !engine.change_framing(id, slot, 2));
+            assert_eq!(name().as_deref(), Some("127.0.0.1:2"));
+        }
+        engine.ask_to_close(id, slot, CloseReason::Local, Close::Stop);
+        assert!(!engine.change_framing(id, slot, 1), "it closes");
+        engine.abandon(id);
+        assert!(engine.changed_framings.is_empty());
+        let connected = engine.admit(None, 0).unwrap();
+        let slot = engine.table.held(connected).unwrap();
+        assert!(engine.change_framing(connected, slot, 0));
+        assert!(engine.listener_of(connected, slot).is_none());
+        engine.abandon(connected);
     }
 
     #[test]

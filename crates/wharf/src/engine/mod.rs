@@ -3,6 +3,7 @@
 mod acceptor;
 mod backlog;
 mod budget;
+mod changed_framings;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod charges;
 mod connect;

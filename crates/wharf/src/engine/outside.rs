@@ -75,12 +75,17 @@ impl Engine {
         content: Content<'_>,
     ) -> (Result<(), SendError<()>>, Follows) {
         let (port, sending) = (self.port_of(slot), &self.options.sending);
-        let frame = match self.encode(content) {
-            Ok(frame) => frame,
-            Err(error) => return (Err(error.into()), Follows::default()),
+        let (frame, mut queue) = loop {
+            let framing = slot.framing();
+            let frame = match self.encode_for_one(framing, content) {
+                Ok(frame) => frame,
+                Err(error) => return (Err(error.into()), Follows::default()),
+            };
+            if let Some(queue) = slot.lock_for(framing) {
+                break (frame, queue);
+            }
         };
         let (queue_max, bytes) = (sending.queue_bytes_max, frame.form_bytes_max());
-        let mut queue = slot.send_queue.lock();
         let form = self.form_for(slot.framing(), &frame);
         if queue.takes_latest(form.bytes(), queue_max) {
             let pushed = queue.push(Queued::Shared(form), queue_max, self.store_of(slot));
@@ -128,13 +133,18 @@ impl Engine {
         if !slot.send_queue.lock().has_sends_placed() {
             return false;
         }
-        let Ok(frame) = self.encode(content) else { return false };
-        let bytes = frame.form_bytes_max();
-        if bytes == 0 {
-            return true; // an empty raw frame has no bytes to send
-        }
         let placed = {
-            let mut queue = slot.send_queue.lock();
+            let (frame, mut queue) = loop {
+                let framing = slot.framing();
+                let Ok(frame) = self.encode_for_one(framing, content) else { return false };
+                if let Some(queue) = slot.lock_for(framing) {
+                    break (frame, queue);
+                }
+            };
+            let bytes = frame.form_bytes_max();
+            if bytes == 0 {
+                return true; // an empty raw frame has no bytes to send
+            }
             if !queue.may_place_send(bytes, sending.queue_bytes_max) {
                 return false;
             }
@@ -151,7 +161,8 @@ impl Engine {
     }
 
     /// Calls `act` with a hold on the session, from a thread that is not its worker, and starts what follows.
-    /// `act` runs no user code. `None`: the session is gone.
+    /// `act` runs no user code, except that a framing of the program's may say what stands around a frame. `None`: the
+    /// session is gone.
     pub(crate) fn with_session<R>(
         &self,
         id: SessionId,

@@ -95,18 +95,31 @@ impl Engine {
         written: Result<(), FramingError>,
         envelope: &Envelope,
     ) -> Result<usize, EncodeError<()>> {
-        let wire_bytes = envelope.bytes() + frame_bytes;
+        let wire_bytes = frame_bytes.saturating_add(envelope.bytes());
         match written {
             Ok(()) if wire_bytes <= self.options.sending.queue_bytes_max => Ok(wire_bytes),
-            written => Err(self.unsendable(framing, written.err())),
+            written => Err(self.unsendable(framing, written.err(), envelope)),
         }
     }
 
     #[cold]
-    fn unsendable(&self, framing: &Framing, error: Option<FramingError>) -> EncodeError<()> {
+    fn unsendable(
+        &self,
+        framing: &Framing,
+        error: Option<FramingError>,
+        envelope: &Envelope,
+    ) -> EncodeError<()> {
+        let most = self.frame_bytes_max(framing, usize::MAX);
         match error {
-            None | Some(FramingError::FrameTooLarge { .. }) => {
-                EncodeError::TooLarge { bytes: (), max: self.frame_bytes_max(framing, usize::MAX) }
+            None => {
+                // With what stands around this one.
+                let queue_max = self.options.sending.queue_bytes_max;
+                let max = most.min(queue_max.saturating_sub(envelope.bytes()));
+                EncodeError::TooLarge { bytes: (), max }
+            }
+            Some(FramingError::FrameTooLarge { max, .. }) => {
+                let max = most.min(usize::try_from(max).unwrap_or(usize::MAX));
+                EncodeError::TooLarge { bytes: (), max }
             }
             Some(FramingError::LengthTooSmall { .. }) => {
                 EncodeError::Refused { bytes: (), reason: "the length is too small" }
@@ -129,7 +142,8 @@ impl Engine {
             Content::Encoded(frame) if self.could_have_encoded(frame) => {
                 return self.form_for(slot.framing(), frame).bytes();
             }
-            Content::Encoded(_) => Ok(()), // another server's
+            // Another server's.
+            Content::Encoded(frame) => framing.envelop(&frame.body(), &mut envelope),
         };
         bytes + enveloped.map_or(0, |()| envelope.bytes())
     }

@@ -76,9 +76,13 @@ impl Engine {
         bytes: &[u8],
         mut push: impl FnMut(Content<'_>) -> Result<(), SendError<()>>,
     ) -> Result<usize, SendError<()>> {
-        let is_raw = self.framing_of(slot).is_raw();
         let mut sent = 0;
         while sent < bytes.len() {
+            // Each time, because the session may change it meanwhile.
+            let is_raw = self.framing_of(slot).is_raw();
+            if !is_raw && sent > 0 {
+                break;
+            }
             let room = slot.send_queue.lock().room(self.options.sending.queue_bytes_max);
             let part = if is_raw { room.min(bytes.len() - sent) } else { bytes.len() };
             if part == 0 {

@@ -75,7 +75,8 @@ pub trait Handler: Send + Sync + 'static {
     /// A limit of the server's ends the session, and it may be sent a last frame, which says why. The frame leaves
     /// after everything that is queued; then the session ends as by [`Close::Drain`](crate::Close::Drain).
     /// [`Handle::encode`](crate::Handle::encode) makes the frame; it may have 1 KiB with its header
-    /// ([`Farewell::WIRE_BYTES_MAX`](crate::Farewell::WIRE_BYTES_MAX)), and a larger one is not sent.
+    /// ([`Farewell::WIRE_BYTES_MAX`](crate::Farewell::WIRE_BYTES_MAX)), and a larger one is not sent. (In a server with
+    /// several framings it must be one that each of them can send.)
     ///
     /// Called once, before `closed`, for [`IdleTimeout`](CloseReason::IdleTimeout),
     /// [`FirstFrameTimeout`](CloseReason::FirstFrameTimeout), [`SlowConsumer`](CloseReason::SlowConsumer),

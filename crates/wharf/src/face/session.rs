@@ -147,7 +147,7 @@ impl Session {
 
     /// The listener that accepted it. `None` if [`Handle::connect`] began it.
     pub fn listener(&self) -> Option<&Listener> {
-        self.engine().listener_of(self.slot())
+        self.engine().listener_of(self.id.get(), self.slot())
     }
 
     /// The value that [`Target::context`](crate::Target::context) gave this session. `None` if it gave none,
@@ -282,9 +282,16 @@ impl Session {
     /// Changes the session's framing: to the one at this place among those that
     /// [`Builder::framings`](crate::Builder::framings) was given. From now on frames that are sent have it, and bytes that
     /// were not delivered yet are cut by it, whether they had come before or not. Frames that were queued before are as
-    /// they were. Returns whether it has changed: not if there is no such framing, or the session is closing.
+    /// they were.
     ///
-    /// For a protocol that begins with another: a handshake in lines, and then packets.
+    /// Returns whether it has changed: not if there is no such framing, the session is closing, or publications (and
+    /// sends behind them) wait for it that there was no room for. When they have left,
+    /// [`Handler::writable`](crate::Handler::writable) is called for who has asked
+    /// ([`notify_writable`](Self::notify_writable)); so ask, and try again there.
+    ///
+    /// For a protocol that begins with another: a handshake in lines, and then packets. What other threads send or
+    /// publish to the session before this call is in the old framing, also if it comes between the handshake's last frame
+    /// and this call: so the peer learns of the session's id, and joins groups, afterwards.
     ///
     /// ```
     /// use wharf::{Framing, LengthPrefix, Lines, Server, Session};
@@ -317,7 +324,7 @@ impl Session {
     /// # Ok::<(), wharf::Error>(())
     /// ```
     pub fn set_framing(&self, index: usize) -> bool {
-        self.engine().change_framing(self.slot(), index).unwrap_or(false)
+        self.engine().change_framing(self.id.get(), self.slot(), index)
     }
 
     /// Ends our direction of the stream after everything that was accepted has left; see [`Handle::finish`].

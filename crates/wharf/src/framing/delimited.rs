@@ -91,9 +91,16 @@ impl Delimiter {
         if self.kept { 0 } else { self.count }
     }
 
-    /// How many bytes were given.
-    pub(super) fn given_bytes(&self) -> usize {
-        self.count
+    /// The rule that its settings break, if any.
+    pub(super) fn broken_rule(&self) -> Option<(&'static str, u64, &'static str)> {
+        if !(1..=Self::BYTES_MAX).contains(&self.count) {
+            return Some(("delimiter", self.count as u64, "it must have 1 to 16 bytes"));
+        }
+        if self.kept && self.frame_bytes_max < self.count {
+            let says = "it must hold the delimiter";
+            return Some(("frame_bytes_max", self.frame_bytes_max as u64, says));
+        }
+        None
     }
 
     pub(super) fn wire_frame_bytes_max(&self) -> usize {

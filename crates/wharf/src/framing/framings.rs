@@ -50,6 +50,11 @@ impl Framings {
         (place < self.further).then(|| (self.declared - self.further + place) as u8)
     }
 
+    /// Whether it is one of those that sessions may change to.
+    pub(crate) fn is_further(&self, index: u8) -> bool {
+        usize::from(index) >= self.declared - self.further
+    }
+
     /// The framings that differ.
     pub(crate) fn forms(&self) -> &Arc<[Framing]> {
         &self.forms

@@ -85,11 +85,7 @@ impl Framing {
     pub(crate) fn check(&self) -> Result<()> {
         let broken = match &self.0 {
             Kind::Raw | Kind::Length(_) | Kind::Lines(_) | Kind::Custom(_) => None,
-            Kind::Delimited(delimiter) => {
-                let (bytes, says) = (delimiter.given_bytes(), "it must have 1 to 16 bytes");
-                let is_broken = !(1..=Delimiter::BYTES_MAX).contains(&bytes);
-                is_broken.then_some(("delimiter", bytes as u64, says))
-            }
+            Kind::Delimited(delimiter) => delimiter.broken_rule(),
             Kind::Fixed { frame_bytes } => {
                 (*frame_bytes == 0).then_some(("frame_bytes", 0, "it must be 1 or more"))
             }

@@ -88,6 +88,10 @@ impl LengthField {
             let says = "it must hold what the handler gets of the header";
             return Some(("frame_bytes_max", self.frame_bytes_max as u64, says));
         }
+        if self.counted_from() > (stripped as i128).saturating_add(self.frame_bytes_max as i128) {
+            let says = "no frame reaches so far";
+            return Some(("counts_from", self.counted_from() as u64, says));
+        }
         // The length must be able to tell of the smallest frame.
         let least = self.total_min() - self.counted_from();
         if least > i128::from(self.width.length_max()) {

@@ -24,7 +24,8 @@ pub struct Parts<'a>(
 impl<'a> Parts<'a> {
     /// How many bytes there are.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(|part| part.len()).sum()
+        // Several may lie over the same memory.
+        self.0.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()))
     }
 
     /// The bytes, in order.

@@ -347,11 +347,28 @@ fn a_framing_equals_itself_and_its_settings_are_checked() {
     for framing in [
         Framing::delimited(Delimiter::new(b"")),
         Framing::delimited(Delimiter::new([1; 17])),
+        Framing::delimited(Delimiter::new(b"ab").kept(true).frame_bytes_max(1)),
         Framing::fixed(0),
         Framing::varint(VarintPrefix::default().length_bytes_max(0)),
         Framing::varint(VarintPrefix::default().offset(1)),
         Framing::length_field(field().stripped_bytes(Some(17))),
+        Framing::length_field(field().counts_from(Some(303))),
     ] {
         assert!(framing.check().is_err(), "{framing:?}");
     }
+}
+
+/// Else a line of which the room takes a part would be copied for each of its bytes.
+#[test]
+fn room_that_is_nearly_used_up_is_filled_in_few_steps() {
+    let framing = Framing::lines(Lines::default());
+    let (mut queue, room) = (ReceiveQueue::default(), Left::of(50_000));
+    assert!(queue.append(b"begun", &room));
+    let (came, mut looks) = (vec![b'x'; 60_000], 0);
+    let (taken, completed) = queue.complete(5, &came, &room, |bytes, scanned| {
+        looks += 1;
+        Front::from(framing.cut(bytes, scanned))
+    });
+    assert_eq!(completed, Completed::Full { needed: 1 });
+    assert!(taken > 40_000 && looks < 100, "{taken} in {looks}");
 }

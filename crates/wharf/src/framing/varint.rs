@@ -80,14 +80,17 @@ impl VarintPrefix {
     }
 
     pub(super) fn frame_bytes_within(&self, wire_bytes: usize) -> usize {
-        // The length has as many bytes as that of the largest there could be.
-        let header_bytes = match self.kept {
-            true => 0,
-            false => length_bytes(wire_bytes.min(self.frame_bytes_max) as u64),
+        if self.kept {
+            return wire_bytes.min(self.frame_bytes_max);
+        }
+        // With a length of so many bytes.
+        let within = |length_bytes: u8| {
+            let sayable = VarintPrefix { length_bytes_max: length_bytes, ..*self }.length_max();
+            let rest = wire_bytes.checked_sub(length_bytes.into())?;
+            Some(rest.min(usize::try_from(sayable).unwrap_or(usize::MAX)))
         };
-        let sayable = usize::try_from(self.length_max()).unwrap_or(usize::MAX);
-        let sayable = if self.kept { usize::MAX } else { sayable };
-        wire_bytes.saturating_sub(header_bytes).min(self.frame_bytes_max).min(sayable)
+        let most = (1..=self.length_bytes_max).filter_map(within).max();
+        most.unwrap_or(0).min(self.frame_bytes_max)
     }
 
     #[inline]
@@ -160,6 +163,7 @@ impl VarintPrefix {
 }
 
 /// How many bytes a length has.
+#[cfg(test)]
 fn length_bytes(length: u64) -> usize {
     (u64::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize
 }
@@ -244,7 +248,7 @@ mod tests {
         for wire_bytes in [1, 2, 127, 128, 129, 130, 131, 16_384, 16_387, 2_000_000] {
             let most = prefix.frame_bytes_within(wire_bytes);
             assert!(most + length_bytes(most as u64) <= wire_bytes.max(1));
-            assert!(most == 1 << 20 || most + 2 + length_bytes(most as u64 + 2) > wire_bytes);
+            assert!(most == 1 << 20 || most + 1 + length_bytes(most as u64 + 1) > wire_bytes);
         }
     }
 }

@@ -36,7 +36,7 @@ fn a_frame_is_sent_while_the_framing_changes(is_encoded: bool) {
         }
     });
     let slot = engine.table.held(id).unwrap();
-    assert_eq!(engine.change_framing(slot, 0), Some(true));
+    assert!(engine.change_framing(id, slot, 0));
     assert_eq!(engine.push(slot, Content::Plain(b"w"), AtOnce::No).0, Ok(0));
     sender.join().unwrap();
     let batch = slot.send_queue.lock().take(|| 0).unwrap();

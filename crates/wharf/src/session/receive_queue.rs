@@ -109,11 +109,12 @@ impl ReceiveQueue {
             let needed = (bytes_min - self.len()).min(rest.len());
             let mut taken = needed.max(tried_bytes).min(rest.len());
             tried_bytes *= 2;
-            if !self.append(&rest[..taken], room) {
-                taken = needed;
-                if !self.append(&rest[..taken], room) {
+            while !self.append(&rest[..taken], room) {
+                if taken == needed {
                     return (done, Completed::Full { needed });
                 }
+                // Half of it, not as little as it needs: that may be a byte, thousands of times.
+                taken = (taken / 2).max(needed);
             }
             done += taken;
             front = look(self.contents(), scanned);

@@ -85,10 +85,12 @@ impl Slot {
         self.framing.load(Ordering::Relaxed)
     }
 
-    /// From now on the session's frames have this framing: what is cut, and what is queued. False: it is ending.
+    /// From now on the session's frames have this framing: what is cut, and what is queued. False: it is closing, or
+    /// something waits for it outside its queue: what would come from there in the new framing may stand before what
+    /// was accepted in the old one.
     pub(crate) fn change_framing(&self, framing: u8) -> bool {
         let queue = self.send_queue.lock();
-        let changes = !queue.is_ending();
+        let changes = queue.closing().is_none() && !queue.has_sends_placed();
         if changes {
             self.set_framing(framing);
         }

@@ -93,6 +93,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let (queue, mut cut) = (&mut held.half.queue, None);
             let look =
                 |bytes: &[u8], scanned| Front::from(*cut.insert(framing.cut(bytes, scanned)));
+            let before = queue.len();
             let (taken, completed) =
                 queue.complete(index, &bytes[done..], &self.receive_room, look);
             done += taken;
@@ -100,6 +101,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 Completed::Done => {
                     let direct = direct && done == bytes.len();
                     self.deliver_waiting_from(held, direct, cut);
+                    if taken == 0 && held.half.queue.len() == before {
+                        break; // it is not delivered now
+                    }
                 }
                 Completed::Unfinished => break,
                 Completed::Full { needed } => {
