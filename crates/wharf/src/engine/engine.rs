@@ -476,6 +476,11 @@ mod tests {
         let slot = engine.table.held(connected).unwrap();
         assert!(engine.change_framing(connected, slot, 0));
         assert!(engine.listener_of(connected, slot).is_none());
+        // What waits aside was accepted in the old framing, and would leave in the new one.
+        let frame = engine.encode(Content::Plain(&[0; 60_000])).unwrap();
+        let form = |_| frame.only_form().unwrap();
+        while engine.push_published(slot, form, Policy::Close).0 {}
+        assert!(!engine.change_framing(connected, slot, 1));
         engine.abandon(connected);
     }
 
