@@ -1,6 +1,7 @@
 //! Arguments shared by several tasks, and how they are parsed.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -81,6 +82,15 @@ impl FramingName {
             FramingName::Lines => "lines",
         }
     }
+}
+
+/// The path in `unix:PATH`. `unix:@NAME` is a name in Linux's abstract namespace.
+pub(crate) fn unix_path(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("unix:")?;
+    Some(match path.strip_prefix('@') {
+        Some(name) => format!("\0{name}").into(),
+        None => path.into(),
+    })
 }
 
 /// The most workers that the library has.

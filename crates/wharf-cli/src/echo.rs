@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use wharf::{
-    AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, Server, Session,
+    AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, PeerAddress, Server,
+    Session,
 };
 
 use crate::allocator::GivesBack;
 use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
 use crate::figures::{Bytes, Count};
+use crate::listen::listeners;
 use crate::output::print;
 use crate::process::{Descriptors, descriptors, resident_bytes};
 use crate::signals;
@@ -23,8 +25,9 @@ use crate::{Outcome, StartFailure, complain, start_thread, with_causes};
 /// What `wharf echo` may be told.
 #[derive(Args)]
 pub(crate) struct EchoArguments {
-    /// Where to listen; may be given several times. Port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
+    /// Where to listen; may be given several times. Port 0 takes a free one. `inherited` is every socket that a
+    /// service manager has opened (LISTEN_FDS of systemd). No Unix-domain sockets on Windows.
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH|inherited", default_value = "127.0.0.1:7000")]
     listen: Vec<String>,
     /// Worker threads, at most 1,024; 0: as many as there are cores. On Windows all of them take from one
     /// completion port; elsewhere each has a port of its own.
@@ -85,9 +88,9 @@ pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let options = arguments.options()?;
     let framing = arguments.framing.framing();
 
-    let mut builder = Server::builder().listen(arguments.listen[0].as_str());
-    for address in &arguments.listen[1..] {
-        builder = builder.listen(address.as_str());
+    let mut builder = Server::builder();
+    for listener in listeners(&arguments.listen)? {
+        builder = builder.listen(listener);
     }
     // Before the first session there is one who hears a signal: no moment without a drain.
     let (happenings, inbox) = channel();
@@ -233,7 +236,9 @@ impl Console {
 }
 
 fn announce(console: &mut Console, server: &Server, options: &Options, framing: FramingName) {
-    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let tcp = server.addresses().iter().map(ToString::to_string);
+    let unix = server.unix_paths().iter().map(|path| PeerAddress::unix(path).to_string());
+    let addresses: Vec<String> = tcp.chain(unix).collect();
     let backend = server.backend().to_string();
     let workers = options.worker_count();
     let shared = server.backend().backend() == Backend::Iocp;

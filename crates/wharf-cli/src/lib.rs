@@ -12,6 +12,7 @@ mod allocator;
 mod arguments;
 mod echo;
 mod figures;
+mod listen;
 mod load;
 mod output;
 mod process;

@@ -170,7 +170,7 @@ pub use options::{
     Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Keepalive, Listener,
     Options, Target,
 };
-pub use peer_address::PeerAddress;
+pub use peer_address::{PeerAddress, PeerCredentials};
 pub use server::{Builder, Connector, ConnectorBuilder, Memory, Prepared, Server};
 pub use session::{ParseSessionIdError, Policy, SessionId};
 pub use stats::{Histograms, Metric, MetricValue, Stats};

@@ -58,7 +58,7 @@ on_every_backend! {
             let [failure] = harness.server.listen_errors() else {
                 panic!("{:?}", harness.server.listen_errors());
             };
-            assert_eq!(failure.address, nowhere);
+            assert_eq!(failure.address.as_tcp(), Some(nowhere));
             assert_eq!(failure.source.kind(), ErrorKind::AddrNotAvailable);
             let told = failure.to_string();
             assert!(told.contains("this system has no such address"), "{told}");
@@ -74,7 +74,7 @@ on_every_backend! {
         let builder = bind(backend, &[nowhere, taken]).listen(here);
         let error = builder.start(Nobody).unwrap_err();
         let Error::Listen { failures, .. } = &error else { panic!("{error}") };
-        let causes: Vec<_> = failures.iter().map(|f| (f.address, f.source.kind())).collect();
+        let causes: Vec<_> = failures.iter().map(|f| (f.address.as_tcp().unwrap(), f.source.kind())).collect();
         let expected =
             [(nowhere, ErrorKind::AddrNotAvailable), (taken, ErrorKind::AddrInUse)];
         assert_eq!(causes, expected);

@@ -108,7 +108,7 @@ in_namespaces! {
         let [failure] = harness.server.listen_errors() else {
             panic!("{:?}", harness.server.listen_errors());
         };
-        assert_eq!(failure.address, (Ipv6Addr::LOCALHOST, 7_000).into());
+        assert_eq!(failure.address.as_tcp(), Some((Ipv6Addr::LOCALHOST, 7_000).into()));
         assert!(failure.to_string().contains("no IPv6"), "{failure}");
         served_at(&harness, Ipv4Addr::LOCALHOST, 7_000);
         harness.finish();

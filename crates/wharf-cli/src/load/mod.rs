@@ -74,7 +74,7 @@ struct Common {
     /// The server; given several times, sessions go round robin. Each target has a port range of
     /// its own, so more than 28,000 sessions need several (127.0.0.1, 127.0.0.2, …). Of a name's addresses
     /// the first that can be reached is used.
-    #[arg(long, value_name = "ADDR:PORT", value_parser = target, required = true)]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH", value_parser = target, required = true)]
     target: Vec<Target>,
     /// Worker threads, at most 1,024; 0: as many as there are cores.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>(0..=WORKERS_MAX))]

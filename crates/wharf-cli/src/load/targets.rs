@@ -1,21 +1,26 @@
 //! Where sessions connect. A name may have several addresses; they are tried in turn until one works.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
 use wharf::PeerAddress;
 
 use super::connect_remedy;
+use crate::arguments::unix_path;
 
-/// `ADDRESS:PORT` or `NAME:PORT`: at least one address.
+/// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`: at least one address.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<PeerAddress>,
 }
 
 /// Looks the name up.
 pub(super) fn target(text: &str) -> Result<Target, String> {
-    let addresses: Vec<_> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
+    if let Some(path) = unix_path(text) {
+        return Ok(Target { addresses: vec![PeerAddress::unix(path)] });
+    }
+    let found = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    let addresses: Vec<_> = found.map(PeerAddress::from).collect();
     if addresses.is_empty() {
         Err("a name without an address".to_owned())
     } else {
@@ -27,7 +32,7 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 pub(super) struct Targets(Vec<Way>);
 
 struct Way {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<PeerAddress>,
     /// Which of them is in use.
     current: usize,
     /// Whether it was ever reached: then a connect that fails is an error, and no reason to try the next.
@@ -48,9 +53,9 @@ impl Targets {
     }
 
     /// Where this connection goes.
-    pub(super) fn address_of(&self, connection: usize) -> SocketAddr {
+    pub(super) fn address_of(&self, connection: usize) -> PeerAddress {
         let way = &self.0[connection % self.0.len()];
-        way.addresses[way.current]
+        way.addresses[way.current].clone()
     }
 
     pub(super) fn reached(&mut self, connection: usize) {
@@ -66,7 +71,7 @@ impl Targets {
         error: &io::Error,
     ) -> Result<(), (String, String)> {
         let way = self.way(connection);
-        if address.as_tcp() != Some(way.addresses[way.current]) {
+        if *address != way.addresses[way.current] {
             return Ok(()); // another was asked for since
         }
         let remedy = connect_remedy(error);
@@ -100,13 +105,15 @@ impl Targets {
 #[cfg(test)]
 impl Target {
     /// What a name with these addresses would be.
-    pub(super) fn of(addresses: &[SocketAddr]) -> Target {
-        Target { addresses: addresses.to_vec() }
+    pub(super) fn of(addresses: &[std::net::SocketAddr]) -> Target {
+        Target { addresses: addresses.iter().map(|address| (*address).into()).collect() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
@@ -117,7 +124,10 @@ mod tests {
         // Two of the same name's are on their way.
         assert!(targets.try_another(0, &first.into(), &refused).is_ok());
         assert!(targets.try_another(2, &first.into(), &refused).is_ok());
-        assert_eq!((targets.address_of(0), targets.address_of(1)), (second, first));
+        assert_eq!(
+            [targets.address_of(0), targets.address_of(1)],
+            [second, first].map(PeerAddress::from)
+        );
         assert_eq!(targets.given_up().len(), 1);
         let (kind, whole) = targets.try_another(0, &second.into(), &refused).unwrap_err();
         assert!(kind.starts_with("connect failed: "), "{kind}");
@@ -141,5 +151,7 @@ mod tests {
     fn a_text_without_a_port_or_an_address_is_no_target() {
         assert!(target("nowhere").is_err() && target("").is_err());
         assert_eq!(target("127.0.0.1:7").unwrap().addresses.len(), 1);
+        let by_path = target("unix:/run/game.sock").unwrap().addresses;
+        assert_eq!(by_path, [PeerAddress::unix("/run/game.sock")]);
     }
 }

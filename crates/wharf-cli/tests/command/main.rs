@@ -20,6 +20,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use running::{EchoServer, run, stdout_json};
+#[cfg(unix)]
+use running::{Folder, WHARF};
 
 /// The backends of this system.
 const BACKENDS: &[&str] = if cfg!(windows) {
@@ -60,6 +62,46 @@ fn every_reply_is_verified_in_a_closed_loop() {
         }
         server.terminate();
     });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_and_inherited_sockets_are_served() {
+    on_each_backend(|first, backend| {
+        first.terminate();
+        let folder = Folder::new("sockets");
+        let path = format!("unix:{}", folder.file("socket"));
+        let server = EchoServer::start(&["--listen", &path, "--backend", backend]).unwrap();
+        assert!(server.first_line().contains(&path), "{}", server.first_line());
+        for mode in ["echo", "churn", "idle"] {
+            let load = ["load", mode, "--sessions", "41", "--secs", "0.3", "--json", "-"];
+            let output = run(&[&load[..], &["--backend", backend, "--target", &path]].concat());
+            assert_eq!(
+                (output.code, &stdout_json(&output)["errors"]),
+                (Some(0), &0.into()),
+                "{output:?}"
+            );
+        }
+        server.terminate();
+        // As a service manager starts it.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let script = "exec 3<&0; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" echo --listen inherited --backend \"$1\"";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script, WHARF, backend])
+            .stdin(std::os::fd::OwnedFd::from(socket))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let load = ["load", "echo", "--sessions", "41", "--secs", "0.3", "--target", &address];
+        let output = run(&load);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    let output = run(&["echo", "--listen", "inherited"]);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains("no socket is inherited"), "{output:?}");
 }
 
 #[test]

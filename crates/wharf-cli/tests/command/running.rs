@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
+pub(crate) const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
 /// Longer than anything here takes, even on a machine that does much else.
 #[cfg(unix)]

@@ -145,6 +145,10 @@ impl Acceptor {
         }
     }
 
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending
+    }
+
     /// Whether the acceptor has ended and nothing of it is outstanding. Closes the listeners that have ended.
     pub(crate) fn is_quiet<P: CompletionPort>(&mut self, port: &mut P) -> bool {
         for listener in &mut self.listeners {

@@ -1,39 +1,71 @@
-//! The values of the program's that sessions were begun with.
+//! What sessions were begun with: the program's values, the paths of Unix-domain sockets.
 //!
 //! Few sessions have one, so they stand aside, by id; a session's slot says whether it has.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::guarded;
+use crate::peer_address::{Peer, PeerAddress};
 use crate::session::{SessionId, Slot};
 use crate::sync::Mutex;
 
 type Context = Arc<dyn Any + Send + Sync>;
 
 #[derive(Default)]
-pub(crate) struct Contexts(Mutex<HashMap<SessionId, Context>>);
+pub(crate) struct Contexts(Mutex<HashMap<SessionId, Given>>);
+
+/// At least one of the two.
+struct Given {
+    context: Option<Context>,
+    path: Option<PathBuf>,
+}
 
 impl Contexts {
     /// Before the session comes to its worker.
-    pub(crate) fn set(&self, id: SessionId, slot: &Slot, context: Context) {
+    pub(crate) fn set(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        context: Option<Context>,
+        path: Option<PathBuf>,
+    ) {
+        if context.is_none() && path.is_none() {
+            return;
+        }
         slot.set_has_context();
-        let before = self.0.lock().insert(id, context);
+        let before = self.0.lock().insert(id, Given { context, path });
         assert!(before.is_none(), "invariant 6: {id} was begun twice");
     }
 
     /// For who holds a count of the session.
     pub(crate) fn of(&self, id: SessionId, slot: &Slot) -> Option<Context> {
-        if slot.has_context() { self.0.lock().get(&id).cloned() } else { None }
+        if slot.has_context() { self.0.lock().get(&id)?.context.clone() } else { None }
+    }
+
+    /// Where a session's peer is, as programs are told. For who holds a count of the session, or releases it.
+    pub(crate) fn peer_address(
+        &self,
+        id: SessionId,
+        slot: &Slot,
+        peer: Peer,
+    ) -> Option<PeerAddress> {
+        let path = || if slot.has_context() { self.0.lock().get(&id)?.path.clone() } else { None };
+        match peer {
+            Peer::Unknown => None,
+            Peer::Tcp(address) => Some(PeerAddress::Tcp(address)),
+            Peer::Unix(_) => Some(PeerAddress::Unix(path())),
+        }
     }
 
     /// For the release of the session.
     pub(crate) fn end(&self, id: SessionId, slot: &Slot) {
         if slot.has_context() {
-            let context = self.0.lock().remove(&id);
-            guarded::end(context); // not under the lock: it is the user's
+            let given = self.0.lock().remove(&id);
+            guarded::end(given); // not under the lock: it is the user's
         }
     }
 }
@@ -74,7 +106,7 @@ mod tests {
         let (contexts, slot) = (Contexts::default(), Slot::default());
         for index in 0..41 {
             let context = Arc::new(Undroppable(dropped.clone()));
-            contexts.set(SessionId::new(index, 3), &slot, context);
+            contexts.set(SessionId::new(index, 3), &slot, Some(context), None);
         }
         contexts.end(SessionId::new(0, 3), &slot);
         assert_eq!(dropped.load(Ordering::Relaxed), 1);

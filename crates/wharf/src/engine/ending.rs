@@ -67,6 +67,13 @@ impl Engine {
         !self.announced.swap(true, Ordering::SeqCst) && !self.is_ending()
     }
 
+    /// Closes the listeners.
+    pub(crate) fn stop_accepting(&self) {
+        for port in &self.ports {
+            let _ = port.mailbox.post(Mail::StopAccepting); // an error means that it has already ended
+        }
+    }
+
     /// Begins the drain.
     pub(crate) fn drain(&self) {
         self.ending.fetch_max(DRAINING, Ordering::SeqCst);

@@ -13,7 +13,7 @@ use crate::clock::{AnyClock, Clock};
 use crate::close::{Close, CloseReason};
 use crate::error::Error;
 use crate::framing::{Framing, Framings};
-use crate::options::{Listener, Options};
+use crate::options::{Listener, Options, Time};
 use crate::port::Sockets;
 use crate::session::{SessionId, SessionTable, Slot, Unsent};
 use crate::stats::{Histograms, Stats};
@@ -43,6 +43,7 @@ pub(crate) struct Engine {
     /// Each session's slot has the index of its framing.
     pub(super) framings: Framings,
     pub(super) listeners: Arc<[Listener]>,
+    listeners_have_times: bool,
     /// For each socket that listens at a port, which of the listeners it belongs to.
     pub(super) listener_of_socket: Vec<usize>,
     changed_framings: ChangedFramings,
@@ -92,6 +93,7 @@ impl Engine {
             published: (0..workers).map(|_| Published::default()).collect(),
             framings: framings.into(),
             listeners: Arc::default(),
+            listeners_have_times: false,
             listener_of_socket: Vec::new(),
             changed_framings: ChangedFramings::default(),
             contexts: Contexts::default(),
@@ -120,6 +122,7 @@ impl Engine {
         listeners: Arc<[Listener]>,
         listener_of_socket: Vec<usize>,
     ) {
+        self.listeners_have_times = listeners.iter().any(|listener| listener.time.is_some());
         (self.listeners, self.listener_of_socket) = (listeners, listener_of_socket);
     }
 
@@ -135,6 +138,12 @@ impl Engine {
             first => first,
         };
         self.listeners.get(usize::from(framing).checked_sub(1)?)
+    }
+
+    /// The time-outs of a session. For who holds a count.
+    pub(crate) fn time_of(&self, id: SessionId, slot: &Slot) -> &Time {
+        let listener = if self.listeners_have_times { self.listener_of(id, slot) } else { None };
+        listener.and_then(|listener| listener.time.as_ref()).unwrap_or(&self.options.time)
     }
 
     pub(crate) fn set_clock(&mut self, clock: impl Clock) {

@@ -14,6 +14,7 @@
 
 use std::net::SocketAddr;
 
+use crate::peer_address::PeerAddress;
 use crate::port::{Socket, Waker};
 use crate::session::SessionId;
 use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
@@ -23,7 +24,7 @@ pub(crate) enum Mail {
     /// A session was accepted and assigned to this worker. Carries the acceptor's count.
     Arrival(SessionId, Socket, Option<SocketAddr>),
     /// A session is to be connected. Carries a count.
-    Connect(SessionId, Socket, SocketAddr),
+    Connect(SessionId, Socket, PeerAddress),
     /// Something about the session has changed: attend to it.
     Attend(SessionId),
     /// The session was asked to end because it is slow: attend to it, but to few such in one turn.
@@ -36,6 +37,8 @@ pub(crate) enum Mail {
     Budget,
     /// Tell the handler that a drain begins, if no worker has; then the drain begins.
     Announce,
+    /// Stop accepting.
+    StopAccepting,
     /// Stop accepting, and end every session after its queued bytes have left.
     Drain,
     /// End every session now.
@@ -51,6 +54,7 @@ impl Mail {
             Mail::Stop => 4,
             Mail::Announce => 8,
             Mail::Budget => 16,
+            Mail::StopAccepting => 32,
             Mail::Arrival(..) | Mail::Connect(..) => 0,
             Mail::Attend(_) | Mail::End(_) | Mail::Release(_) => 0,
         }

@@ -3,9 +3,9 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 
 use super::remedy::{InBrackets, remedy};
+use crate::peer_address::PeerAddress;
 
 /// The system has no addresses of this family (EAFNOSUPPORT).
 const NO_SUCH_FAMILY: i32 = if cfg!(windows) {
@@ -22,27 +22,34 @@ const NO_SUCH_FAMILY: i32 = if cfg!(windows) {
 #[non_exhaustive]
 pub struct ListenError {
     /// The address.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// What the operating system said.
     pub source: io::Error,
 }
 
 impl ListenError {
     fn remedy(&self) -> Option<&'static str> {
-        let (address, error) = (&self.address, &self.source);
+        let (tcp, error) = (self.address.as_tcp(), &self.source);
+        let is_ipv6 = tcp.is_some_and(|tcp| tcp.is_ipv6());
         match error.kind() {
+            ErrorKind::Unsupported => Some("listen on a TCP port instead"),
+            ErrorKind::AddrInUse if tcp.is_none() => {
+                Some("another program listens there, or the path is no socket")
+            }
+            ErrorKind::NotFound if tcp.is_none() => Some("its directory must exist"),
+            ErrorKind::InvalidInput if tcp.is_none() => Some("a path may have about 100 bytes"),
             ErrorKind::AddrInUse => Some(
                 "another program listens there; on Linux io_uring keeps the port of a killed \
                  process for some 10 to 40 ms: try again then",
             ),
-            _ if error.raw_os_error() == Some(NO_SUCH_FAMILY) && address.is_ipv6() => {
+            _ if error.raw_os_error() == Some(NO_SUCH_FAMILY) && is_ipv6 => {
                 Some("this system has no IPv6")
             }
-            ErrorKind::AddrNotAvailable if address.is_ipv6() => {
+            ErrorKind::AddrNotAvailable if is_ipv6 => {
                 Some("this system has no such address, or no IPv6")
             }
             ErrorKind::AddrNotAvailable => Some("this system has no such address"),
-            ErrorKind::PermissionDenied if address.port() < 1_024 => {
+            ErrorKind::PermissionDenied if tcp.is_some_and(|tcp| tcp.port() < 1_024) => {
                 Some("ports below 1,024 need a privilege: CAP_NET_BIND_SERVICE, or another port")
             }
             _ => remedy(error),

@@ -40,6 +40,14 @@ pub enum Error {
         /// Each of its addresses, with the cause.
         failures: Vec<ListenError>,
     },
+    /// A socket that the program has given as a listener cannot be one.
+    #[error("the socket that was given as {name} cannot be listened on{}", InBrackets::of(source))]
+    Socket {
+        /// The name of the listener.
+        name: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// The backend that was asked for is not available here. The text has the cause and the remedy.
     #[error("the {backend} backend cannot be had here: {reason}")]
     Backend {

@@ -72,7 +72,7 @@ mod tests {
             Box::new(Error::Thread(source())),
             Box::new(Error::Port { worker: 1, source: source() }),
             Box::new(ConnectError::Socket { address: address.into(), source: source() }),
-            Box::new(ListenError { address, source: source() }),
+            Box::new(ListenError { address: address.into(), source: source() }),
             Box::new(AcceptError { source: source() }),
         ];
         for error in &errors {
@@ -81,7 +81,8 @@ mod tests {
             assert!(!said.contains(&source) && !said.contains("os error"), "{said}: {source}");
         }
         // What came of several has none of its own, and says them all.
-        let failures = [(); 2].map(|()| ListenError { address, source: source() }).into();
+        let failures =
+            [(); 2].map(|()| ListenError { address: address.into(), source: source() }).into();
         let error = Error::Listen { name: "here".to_owned(), failures };
         assert!(error.source().is_none());
         assert_eq!(error.to_string().matches("os error").count(), 2, "{error}");

@@ -470,6 +470,16 @@ impl Handle {
         self.engine.histograms()
     }
 
+    /// Closes the listeners, and goes on with the sessions that there are. Does not wait; a callback may call it.
+    ///
+    /// This is the first step of handing a server's listeners to another process
+    /// ([`Listener::from_tcp`](crate::Listener::from_tcp)): from here on the other one accepts, and whom this server
+    /// has accepted is served until it is drained. A socket that no other process has is closed, so who connects then
+    /// is refused, as by [`drain`](Self::drain).
+    pub fn stop_accepting(&self) {
+        self.engine.stop_accepting();
+    }
+
     /// Ends the server in order, and waits for it. It stops accepting, calls
     /// [`Handler::draining`](crate::Handler::draining), lets what is queued leave, ends each session when it
     /// has nothing more to send, and cuts the remaining sessions after `deadline`.

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::as_frame::AsFrame;
@@ -14,7 +13,7 @@ use crate::close::{Close, CloseReason};
 use crate::engine::{AtOnce, Content, Engine, Follows, Group};
 use crate::error::{EncodeError, JoinError, SendError};
 use crate::options::Listener;
-use crate::peer_address::PeerAddress;
+use crate::peer_address::{Peer, PeerAddress, PeerCredentials};
 use crate::session::{Policy, SessionId, Slot};
 
 /// The smallest frame that answers at once: a smaller one is copied sooner than sent alone.
@@ -100,7 +99,7 @@ pub struct Session {
     /// The worker's, which lends itself to one session after the other.
     pub(crate) desk: Desk,
     id: Cell<SessionId>,
-    peer_address: Cell<Option<SocketAddr>>,
+    peer: Cell<Peer>,
     /// What it has just received may be answered at once. By one frame: several leave together.
     direct: Cell<bool>,
 }
@@ -108,14 +107,14 @@ pub struct Session {
 impl Session {
     /// For a worker: of no session so far.
     pub(crate) fn new(desk: Desk) -> Self {
-        let (id, peer_address) = (Cell::new(SessionId::from_bits(u64::MAX)), Cell::new(None));
-        Session { desk, id, peer_address, direct: Cell::new(false) }
+        let (id, peer) = (Cell::new(SessionId::from_bits(u64::MAX)), Cell::new(Peer::Unknown));
+        Session { desk, id, peer, direct: Cell::new(false) }
     }
 
     /// Is this session from now on, on which the caller knows that a count is held, or whose release this is.
-    pub(crate) fn be(&self, id: SessionId, peer_address: Option<SocketAddr>) -> &Self {
+    pub(crate) fn be(&self, id: SessionId, peer: Peer) -> &Self {
         self.id.set(id);
-        self.peer_address.set(peer_address);
+        self.peer.set(peer);
         self.direct.set(false);
         self
     }
@@ -142,7 +141,16 @@ impl Session {
 
     /// The peer's address. `None` if the peer was gone before its address could be asked for.
     pub fn peer_address(&self) -> Option<PeerAddress> {
-        self.peer_address.get().map(PeerAddress::Tcp)
+        self.engine().contexts.peer_address(self.id.get(), self.slot(), self.peer.get())
+    }
+
+    /// Which process is at the other end. `None` if it is no peer that came by a Unix-domain socket, or if the system
+    /// does not tell.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        match self.peer.get() {
+            Peer::Unix(credentials) => credentials,
+            Peer::Unknown | Peer::Tcp(_) => None,
+        }
     }
 
     /// The listener that accepted it. `None` if [`Handle::connect`] began it.
@@ -442,7 +450,7 @@ mod tests {
             let slot = engine.table.held(id).unwrap();
             slot.set_registration(Some(7));
             let session = Session::new(Desk::new(Handle::new(engine.clone())));
-            session.be(id, None);
+            session.be(id, Peer::Unknown);
             session.direct.set(may_answer);
             sizes.iter().for_each(|bytes| session.send(vec![0; *bytes]));
             assert_eq!(*takes.0.lock(), leave);

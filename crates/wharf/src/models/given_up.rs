@@ -48,6 +48,7 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) -> usize {
                 | Mail::Groups
                 | Mail::Budget
                 | Mail::Announce
+                | Mail::StopAccepting
                 | Mail::Drain
                 | Mail::Stop => {}
             }
@@ -71,7 +72,7 @@ fn end_port_0(engine: &Engine, reason: CloseReason, how: Close) -> usize {
 fn accept_for_port_0(engine: &Engine) -> usize {
     let id = engine.admit(None, 0).expect("there is room");
     assert_eq!(engine.table.held(id).expect("the hold is there").port(), 0);
-    let socket = engine.sockets.to_connect(SocketAddr::from(PEER)).expect("a socket");
+    let socket = engine.sockets.to_connect(&SocketAddr::from(PEER).into()).expect("a socket");
     if engine.ports[0].mailbox.post(Mail::Arrival(id, socket, None)).is_err() {
         engine.abandon(id);
     }

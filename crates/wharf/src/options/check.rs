@@ -124,7 +124,7 @@ impl Options {
         }
     }
 
-    fn check_durations(&self) -> Result<()> {
+    pub(crate) fn check_durations(&self) -> Result<()> {
         let first_frame = match self.time.first_frame_timeout {
             FirstFrameTimeout::After(limit) => Some(limit),
             FirstFrameTimeout::ByFraming | FirstFrameTimeout::Never => None,

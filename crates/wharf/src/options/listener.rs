@@ -2,9 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
+#[cfg(windows)]
+use std::os::windows::io::OwnedSocket;
+use std::path::PathBuf;
 
+use super::time::Time;
 use crate::framing::Framing;
+use crate::peer_address::PeerAddress;
 
 /// What a server listens on, and what belongs to the sessions that are accepted there.
 ///
@@ -13,7 +20,9 @@ use crate::framing::Framing;
 /// from.
 ///
 /// ```no_run
-/// use wharf::{Framing, LengthPrefix, Listener, Server};
+/// use std::time::Duration;
+/// use wharf::options::Time;
+/// use wharf::{Framing, LengthPrefix, Lines, Listener, Server};
 /// # struct Game;
 /// # impl wharf::Handler for Game {
 /// #     type State = ();
@@ -22,9 +31,10 @@ use crate::framing::Framing;
 /// # }
 ///
 /// let prefixed = Framing::length_prefixed(LengthPrefix::default());
+/// let soon = Time::default().idle_timeout(Some(Duration::from_secs(30)));
 /// let server = Server::builder()
-///     .listen(Listener::new("[::]:7000").name("players").framing(prefixed))
-///     .listen(Listener::new("127.0.0.1:7001").name("operators"))
+///     .listen(Listener::new("[::]:7000").name("players").framing(prefixed).time(soon))
+///     .listen(Listener::unix("/run/game.sock").mode(0o600).framing(Framing::lines(Lines::default())))
 ///     .start(Game)?;
 /// # Ok::<(), wharf::Error>(())
 /// ```
@@ -36,13 +46,46 @@ pub struct Listener {
     /// How the bytes of its sessions become frames. `None`, the default: as
     /// [`Builder::framing`](crate::Builder::framing) says.
     pub framing: Option<Framing>,
-    /// As it was given.
-    pub(crate) text: String,
-    /// What it stands for: at least one.
-    pub(crate) addresses: io::Result<Vec<SocketAddr>>,
+    /// The time-outs of its sessions, all of them. `None`, the default: those of
+    /// [`Options::time`](field@crate::Options::time).
+    pub time: Option<Time>,
+    /// How many connections the kernel may hold before they are accepted. `None`, the default:
+    /// [`listening.backlog`](field@crate::options::Listening::backlog), or, of a socket that listened already, what
+    /// it has.
+    pub backlog: Option<u32>,
+    /// Who may connect to a Unix-domain socket: the permissions of its path, such as `0o660`. Connecting needs the
+    /// right to write. `None`, the default: what the process's umask leaves. Means nothing for other listeners.
+    pub mode: Option<u32>,
+    /// Until the server starts.
+    pub(crate) source: Option<Source>,
+}
+
+/// Where the sockets of a listener come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Tcp {
+        /// As it was given.
+        text: String,
+        /// What it stands for: at least one.
+        addresses: io::Result<Vec<SocketAddr>>,
+    },
+    Unix(PathBuf),
+    /// The program has made it.
+    Socket(socket2::Socket),
 }
 
 impl Listener {
+    fn of(name: String, source: Source) -> Self {
+        Listener {
+            name,
+            framing: None,
+            time: None,
+            backlog: None,
+            mode: None,
+            source: Some(source),
+        }
+    }
+
     /// Listens at an address, or at all addresses that a name stands for. Of these at least one must be
     /// available; [`Server::listen_errors`](crate::Server::listen_errors) has the others. (`localhost`
     /// is often a name of `::1` even where there is no IPv6, as in Docker's containers.) `[::]` takes IPv4
@@ -67,7 +110,72 @@ impl Listener {
             found => found.map(|()| addresses),
         };
         let name = text.trim_matches('"').to_owned();
-        Listener { name, framing: None, text, addresses }
+        Listener::of(name, Source::Tcp { text, addresses })
+    }
+
+    /// Listens on a Unix-domain socket at this path, which is made by the start of the server and removed by its end.
+    /// A socket that is left there from a server that was killed is replaced; one that is listened on is not. (Two
+    /// servers that start at the same moment at the same path may both take it for left over.) On Linux a path whose
+    /// first byte is 0 is a name in the abstract namespace.
+    ///
+    /// All of wharf works with such sessions, but what belongs to TCP: `keepalive` and `peer_timeout` are ignored,
+    /// and [`send_stall_timeout`](field@Time::send_stall_timeout) sees what the kernel takes, not what the peer has
+    /// taken. On Windows the start fails with [`Error::Listen`](crate::Error::Listen).
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let name = PeerAddress::unix(path.clone()).to_string();
+        Listener::of(name, Source::Unix(path))
+    }
+
+    /// Listens on a socket that the program has. It may share that socket with other processes: what is in its
+    /// backlog is accepted by any of them, so a server can be replaced without refusing anybody: the new process
+    /// gets a copy of the descriptor and starts, the old one [stops accepting](crate::Handle::stop_accepting), and
+    /// drains when it likes.
+    ///
+    /// The socket is set up as by the options: whether it blocks, TCP_NODELAY, time-outs of TCP, the kernel's
+    /// buffers; the processes that share it share this too.
+    ///
+    /// ```no_run
+    /// # struct Game;
+    /// # impl wharf::Handler for Game {
+    /// #     type State = ();
+    /// #     fn opened(&self, _: &wharf::Session) {}
+    /// #     fn received(&self, _: &wharf::Session, _: &mut (), _: &[u8]) {}
+    /// # }
+    /// use std::process::Command;
+    /// use wharf::{Listener, Server};
+    ///
+    /// let socket = std::net::TcpListener::bind("[::]:7000")?;
+    /// let server = Server::builder().listen(Listener::from_tcp(socket.try_clone()?)).start(Game)?;
+    /// // Later: the next version of this program finds the socket at its descriptor 0.
+    /// # #[cfg(unix)]
+    /// Command::new("/usr/local/bin/game").stdin(std::os::fd::OwnedFd::from(socket)).spawn()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_tcp(listener: TcpListener) -> Self {
+        Listener::of_socket(listener.into())
+    }
+
+    /// As [`from_tcp`](Self::from_tcp), with a descriptor: of a Unix-domain listener, or one that a service manager
+    /// has opened (socket activation). The path of a Unix-domain socket is left alone by the end of the server.
+    ///
+    /// [`Builder::start`](crate::Builder::start) fails with [`Error::Socket`](crate::Error::Socket) if it is no
+    /// stream socket of TCP or of the Unix domain.
+    #[cfg(unix)]
+    pub fn from_descriptor(descriptor: impl Into<OwnedFd>) -> Self {
+        Listener::of_socket(descriptor.into().into())
+    }
+
+    /// As [`from_tcp`](Self::from_tcp), with a socket of Winsock's.
+    #[cfg(windows)]
+    pub fn from_socket(socket: impl Into<OwnedSocket>) -> Self {
+        Listener::of_socket(socket.into().into())
+    }
+
+    fn of_socket(socket: socket2::Socket) -> Self {
+        let address = socket.local_addr().ok().and_then(|address| PeerAddress::of(&address));
+        let name = address.map_or_else(|| "a socket".to_owned(), |address| address.to_string());
+        Listener::of(name, Source::Socket(socket))
     }
 
     /// Sets [`name`](field@Self::name).
@@ -84,8 +192,38 @@ impl Listener {
         self
     }
 
-    pub(crate) fn has(&self, is_it: impl Fn(&SocketAddr) -> bool) -> bool {
-        self.addresses.iter().flatten().any(is_it)
+    /// Sets [`time`](field@Self::time).
+    #[must_use]
+    pub fn time(mut self, time: Time) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// Sets [`backlog`](field@Self::backlog).
+    #[must_use]
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = Some(connections);
+        self
+    }
+
+    /// Sets [`mode`](field@Self::mode).
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// The ports of the IPv4 addresses that it listens on.
+    pub(crate) fn ipv4_ports(&self) -> Vec<u16> {
+        let addresses = match &self.source {
+            Some(Source::Tcp { addresses: Ok(addresses), .. }) => addresses.clone(),
+            Some(Source::Socket(socket)) => {
+                let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+                address.into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        addresses.iter().filter(|address| address.is_ipv4()).map(SocketAddr::port).collect()
     }
 }
 

@@ -30,10 +30,9 @@ mod sessions;
 mod target;
 mod time;
 
-use std::time::Duration;
-
 pub use self::backend::{Backend, BackendChoice};
 pub use self::listener::Listener;
+pub(crate) use self::listener::Source;
 pub use self::listening::Listening;
 pub use self::ports::{Iocp, Uring};
 pub use self::receiving::{Backpressure, EndOfStream, Receiving};
@@ -41,7 +40,6 @@ pub use self::sending::Sending;
 pub use self::sessions::Sessions;
 pub use self::target::Target;
 pub use self::time::{FirstFrameTimeout, Keepalive, Time};
-use crate::framing::Framing;
 use crate::settings::settings;
 
 settings! {
@@ -80,20 +78,19 @@ impl Options {
         self
     }
 
+    /// The same for the sessions of a listener, as far as it says something else.
+    pub(crate) fn at(&self, listener: &Listener) -> Options {
+        let mut options = self.clone();
+        options.time = listener.time.clone().unwrap_or(options.time);
+        options.listening.backlog = listener.backlog.unwrap_or(options.listening.backlog);
+        options
+    }
+
     /// How many workers there will be.
     pub fn worker_count(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
-        }
-    }
-
-    pub(crate) fn first_frame_limit(&self, framing: &Framing) -> Option<Duration> {
-        match self.time.first_frame_timeout {
-            FirstFrameTimeout::ByFraming if framing.is_raw() => None,
-            FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
-            FirstFrameTimeout::Never => None,
-            FirstFrameTimeout::After(limit) => Some(limit),
         }
     }
 }

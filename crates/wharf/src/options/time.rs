@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::framing::Framing;
 use crate::settings::settings;
 
 /// How long a new session may take until its first whole frame.
@@ -34,7 +35,7 @@ settings! {
 }
 
 settings! {
-    /// Time-outs, and how a silent peer is probed. No time-out is early. A time-out is late by at most 20 ms
+    /// Time-outs, and how a silent peer is probed; a [`Listener`](crate::Listener) may have its own. No time-out is early. A time-out is late by at most 20 ms
     /// and the time that the worker is behind.
     Time {
         /// Ends a connect that is not answered for this long;
@@ -75,5 +76,16 @@ settings! {
         close_linger: Duration = Duration::from_secs(1),
         /// Lets the kernel probe a silent peer. Default `None`.
         keepalive: Option<Keepalive> = None,
+    }
+}
+
+impl Time {
+    pub(crate) fn first_frame_limit(&self, framing: &Framing) -> Option<Duration> {
+        match self.first_frame_timeout {
+            FirstFrameTimeout::ByFraming if framing.is_raw() => None,
+            FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
+            FirstFrameTimeout::Never => None,
+            FirstFrameTimeout::After(limit) => Some(limit),
+        }
     }
 }

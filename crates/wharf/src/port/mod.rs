@@ -56,6 +56,7 @@ mod contract;
 mod descriptors;
 #[cfg(windows)]
 pub(crate) mod iocp;
+mod listening;
 mod machine;
 mod memory;
 mod operation;
@@ -64,13 +65,16 @@ pub(crate) mod readiness;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;
 mod socket;
+#[cfg(unix)]
+mod unix_listener;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
 pub(crate) use self::completion_port::{
     Accepted, Anywhere, Completion, CompletionPort, Outcome, PostAnywhere, Sink, Wake, Waker,
 };
+pub(crate) use self::listening::{BoundPath, Sockets};
 pub(crate) use self::machine::memory_bytes;
 pub(crate) use self::memory::{LARGE_BUFFERS_BYTES, SCRATCH_BYTES};
 pub(crate) use self::operation::{Failure, Operation, OperationKind, Refused, Registration, Token};
-pub(crate) use self::socket::{Socket, Sockets};
+pub(crate) use self::socket::Socket;

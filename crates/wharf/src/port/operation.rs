@@ -1,9 +1,9 @@
 //! What is posted to a port, and how it is named.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::buffer::{RingBuffer, SendBatch};
+use crate::peer_address::PeerAddress;
 
 /// Eight bytes that the caller chooses and each completion returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ pub(crate) enum Operation {
     /// Accept from a listening socket, repeatedly.
     Accept,
     /// Connect the socket to this address, once.
-    Connect(SocketAddr),
+    Connect(PeerAddress),
     /// Receive into the port's memory, repeatedly.
     Receive,
     /// Receive into the port's memory, once. Kind: [`OperationKind::Receive`].

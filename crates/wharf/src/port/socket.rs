@@ -1,4 +1,4 @@
-//! A socket, and where sockets come from.
+//! A socket.
 //!
 //! Ports, the engine and the handle pass sockets on without using them. Only the port that a socket is
 //! registered with uses it. So simulated sockets take the same path as those of the OS. Without the feature
@@ -10,19 +10,20 @@ use std::io::IoSlice;
 #[cfg(unix)]
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, TcpKeepalive, Type};
+use socket2::TcpKeepalive;
 
 #[cfg(windows)]
 use super::iocp::peer_timeout::set_peer_timeout;
 #[cfg(unix)]
 use crate::close::CloseReason;
-use crate::options::{Keepalive, Options};
+use crate::options::{Keepalive, Options, Time};
+use crate::peer_address::{Peer, PeerCredentials};
 #[cfg(feature = "simulation")]
-use crate::port::simulated::{socket::SimulatedSocket, world::World};
+use crate::port::simulated::socket::SimulatedSocket;
 
 /// Dropping it closes it.
 #[derive(Debug)]
@@ -65,15 +66,20 @@ impl Socket {
         }
     }
 
-    /// The other end's address. `None` if the peer is gone.
-    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Os(socket) => socket.peer_addr().ok()?.as_socket(),
+    /// The other end of an accepted socket. Its address of TCP is the plain IPv4 one if it has that.
+    pub(crate) fn peer(&self) -> Peer {
+        let address = match self {
+            Socket::Os(socket) => match socket.peer_addr() {
+                Ok(address) if address.is_unix() => return Peer::Unix(credentials(socket)),
+                address => address.ok().and_then(|address| address.as_socket()),
+            },
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.peer_address(),
-        }
+        };
+        address.map_or(Peer::Unknown, Peer::of_accepted)
     }
 
+    /// Its own address of TCP.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Socket::Os(socket) => socket.local_addr().ok()?.as_socket(),
@@ -84,9 +90,9 @@ impl Socket {
 
     /// Sets the options of a new session's socket. A session works without any of them, so refusals (for
     /// example because the peer is already gone) are ignored.
-    pub(crate) fn prepare(&self, options: &Options, accepted: bool) {
+    pub(crate) fn prepare(&self, options: &Options, time: &Time, accepted: bool) {
         match self {
-            Socket::Os(socket) => prepare(socket, options, accepted),
+            Socket::Os(socket) => prepare(socket, options, time, accepted),
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.prepare(),
         }
@@ -101,6 +107,41 @@ impl Socket {
             Socket::Simulated(_) => {} // there is no TIME-WAIT
         }
     }
+}
+
+/// Who was at the other end of a Unix-domain socket when it connected (SO_PEERCRED, unix(7)). A user that this
+/// process's user namespace does not know is the overflow user there, and a process of another PID namespace is 0.
+#[cfg(target_os = "linux")]
+fn credentials(socket: &socket2::Socket) -> Option<PeerCredentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of_val(&found) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes (getsockopt(2)), which is `found`'s size.
+    let asked = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut length,
+        )
+    };
+    let process_id = u32::try_from(found.pid).ok().filter(|id| *id != 0);
+    (asked == 0).then_some(PeerCredentials { user_id: found.uid, group_id: found.gid, process_id })
+}
+
+/// Likewise, by getpeereid(3).
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+fn credentials(socket: &socket2::Socket) -> Option<PeerCredentials> {
+    let (mut user_id, mut group_id) = (0, 0);
+    // SAFETY: both point to memory for what is written.
+    let asked =
+        unsafe { libc::getpeereid(socket.as_raw_fd(), &raw mut user_id, &raw mut group_id) };
+    (asked == 0).then_some(PeerCredentials { user_id, group_id, process_id: None })
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
+fn credentials(_: &socket2::Socket) -> Option<PeerCredentials> {
+    None
 }
 
 /// Like [`Direct::send`](crate::buffer::Direct::send).
@@ -187,62 +228,20 @@ pub(super) fn stalled_for(_: &socket2::Socket) -> Option<Duration> {
     None
 }
 
-/// Where all of a server's sockets come from.
-#[derive(Debug, Clone, Default)]
-pub(crate) enum Sockets {
-    #[default]
-    Os,
-    #[cfg(feature = "simulation")]
-    Simulated(World),
-}
-
-impl Sockets {
-    /// Sockets that listen at one address: one per port, so that the OS distributes connects among them; or a
-    /// single one for all, if the OS cannot. `both_families`: an IPv6 address also accepts IPv4.
-    pub(crate) fn listen(
-        &self,
-        address: SocketAddr,
-        both_families: bool,
-        options: &Options,
-        ports: usize,
-    ) -> io::Result<Vec<Socket>> {
-        match self {
-            Sockets::Os => {
-                let listeners = listen(address, both_families, options, ports)?;
-                Ok(listeners.into_iter().map(Socket::Os).collect())
-            }
-            #[cfg(feature = "simulation")]
-            Sockets::Simulated(world) => {
-                let listeners = world.listen(address, options.listening.backlog, ports)?;
-                Ok(listeners.into_iter().map(Socket::from).collect())
-            }
-        }
-    }
-
-    /// A socket to connect to `address` with.
-    pub(crate) fn to_connect(&self, address: SocketAddr) -> io::Result<Socket> {
-        match self {
-            Sockets::Os => to_connect(address).map(Socket::Os),
-            #[cfg(feature = "simulation")]
-            Sockets::Simulated(world) => Ok(world.socket().into()),
-        }
-    }
-}
-
-fn prepare(socket: &socket2::Socket, options: &Options, accepted: bool) {
+fn prepare(socket: &socket2::Socket, options: &Options, time: &Time, accepted: bool) {
     // On Linux accepted sockets inherit what `listen` set.
     let inherited = accepted && cfg!(target_os = "linux");
     if options.sending.no_delay && !inherited {
         let _ = socket.set_tcp_nodelay(true);
     }
     if !inherited {
-        let _ = set_probes(socket, options);
+        let _ = set_probes(socket, time);
         let _ = set_kernel_buffers(socket, options);
     }
 }
 
 /// How much of a session's bytes the kernel holds, if the program says so.
-fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) -> io::Result<()> {
+pub(super) fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) -> io::Result<()> {
     if let Some(bytes) = options.receiving.kernel_bytes {
         socket.set_recv_buffer_size(bytes)?; // before it connects or listens: it decides the window's scale
     }
@@ -257,12 +256,12 @@ fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) -> io::Result
 }
 
 /// How the kernel detects that a peer has vanished.
-fn set_probes(socket: &socket2::Socket, options: &Options) -> io::Result<()> {
-    if let Some(Keepalive { idle, interval, count }) = options.time.keepalive {
+pub(super) fn set_probes(socket: &socket2::Socket, time: &Time) -> io::Result<()> {
+    if let Some(Keepalive { idle, interval, count }) = time.keepalive {
         let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
         socket.set_tcp_keepalive(&keepalive.with_retries(count))?;
     }
-    match options.time.peer_timeout {
+    match time.peer_timeout {
         Some(limit) => set_peer_timeout(socket, limit),
         None => Ok(()),
     }
@@ -279,85 +278,23 @@ fn set_peer_timeout(_: &socket2::Socket, _: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel picks one by a hash of
-/// the connection's addresses (socket(7)). Elsewhere the option has other meanings.
-fn listen(
-    address: SocketAddr,
-    both_families: bool,
-    options: &Options,
-    #[cfg_attr(not(target_os = "linux"), expect(unused, reason = "one is for all"))] ports: usize,
-) -> io::Result<Vec<socket2::Socket>> {
-    let first = socket_to_listen(address, both_families, options)?;
-    first.bind(&address.into())?;
-    #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "there is one"))]
-    let mut listeners = vec![first];
-    #[cfg(target_os = "linux")]
-    if ports > 1 {
-        // Set after the bind, so that an address with another listener is refused, even if that is a server
-        // like this one.
-        listeners[0].set_reuse_port(true)?;
-        let bound = listeners[0].local_addr()?;
-        for _ in 1..ports {
-            let other = socket_to_listen(address, both_families, options)?;
-            other.set_reuse_port(true)?;
-            other.bind(&bound)?;
-            listeners.push(other);
-        }
-    }
-    let backlog = i32::try_from(options.listening.backlog).unwrap_or(i32::MAX);
-    for listener in &listeners {
-        listener.listen(backlog)?;
-    }
-    Ok(listeners)
-}
-
-fn socket_to_listen(
-    address: SocketAddr,
-    both_families: bool,
-    options: &Options,
-) -> io::Result<socket2::Socket> {
-    let domain = Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // Otherwise [::] and 0.0.0.0 could not both be listened on. (Defaults differ between systems.)
-        socket.set_only_v6(!both_families)?;
-    }
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    // Inherited by every accepted socket on Linux: one system call here saves one for each.
-    socket.set_tcp_nodelay(options.sending.no_delay)?;
-    set_probes(&socket, options)?;
-    set_kernel_buffers(&socket, options)?;
-    Ok(socket)
-}
-
-fn to_connect(address: SocketAddr) -> io::Result<socket2::Socket> {
-    let domain = Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // Allows connects to ::ffff:a.b.c.d on Windows too. If this is refused, connects to other addresses
-        // still work.
-        let _ = socket.set_only_v6(false);
-    }
-    Ok(socket)
-}
-
 #[cfg(all(test, target_os = "linux", not(any(loom, shuttle))))]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};
 
+    use super::super::listening::{listen, to_connect};
     use super::*;
 
     fn pair(options: &Options) -> (socket2::Socket, socket2::Socket) {
         let listener =
             listen((Ipv4Addr::LOCALHOST, 0).into(), false, options, 1).unwrap().remove(0);
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let connected = to_connect(address).unwrap();
+        let connected = to_connect(&address.into()).unwrap();
         connected.connect(&address.into()).unwrap();
-        prepare(&connected, options, false);
+        prepare(&connected, options, &options.time, false);
         let accepted = listener.accept().unwrap().0;
-        prepare(&accepted, options, true);
+        prepare(&accepted, options, &options.time, true);
         (accepted, connected)
     }
 

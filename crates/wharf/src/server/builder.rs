@@ -135,9 +135,9 @@ impl Builder {
         let choice = select::choose(&options)?;
         let mut plan = Plan::new(framings, &options);
         let ports = if choice.backend() == Backend::Iocp { 1 } else { options.workers };
-        let Listening { sockets, addresses, failures } = plan.listen(listeners, ports)?;
+        let Listening { sockets, places, failures } = plan.listen(listeners, ports)?;
         let (running, choice) = start_workers(&choice, plan, sockets, &Arc::new(handler))?;
-        Ok(Prepared::new(Server { running, choice, addresses, failures }))
+        Ok(Prepared::new(Server { running, choice, places, failures }))
     }
 }
 
@@ -188,6 +188,9 @@ impl Settings {
             framing.check()?;
             options.check(framing)?;
         }
+        for listener in listeners {
+            options.at(listener).check_durations()?;
+        }
         options.workers = options.worker_count();
         Ok((Framings::with_further(&framings, further), options))
     }
@@ -203,10 +206,10 @@ impl Builder {
         handler: H,
     ) -> Result<Prepared> {
         let Builder { listeners, settings } = self;
-        let (running, Listening { addresses, failures, .. }) =
+        let (running, Listening { places, failures, .. }) =
             settings.prepare_simulated(listeners, world, is_shared, handler)?;
         let choice = BackendChoice::Forced(Backend::Simulated);
-        Ok(Prepared::new(Server { running, choice, addresses, failures }))
+        Ok(Prepared::new(Server { running, choice, places, failures }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server that is ready, and does not run yet.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::server::Server;
 use crate::error::ListenError;
@@ -46,6 +47,11 @@ impl Prepared {
     /// The addresses that are listened on; see [`Server::addresses`].
     pub fn addresses(&self) -> &[SocketAddr] {
         self.0.addresses()
+    }
+
+    /// The paths of the Unix-domain sockets that are listened on; see [`Server::unix_paths`].
+    pub fn unix_paths(&self) -> &[PathBuf] {
+        self.0.unix_paths()
     }
 
     /// The addresses that are not listened on; see [`Server::listen_errors`].

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use super::listening::Places;
 use super::running::Running;
 use crate::error::{ListenError, Result};
 use crate::face::Handle;
@@ -17,7 +19,8 @@ use crate::options::BackendChoice;
 pub struct Server {
     pub(super) running: Running,
     pub(super) choice: BackendChoice,
-    pub(super) addresses: Vec<SocketAddr>,
+    /// After the threads: the paths of Unix-domain sockets are removed when nobody accepts any more.
+    pub(super) places: Places,
     pub(super) failures: Vec<ListenError>,
 }
 
@@ -30,7 +33,12 @@ impl Server {
     /// The TCP addresses that are listened on, in the order of the listeners. Port 0 has become the port that
     /// the system gave.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.places.addresses
+    }
+
+    /// The paths of the Unix-domain sockets that are listened on, in the order of the listeners.
+    pub fn unix_paths(&self) -> &[PathBuf] {
+        &self.places.unix_paths
     }
 
     /// The addresses of its listeners that could not be listened on, and why. (If none of a listener's could,
@@ -58,9 +66,10 @@ impl Server {
 /// In a line: whoever has one may print it.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Server { running, choice, addresses, failures } = self;
+        let Server { running, choice, places, failures } = self;
         f.debug_struct("Server")
-            .field("addresses", addresses)
+            .field("addresses", &places.addresses)
+            .field("unix_paths", &places.unix_paths)
             .field("failures", failures)
             .field("backend", &choice.backend())
             .field("handle", &running.handle())

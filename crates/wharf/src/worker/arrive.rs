@@ -1,13 +1,14 @@
 //! An accepted session arrives at its worker, or a connect begins.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::floor::Floor;
 use super::held::{AtPort, Held};
 use crate::clock::Clock;
 use crate::close::CloseReason;
 use crate::face::Handler;
+use crate::peer_address::{Peer, PeerAddress};
 use crate::port::{CompletionPort, Operation, Socket, Token};
 use crate::session::{Phase, SessionId, Slot};
 
@@ -26,8 +27,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 held.half.is_new(),
                 "invariant 4: something is left of the slot's last session"
             );
-            let address = peer_address.or_else(|| socket.peer_address());
-            held.half.peer_address = address.map(as_of_its_family);
+            held.half.peer = peer_address.map_or_else(|| socket.peer(), Peer::of_accepted);
             let registered = port.register(socket, Token(id.to_bits()));
             if let Ok(registration) = registered {
                 slot.set_registration(Some(registration.0));
@@ -47,7 +47,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         port: &mut P,
         id: SessionId,
         socket: Socket,
-        to: SocketAddr,
+        to: PeerAddress,
     ) {
         self.with_hold(id, |floor, slot| {
             if let Err((mut held, error)) = floor.post_connect(port, id, slot, socket, to) {
@@ -69,15 +69,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         id: SessionId,
         slot: &'e Slot,
         socket: Socket,
-        to: SocketAddr,
+        to: PeerAddress,
     ) -> Result<(), (Held<'e, H::State>, io::Error)> {
         let mut held = self.hands.take(id, slot);
         assert!(held.half.is_new(), "invariant 4: something is left of the slot's last session");
         held.half.life.enter(Phase::Connecting);
         // Not the turn's moment: the turn may be long, and a shared port has no record of its length.
         held.half.phase_since = self.clock.now();
-        held.half.peer_address = Some(to);
-        socket.prepare(&self.engine.options, false);
+        held.half.peer = Peer::from(&to);
+        let options = &self.engine.options;
+        socket.prepare(options, &options.time, false);
         let registration = match port.register(socket, Token(id.to_bits())) {
             Ok(registration) => registration,
             Err(refused) => return Err((held, refused.error)),
@@ -108,14 +109,5 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if held.slot.count.lower() {
             self.to_release.push(held.id);
         }
-    }
-}
-
-/// Turns an IPv4-mapped address, which a dual-stack socket reports for an IPv4 peer, into a plain IPv4
-/// address.
-fn as_of_its_family(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
-        IpAddr::V6(_) => address,
     }
 }

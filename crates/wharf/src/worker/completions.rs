@@ -192,7 +192,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.now(); // the turn must have begun before any callback
         let Held { slot, half, .. } = held;
         let error = match result {
-            Ok(Some(own)) if half.peer_address.is_some_and(|to| is_itself(own, to)) => {
+            Ok(Some(own)) if half.peer.as_tcp().is_some_and(|to| is_itself(own, to)) => {
                 let said = "it reached itself: nobody listens there, and it had got that port";
                 io::Error::new(io::ErrorKind::ConnectionRefused, said)
             }
@@ -230,7 +230,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if self.place.has_others() {
             self.publish(); // before another worker counts its end
         }
-        let session = self.session.be(id, half.peer_address);
+        let session = self.session.be(id, half.peer);
         let opened = || self.handler.opened(session);
         half.state = Guarded::new(Self::guarded(session, &mut self.stats, opened));
         if let Some((reason, how)) = self.engine.ending() {

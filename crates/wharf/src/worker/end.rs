@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::face::Handler;
 use crate::guarded::{self, guarded};
 use crate::options::Target;
+use crate::peer_address::Peer;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, Phase, SessionId};
 use crate::sync::yield_now;
@@ -106,7 +107,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         ended.queue.clear(&self.receive_room);
         engine.table.leave_place(slot);
         engine.end_memberships(id, slot); // so that `closed` finds a group empty whose last member this was
-        if let (Some(error), Some(address)) = (ended.connect_error.take(), ended.peer_address) {
+        let address = engine.contexts.peer_address(id, slot, ended.peer);
+        if let (Some(error), Some(address)) = (ended.connect_error.take(), address) {
             self.stats.connect_failures += 1;
             let mut target = Target::new(address);
             target.context = engine.contexts.of(id, slot);
@@ -126,7 +128,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.count_closed(reason, queued_bytes);
         }
         if let Some(state) = ended.state.take() {
-            let session = self.session.be(id, ended.peer_address);
+            let session = self.session.be(id, ended.peer);
             Self::guarded(session, &mut self.stats, || {
                 self.handler.closed(session, state, reason);
             });
@@ -263,7 +265,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 Mail::Connect(id, _socket, to) => engine.give_up_connect(id, |_| {
                     let mut half = self.last_half(id);
-                    half.peer_address = Some(to);
+                    half.peer = Peer::from(&to);
                     half.connect_error = Some(io::ErrorKind::ConnectionAborted.into());
                     self.finish(id, half);
                 }),
@@ -273,6 +275,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 | Mail::Groups
                 | Mail::Budget
                 | Mail::Announce
+                | Mail::StopAccepting
                 | Mail::Drain
                 | Mail::Stop => {}
             }

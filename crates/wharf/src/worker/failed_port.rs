@@ -141,12 +141,13 @@ fn each_session_hears_of_it<P: CompletionPort + 'static>(
     });
     let mut plan = Plan::new(Framings::of(&[Framing::raw(), Framing::raw()]), &options);
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
-    let Listening { sockets, addresses, .. } = plan.listen(vec![here], 2).unwrap();
+    let Listening { sockets, places, .. } = plan.listen(vec![here], 2).unwrap();
     let handler = Arc::new(Noting::default());
     let running = serve_on(make_port, plan, sockets, &handler).unwrap();
     let engine = running.engine().clone();
-    let peers: Vec<_> =
-        (0..PEERS).map(|_| TcpStream::connect_timeout(&addresses[0], BOUND).unwrap()).collect();
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| TcpStream::connect_timeout(&places.addresses[0], BOUND).unwrap())
+        .collect();
     while handler.opened.lock().unwrap().len() < PEERS {
         std::thread::yield_now();
     }

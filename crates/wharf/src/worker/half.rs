@@ -1,11 +1,11 @@
 //! The receive half of a session: what only its holder touches (invariant 2).
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::clock::Moment;
 use crate::close::CloseReason;
 use crate::guarded::Guarded;
+use crate::peer_address::Peer;
 use crate::session::{Life, Pauses, ReceiveQueue};
 use crate::stats::Stats;
 use crate::timer::TimerId;
@@ -20,7 +20,7 @@ pub(crate) struct ReceiveHalf<S> {
     /// The handler's state, from `opened` to `closed`; a large one's box ([`super::large_state`]).
     pub(super) state: Guarded<S>,
     pub(super) queue: ReceiveQueue,
-    pub(super) peer_address: Option<SocketAddr>,
+    pub(super) peer: Peer,
     pub(super) timer: Option<TimerId>,
     /// When the current phase began, for its time-out.
     pub(super) phase_since: Moment,
@@ -47,7 +47,7 @@ impl<S> Default for ReceiveHalf<S> {
         ReceiveHalf {
             state: Guarded::default(),
             queue: ReceiveQueue::default(),
-            peer_address: None,
+            peer: Peer::Unknown,
             timer: None,
             phase_since: Moment::default(),
             received_at: Moment::default(),

@@ -153,7 +153,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let half = &mut **half;
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Self { stats, handler, clock, session, .. } = self;
-        let session = session.be(*id, half.peer_address);
+        let session = session.be(*id, half.peer);
         let (mut taken, mut began) = (0, None);
         while taken < bytes.len() && half.life.hears() && !slot.count.is_closing() {
             if slot.is_asked_to_pause() {

@@ -31,7 +31,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot.send_queue.lock().room_is_told();
         half.frames_of_turn += 1;
         let Some(state) = half.state.as_mut() else { return };
-        let (session, framing) = (self.session.be(*id, half.peer_address), slot.framing());
+        let (session, framing) = (self.session.be(*id, half.peer), slot.framing());
         Self::guarded(session, &mut self.stats, || self.handler.writable(session, state));
         self.cut_anew(held, framing);
     }
@@ -56,7 +56,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (Some((group, frames)), Some(state)) = (missed, half.state.as_mut()) else { return };
         half.frames_of_turn += 1;
         self.stats.skipped_frames += frames;
-        let (session, framing) = (self.session.be(*id, half.peer_address), slot.framing());
+        let (session, framing) = (self.session.be(*id, half.peer), slot.framing());
         Self::guarded(session, &mut self.stats, || {
             self.handler.lagged(session, state, group, frames);
         });
@@ -70,7 +70,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.life.tell_end();
         half.received_at = self.now(); // from now on it is idle if it is sent nothing
         let Some(state) = half.state.as_mut() else { return };
-        let session = self.session.be(*id, half.peer_address);
+        let session = self.session.be(*id, half.peer);
         Self::guarded(session, &mut self.stats, || self.handler.peer_finished(session, state));
         self.arm_timer(held);
     }
@@ -79,7 +79,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn ask_last_word(&mut self, held: &mut Held<'e, H::State>) {
         let Held { id, slot, half } = held;
         let reason = slot.send_queue.lock().ask_for_last_word();
-        let session = self.session.be(*id, half.peer_address);
+        let session = self.session.be(*id, half.peer);
         let frame = half.state.as_mut().zip(reason).and_then(|(state, reason)| {
             let ending = || self.handler.ending(session, state, reason);
             Self::guarded(session, &mut self.stats, ending)

@@ -63,22 +63,22 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         now: Moment,
         held: &Held<'e, H::State>,
     ) -> impl Iterator<Item = (Moment, Limit)> {
-        let options = &self.engine.options;
-        let Held { slot, half, .. } = held;
+        let Held { id, slot, half } = held;
+        let time = self.engine.time_of(*id, slot);
         let phase = half.life.phase();
         let turns = &self.share().turns;
         let after = move |from: Moment, limit: Option<Duration>, which| {
             limit.map(|limit| (turns.latest(from, now).after(limit), which))
         };
         let hears = half.life.hears() && !slot.count.is_closing();
-        let first_frame = options
+        let first_frame = time
             .first_frame_limit(self.engine.framing_of(slot))
             .filter(|_| hears && !half.frame_came && !half.life.end_is_told());
-        let idle = options.time.idle_timeout.filter(|_| hears);
-        let connect = options.time.connect_timeout.filter(|_| phase == Phase::Connecting);
-        let stall = options.time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
-        let drain = options.time.drain_timeout.filter(|_| phase == Phase::Draining);
-        let linger = (phase == Phase::Lingering).then_some(options.time.close_linger);
+        let idle = time.idle_timeout.filter(|_| hears);
+        let connect = time.connect_timeout.filter(|_| phase == Phase::Connecting);
+        let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
+        let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);
+        let linger = (phase == Phase::Lingering).then_some(time.close_linger);
         let (stall_from, sent_at) = {
             let queue = slot.send_queue.lock();
             (queue.waits_since().map_or(now, Moment::of_nanos), queue.last_left_at())
@@ -120,7 +120,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held.slot.take_time_came();
         let now = self.now();
         let due = self.limits(now, held).find(|(deadline, _)| *deadline <= now);
-        let Held { slot, half, .. } = held;
+        let Held { id, slot, half } = held;
         half.is_suspect = false;
         let ends = match due.map(|(_, limit)| limit) {
             None => None,
@@ -145,7 +145,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 self.silence(at, half, limit)
             }
-            Some(Limit::SendStall) => self.stall(at, slot),
+            Some(Limit::SendStall) => self.stall(at, *id, slot),
             Some(Limit::Drain) => Some(CloseReason::DrainTimeout),
             Some(Limit::Linger) => Some(CloseReason::Local),
         };
@@ -184,9 +184,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn stall<P: CompletionPort>(
         &mut self,
         at: &mut AtPort<'_, P>,
+        id: SessionId,
         slot: &Slot,
     ) -> Option<CloseReason> {
-        let limit = self.engine.options.time.send_stall_timeout?;
+        let limit = self.engine.time_of(id, slot).send_stall_timeout?;
         match at.port.stalled_for(at.registration) {
             Some(stalled) if stalled < limit => {
                 let since = self.clock.now().before(stalled);

@@ -82,7 +82,7 @@ fn none_of_them_opens<P>(
             let to = SocketAddr::new(to.unwrap_or(ip), own.port());
             let id = engine.admit(None, 0).unwrap();
             let port = engine.port_of(engine.table.held(id).unwrap());
-            port.mailbox.post(Mail::Connect(id, socket, to)).unwrap();
+            port.mailbox.post(Mail::Connect(id, socket, to.into())).unwrap();
         }
         let started = Instant::now();
         while engine.ports.iter().any(|port| port.assigned_sessions() > 0) {

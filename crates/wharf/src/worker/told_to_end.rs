@@ -148,13 +148,14 @@ fn a_fault_ends_the_server(before: fn(&Engine, SessionId)) {
         &Options::default().workers(WORKERS),
     );
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
-    let Listening { sockets, addresses, .. } = plan.listen(vec![here], WORKERS).unwrap();
+    let Listening { sockets, places, .. } = plan.listen(vec![here], WORKERS).unwrap();
     let handler = Arc::new(Noting::default());
     let dropped = handler.dropped.clone();
     let running = serve_on(make_port, plan, sockets, &handler).unwrap();
     let engine = running.engine().clone();
-    let mut peers: Vec<_> =
-        (0..PEERS).map(|_| TcpStream::connect_timeout(&addresses[0], BOUND).unwrap()).collect();
+    let mut peers: Vec<_> = (0..PEERS)
+        .map(|_| TcpStream::connect_timeout(&places.addresses[0], BOUND).unwrap())
+        .collect();
     while handler.opened.lock().unwrap().len() < PEERS {
         std::thread::yield_now();
     }
@@ -204,11 +205,11 @@ fn a_session_that_is_held_for_longer_than_its_worker_lives_is_closed_all_the_sam
     let make_port = move |_| readiness(for_port.clone());
     let mut plan = Plan::new(Framings::of(&[Framing::raw(), Framing::raw()]), &options);
     let here = Listener::new((Ipv4Addr::LOCALHOST, 0));
-    let Listening { sockets, addresses, .. } = plan.listen(vec![here], 1).unwrap();
+    let Listening { sockets, places, .. } = plan.listen(vec![here], 1).unwrap();
     let handler = Arc::new(Noting::default());
     let running = serve_on(make_port, plan, sockets, &handler).unwrap();
     let engine = running.engine().clone();
-    let _peer = TcpStream::connect_timeout(&addresses[0], BOUND).unwrap();
+    let _peer = TcpStream::connect_timeout(&places.addresses[0], BOUND).unwrap();
     while handler.opened.lock().unwrap().is_empty() {
         std::thread::yield_now();
     }

@@ -148,6 +148,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             Mail::Groups => self.floor.work_off_groups(),
             Mail::Budget => {} // looked at in each turn
             Mail::Announce => self.floor.announce_drain(),
+            Mail::StopAccepting => self.floor.share().acceptor.lock().end(&mut self.port),
             Mail::Drain => {
                 self.floor.work_off_all_groups();
                 self.end_all(CloseReason::Drained, Close::Drain);
@@ -177,6 +178,9 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let failure = {
             let mut acceptor = self.floor.share().acceptor.lock();
             acceptor.post(&mut self.port, now);
+            if acceptor.is_ending() {
+                acceptor.is_quiet(&mut self.port); // closes what has ended
+            }
             acceptor.take_failure()
         };
         if let Some(error) = failure {
@@ -199,9 +203,10 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             self.floor.stats.refused += 1;
             return;
         };
-        socket.prepare(&engine.options, true);
         // The hold taken by `admit` goes with the arrival (invariant 3).
-        let port = engine.table.held(id).map_or(self.floor.place.port, |slot| slot.port());
+        let Some(slot) = engine.table.held(id) else { return };
+        socket.prepare(&engine.options, engine.time_of(id, slot), true);
+        let port = slot.port();
         if port == self.floor.place.port {
             self.floor.arrive(&mut self.port, id, socket, peer_address);
             return;

@@ -25,7 +25,7 @@ pub(super) fn every_connection_is_accepted<P: CompletionPort>(port: P) {
         .account(listening)
         .accepted
         .iter()
-        .map(|served| served.peer_address().unwrap())
+        .map(|served| served.peer().as_tcp().unwrap())
         .collect();
     let mut there: Vec<_> = clients.iter().map(|client| client.local_address().unwrap()).collect();
     seen.sort();
@@ -110,7 +110,7 @@ where
         let ours = well.local_address();
         trial.drive(|trial| {
             let mut accepted = trial.account(listening).accepted.iter();
-            accepted.any(|served| ours.is_some() && served.peer_address() == ours)
+            accepted.any(|served| ours.is_some() && served.peer().as_tcp() == ours)
         });
         assert!(trial.account(listening).is_outstanding(OperationKind::Accept), "it goes on");
         trial.cancel(listening, OperationKind::Accept);
@@ -123,13 +123,13 @@ pub(super) fn a_connect_succeeds<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     let (listener, address) = listener(8);
     let client = trial.register(tcp_socket());
-    trial.post(client, Operation::Connect(address));
+    trial.post(client, Operation::Connect(address.into()));
     trial.drive_until_settled(client);
     let [Last::Connected(Ok(Some(own_address)))] = trial.account(client).lasts[..] else {
         panic!("{:?}", trial.account(client).lasts);
     };
     let (served, _) = listener.accept().unwrap();
-    assert_eq!(served.peer_address(), Some(own_address));
+    assert_eq!(served.peer().as_tcp(), Some(own_address));
     trial.send(client, b"first");
     trial.post(client, Operation::Receive);
     trial.drive(|trial| !trial.account(client).is_outstanding(OperationKind::Send));
@@ -138,7 +138,7 @@ pub(super) fn a_connect_succeeds<P: CompletionPort>(port: P) {
     trial.drive(|trial| trial.account(client).received == b"second");
     trial.cancel(client, OperationKind::Receive);
     trial.drive_until_settled(client);
-    assert_eq!(trial.deregister(client).peer_address(), Some(address));
+    assert_eq!(trial.deregister(client).peer().as_tcp(), Some(address));
     trial.finish();
 }
 
@@ -147,7 +147,7 @@ pub(super) fn a_connect_is_refused<P: CompletionPort>(port: P) {
     let (_deaf, address) = deaf_socket();
     for _ in 0..10 {
         let client = trial.register(tcp_socket());
-        trial.post(client, Operation::Connect(address));
+        trial.post(client, Operation::Connect(address.into()));
         trial.drive_until_settled(client);
         let lasts = &trial.account(client).lasts;
         assert_eq!(lasts.len(), 1, "{lasts:?}");
@@ -163,7 +163,7 @@ pub(super) fn a_connect_to_itself_says_so_by_the_address_that_it_has<P: Completi
     for _ in 0..10 {
         let (client, address) = deaf_socket();
         let client = trial.register(client);
-        trial.post(client, Operation::Connect(address));
+        trial.post(client, Operation::Connect(address.into()));
         trial.drive_until_settled(client);
         let [Last::Connected(Ok(own_address))] = trial.account(client).lasts[..] else {
             panic!("{:?}", trial.account(client).lasts);

@@ -346,7 +346,7 @@ pub(super) fn an_accept_that_several_handles_take_has_one_last_completion<P: Com
         assert_eq!(completion.token, Token(9));
         match completion.outcome {
             Outcome::Accepted(Ok(Accepted { socket, peer_address })) => {
-                assert_eq!(socket.peer_address(), peer_address);
+                assert_eq!(socket.peer().as_tcp(), peer_address);
                 served.lock().push(socket);
                 accepted.fetch_add(1, Ordering::SeqCst);
             }

@@ -258,7 +258,7 @@ impl Sink for Ledger {
             Outcome::Accepted(Ok(accepted)) => {
                 let Accepted { socket, peer_address } = accepted;
                 // A peer that has reset since has no address any more.
-                if let (Some(told), Some(asked)) = (peer_address, socket.peer_address()) {
+                if let (Some(told), Some(asked)) = (peer_address, socket.peer().as_tcp()) {
                     assert_eq!(asked, told);
                 }
                 account.accepted.push(socket);

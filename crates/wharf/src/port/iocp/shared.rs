@@ -140,10 +140,16 @@ impl SharedPort {
                 self.post_accept(index, record, ready);
                 Ok(())
             }
-            Operation::Connect(address) => {
-                self.post_connect(index, record, address, &mut Way::Ready(ready));
-                Ok(())
-            }
+            Operation::Connect(address) => match address.as_tcp() {
+                Some(address) => {
+                    self.post_connect(index, record, address, &mut Way::Ready(ready));
+                    Ok(())
+                }
+                None => Err(Refused {
+                    given_back: Operation::Connect(address),
+                    error: io::ErrorKind::Unsupported.into(),
+                }),
+            },
             Operation::Receive => self.post_receive(index, record, Receiving::Lent, ready),
             Operation::ReceiveOnce => self.post_receive(index, record, Receiving::LentOnce, ready),
             Operation::ReceiveInto(ring) => {

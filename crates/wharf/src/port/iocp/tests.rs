@@ -119,7 +119,7 @@ fn an_accept_tells_the_address_of_the_peer() {
         let client = Socket::new(domain, Type::STREAM, None).unwrap();
         let client = port.register(client.into(), Token(2));
         let client = client.unwrap();
-        port.post(client, Operation::Connect(address.as_socket().unwrap())).unwrap();
+        port.post(client, Operation::Connect(address.as_socket().unwrap().into())).unwrap();
         let mut connected = false;
         while !connected {
             let take = |completion: Completion<'_>| match completion.outcome {
@@ -133,7 +133,7 @@ fn an_accept_tells_the_address_of_the_peer() {
         let ours = record.socket().local_addr().unwrap().as_socket();
         let Accepted { socket, peer_address } = accepted(&mut port, listening);
         assert!(peer_address.is_some() && peer_address == ours, "{peer_address:?} {ours:?}");
-        assert_eq!(socket.peer_address(), ours);
+        assert_eq!(socket.peer().as_tcp(), ours);
         assert_eq!(socket.local_address(), address.as_socket());
         // Without its listener's context it could not be shut down.
         socket.os().shutdown(std::net::Shutdown::Both).unwrap();

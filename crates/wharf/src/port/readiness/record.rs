@@ -10,11 +10,11 @@
 //!   ([`TELLS_OF_URGENT_DATA`]), every stream is read until it would block.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
-use std::net::SocketAddr;
 
 use socket2::{SockAddr, Socket};
 
 use crate::buffer::{RingBuffer, SendBatch};
+use crate::peer_address::PeerAddress;
 use crate::port::{Accepted, Completion, Failure, Operation, OperationKind, Outcome, Sink, Token};
 
 /// The most connections accepted from one listener before other sockets are tried.
@@ -83,7 +83,7 @@ pub(super) struct Record {
 
 #[derive(Debug)]
 enum Connect {
-    Posted(SocketAddr),
+    Posted(PeerAddress),
     Started,
 }
 
@@ -235,7 +235,9 @@ impl Record {
     fn try_connect<S: Sink>(&mut self, sink: &mut S) {
         let Some(connect) = self.connect.as_deref_mut() else { return };
         let connected = match connect {
-            Connect::Posted(address) => self.socket.connect(&(*address).into()),
+            Connect::Posted(address) => {
+                address.to_system().and_then(|address| self.socket.connect(&address))
+            }
             Connect::Started if self.writable => connect_result(&self.socket),
             Connect::Started => return,
         };

@@ -123,9 +123,9 @@ impl State {
                 let Some(Operation::Connect(to)) = self.operation(port, registration, kind) else {
                     return;
                 };
-                let to = *to;
+                let to = to.as_tcp();
                 let done = self.fires(Fault::CancelLosesRace)
-                    && self.connect(socket, to) == Connecting::Done;
+                    && to.is_some_and(|to| self.connect(socket, to) == Connecting::Done);
                 let result = if done { Ok(()) } else { Err(Failure::Cancelled) };
                 self.give_up_connecting(socket);
                 self.last(port, registration, kind, |_| ReadyResult::Connected(result));

@@ -2,7 +2,7 @@
 //!
 //! - `SINGLE_ISSUER | DEFER_TASKRUN`: the kernel processes completions only inside this thread's
 //!   `io_uring_enter`. So a batch costs one system call and no interruptions.
-//! - `Accept` is a multishot accept. `Receive` is a multishot receive into the ring of provided buffers
+//! - `Accept` is a multishot accept, or a poll if others accept from the listener too ([`shared_listener`]). `Receive` is a multishot receive into the ring of provided buffers
 //!   ([`buffers`]), so an idle session holds no buffer. A `Send` of one piece is a SEND; of several, a
 //!   SENDMSG with up to `PIECES_MAX` pieces.
 //! - What an operation owns stays in the socket's record until its completion (invariant 7). The `user_data`
@@ -18,6 +18,7 @@ mod buffers;
 mod port;
 mod probe;
 mod record;
+mod shared_listener;
 mod wake;
 
 pub(crate) use self::port::{UringPort, UringSizes};

@@ -62,7 +62,7 @@ impl UringSizes {
 
 /// What could not be put into the submission queue yet.
 #[derive(Debug)]
-enum Request {
+pub(super) enum Request {
     Operation(u32, OperationKind, Option<Box<SockAddr>>),
     Cancel(UserData),
     AwaitWakes,
@@ -87,7 +87,7 @@ impl Gather {
 pub(crate) struct UringPort {
     descriptors: Descriptors,
     ring: IoUring,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     free_records: Vec<u32>,
     deferred: VecDeque<Request>,
     #[expect(clippy::vec_box, reason = "the kernel has their addresses while the vector grows")]
@@ -99,8 +99,8 @@ pub(crate) struct UringPort {
     wake: Arc<WakeEvent>,
     wake_outstanding: bool,
     /// Operations accepted and not completed.
-    outstanding: usize,
-    ending: bool,
+    pub(super) outstanding: usize,
+    pub(super) ending: bool,
     /// The completions of a batch: (user data, result, flags).
     batch: Vec<(u64, i32, u32)>,
     stale_completions: u64,
@@ -182,7 +182,7 @@ impl UringPort {
     }
 
     /// Puts a request into the submission queue or, if the kernel takes no more, keeps it in order.
-    fn request(&mut self, request: Request) {
+    pub(super) fn request(&mut self, request: Request) {
         if self.deferred.is_empty() && self.room_for_one() {
             self.push(request);
         } else {
@@ -256,6 +256,9 @@ impl UringPort {
         let descriptor = types::Fd(record.descriptor());
         let user_data = UserData::new(index, kind, record.generation).0;
         let entry = match kind {
+            OperationKind::Accept if record.polls => {
+                opcode::PollAdd::new(descriptor, libc::POLLIN as u32).build()
+            }
             OperationKind::Accept => {
                 opcode::AcceptMulti::new(descriptor).flags(libc::SOCK_CLOEXEC).build()
             }
@@ -405,6 +408,9 @@ impl UringPort {
         let count = count_or_failure(result);
         if kind == OperationKind::Receive && record.receiving.is_none() {
             return self.received(user_data.index(), count, flags, sink);
+        }
+        if kind == OperationKind::Accept && record.polls {
+            return self.polled(user_data.index(), count, sink);
         }
         let outcome = match kind {
             OperationKind::Accept => Outcome::Accepted(count.map(|descriptor| {
@@ -591,10 +597,17 @@ impl CompletionPort for UringPort {
         let record = &mut self.records[registration.0 as usize];
         let mut address = None;
         match operation {
-            Operation::Accept => {}
+            Operation::Accept => {
+                let listener = record.socket.as_ref();
+                record.polls = listener.is_some_and(|it| it.os().nonblocking().unwrap_or(false));
+                record.ends = Ends::ByItself;
+            }
             Operation::Receive => (record.receives_on, record.ends) = (true, Ends::ByItself),
             Operation::ReceiveOnce => (record.receives_on, record.ends) = (false, Ends::ByItself),
-            Operation::Connect(to) => address = Some(Box::new(SockAddr::from(to))),
+            Operation::Connect(to) => match to.to_system() {
+                Ok(to) => address = Some(Box::new(to)),
+                Err(error) => return Err(Refused { given_back: Operation::Connect(to), error }),
+            },
             Operation::ReceiveInto(ring) => {
                 assert!(ring.free() > 0, "a receive without room would look like the end");
                 record.receiving = Some(ring);
@@ -610,7 +623,7 @@ impl CompletionPort for UringPort {
     fn cancel(&mut self, registration: Registration, kind: OperationKind) {
         let record = &mut self.records[registration.0 as usize];
         if record.is_outstanding(kind) {
-            if kind == OperationKind::Receive {
+            if matches!(kind, OperationKind::Receive | OperationKind::Accept) {
                 record.ends = Ends::ByCancel;
             }
             let target = UserData::new(registration.0, kind, record.generation);

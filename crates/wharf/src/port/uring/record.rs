@@ -58,8 +58,10 @@ pub(super) struct Record {
     /// The group that the outstanding receive uses, and the one for the next.
     pub(super) draws_from: Group,
     pub(super) choice: Choice,
-    /// Of a receive that continues.
+    /// Of a receive that continues, or an accept.
     pub(super) ends: Ends,
+    /// Of a listener: others accept from it too.
+    pub(super) polls: bool,
 }
 
 /// Why an outstanding receive will end.
@@ -87,6 +89,7 @@ impl Record {
             draws_from: Group::default(),
             choice: Choice::default(),
             ends: Ends::default(),
+            polls: false,
         }
     }
 

@@ -52,7 +52,7 @@ impl State {
         const KIND: OperationKind = OperationKind::Connect;
         let socket = self.socket_of(port, registration);
         let Some(Operation::Connect(to)) = self.operation(port, registration, KIND) else { return };
-        let to = *to;
+        let Some(to) = to.as_tcp() else { return }; // no other is ever posted
         let result = if self.network.is_connected(socket) {
             Ok(()) // connected by the accept that made room
         } else if self.fires(Fault::ConnectRefused) {

@@ -1,0 +1,244 @@
+//! Where sockets come from: those that listen, and those to connect with.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, Type};
+
+use super::socket::{Socket, set_kernel_buffers, set_probes};
+#[cfg(unix)]
+pub(crate) use super::unix_listener::BoundPath;
+#[cfg(unix)]
+use super::unix_listener::bind_unix;
+use crate::options::Options;
+use crate::peer_address::PeerAddress;
+#[cfg(feature = "simulation")]
+use crate::port::simulated::world::World;
+
+/// Where all of a server's sockets come from.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Sockets {
+    #[default]
+    Os,
+    #[cfg(feature = "simulation")]
+    Simulated(World),
+}
+
+impl Sockets {
+    /// Sockets that listen at one address: one per port, so that the OS distributes connects among them; or a
+    /// single one for all, if the OS cannot. `both_families`: an IPv6 address also accepts IPv4.
+    pub(crate) fn listen(
+        &self,
+        address: SocketAddr,
+        both_families: bool,
+        options: &Options,
+        ports: usize,
+    ) -> io::Result<Vec<Socket>> {
+        match self {
+            Sockets::Os => {
+                let listeners = listen(address, both_families, options, ports)?;
+                Ok(listeners.into_iter().map(Socket::Os).collect())
+            }
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(world) => {
+                let listeners = world.listen(address, options.listening.backlog, ports)?;
+                Ok(listeners.into_iter().map(Socket::from).collect())
+            }
+        }
+    }
+
+    /// Sockets that listen at a Unix-domain socket's path, one per port, which share their backlog; and what removes
+    /// the path.
+    pub(crate) fn listen_unix(
+        &self,
+        path: &Path,
+        mode: Option<u32>,
+        options: &Options,
+        ports: usize,
+    ) -> io::Result<(Vec<Socket>, Option<BoundPath>)> {
+        match self {
+            Sockets::Os => {
+                let (listener, bound) = bind_unix(path, mode, options)?;
+                listener.listen(backlog_of(options))?;
+                Ok((one_per_port(listener, ports)?, bound))
+            }
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(_) => Err(no_unix_sockets()),
+        }
+    }
+
+    /// One per port of a socket that the program has. `backlog`: if it is to be changed.
+    pub(crate) fn adopt(
+        &self,
+        socket: socket2::Socket,
+        backlog: Option<u32>,
+        options: &Options,
+        ports: usize,
+    ) -> io::Result<(PeerAddress, Vec<Socket>)> {
+        match self {
+            Sockets::Os => {
+                let (address, listener) = adopt(socket, backlog, options)?;
+                Ok((address, one_per_port(listener, ports)?))
+            }
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(_) => {
+                let said = "a simulated world has no sockets of the system's";
+                Err(io::Error::new(io::ErrorKind::Unsupported, said))
+            }
+        }
+    }
+
+    /// A socket to connect to `address` with.
+    pub(crate) fn to_connect(&self, address: &PeerAddress) -> io::Result<Socket> {
+        match self {
+            Sockets::Os => to_connect(address).map(Socket::Os),
+            #[cfg(feature = "simulation")]
+            Sockets::Simulated(world) => match address {
+                PeerAddress::Tcp(_) => Ok(world.socket().into()),
+                PeerAddress::Unix(_) => Err(no_unix_sockets()),
+            },
+        }
+    }
+}
+
+#[cfg(any(not(unix), feature = "simulation"))]
+fn no_unix_sockets() -> io::Error {
+    let said = "there are no Unix-domain sockets on this port";
+    io::Error::new(io::ErrorKind::Unsupported, said)
+}
+
+/// There is none.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub(crate) enum BoundPath {}
+
+#[cfg(not(unix))]
+fn bind_unix(
+    _: &Path,
+    _: Option<u32>,
+    _: &Options,
+) -> io::Result<(socket2::Socket, Option<BoundPath>)> {
+    Err(no_unix_sockets())
+}
+
+/// Several ports may accept from one backlog: whoever comes first has the connection. So none may block, and that tells
+/// the ports that they are not alone.
+fn one_per_port(listener: socket2::Socket, ports: usize) -> io::Result<Vec<Socket>> {
+    #[cfg(unix)]
+    listener.set_nonblocking(true)?;
+    let others = (1..ports).map(|_| listener.try_clone());
+    let mut listeners = others.collect::<io::Result<Vec<_>>>()?;
+    listeners.push(listener);
+    Ok(listeners.into_iter().map(Socket::Os).collect())
+}
+
+/// It listens already, or is bound, or else the system binds it to a port of its choice.
+fn adopt(
+    socket: socket2::Socket,
+    backlog: Option<u32>,
+    options: &Options,
+) -> io::Result<(PeerAddress, socket2::Socket)> {
+    let refused = |said| Err(io::Error::new(io::ErrorKind::InvalidInput, said));
+    let address = match PeerAddress::of(&socket.local_addr()?) {
+        Some(address) if socket.r#type()? == Type::STREAM => address,
+        _ => return refused("it is no stream socket of TCP or of the Unix domain"),
+    };
+    if socket.peer_addr().is_ok() {
+        return refused("it is connected, so it cannot listen");
+    }
+    if let PeerAddress::Tcp(_) = address {
+        socket.set_tcp_nodelay(options.sending.no_delay)?;
+        set_probes(&socket, &options.time)?;
+    }
+    set_kernel_buffers(&socket, options)?;
+    let listens = listens(&socket)?;
+    if !listens || backlog.is_some() {
+        socket.listen(backlog_of(options))?;
+    }
+    Ok((address, socket))
+}
+
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn listens(socket: &socket2::Socket) -> io::Result<bool> {
+    socket.is_listener()
+}
+
+/// There to ask is not possible, and to listen twice does no harm.
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+fn listens(_: &socket2::Socket) -> io::Result<bool> {
+    Ok(false)
+}
+
+fn backlog_of(options: &Options) -> i32 {
+    i32::try_from(options.listening.backlog).unwrap_or(i32::MAX)
+}
+
+/// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel picks one by a hash of
+/// the connection's addresses (socket(7)). Elsewhere the option has other meanings.
+pub(super) fn listen(
+    address: SocketAddr,
+    both_families: bool,
+    options: &Options,
+    #[cfg_attr(not(target_os = "linux"), expect(unused, reason = "one is for all"))] ports: usize,
+) -> io::Result<Vec<socket2::Socket>> {
+    let first = socket_to_listen(address, both_families, options)?;
+    first.bind(&address.into())?;
+    #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "there is one"))]
+    let mut listeners = vec![first];
+    #[cfg(target_os = "linux")]
+    if ports > 1 {
+        // Set after the bind, so that an address with another listener is refused, even if that is a server
+        // like this one.
+        listeners[0].set_reuse_port(true)?;
+        let bound = listeners[0].local_addr()?;
+        for _ in 1..ports {
+            let other = socket_to_listen(address, both_families, options)?;
+            other.set_reuse_port(true)?;
+            other.bind(&bound)?;
+            listeners.push(other);
+        }
+    }
+    for listener in &listeners {
+        listener.listen(backlog_of(options))?;
+    }
+    Ok(listeners)
+}
+
+fn socket_to_listen(
+    address: SocketAddr,
+    both_families: bool,
+    options: &Options,
+) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Otherwise [::] and 0.0.0.0 could not both be listened on. (Defaults differ between systems.)
+        socket.set_only_v6(!both_families)?;
+    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    // Inherited by every accepted socket on Linux: one system call here saves one for each.
+    socket.set_tcp_nodelay(options.sending.no_delay)?;
+    set_probes(&socket, &options.time)?;
+    set_kernel_buffers(&socket, options)?;
+    Ok(socket)
+}
+
+pub(super) fn to_connect(address: &PeerAddress) -> io::Result<socket2::Socket> {
+    let PeerAddress::Tcp(tcp) = address else {
+        if cfg!(not(unix)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        address.to_system()?; // so that an address that cannot be is refused here
+        return socket2::Socket::new(Domain::UNIX, Type::STREAM, None);
+    };
+    let domain = Domain::for_address(*tcp);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if tcp.is_ipv6() {
+        // Allows connects to ::ffff:a.b.c.d on Windows too. If this is refused, connects to other addresses
+        // still work.
+        let _ = socket.set_only_v6(false);
+    }
+    Ok(socket)
+}
