@@ -107,8 +107,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         ended.queue.clear(&self.receive_room);
         engine.table.leave_place(slot);
         engine.end_memberships(id, slot); // so that `closed` finds a group empty whose last member this was
-        let address = engine.contexts.peer_address(id, slot, ended.peer);
-        if let (Some(error), Some(address)) = (ended.connect_error.take(), address) {
+        if let Some(error) = ended.connect_error.take()
+            && let Some(address) = engine.contexts.peer_address(id, slot, ended.peer)
+        {
             self.stats.connect_failures += 1;
             let mut target = Target::new(address);
             target.context = engine.contexts.of(id, slot);
