@@ -450,3 +450,40 @@ fn what_comes_for_a_session_that_closes_does_not_cut_off_what_it_is_sent() {
         });
     }
 }
+
+/// Changes to frames with lengths as soon as there is room.
+struct ChangesInWritable(Arc<Mutex<Vec<CloseReason>>>);
+
+impl Handler for ChangesInWritable {
+    type State = ();
+
+    fn opened(&self, session: &Session) {
+        session.notify_writable(1);
+    }
+
+    fn writable(&self, session: &Session, _: &mut ()) {
+        assert!(session.set_framing(0));
+    }
+
+    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
+
+    fn closed(&self, _: &Session, _: (), reason: CloseReason) {
+        self.0.lock().unwrap().push(reason);
+    }
+}
+
+/// Raw sessions have no limit for their first frame, so no timer was set when the framing changed.
+#[test]
+fn a_framing_that_limits_the_first_frame_limits_it_wherever_a_session_changes_to_it() {
+    check(0..20, |simulation: Simulation| {
+        let closed = Arc::default();
+        let builder = Server::builder()
+            .listen("10.0.0.1:7000")
+            .framings([Framing::length_prefixed(LengthPrefix::default())]);
+        let server = simulation.start(builder, ChangesInWritable(Arc::clone(&closed))).unwrap();
+        let _peer = simulation.connect(server.addresses()[0]).unwrap();
+        let is_closed = || !closed.lock().unwrap().is_empty();
+        assert!(simulation.run_until(Duration::from_secs(60), is_closed));
+        assert_eq!(*closed.lock().unwrap(), [CloseReason::FirstFrameTimeout]);
+    });
+}

@@ -36,9 +36,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.cut_anew(held, framing);
     }
 
-    /// After a callback before which the session had this framing: if it has another now, that one cuts what waits.
+    /// After a callback before which the session had this framing: if it has another now, that one cuts what waits, and
+    /// says how long the first frame may take.
     fn cut_anew(&mut self, held: &mut Held<'e, H::State>, before: u8) {
         if held.slot.framing() != before {
+            self.arm_timer(held);
             self.deliver_waiting(held, false);
         }
     }
