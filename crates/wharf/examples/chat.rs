@@ -2,14 +2,13 @@
 //! `nc 127.0.0.1 7000`. `WHARF_BACKEND` chooses the port, as it does for the command.
 //!
 //! A line goes to everyone else in the room. `/nick NAME`, `/join ROOM`, `/leave` (back to the lobby),
-//! `/who`, `/quit`. Rooms have names, groups have numbers: a map of the program's stands between them,
-//! and holds only rooms that somebody is in.
+//! `/who`, `/quit`. Who is in a room hears it by a group of the room's name; the chat itself knows who they are.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wharf::{
-    Close, CloseReason, Framing, Group, Handler, Lines, PublishError, Server, Session, SessionId,
+    Close, CloseReason, Framing, Groups, Handler, Lines, PublishError, Server, Session, SessionId,
 };
 
 const LINE_BYTES_MAX: usize = 1_000;
@@ -20,20 +19,15 @@ const LOBBY: &str = "lobby";
 
 #[derive(Default)]
 struct Chat {
+    groups: Groups<String>,
     rooms: Mutex<Rooms>,
 }
 
 #[derive(Default)]
 struct Rooms {
-    by_name: HashMap<String, Room>,
-    /// No number is used again, so a late frame of a room that is no more is never another's.
-    groups: u64,
+    /// Who is in each; only rooms that somebody is in.
+    by_name: HashMap<String, HashMap<SessionId, String>>,
     guests: u64,
-}
-
-struct Room {
-    group: Group,
-    names: HashMap<SessionId, String>,
 }
 
 /// What the chat knows of a session.
@@ -49,9 +43,8 @@ impl Chat {
     }
 
     /// Who is in the room when this is said hears it, in the order in which it is said.
-    fn say(&self, session: &Session, rooms: &Rooms, room: &str, line: &str) {
-        let Some(room) = rooms.by_name.get(room) else { return };
-        let said = session.handle().publish_except(room.group, session.id(), line.to_owned());
+    fn say(&self, session: &Session, room: &str, line: &str) {
+        let said = self.groups.publish_except(session.handle(), room, session.id(), line);
         if let Err(PublishError::Full { .. }) = said {
             session.send("* too much is being said; that was not");
         }
@@ -59,46 +52,42 @@ impl Chat {
 
     fn enter(&self, session: &Session, guest: &mut Guest, name: &str) {
         let mut rooms = self.rooms();
-        rooms.groups += 1;
-        let group = Group(rooms.groups);
-        let new = || Room { group, names: HashMap::new() };
-        let room = rooms.by_name.entry(name.to_owned()).or_insert_with(new);
-        let group = room.group;
-        room.names.insert(session.id(), guest.name.clone());
+        let room = rooms.by_name.entry(name.to_owned()).or_default();
+        room.insert(session.id(), guest.name.clone());
         guest.room = name.to_owned();
-        if session.handle().join(session.id(), group).is_err() {
+        if self.groups.join(session.handle(), session.id(), name).is_err() {
             return session.close(Close::Drain); // it goes, or too many come at once
         }
         session.send(format!("* you are {} in {name}", guest.name));
-        self.say(session, &rooms, name, &format!("* {} came", guest.name));
+        self.say(session, name, &format!("* {} came", guest.name));
     }
 
     fn leave(&self, session: &Session, guest: &Guest) {
         let mut rooms = self.rooms();
         let Some(room) = rooms.by_name.get_mut(&guest.room) else { return };
-        session.handle().leave(session.id(), room.group);
-        room.names.remove(&session.id());
-        if room.names.is_empty() {
+        self.groups.leave(session.handle(), session.id(), &guest.room[..]);
+        room.remove(&session.id());
+        if room.is_empty() {
             rooms.by_name.remove(&guest.room);
         }
-        self.say(session, &rooms, &guest.room, &format!("* {} left", guest.name));
+        self.say(session, &guest.room, &format!("* {} left", guest.name));
     }
 
     fn rename(&self, session: &Session, guest: &mut Guest, name: &str) {
         let mut rooms = self.rooms();
         let Some(room) = rooms.by_name.get_mut(&guest.room) else { return };
-        if room.names.values().any(|taken| taken == name) {
+        if room.values().any(|taken| taken == name) {
             return session.send("* somebody here has that name");
         }
-        room.names.insert(session.id(), name.to_owned());
+        room.insert(session.id(), name.to_owned());
         let before = std::mem::replace(&mut guest.name, name.to_owned());
         session.send(format!("* you are {name}"));
-        self.say(session, &rooms, &guest.room, &format!("* {before} is {name} now"));
+        self.say(session, &guest.room, &format!("* {before} is {name} now"));
     }
 
     fn who(&self, session: &Session, guest: &Guest) {
         let rooms = self.rooms();
-        let names = rooms.by_name.get(&guest.room).map(|room| room.names.values());
+        let names = rooms.by_name.get(&guest.room).map(HashMap::values);
         let mut names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
         names.sort_unstable();
         names.truncate(NAMES_MAX);
@@ -124,8 +113,7 @@ impl Chat {
                 session.send("* /nick NAME, /join ROOM, /leave, /who, /quit");
             }
             _ => {
-                let line = format!("{}: {line}", guest.name);
-                self.say(session, &self.rooms(), &guest.room, &line);
+                self.say(session, &guest.room, &format!("{}: {line}", guest.name));
             }
         }
     }

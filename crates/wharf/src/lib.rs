@@ -100,7 +100,7 @@
 //!
 //! # Sending to many
 //!
-//! Sessions [join](Handle::join) [`Group`]s. What is [published](Handle::publish) to a group is encoded once,
+//! Sessions [join](Handle::join) [`Group`]s, by number or [by name](Groups). What is [published](Handle::publish) to a group is encoded once,
 //! shared by its members, and queued by the workers. A member whose send queue is full does not miss it: it waits,
 //! within [`sending.publications_bytes_max`](field@options::Sending::publications_bytes_max) for each port, and then
 //! the publisher does ([`Handle::when_room_to_publish`]). What becomes of a member that is too slow its [`Policy`]
@@ -160,7 +160,7 @@ pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
     PublishError, Result, RoomError, SendError,
 };
-pub use face::{AsFrame, Farewell, Handle, Handler, Session, WhenRoom, WhenRoomToPublish};
+pub use face::{AsFrame, Farewell, Groups, Handle, Handler, Session, WhenRoom, WhenRoomToPublish};
 pub use framing::{
     CustomFraming, Cut, Delimiter, Endianness, Envelope, Framing, FramingError, LengthField,
     LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use crate::session::{Policy, SessionId};
 
 /// A group of sessions, named by a number that the program chooses: a room, a topic, a match. A group exists
-/// while it has members, and takes no memory otherwise. A program whose groups have names keeps a map from
-/// names to numbers.
+/// while it has members, and takes no memory otherwise. [`Groups`](crate::Groups) have
+/// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u64);
 

@@ -42,6 +42,10 @@ impl Engine {
         self.ports.iter().map(|port| port.groups.member_count(group)).sum()
     }
 
+    pub(crate) fn has_members(&self, group: Group) -> bool {
+        self.ports.iter().any(|port| port.groups.member_count(group) > 0)
+    }
+
     pub(crate) fn members(&self, group: Group) -> Vec<SessionId> {
         self.ports.iter().flat_map(|port| port.groups.members(group)).collect()
     }

@@ -421,6 +421,9 @@ pub enum JoinError {
         /// The bound, [`sending.publications_bytes_max`](field@crate::options::Sending::publications_bytes_max).
         max: usize,
     },
+    /// [`Groups`](crate::Groups) has given its last number to a name.
+    #[error("there is no number left for a new name")]
+    NoNumberLeft,
 }
 
 /// Why a frame was not published. No member gets it, and it comes back to the caller.

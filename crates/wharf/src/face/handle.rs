@@ -320,6 +320,10 @@ impl Handle {
         self.engine.member_count(group)
     }
 
+    pub(crate) fn has_members(&self, group: Group) -> bool {
+        self.engine.has_members(group)
+    }
+
     /// The members of a group, in no order. It takes time in proportion to their number, during which a worker
     /// may wait to publish to its own members: for a list that somebody asks for, not for sending.
     pub fn members(&self, group: Group) -> Vec<SessionId> {

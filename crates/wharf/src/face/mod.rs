@@ -3,6 +3,7 @@
 
 mod as_frame;
 mod farewell;
+mod groups_by_name;
 mod handle;
 mod handler;
 mod session;
@@ -11,6 +12,7 @@ mod when_room_to_publish;
 
 pub use self::as_frame::AsFrame;
 pub use self::farewell::Farewell;
+pub use self::groups_by_name::Groups;
 pub use self::handle::Handle;
 pub use self::handler::Handler;
 pub(crate) use self::session::Desk;

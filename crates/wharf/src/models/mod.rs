@@ -37,6 +37,8 @@ mod mailbox;
 #[cfg(all(shuttle, not(loom)))]
 mod mix;
 #[cfg(loom)]
+mod names;
+#[cfg(loom)]
 mod order;
 #[cfg(loom)]
 mod places;
