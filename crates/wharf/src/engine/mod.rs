@@ -31,6 +31,8 @@ mod push;
 mod room;
 mod share;
 mod turns;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod wire_bytes;
 
 pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::backlog::{BEHIND_BYTES, Offered, Seen};

@@ -63,7 +63,8 @@ use crate::guarded::guarded;
 /// ```
 pub trait CustomFraming: Send + Sync + 'static {
     /// The most bytes that a frame has on the wire, with what stands before and behind it. A frame that needs more ends
-    /// its session with [`CloseReason::FrameTooLarge`](crate::CloseReason::FrameTooLarge).
+    /// its session with [`CloseReason::FrameTooLarge`](crate::CloseReason::FrameTooLarge). Frames that are sent are not
+    /// held to it, since answers may be larger than what is asked; [`envelope`](Self::envelope) may refuse them.
     fn wire_frame_bytes_max(&self) -> usize;
 
     /// Looks for the frame that begins at the start of `bytes`. `scanned` is 0 at the first look at a frame, and then

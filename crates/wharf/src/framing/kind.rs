@@ -123,7 +123,7 @@ impl Framing {
             Kind::Fixed { frame_bytes } => wire_bytes.min(*frame_bytes),
             Kind::Field(field) => field.frame_bytes_within(wire_bytes),
             Kind::Varint(prefix) => prefix.frame_bytes_within(wire_bytes),
-            Kind::Custom(custom) => wire_bytes.min(custom.wire_frame_bytes_max),
+            Kind::Custom(_) => wire_bytes,
         }
     }
 
