@@ -5,8 +5,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
-#[cfg(windows)]
-use std::os::windows::io::OwnedSocket;
 use std::path::PathBuf;
 
 use super::time::Time;
@@ -132,6 +130,9 @@ impl Listener {
     /// gets a copy of the descriptor and starts, the old one [stops accepting](crate::Handle::stop_accepting), and
     /// drains when it likes.
     ///
+    /// On Windows a socket belongs to one completion port for ever, and nothing tells whether it has one. So there the
+    /// start fails with [`Error::Socket`](crate::Error::Socket).
+    ///
     /// The socket is set up as by the options: whether it blocks, TCP_NODELAY, time-outs of TCP, the kernel's
     /// buffers; the processes that share it share this too.
     ///
@@ -164,12 +165,6 @@ impl Listener {
     #[cfg(unix)]
     pub fn from_descriptor(descriptor: impl Into<OwnedFd>) -> Self {
         Listener::of_socket(descriptor.into().into())
-    }
-
-    /// As [`from_tcp`](Self::from_tcp), with a socket of Winsock's.
-    #[cfg(windows)]
-    pub fn from_socket(socket: impl Into<OwnedSocket>) -> Self {
-        Listener::of_socket(socket.into().into())
     }
 
     fn of_socket(socket: socket2::Socket) -> Self {

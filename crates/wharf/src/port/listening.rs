@@ -77,9 +77,16 @@ impl Sockets {
         ports: usize,
     ) -> io::Result<(PeerAddress, Vec<Socket>)> {
         match self {
+            #[cfg(not(windows))]
             Sockets::Os => {
                 let (address, listener) = adopt(socket, backlog, options)?;
                 Ok((address, one_per_port(listener, ports)?))
+            }
+            #[cfg(windows)]
+            Sockets::Os => {
+                let _ = (socket, backlog, options, ports);
+                let said = "a socket belongs to one completion port, and it may have one";
+                Err(io::Error::new(io::ErrorKind::Unsupported, said))
             }
             #[cfg(feature = "simulation")]
             Sockets::Simulated(_) => {
@@ -134,6 +141,7 @@ fn one_per_port(listener: socket2::Socket, ports: usize) -> io::Result<Vec<Socke
 }
 
 /// It listens already, or is bound, or else the system binds it to a port of its choice.
+#[cfg(not(windows))]
 fn adopt(
     socket: socket2::Socket,
     backlog: Option<u32>,
@@ -165,7 +173,7 @@ fn listens(socket: &socket2::Socket) -> io::Result<bool> {
 }
 
 /// There to ask is not possible, and to listen twice does no harm.
-#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+#[cfg(target_vendor = "apple")]
 fn listens(_: &socket2::Socket) -> io::Result<bool> {
     Ok(false)
 }
