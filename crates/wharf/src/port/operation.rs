@@ -29,7 +29,7 @@ pub(crate) enum Operation {
     /// Accept from a listening socket, repeatedly.
     Accept,
     /// Connect the socket to this address, once.
-    Connect(PeerAddress),
+    Connect(Box<PeerAddress>),
     /// Receive into the port's memory, repeatedly.
     Receive,
     /// Receive into the port's memory, once. Kind: [`OperationKind::Receive`].

@@ -93,7 +93,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Err(_) => panic!("invariant 2: the half of {id} was asked for before it had a socket"),
         };
         slot.set_registration(Some(registration.0));
-        let Err(refused) = at.post(Operation::Connect(to)) else {
+        let Err(refused) = at.post(Operation::Connect(Box::new(to))) else {
             return Ok(());
         };
         let last = slot.count.lower();

@@ -93,7 +93,7 @@ pub(super) fn an_end_that_came_with_the_connection_is_seen<P: CompletionPort>(po
     let (mut full, address) = full_listener();
     let (client, ours) = deaf_socket();
     let client = trial.register(client);
-    trial.post(client, Operation::Connect(address.into()));
+    trial.post(client, Operation::Connect(Box::new(address.into())));
     trial.idle_turns();
     // The fillers of the backlog leave, so that they do not compete with the client for the room made by the
     // accepts below. On Linux the client is connected only now, between two waits, when it retries. Elsewhere

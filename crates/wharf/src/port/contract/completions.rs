@@ -24,7 +24,7 @@ pub(super) fn every_operation_that_succeeds_completes<P: CompletionPort>(port: P
     let listening = trial.register(listening);
     let client = trial.register(tcp_socket());
     trial.post(listening, Operation::Accept);
-    trial.post(client, Operation::Connect(address.into()));
+    trial.post(client, Operation::Connect(Box::new(address.into())));
     trial.drive(|trial| {
         trial.account(client).is_settled() && trial.account(listening).accepted.len() == 1
     });
@@ -83,7 +83,7 @@ impl Stuck {
             _full: full,
         };
         trial.post(stuck.accept, Operation::Accept);
-        trial.post(stuck.connect, Operation::Connect(address.into()));
+        trial.post(stuck.connect, Operation::Connect(Box::new(address.into())));
         trial.post(stuck.receive, Operation::Receive);
         trial.post(stuck.receive_into, ring(64));
         trial.send(stuck.send, &pattern(100_000, 3));

@@ -123,7 +123,7 @@ pub(super) fn a_connect_succeeds<P: CompletionPort>(port: P) {
     let mut trial = Trial::of(port);
     let (listener, address) = listener(8);
     let client = trial.register(tcp_socket());
-    trial.post(client, Operation::Connect(address.into()));
+    trial.post(client, Operation::Connect(Box::new(address.into())));
     trial.drive_until_settled(client);
     let [Last::Connected(Ok(Some(own_address)))] = trial.account(client).lasts[..] else {
         panic!("{:?}", trial.account(client).lasts);
@@ -147,7 +147,7 @@ pub(super) fn a_connect_is_refused<P: CompletionPort>(port: P) {
     let (_deaf, address) = deaf_socket();
     for _ in 0..10 {
         let client = trial.register(tcp_socket());
-        trial.post(client, Operation::Connect(address.into()));
+        trial.post(client, Operation::Connect(Box::new(address.into())));
         trial.drive_until_settled(client);
         let lasts = &trial.account(client).lasts;
         assert_eq!(lasts.len(), 1, "{lasts:?}");
@@ -163,7 +163,7 @@ pub(super) fn a_connect_to_itself_says_so_by_the_address_that_it_has<P: Completi
     for _ in 0..10 {
         let (client, address) = deaf_socket();
         let client = trial.register(client);
-        trial.post(client, Operation::Connect(address.into()));
+        trial.post(client, Operation::Connect(Box::new(address.into())));
         trial.drive_until_settled(client);
         let [Last::Connected(Ok(own_address))] = trial.account(client).lasts[..] else {
             panic!("{:?}", trial.account(client).lasts);

@@ -119,7 +119,8 @@ fn an_accept_tells_the_address_of_the_peer() {
         let client = Socket::new(domain, Type::STREAM, None).unwrap();
         let client = port.register(client.into(), Token(2));
         let client = client.unwrap();
-        port.post(client, Operation::Connect(address.as_socket().unwrap().into())).unwrap();
+        port.post(client, Operation::Connect(Box::new(address.as_socket().unwrap().into())))
+            .unwrap();
         let mut connected = false;
         while !connected {
             let take = |completion: Completion<'_>| match completion.outcome {

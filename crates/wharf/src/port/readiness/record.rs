@@ -83,7 +83,7 @@ pub(super) struct Record {
 
 #[derive(Debug)]
 enum Connect {
-    Posted(PeerAddress),
+    Posted(Box<PeerAddress>),
     Started,
 }
 

@@ -225,7 +225,7 @@ fn accepted<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool
 fn connected<const SHARED: bool>(fault: Fault, bench: &mut Bench<SHARED>) -> bool {
     let listener = bench.peer_listener();
     let client = bench.port.register(bench.world.socket().into(), Token(1)).unwrap();
-    bench.post(client, Operation::Connect(listener.address().into()));
+    bench.post(client, Operation::Connect(Box::new(listener.address().into())));
     if fault == Fault::ConnectUnanswered {
         bench.wait(Duration::from_secs(60)).unwrap();
         bench.port.cancel(client, OperationKind::Connect);
