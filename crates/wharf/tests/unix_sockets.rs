@@ -181,6 +181,46 @@ on_every_backend! {
         assert_eq!(std::fs::read(&path).unwrap(), b"a file");
     }
 
+    /// The file system may give the new socket the inode's number of the old one.
+    fn the_end_of_a_server_leaves_the_path_of_its_successor(backend) {
+        let directory = Directory::new();
+        let old = start_at(backend, Listener::unix(directory.socket()), Behaviour::echo());
+        let probe = || UnixStream::connect(directory.socket()).is_err();
+        old.handle.stop_accepting();
+        eventually("nobody accepts there", probe);
+        let new = start_at(backend, Listener::unix(directory.socket()), Behaviour::echo());
+        old.settle();
+        old.finish();
+        let mut peer = connect_to(&directory.socket());
+        peer.write_all(b"new").unwrap();
+        assert_eq!(read_exactly(&peer, 3), b"new");
+        drop(peer);
+        new.settle();
+        new.finish();
+    }
+
+    #[cfg(target_os = "linux")]
+    fn what_the_kernel_may_hold_is_limited_for_accepted_sessions_too(backend) {
+        let directory = Directory::new();
+        let options = Options::default().workers(1).with(|options| {
+            options.sending.kernel_bytes = Some(10_000);
+            options.sending.kernel_unsent_bytes = Some(5_000); // of TCP alone
+            options.sending.queue_bytes_max = 1_000;
+        });
+        let builder = Server::builder().listen(Listener::unix(directory.socket())).options(options);
+        let harness = start_builder(backend, builder, Behaviour::silent());
+        let peer = connect_to(&directory.socket());
+        let (id, mut sent) = (harness.log.opened(0), 0);
+        while harness.handle.send(id, [1; 500]).is_ok() {
+            sent += 500;
+        }
+        // The kernel doubles what is asked for, and counts what it needs around it.
+        assert!(sent < 60_000, "{sent}");
+        drop(peer);
+        harness.settle();
+        harness.finish();
+    }
+
     fn a_path_that_cannot_be_is_refused_with_a_reason(backend) {
         let directory = Directory::new();
         for (path, says) in [

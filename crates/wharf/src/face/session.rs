@@ -141,7 +141,10 @@ impl Session {
 
     /// The peer's address. `None` if the peer was gone before its address could be asked for.
     pub fn peer_address(&self) -> Option<PeerAddress> {
-        self.engine().contexts.peer_address(self.id.get(), self.slot(), self.peer.get())
+        match self.peer.get() {
+            Peer::Tcp(address) => Some(PeerAddress::Tcp(address)), // nothing need be looked up
+            other => self.engine().contexts.peer_address(self.id.get(), self.slot(), other),
+        }
     }
 
     /// Which process is at the other end. `None` if it is no peer that came by a Unix-domain socket, or if the system

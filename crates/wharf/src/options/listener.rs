@@ -116,8 +116,8 @@ impl Listener {
     /// servers that start at the same moment at the same path may both take it for left over.) On Linux a path whose
     /// first byte is 0 is a name in the abstract namespace.
     ///
-    /// All of wharf works with such sessions, but what belongs to TCP: `keepalive` and `peer_timeout` are ignored,
-    /// and [`send_stall_timeout`](field@Time::send_stall_timeout) sees what the kernel takes, not what the peer has
+    /// All of wharf works with such sessions, but what belongs to TCP: `keepalive`, `peer_timeout` and
+    /// `kernel_unsent_bytes` are ignored, and [`send_stall_timeout`](field@Time::send_stall_timeout) sees what the kernel takes, not what the peer has
     /// taken. On Windows the start fails with [`Error::Listen`](crate::Error::Listen).
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
@@ -128,7 +128,8 @@ impl Listener {
     /// Listens on a socket that the program has. It may share that socket with other processes: what is in its
     /// backlog is accepted by any of them, so a server can be replaced without refusing anybody: the new process
     /// gets a copy of the descriptor and starts, the old one [stops accepting](crate::Handle::stop_accepting), and
-    /// drains when it likes.
+    /// drains some time later: a drain at once would end whom it has just accepted. While the socket is shared nobody
+    /// may set it to block.
     ///
     /// On Windows a socket belongs to one completion port for ever, and nothing tells whether it has one. So there the
     /// start fails with [`Error::Socket`](crate::Error::Socket).

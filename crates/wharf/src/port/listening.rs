@@ -134,6 +134,8 @@ fn bind_unix(
 fn one_per_port(listener: socket2::Socket, ports: usize) -> io::Result<Vec<Socket>> {
     #[cfg(unix)]
     listener.set_nonblocking(true)?;
+    // Elsewhere the first port accepts for all, as of any other listener: the same place at each port is one address.
+    let ports = if cfg!(target_os = "linux") { ports } else { 1 };
     let others = (1..ports).map(|_| listener.try_clone());
     let mut listeners = others.collect::<io::Result<Vec<_>>>()?;
     listeners.push(listener);
@@ -167,13 +169,13 @@ fn adopt(
     Ok((address, socket))
 }
 
-#[cfg(all(unix, not(target_vendor = "apple")))]
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn listens(socket: &socket2::Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// There to ask is not possible, and to listen twice does no harm.
-#[cfg(target_vendor = "apple")]
+/// There to ask is not possible, and to listen twice only sets the backlog.
+#[cfg(not(any(windows, target_os = "linux", target_os = "freebsd")))]
 fn listens(_: &socket2::Socket) -> io::Result<bool> {
     Ok(false)
 }

@@ -229,8 +229,10 @@ pub(super) fn stalled_for(_: &socket2::Socket) -> Option<Duration> {
 }
 
 fn prepare(socket: &socket2::Socket, options: &Options, time: &Time, accepted: bool) {
-    // On Linux accepted sockets inherit what `listen` set.
-    let inherited = accepted && cfg!(target_os = "linux");
+    // On Linux accepted sockets inherit what `listen` set; but not the size of a Unix-domain socket's buffer.
+    let is_unix = || socket.domain().is_ok_and(|domain| domain == socket2::Domain::UNIX);
+    let inherited =
+        accepted && cfg!(target_os = "linux") && !(has_kernel_sizes(options) && is_unix());
     if options.sending.no_delay && !inherited {
         let _ = socket.set_tcp_nodelay(true);
     }
@@ -238,6 +240,10 @@ fn prepare(socket: &socket2::Socket, options: &Options, time: &Time, accepted: b
         let _ = set_probes(socket, time);
         let _ = set_kernel_buffers(socket, options);
     }
+}
+
+fn has_kernel_sizes(options: &Options) -> bool {
+    options.sending.kernel_bytes.is_some() || options.receiving.kernel_bytes.is_some()
 }
 
 /// How much of a session's bytes the kernel holds, if the program says so.
@@ -249,7 +255,9 @@ pub(super) fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) ->
         socket.set_send_buffer_size(bytes)?;
     }
     #[cfg(target_os = "linux")]
-    if let Some(bytes) = options.sending.kernel_unsent_bytes {
+    if let Some(bytes) = options.sending.kernel_unsent_bytes
+        && socket.domain()? != socket2::Domain::UNIX
+    {
         socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
     }
     Ok(())

@@ -15,9 +15,12 @@ use crate::options::Options;
 #[derive(Debug)]
 pub(crate) struct BoundPath {
     path: PathBuf,
-    /// The device and the inode of that socket: another server may have replaced it.
-    identity: (u64, u64),
+    /// Of that socket: another server may have replaced it.
+    identity: Identity,
 }
+
+/// The device and the inode, and when it was made, since a file system gives an inode's number out again at once.
+type Identity = (u64, u64, i64, i64);
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
@@ -27,9 +30,9 @@ impl Drop for BoundPath {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+fn identity(path: &Path) -> io::Result<Identity> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
 }
 
 /// A socket that is bound to this path and is to listen, and what removes the path. (A name of the abstract namespace is no path.)
@@ -43,7 +46,11 @@ pub(super) fn bind_unix(
     set_kernel_buffers(&socket, options)?;
     match socket.bind(&address) {
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_left_over(path, &address) => {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                // Its server has just removed it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
             socket.bind(&address)?;
         }
         bound => bound?,

@@ -200,7 +200,12 @@ impl CompletionPort for ReadinessPort {
         self.descriptors.vacate(registration);
         let slot = &mut self.slots[registration.0 as usize];
         let record = slot.record.take().expect("the registration was deregistered");
+        let has_accepted = record.has_accepted();
         let socket = record.into_socket();
+        if has_accepted {
+            // Others may have this socket too, and then its close removes nothing.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        }
         slot.generation = slot.generation.wrapping_add(1);
         self.vacant.push(registration.0);
         // It stays in the selector until it is closed, usually at once, which removes it (epoll(7),

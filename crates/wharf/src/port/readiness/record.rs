@@ -72,6 +72,8 @@ pub(super) struct Record {
     /// There may be urgent data, at which a read stops short. Cleared when a read would block.
     urgent: bool,
     accept: bool,
+    /// It is a listener.
+    has_accepted: bool,
     connect: Option<Box<Connect>>,
     /// A receive into the scratch buffer, whose bytes are lent. Excludes `receive_into`.
     receive: Option<Receive>,
@@ -110,6 +112,7 @@ impl Record {
             ended: false,
             urgent: !TELLS_OF_URGENT_DATA,
             accept: false,
+            has_accepted: false,
             connect: None,
             receive: None,
             receive_into: None,
@@ -120,6 +123,10 @@ impl Record {
 
     pub(super) fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    pub(super) fn has_accepted(&self) -> bool {
+        self.has_accepted
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -147,7 +154,7 @@ impl Record {
         let kind = operation.kind();
         assert!(!self.is_outstanding(kind), "a second {kind:?} while one is outstanding");
         match operation {
-            Operation::Accept => self.accept = true,
+            Operation::Accept => (self.accept, self.has_accepted) = (true, true),
             Operation::Connect(address) => {
                 self.connect = Some(Box::new(Connect::Posted(address)));
             }

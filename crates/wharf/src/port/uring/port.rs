@@ -599,7 +599,8 @@ impl CompletionPort for UringPort {
         match operation {
             Operation::Accept => {
                 let listener = record.socket.as_ref();
-                record.polls = listener.is_some_and(|it| it.os().nonblocking().unwrap_or(false));
+                // Who shares the socket may change that later; what was seen at first stays.
+                record.polls |= listener.is_some_and(|it| it.os().nonblocking().unwrap_or(false));
                 record.ends = Ends::ByItself;
             }
             Operation::Receive => (record.receives_on, record.ends) = (true, Ends::ByItself),

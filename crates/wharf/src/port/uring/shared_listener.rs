@@ -31,6 +31,12 @@ impl UringPort {
         if let Err(failure) = result {
             return tell(Err(failure), false);
         }
+        // The cancel may have come when the poll had ended already, and found nothing. What waits is the others'.
+        if record.ends == Ends::ByCancel || self.ending {
+            return tell(Err(Failure::Cancelled), false);
+        }
+        // Whoever shares the socket may have set this otherwise, and an accept would block the worker.
+        let _ = listener.os().set_nonblocking(true);
         for _ in 0..ACCEPTS_MAX {
             match listener.os().accept4(libc::SOCK_CLOEXEC) {
                 Ok((socket, peer)) => {
@@ -45,10 +51,6 @@ impl UringPort {
                 }
                 Err(error) => return tell(Err(Failure::Os(error)), false),
             }
-        }
-        // The cancel came when the poll had ended already, and found nothing.
-        if record.ends == Ends::ByCancel || self.ending {
-            return tell(Err(Failure::Cancelled), false);
         }
         record.outstanding |= bit(OperationKind::Accept);
         self.outstanding += 1;
