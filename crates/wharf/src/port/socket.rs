@@ -230,7 +230,7 @@ pub(super) fn stalled_for(_: &socket2::Socket) -> Option<Duration> {
 
 fn prepare(socket: &socket2::Socket, options: &Options, time: &Time, accepted: bool) {
     // On Linux accepted sockets inherit what `listen` set; but not the size of a Unix-domain socket's buffer.
-    let is_unix = || socket.domain().is_ok_and(|domain| domain == socket2::Domain::UNIX);
+    let is_unix = || socket.local_addr().is_ok_and(|address| address.is_unix());
     let inherited =
         accepted && cfg!(target_os = "linux") && !(has_kernel_sizes(options) && is_unix());
     if options.sending.no_delay && !inherited {
@@ -256,7 +256,7 @@ pub(super) fn set_kernel_buffers(socket: &socket2::Socket, options: &Options) ->
     }
     #[cfg(target_os = "linux")]
     if let Some(bytes) = options.sending.kernel_unsent_bytes
-        && socket.domain()? != socket2::Domain::UNIX
+        && !socket.local_addr()?.is_unix()
     {
         socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
     }
