@@ -186,7 +186,7 @@ fn backlog_of(options: &Options) -> i32 {
 
 /// On Linux several sockets listen at one address with SO_REUSEPORT, and the kernel picks one by a hash of
 /// the connection's addresses (socket(7)). Elsewhere the option has other meanings.
-pub(super) fn listen(
+fn listen(
     address: SocketAddr,
     both_families: bool,
     options: &Options,
@@ -235,7 +235,7 @@ fn socket_to_listen(
     Ok(socket)
 }
 
-pub(super) fn to_connect(address: &PeerAddress) -> io::Result<socket2::Socket> {
+fn to_connect(address: &PeerAddress) -> io::Result<socket2::Socket> {
     let PeerAddress::Tcp(tcp) = address else {
         if cfg!(not(unix)) {
             return Err(io::ErrorKind::Unsupported.into());
@@ -251,4 +251,85 @@ pub(super) fn to_connect(address: &PeerAddress) -> io::Result<socket2::Socket> {
         let _ = socket.set_only_v6(false);
     }
     Ok(socket)
+}
+
+#[cfg(all(test, target_os = "linux", not(any(loom, shuttle))))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::options::Keepalive;
+    use crate::port::socket::{has_unread, prepare, stalled_for, unacknowledged_bytes};
+
+    fn pair(options: &Options) -> (socket2::Socket, socket2::Socket) {
+        let listener =
+            listen((Ipv4Addr::LOCALHOST, 0).into(), false, options, 1).unwrap().remove(0);
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let connected = to_connect(&address.into()).unwrap();
+        connected.connect(&address.into()).unwrap();
+        prepare(&connected, options, &options.time, false);
+        let accepted = listener.accept().unwrap().0;
+        prepare(&accepted, options, &options.time, true);
+        (accepted, connected)
+    }
+
+    #[test]
+    fn the_kernel_is_told_how_to_find_a_peer_that_has_vanished() {
+        let keepalive = Keepalive::default()
+            .idle(Duration::from_secs(11))
+            .interval(Duration::from_secs(7))
+            .count(5);
+        let (peer_timeout, keepalive) = (Some(Duration::from_secs(77)), Some(keepalive));
+        let options = Options::default().with(|options| {
+            options.time.keepalive = keepalive;
+            options.time.peer_timeout = peer_timeout;
+        });
+        let (accepted, connected) = pair(&options);
+        for socket in [accepted, connected] {
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(11));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(77)));
+        }
+        let (accepted, connected) = pair(&Options::default());
+        for socket in [accepted, connected] {
+            assert!(!socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn bytes_an_end_and_an_error_are_unread_until_they_are_taken() {
+        let (ours, peer) = pair(&Options::default());
+        let mut peer = TcpStream::from(peer);
+        assert!(!has_unread(&ours));
+        peer.write_all(b"x").unwrap();
+        while !has_unread(&ours) {} // immediate over loopback
+        (&ours).read_exact(&mut [0]).unwrap();
+        assert!(!has_unread(&ours));
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        while !has_unread(&ours) {}
+    }
+
+    #[test]
+    fn a_peer_that_has_taken_all_does_not_stall_and_one_that_takes_nothing_does() {
+        let (ours, peer) = pair(&Options::default());
+        (&ours).write_all(b"x").unwrap();
+        let mut peer = TcpStream::from(peer);
+        peer.read_exact(&mut [0]).unwrap();
+        while stalled_for(&ours).unwrap() > Duration::ZERO {}
+        assert_eq!(unacknowledged_bytes(&ours), Some(0));
+        ours.set_nonblocking(true).unwrap();
+        while (&ours).write(&[0; 65_536]).is_ok() {}
+        while stalled_for(&ours).unwrap() < Duration::from_millis(50) {}
+        assert!(unacknowledged_bytes(&ours).unwrap() > 65_536);
+        let before = stalled_for(&ours).unwrap();
+        let mut all = vec![0; 1 << 20];
+        while stalled_for(&ours).unwrap() >= before {
+            let _ = peer.read(&mut all).unwrap();
+        }
+    }
 }
