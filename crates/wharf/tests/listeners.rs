@@ -26,16 +26,12 @@ fn listener() -> TcpListener {
     TcpListener::bind(HERE).unwrap()
 }
 
-/// A peer that has been answered, so that its session is known.
+/// A peer of the listener at this place. One comes after the other, so its session is the next to open. (Two listeners'
+/// peers may have one address.)
 fn known_peer(harness: &Harness, place: usize) -> (TcpStream, SessionId) {
+    let before = harness.log.look(|ledger| ledger.ids.len());
     let peer = connect(harness.server.addresses()[place]);
-    let local = peer.local_addr().unwrap();
-    let id = harness.log.wait("it opens", |ledger| {
-        let mut all = ledger.records.iter().filter(|(_, record)| record.opened);
-        let is_it = |record: &Record| record.closed.is_none() && record.peer_address == Some(local);
-        all.find(|(_, record)| is_it(record)).map(|(id, _)| *id)
-    });
-    (peer, id)
+    (peer, harness.log.opened(before))
 }
 
 on_every_backend! {
