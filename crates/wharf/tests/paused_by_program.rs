@@ -41,7 +41,8 @@ on_every_backend! {
         }
         for (_, id) in &peers {
             harness.log.wait("it pauses", |ledger| {
-                ledger.records.get(id).filter(|record| record.frame_count >= 5).map(|_| ())
+                let has_paused = |record: &&Record| record.frame_count >= 5 && !record.inside;
+                ledger.records.get(id).filter(has_paused).map(|_| ())
             });
             assert_eq!(harness.log.record(*id).frame_count, 5, "what came with it must wait");
         }

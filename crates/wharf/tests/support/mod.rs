@@ -232,7 +232,8 @@ pub(crate) struct Record {
     pub(crate) peer_address: Option<SocketAddr>,
     /// The name of the thread that opened it.
     pub(crate) worker: String,
-    inside: bool,
+    /// A callback runs. What it does after it was written down may not be done yet.
+    pub(crate) inside: bool,
 }
 
 /// What happened to all of them.
