@@ -2,6 +2,7 @@
 
 mod behind;
 mod ending;
+mod forms;
 mod looks;
 mod peers;
 mod state;

@@ -8,6 +8,7 @@
 //! - `driver`: plays the peers. `town`: the handler. `senders`: the program's other threads. `misbehaviour`:
 //!   misbehaving user code.
 //! - `gateway`: the scenario of that name, which has clients, targets, a handler and rules of its own.
+//! - `framings`: the scenario of that name, with peers that speak several wire forms (`forms`).
 //! - `rules`: what must hold. `truth`: compares what was seen with them; `publications`: the same for groups;
 //!   `publishing`: what the program does with groups. `partings`: half-closes and farewells. `room`: who waits
 //!   for room in a send queue, and who is paused.
@@ -19,7 +20,9 @@
 mod behind;
 pub mod campaign;
 mod driver;
+mod forms;
 mod frames;
+mod framings;
 mod gateway;
 pub mod ledger;
 mod misbehaviour;

@@ -1,9 +1,11 @@
 //! How sessions part: each direction of a stream by itself, or with a farewell. The calls, and what must follow.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use wharf::{CloseReason, EncodeError, Farewell, Handle, Session, SessionId};
 
+use crate::forms::Form;
 use crate::frames::{HEADER_BYTES, Message};
 use crate::rules::Rule;
 use crate::truth::{SharedTruth, Truth};
@@ -12,6 +14,9 @@ use crate::truth::{SharedTruth, Truth};
 pub(crate) const FAREWELLS: u32 = 1 << 28;
 /// What a farewell's frame may have.
 const FRAME_BYTES_MAX: usize = Farewell::WIRE_BYTES_MAX - HEADER_BYTES;
+/// The same of forms that have fewer bytes around a frame, or more.
+const FRAME_BYTES_MAXIMA: RangeInclusive<usize> =
+    Farewell::WIRE_BYTES_MAX - Form::ENVELOPE_BYTES_MAX..=Farewell::WIRE_BYTES_MAX;
 /// Frames of farewells are smaller than this, and some are too large.
 pub(crate) const FAREWELL_BYTES: u64 = FRAME_BYTES_MAX as u64 + 64;
 
@@ -185,6 +190,11 @@ impl Truth {
         }
     }
 
+    /// Whether one of its own callbacks has closed it.
+    pub(crate) fn has_closed_itself(&mut self, id: SessionId) -> bool {
+        self.parting(id).is_some_and(|parting| parting.closes_itself)
+    }
+
     /// One of its own callbacks closes the session.
     pub(crate) fn closes_itself(&mut self, id: SessionId) {
         if let Some(parting) = self.parting(id) {
@@ -231,7 +241,7 @@ pub(crate) fn kick(
     let mut farewell = Farewell::new(code);
     if has_frame {
         let message = Message { to: id, sender: FAREWELLS, number: code };
-        farewell = farewell.frame(message.write(bytes));
+        farewell = farewell.frame(truth.write(message, bytes));
     }
     let frame_bytes = farewell.frame.as_ref().map_or(0, Vec::len);
     let said = match own {
@@ -239,14 +249,23 @@ pub(crate) fn kick(
         None => handle.close_with(id, farewell.clone()),
     };
     let mut truth = truth.lock();
+    let maxima = match truth.shape.is_text() {
+        true => FRAME_BYTES_MAXIMA,
+        false => FRAME_BYTES_MAX..=FRAME_BYTES_MAX,
+    };
     let is_right = match said {
         Ok(is_accepted) => {
             truth.said_farewell(id, code, is_accepted, own.is_some());
-            !is_accepted || !was_over && frame_bytes <= FRAME_BYTES_MAX
+            !is_accepted || !was_over && frame_bytes <= *maxima.end()
         }
         Err(EncodeError::TooLarge { bytes: ref given_back, max }) => {
             truth.takes_back_farewell(id, code);
-            *given_back == farewell && max == FRAME_BYTES_MAX && frame_bytes > max
+            // Of the program's own framing it is not known beforehand how much it adds.
+            let is_over = frame_bytes > max || truth.shape.is_text();
+            *given_back == farewell
+                && maxima.contains(&max)
+                && is_over
+                && frame_bytes > *maxima.start()
         }
         Err(_) => false,
     };

@@ -29,7 +29,7 @@ pub(crate) fn publish_keyed(
     let key = key.filter(|_| matches!(to, To::Members(_)));
     let number = truth.lock().publications.begins(publisher, to, key, bytes);
     let name = SessionId::from_bits(to.group());
-    let frame = Message { to: name, sender: publisher, number }.write(bytes);
+    let frame = truth.write(Message { to: name, sender: publisher, number }, bytes);
     // Every third one is encoded before.
     let result = match (number % 3).checked_sub(2).map(|_| handle.encode(&frame)) {
         None => give(handle, to, key, &frame),

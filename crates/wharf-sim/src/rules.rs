@@ -53,6 +53,8 @@ pub enum Rule {
     /// What reaches a gateway arrives on its other side, whole and in order; so do ends; and it keeps nothing
     /// beyond its queues.
     GatewaysPassOn,
+    /// A frame comes in the framing that was in force when it was accepted, and no listener's sessions in another's.
+    FramesHaveTheirForm,
     /// Queues keep their bounds.
     BoundsAreKept,
     /// That accepting fails is told, and not too often.

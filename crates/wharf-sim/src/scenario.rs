@@ -10,7 +10,9 @@ use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, EndOfStream, FirstFrameTimeout, Options};
 
 use crate::behind::{Behind, draw_budget, draw_slow_rule};
+use crate::forms::Form;
 use crate::frames::{FRAME_BYTES_MAX, GROUPS};
+use crate::framings::Framings;
 
 /// A scenario's name says what there is most of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,11 +47,13 @@ pub enum Scenario {
     Gateway,
     /// Members that cannot keep up with what is published, each in a way of its own.
     Behind,
+    /// A listener for each of several framings, and sessions that change theirs.
+    Framings,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 15] = [
+    pub const ALL: [Scenario; 16] = [
         Scenario::Mixed,
         Scenario::Echo,
         Scenario::Churn,
@@ -65,6 +69,7 @@ impl Scenario {
         Scenario::Room,
         Scenario::Gateway,
         Scenario::Behind,
+        Scenario::Framings,
     ];
 
     /// Its name.
@@ -85,6 +90,7 @@ impl Scenario {
             Scenario::Room => "room",
             Scenario::Gateway => "gateway",
             Scenario::Behind => "behind",
+            Scenario::Framings => "framings",
         }
     }
 
@@ -96,7 +102,8 @@ impl Scenario {
 
     /// Whether the directions end one by one, there are farewells, threads ask for room, and anything is
     /// published.
-    fn has_parting(self, seed: u64) -> [bool; 4] {
+    fn has_parting(self, case: &Case) -> [bool; 4] {
+        let seed = case.seed;
         let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0003);
         let coins = [(); 4].map(|()| random.rand_range(0..2) == 1);
         match self {
@@ -104,6 +111,9 @@ impl Scenario {
             Scenario::Farewells => [coins[0], true, coins[2], true],
             Scenario::Room => [coins[0], coins[1], true, coins[3]],
             Scenario::Behind => [coins[0], coins[1], coins[2], true],
+            // Who waits to change its framing is not resumed by others, nor finished.
+            Scenario::Framings if Framings::change(case) => [false, coins[1], false, true],
+            Scenario::Framings => [coins[0], coins[1], coins[2], true],
             _ => [false, false, false, true],
         }
     }
@@ -126,6 +136,7 @@ impl Scenario {
             Scenario::Room => (12, 2_000, 3),
             Scenario::Gateway => (12, 2_000, 0),
             Scenario::Behind => (12, 1_500, 3),
+            Scenario::Framings => (16, 800, 3),
         };
         Size { peers, steps, senders, workers: 0 }
     }
@@ -252,6 +263,7 @@ impl Case {
         let mut faults = match self.scenario {
             Scenario::Calm => Faults::none(),
             Scenario::Behind if Behind::new(self).is_calm => Faults::none(),
+            Scenario::Framings if Framings::new(self).is_calm => Faults::none(),
             // Waiting for what happens every half minute would make each of these happen at once.
             Scenario::Idle => {
                 let faults = Faults::all().without(Fault::PortFails);
@@ -272,7 +284,8 @@ impl Case {
             | Scenario::Farewells
             | Scenario::Room
             | Scenario::Gateway
-            | Scenario::Behind => {
+            | Scenario::Behind
+            | Scenario::Framings => {
                 let faults = Faults::all().with(Fault::LocalClose, 8);
                 faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
             }
@@ -325,6 +338,8 @@ pub(crate) struct Plan {
     pub(crate) publishes: bool,
     /// Members are behind.
     pub(crate) behind: Option<Behind>,
+    /// There are several framings.
+    pub(crate) framings: Option<Framings>,
 }
 
 impl Plan {
@@ -336,9 +351,11 @@ impl Plan {
         let (scenario, peers) = (case.scenario, u64::from(case.size.peers));
         let comes_in_crowds = scenario.comes_in_crowds();
         let queue_choices: &[u64] = match scenario {
-            Scenario::Slow | Scenario::Farewells | Scenario::Room | Scenario::Behind => {
-                &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10]
-            }
+            Scenario::Slow
+            | Scenario::Farewells
+            | Scenario::Room
+            | Scenario::Behind
+            | Scenario::Framings => &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10],
             _ => &[64 << 10, 256 << 10],
         };
         let seconds = |value: u64| (value > 0).then(|| Duration::from_secs(value));
@@ -413,7 +430,7 @@ impl Plan {
         // A sequence of its own too: the plans of before stay what they were.
         let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0002);
         let drain_seconds = [0, 2, 30][random.rand_range(0..3) as usize];
-        let [halves, farewells, room, publishes] = scenario.has_parting(case.seed);
+        let [halves, farewells, room, publishes] = scenario.has_parting(case);
         let options = options.with(|options| {
             let has_limit = scenario != Scenario::Gateway;
             options.time.drain_timeout = seconds(drain_seconds).filter(|_| has_limit);
@@ -421,7 +438,16 @@ impl Plan {
                 options.receiving.end_of_stream = EndOfStream::Told;
             }
         });
-        let behind = (scenario == Scenario::Behind).then(|| Behind::new(case));
+        let framings = (scenario == Scenario::Framings).then(|| Framings::new(case));
+        let is_raw = framings.as_ref().is_some_and(|framings| framings.forms.contains(&Form::Raw));
+        let options = options.with(|options| {
+            if is_raw {
+                options.receiving.backpressure = Backpressure::None; // it needs larger send queues
+            }
+        });
+        let is_behind = framings.as_ref().is_some_and(|framings| framings.is_behind);
+        let is_behind = is_behind || scenario == Scenario::Behind;
+        let behind = is_behind.then(|| Behind::new(case));
         let options = match scenario {
             Scenario::Calm | Scenario::Gateway => options,
             _ => options.with(|options| draw_slow_rule(&mut options.sending, case.seed)),
@@ -437,7 +463,9 @@ impl Plan {
             options,
             gap: match scenario {
                 // The slow rule has its time, more or less often.
-                Scenario::Behind => slow_after / [1_000, 200, 50][case.seed as usize / 3 % 3],
+                Scenario::Behind | Scenario::Framings if is_behind => {
+                    slow_after / [1_000, 200, 50][case.seed as usize / 3 % 3]
+                }
                 Scenario::Idle => Duration::from_secs(30) / case.size.peers.max(1),
                 _ => Duration::from_nanos(among(&[1_000, 30_000, 1_000_000, 100_000_000])),
             },
@@ -457,9 +485,11 @@ impl Plan {
             broadcasts: if comes_in_crowds { 2 * GROUPS } else { 1 },
             connects: match scenario {
                 Scenario::Connect => true,
-                Scenario::Mixed | Scenario::Halves | Scenario::Farewells | Scenario::Room => {
-                    among(&[0, 1]) == 1
-                }
+                Scenario::Mixed
+                | Scenario::Halves
+                | Scenario::Farewells
+                | Scenario::Room
+                | Scenario::Framings => among(&[0, 1]) == 1,
                 _ => false,
             },
             switches_in_calls: among(&[0, 1]) == 1,
@@ -471,6 +501,7 @@ impl Plan {
             room,
             publishes,
             behind,
+            framings,
         }
     }
 

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use wharf::{EncodeError, Handle, SendError, SessionId};
 
+use crate::forms::Form;
 use crate::frames::Message;
 use crate::misbehaviour::Bytes;
 use crate::rules::Rule;
@@ -104,12 +105,16 @@ pub(crate) fn send_latest(
         truth.may_be_placed(bytes);
         (truth.begins_to_send(id, sender), was_over)
     };
-    let frame = Message { to: id, sender, number }.write(bytes);
+    let frame = truth.write(Message { to: id, sender, number }, bytes);
+    let around = if truth.lock().shape.is_text() { Form::ENVELOPE_BYTES_MAX } else { 0 };
     let result = handle.send_latest(id, key_of(sender, number), &frame);
     let result = result.map_err(|error| {
         let refused = match &error {
-            // It could not be published, so it is not encoded.
-            SendError::TooLarge { max, .. } if frame.len() > *max => Refused::Full(0, *max),
+            // It could not be published, so it is not encoded. (Of the program's own framing it is not known
+            // beforehand how much it adds.)
+            SendError::TooLarge { max, .. } if frame.len() + around > *max => {
+                Refused::Full(0, *max)
+            }
             error => without_frame(error),
         };
         (refused, error.into_inner().clone())
@@ -132,7 +137,7 @@ pub(crate) fn send(
         truth.may_be_placed(bytes);
         (truth.begins_to_send(id, sender), was_over)
     };
-    let frame = Message { to: id, sender, number }.write(bytes);
+    let frame = truth.write(Message { to: id, sender, number }, bytes);
     let bytes = Bytes::new(&frame, handle, id);
     let is_unreadable = bytes.is_unreadable();
     let sent = catch_unwind(AssertUnwindSafe(|| {

@@ -1,5 +1,7 @@
 //! The handler: does what requests ask for, and records what it sees.
 
+mod forms;
+
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +13,9 @@ use wharf::{
 };
 
 use crate::behind::Behind;
-use crate::frames::{FRAME_BYTES_MAX, GROUPS, HEADER_BYTES, Message};
+use crate::forms::Form;
+use crate::frames::{FRAME_BYTES_MAX, GROUPS, Message};
+use crate::framings::Framings;
 use crate::misbehaviour::{ON_PURPOSE, may_block, panic_on_purpose};
 use crate::partings::{FAREWELL_BYTES, finish, kick};
 use crate::publications::{DRAINING, PUBLISHERS, To};
@@ -59,6 +63,9 @@ pub(crate) mod action {
     pub(crate) const PAUSE: u8 = 17;
     pub(crate) const PAUSE_OTHER: u8 = 18;
     pub(crate) const RESUME_OTHER: u8 = 19;
+    /// Another framing for the session, now or in a later callback; which, the argument says.
+    pub(crate) const CHANGE: u8 = 20;
+    pub(crate) const CHANGE_LATER: u8 = 21;
 }
 
 /// The sender of what a session's own callbacks send to it.
@@ -72,6 +79,8 @@ pub(crate) struct Town {
     pub(crate) handle: Arc<OnceLock<Handle>>,
     /// What is played of members that are behind.
     pub(crate) behind: Option<Behind>,
+    /// What is played of framings.
+    pub(crate) framings: Option<Framings>,
 }
 
 /// What the program knows of a session that it begins.
@@ -100,13 +109,17 @@ impl Drop for Known {
 /// The state of a session: it belongs to it, and must come to an end.
 pub(crate) struct Resident {
     id: SessionId,
-    truth: Arc<SharedTruth>,
+    pub(crate) truth: Arc<SharedTruth>,
+    /// Of bytes that come without a framing: those that are no whole request yet.
+    pub(crate) rest: Vec<u8>,
+    /// The framing that it is to change to, as soon as it can.
+    pub(crate) wants: Option<usize>,
 }
 
 impl Resident {
     fn new(id: SessionId, truth: &Arc<SharedTruth>) -> Self {
         truth.lock().states_made += 1;
-        Resident { id, truth: truth.clone() }
+        Resident { id, truth: truth.clone(), rest: Vec::new(), wants: None }
     }
 }
 
@@ -188,70 +201,12 @@ impl Town {
         }
     }
 
-    fn join_at_once(&self, session: &Session) {
-        let Some(behind) = &self.behind else { return };
-        let number = u64::from(session.id().to_bits() as u32 >> 4) ^ session.id().to_bits() >> 36;
-        for group in behind.joins(number) {
-            join(&self.truth, session, group, behind.policy(number + group));
-        }
-    }
-
-    fn answer(&self, session: &Session, bytes: usize) {
-        self.answer_with(session, bytes);
-    }
-
-    /// The number of the message, if it was taken.
-    fn answer_with(&self, session: &Session, bytes: usize) -> Option<u32> {
+    /// Does what a request asks for, if it is one.
+    fn acts_on(&self, session: &Session, state: &mut Resident, frame: &[u8]) {
         let id = session.id();
-        let number = self.truth.lock().begins_to_send(id, ITSELF);
-        let frame = Message { to: id, sender: ITSELF, number }.write(bytes);
-        let result = session.try_send(&frame);
-        // It did not leave at once. What another thread has queued before it, that thread sees to.
-        let waits = result.is_ok() && session.queued_bytes() > 0;
-        if waits && self.truth.lock().sends_alone(id) {
-            note_queued();
-        }
-        if let Err(SendError::Full { .. }) = result {
-            self.truth.lock().asks_for_room(id, HEADER_BYTES + frame.len(), true);
-        }
-        let result = result.map_err(|error| error_of(error, Vec::clone));
-        let is_taken = result.is_ok();
-        judge(&self.truth, id, (ITSELF, number), &frame, result, false);
-        is_taken.then_some(number)
-    }
-}
-
-impl Handler for Town {
-    type State = Resident;
-
-    fn opened(&self, session: &Session) -> Resident {
-        let id = session.id();
-        self.truth.lock().opens(id, session.peer_address().and_then(|address| address.as_tcp()));
-        self.check_context(session);
-        may_switch();
-        self.may_panic(id, true);
-        self.answer(session, 0);
-        self.join_at_once(session);
-        may_switch();
-        may_block();
-        self.truth.lock().leaves(id);
-        Resident::new(id, &self.truth)
-    }
-
-    fn received(&self, session: &Session, state: &mut Resident, frame: &[u8]) {
-        let id = session.id();
-        self.truth.lock().enters(id, "received");
-        may_switch();
-        may_block();
-        self.check_state(id, state);
-        self.check_context(session);
-        self.truth.lock().check_not_paused(id, "received");
         let request = self.truth.lock().receives(id, frame);
         self.may_panic(id, false);
-        let Some(request) = request else {
-            self.truth.lock().leaves(id);
-            return;
-        };
+        let Some(request) = request else { return };
         let other = |argument: u16| {
             let truth = self.truth.lock();
             let back = usize::from(argument) % truth.ids.len().clamp(1, 64);
@@ -269,7 +224,7 @@ impl Handler for Town {
                 let other = other(request.argument);
                 send(&self.truth, session.handle(), other, sender, 100, Some(id));
             }
-            action::ANSWER_BLINDLY if request.argument % 32 == 31 => {
+            action::ANSWER_BLINDLY if request.argument % 32 == 31 && !self.is_raw(id) => {
                 self.truth.lock().is_given_too_much(id);
                 session.send([0; FRAME_BYTES_MAX + 1]);
             }
@@ -284,7 +239,7 @@ impl Handler for Town {
                 };
                 self.truth.lock().may_be_placed(request.argument.into());
                 let message = Message { to: id, sender: ITSELF, number };
-                session.send(message.write(request.argument.into()));
+                session.send(self.truth.write(message, request.argument.into()));
                 self.truth.lock().has_returned(id);
             }
             action::CLOSE => {
@@ -305,10 +260,81 @@ impl Handler for Town {
                 let other = other(request.argument);
                 self.part(session, other, request.action, request.argument.into());
             }
+            action::CHANGE => self.change(session, state, request.argument.into()),
+            action::CHANGE_LATER => self.change_later(session, state, request.argument.into()),
             action => self.act_in_groups(session, request.peer, action, request.argument),
         }
-        if request.number % 61 == 17 {
+        if request.number % 61 == 17 && state.wants.is_none() {
             pause(&self.truth, session.handle(), id, true, Some(session));
+        }
+    }
+
+    fn join_at_once(&self, session: &Session) {
+        let Some(behind) = &self.behind else { return };
+        let number = u64::from(session.id().to_bits() as u32 >> 4) ^ session.id().to_bits() >> 36;
+        for group in behind.joins(number) {
+            join(&self.truth, session, group, behind.policy(number + group));
+        }
+    }
+
+    fn answer(&self, session: &Session, bytes: usize) {
+        self.answer_with(session, bytes);
+    }
+
+    /// The number of the message, if it was taken.
+    fn answer_with(&self, session: &Session, bytes: usize) -> Option<u32> {
+        let id = session.id();
+        let number = self.truth.lock().begins_to_send(id, ITSELF);
+        let frame = self.truth.write(Message { to: id, sender: ITSELF, number }, bytes);
+        let result = session.try_send(&frame);
+        // It did not leave at once. What another thread has queued before it, that thread sees to.
+        let waits = result.is_ok() && session.queued_bytes() > 0;
+        if waits && self.truth.lock().sends_alone(id) {
+            note_queued();
+        }
+        if let Err(SendError::Full { .. }) = result {
+            let mut truth = self.truth.lock();
+            let bytes = truth.envelope_bytes(id, frame.len()) + frame.len();
+            truth.asks_for_room(id, bytes, true);
+        }
+        let result = result.map_err(|error| error_of(error, Vec::clone));
+        let is_taken = result.is_ok();
+        judge(&self.truth, id, (ITSELF, number), &frame, result, false);
+        is_taken.then_some(number)
+    }
+}
+
+impl Handler for Town {
+    type State = Resident;
+
+    fn opened(&self, session: &Session) -> Resident {
+        let id = session.id();
+        self.truth.lock().opens(id, session.peer_address().and_then(|address| address.as_tcp()));
+        self.check_context(session);
+        self.notes_form(session);
+        may_switch();
+        self.may_panic(id, true);
+        self.answer(session, 0);
+        self.join_at_once(session);
+        may_switch();
+        may_block();
+        self.truth.lock().leaves(id);
+        Resident::new(id, &self.truth)
+    }
+
+    fn received(&self, session: &Session, state: &mut Resident, frame: &[u8]) {
+        let id = session.id();
+        self.truth.lock().enters(id, "received");
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        self.check_context(session);
+        self.truth.lock().check_not_paused(id, "received");
+        self.check_listener(session);
+        if self.truth.lock().form_of(id) == Some(Form::Raw) {
+            self.receives_raw(session, state, frame);
+        } else {
+            self.acts_on(session, state, frame);
         }
         may_switch();
         self.truth.lock().leaves(id);
@@ -325,6 +351,7 @@ impl Handler for Town {
         may_switch();
         may_block();
         self.check_state(id, state);
+        self.goes_on_to_change(session, state);
         self.answer(session, 0);
         self.may_panic(id, false);
         may_switch();

@@ -1,5 +1,6 @@
 //! Compares what was seen from outside with the rules.
 
+mod forms;
 mod reasons;
 mod sends;
 mod slow;
@@ -12,10 +13,12 @@ use std::time::Duration;
 
 use wharf::{Close, CloseReason, SessionId};
 
+use self::forms::FormsOf;
 pub(crate) use self::sends::{LATEST, is_latest, key_of};
 use self::slow::Cut;
 pub(crate) use self::slow::{Reads, SlowRule};
-use crate::frames::{Message, Request};
+use crate::forms::{Form, Refusal};
+use crate::frames::{Message, Request, Shape};
 use crate::partings::{FAREWELLS, Parting};
 use crate::publications::{PUBLISHERS, Publications};
 use crate::room::Room;
@@ -28,6 +31,10 @@ pub(crate) struct PeerFacts {
     pub(crate) session: Option<SessionId>,
     /// What it sends may be anything from now on.
     pub(crate) corrupt: bool,
+    /// What it has sent last is refused, for this reason.
+    pub(crate) refused: Option<Refusal>,
+    /// The form of the listener that it has connected to.
+    pub(crate) form: Option<Form>,
     /// It has ended its stream.
     pub(crate) ended: bool,
     /// It has reset, or closed with something unread.
@@ -109,6 +116,10 @@ pub(crate) struct SessionFacts {
     /// A stop was asked for.
     pub(crate) is_stopped: bool,
     pub(crate) parting: Parting,
+    /// In which form it is spoken with now, where there are several.
+    pub(crate) form: Option<Form>,
+    /// It could not change its framing, and will when it can.
+    pub(crate) waits_to_change: bool,
     /// `Gone` was said of it.
     pub(crate) gone: bool,
     pub(crate) closed: Option<CloseReason>,
@@ -175,6 +186,9 @@ pub(crate) struct Truth {
     /// Sessions that ended as slow, to be judged.
     cuts: Vec<Cut>,
     pub(crate) violations: Vec<Violation>,
+    /// Which bytes frames have.
+    pub(crate) shape: Shape,
+    forms: FormsOf,
     /// What may explain an end: see [`Excuses`].
     pub(crate) excuses: Excuses,
 }
@@ -206,6 +220,12 @@ impl SharedTruth {
     /// Held only for as long as a fact is looked at or noted, and never while time passes.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Truth> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A frame of so many bytes, or a few more, of this run's shape.
+    pub(crate) fn write(&self, message: Message, bytes: usize) -> Vec<u8> {
+        let shape = self.lock().shape;
+        message.write(bytes, shape)
     }
 }
 
@@ -270,6 +290,8 @@ impl Truth {
             sent_by_others: 0,
             is_stopped: asked.is_some() && drains_from.is_none(),
             parting,
+            form: None,
+            waits_to_change: false,
             gone: false,
             closed: None,
         };
@@ -397,8 +419,10 @@ impl Truth {
     /// A request came to a session; what it asks for, if it is what its peer has sent.
     pub(crate) fn receives(&mut self, id: SessionId, frame: &[u8]) -> Option<Request> {
         self.frames += 1;
-        let request = Request::read(frame);
-        if request.is_none() && Message::read(frame).is_some_and(|message| message.to == id) {
+        let request = Request::read(frame, self.shape);
+        if request.is_none()
+            && Message::read(frame, self.shape).is_some_and(|message| message.to == id)
+        {
             let what = format!("{id} got what was sent to it: it is its own peer");
             self.broken(Rule::FramesReachTheirSession, self.about(id), what);
         }
@@ -455,6 +479,10 @@ impl Truth {
         let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
         // Its end came after all that it had sent.
         let whole = reason == CloseReason::PeerClosed && !peer.corrupt && !peer.cut;
+        if whole && peer.refused.is_some() {
+            let what = format!("{id} closed as {reason}, though its peer's bytes are refused");
+            return self.broken(Rule::ReasonsAreTrue, self.about(id), what);
+        }
         if whole && session.received != peer.sent {
             let what = format!(
                 "{id} closed as {reason} with {} of {} requests received",
@@ -477,7 +505,9 @@ impl Truth {
         *under_way += 1;
         let next = accepted.entry(sender).or_default();
         *next += 1;
-        *next - 1
+        let number = *next - 1;
+        self.gives(id, sender, number);
+        number
     }
 
     fn sent_to(&mut self, id: SessionId) -> Option<(&mut BTreeMap<u32, u32>, &mut u32)> {
@@ -569,10 +599,10 @@ impl Truth {
         }
     }
 
-    /// A message came to a peer.
-    pub(crate) fn peer_gets(&mut self, peer: u32, frame: &[u8]) {
+    /// A message came to a peer, which has seen so many changes of framing.
+    pub(crate) fn peer_gets(&mut self, peer: u32, frame: &[u8], changes: usize) {
         self.frames += 1;
-        let Some(message) = Message::read(frame) else {
+        let Some(message) = Message::read(frame, self.shape) else {
             let about = self.peers[peer as usize].session.map(SessionId::to_bits);
             let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
             return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
@@ -584,7 +614,10 @@ impl Truth {
         }
         if message.sender >= PUBLISHERS {
             match self.peers[peer as usize].session {
-                Some(id) => self.peer_gets_published(peer, id, message),
+                Some(id) => {
+                    self.check_form(id, (message.sender, message.number), changes);
+                    self.peer_gets_published(peer, id, message);
+                }
                 None => self.peers[peer as usize].early.push(message),
             }
             return;
@@ -600,6 +633,7 @@ impl Truth {
             let what = format!("peer {peer} of session {own:?} got a message to {}", message.to);
             return self.broken(Rule::FramesReachTheirSession, about, what);
         }
+        self.check_form(message.to, (message.sender, message.number), changes);
         if message.sender == FAREWELLS {
             return self.peer_gets_farewell(peer, message);
         }

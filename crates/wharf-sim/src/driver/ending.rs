@@ -88,7 +88,9 @@ impl Driver<'_> {
         self.simulation.be_quiet();
         let truth = Arc::new(SharedTruth::default());
         truth.lock().open_max = usize::MAX;
-        let town = Town { truth: truth.clone(), handle: Arc::default(), behind: None };
+        truth.lock().shape = self.truth.lock().shape;
+        let framings = self.plan.framings.clone();
+        let town = Town { truth: truth.clone(), handle: Arc::default(), behind: None, framings };
         let address = NEXT_SERVER.into();
         let builder = builder(address, &self.plan);
         match builder.and_then(|builder| self.simulation.start(builder, town)) {

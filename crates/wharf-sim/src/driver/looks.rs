@@ -87,6 +87,7 @@ impl Driver<'_> {
             let facts = &truth.peers[peer as usize];
             let is_asked = session.asked.is_some() || session.parting.kicked.is_some();
             let is_quiet = !is_asked && !facts.ended && !facts.cut;
+            let is_quiet = is_quiet && !session.waits_to_change;
             if facts.vanished && is_quiet && self.plan.ends_the_idle() {
                 let what = format!("the peer of {id} has vanished, and no time-out came");
                 return not_yet(Rule::NobodyStarves, about, what);
@@ -125,6 +126,11 @@ impl Driver<'_> {
                 let what =
                     format!("{id}: finished: {is_finished}, its peer was told: {}", facts.got_end);
                 return not_yet(Rule::HalvesEndApart, about, what);
+            }
+            if facts.refused.is_some() {
+                let what =
+                    format!("what the peer of {id} has sent is refused, and it is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
             }
             if session.received < facts.sent {
                 let what = format!("{id} got {} of {} requests", session.received, facts.sent);

@@ -8,6 +8,7 @@ use wharf::simulation::{Fault, Peer, PeerListener};
 use wharf::{Close, SessionId, Target};
 
 use super::state::{DRIVER, Driver, PEERS, Played};
+use crate::forms::Form;
 use crate::frames::{FRAME_BYTES_MAX, Request, cut_frames};
 use crate::scenario::Scenario;
 use crate::senders;
@@ -27,9 +28,15 @@ impl Driver<'_> {
         if self.case.scenario == Scenario::Connect && !self.one_in(8) {
             return;
         }
-        if let Some(peer) = self.simulation.connect(self.address) {
-            let number = self.truth.lock().new_peer(Some(peer.address()));
-            self.add_peer(peer, number);
+        let (address, form) = self.any_form();
+        if let Some(peer) = self.simulation.connect(address) {
+            let number = {
+                let mut truth = self.truth.lock();
+                let number = truth.new_peer(Some(peer.address()));
+                truth.peers[number as usize].form = form;
+                number
+            };
+            self.add_peer(peer, number, form);
         }
     }
 
@@ -51,7 +58,8 @@ impl Driver<'_> {
                 truth.peers[number as usize].has_not_read();
                 number
             };
-            self.add_peer(peer, number);
+            let form = self.plan.framings.as_ref().map(|framings| framings.forms[0]);
+            self.add_peer(peer, number, form);
         }
     }
 
@@ -83,7 +91,7 @@ impl Driver<'_> {
         }
     }
 
-    pub(super) fn add_peer(&mut self, peer: Peer, number: u32) {
+    pub(super) fn add_peer(&mut self, peer: Peer, number: u32, form: Option<Form>) {
         let requests_left = match self.plan.lifetime_frames {
             0 => u32::MAX,
             frames => 1 + self.below(u64::from(frames) * 2) as u32,
@@ -94,7 +102,9 @@ impl Driver<'_> {
         let now = self.simulation.now();
         let behind = self.plan.behind.as_ref().filter(|_| !self.truth.lock().senders_end);
         let pace = behind.map(|behind| behind.pace(&mut self.random, now));
-        self.peers.push(Played { peer, number, stream, requests_left, asked_at_batch, pace });
+        let speaker = form.map(|form| self.speaker(form));
+        let played = Played { peer, number, stream, requests_left, asked_at_batch, pace, speaker };
+        self.peers.push(played);
     }
 
     fn remove_peer(&mut self, index: usize) -> Played {
@@ -130,8 +140,15 @@ impl Driver<'_> {
         }
         let count = if self.one_in(10) { 1 + self.below(20) } else { 1 };
         let mut bytes = Vec::new();
-        for _ in 0..count {
-            self.write_request(number, &mut bytes);
+        match self.peers[index].speaker.take() {
+            None => (0..count).for_each(|_| self.write_request(number, &mut bytes)),
+            Some(mut speaker) => {
+                self.speak(number, &mut speaker, count, &mut bytes);
+                self.peers[index].speaker = Some(speaker);
+            }
+        }
+        if bytes.is_empty() {
+            return; // it waits for a change, or has nothing more to say
         }
         if self.simulation.fires(Fault::BytesCorrupted) {
             let at = self.below(bytes.len() as u64) as usize;
@@ -143,7 +160,9 @@ impl Driver<'_> {
         played.asked_at_batch.get_or_insert(batches);
         played.requests_left = played.requests_left.saturating_sub(count as u32);
         let leaves = played.requests_left == 0 || self.plan.halves && self.one_in(32);
-        if self.plan.is_rough && self.one_in(3) {
+        if self.plan.framings.is_some() && self.one_in(3) {
+            self.say_in_pieces(index, &bytes);
+        } else if self.plan.is_rough && self.one_in(3) {
             // In two parts, with time between them.
             let cut = self.below(bytes.len() as u64) as usize;
             self.say(index, &bytes[..cut]);
@@ -161,7 +180,7 @@ impl Driver<'_> {
         }
     }
 
-    fn say(&mut self, index: usize, bytes: &[u8]) {
+    pub(super) fn say(&mut self, index: usize, bytes: &[u8]) {
         let Played { peer, number, .. } = &self.peers[index];
         if !bytes.is_empty() {
             self.truth.lock().peers[*number as usize].speech.goes_on();
@@ -174,15 +193,16 @@ impl Driver<'_> {
     }
 
     fn write_request(&mut self, peer: u32, into: &mut Vec<u8>) {
-        let number = {
-            let mut truth = self.truth.lock();
-            let sent = &mut truth.peers[peer as usize].sent;
-            *sent += 1;
-            *sent - 1
-        };
+        let frame = self.some_request(peer);
+        into.extend((frame.len() as u32).to_be_bytes());
+        into.extend(frame);
+    }
+
+    pub(super) fn some_request(&mut self, peer: u32) -> Vec<u8> {
         let only_asks =
             matches!(self.case.scenario, Scenario::Calm | Scenario::Echo | Scenario::Idle);
-        let joins = matches!(self.case.scenario, Scenario::Rooms | Scenario::Behind);
+        let joins = matches!(self.case.scenario, Scenario::Rooms | Scenario::Behind)
+            || self.plan.framings.is_some() && self.one_in(2);
         let action = if only_asks || self.one_in(2) && !joins {
             action::ANSWER
         } else if joins && !self.one_in(4) {
@@ -195,10 +215,20 @@ impl Driver<'_> {
         let action = self.instead(action);
         let bytes = self.below(self.plan.request_bytes as u64) as usize;
         let argument = self.below(self.plan.request_bytes.min(FRAME_BYTES_MAX) as u64) as u16;
+        self.request(peer, action, argument, bytes)
+    }
+
+    /// The next request of a peer.
+    pub(super) fn request(&self, peer: u32, action: u8, argument: u16, bytes: usize) -> Vec<u8> {
+        let (number, shape) = {
+            let mut truth = self.truth.lock();
+            let sent = &mut truth.peers[peer as usize].sent;
+            *sent += 1;
+            (*sent - 1, truth.shape)
+        };
         let mut frame = Vec::new();
-        Request { peer, number, action, argument }.write(bytes, &mut frame);
-        into.extend((frame.len() as u32).to_be_bytes());
-        into.extend(frame);
+        Request { peer, number, action, argument }.write(bytes, shape, &mut frame);
+        frame
     }
 
     /// What a request asks for in this scenario, instead of this.
@@ -295,7 +325,14 @@ impl Driver<'_> {
         {
             let mut truth = self.truth.lock();
             let before = truth.frames;
-            cut_frames(&mut stream, |frame| truth.peer_gets(number, frame));
+            match &mut played.speaker {
+                None => cut_frames(&mut stream, |frame| truth.peer_gets(number, frame, 0)),
+                Some(speaker) => {
+                    let get = |frame: &[u8], changes| truth.peer_gets(number, frame, changes);
+                    let is_right = speaker.hear(&mut stream, get);
+                    truth.hears(number, speaker.hears, is_right);
+                }
+            }
             if truth.frames > before
                 && let Some(asked) = played.asked_at_batch.take()
             {

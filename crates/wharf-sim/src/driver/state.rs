@@ -13,6 +13,7 @@ use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Se
 
 use crate::behind::Pace;
 use crate::frames::FRAME_BYTES_MAX;
+use crate::framings::Speaker;
 use crate::scenario::{Case, Plan};
 use crate::town::Town;
 use crate::truth::{Excuses, SharedTruth, SlowRule};
@@ -36,6 +37,8 @@ pub(super) struct Played {
     pub(super) asked_at_batch: Option<u64>,
     /// How it reads, if not whatever comes.
     pub(super) pace: Option<Pace>,
+    /// What it speaks, where there are several forms.
+    pub(super) speaker: Option<Speaker>,
 }
 
 pub(super) struct Driver<'a> {
@@ -71,6 +74,7 @@ impl<'a> Driver<'a> {
         let present: Vec<Fault> = case.faults().present().collect();
         {
             let mut truth = truth.lock();
+            truth.shape = plan.framings.as_ref().map(|framings| framings.shape).unwrap_or_default();
             truth.excuses = excuses(&plan, &present);
             truth.excuses.sends_enough = sends_enough(&plan, &present, window_bytes(simulation));
             truth.excuses.slow = SlowRule {
@@ -83,8 +87,8 @@ impl<'a> Driver<'a> {
             truth.open_max = plan.options.sessions.max as usize + workers_max;
         }
         let handle = Arc::new(OnceLock::new());
-        let behind = plan.behind.clone();
-        let town = Town { truth: truth.clone(), handle: handle.clone(), behind };
+        let (behind, framings) = (plan.behind.clone(), plan.framings.clone());
+        let town = Town { truth: truth.clone(), handle: handle.clone(), behind, framings };
         let server = simulation.start(builder(address, &plan)?, town)?;
         let _ = handle.set(server.handle());
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
@@ -138,7 +142,10 @@ impl<'a> Driver<'a> {
 
 pub(super) fn builder(address: SocketAddr, plan: &Plan) -> Result<Builder, Error> {
     let prefix = LengthPrefix::default().frame_bytes_max(FRAME_BYTES_MAX);
-    let builder = Server::builder().listen(address).framing(Framing::length_prefixed(prefix));
+    let builder = match &plan.framings {
+        None => Server::builder().listen(address).framing(Framing::length_prefixed(prefix)),
+        Some(framings) => framings.listen(Server::builder(), address),
+    };
     Ok(builder.options(plan.options.clone()))
 }
 

@@ -34,9 +34,14 @@ impl Truth {
                 of_peer(|peer| peer.cut || peer.ended) || excuses.receives_or_sends_fail,
                 "its peer has not reset",
             ),
-            CloseReason::FrameTooLarge { .. } | CloseReason::LengthTooSmall { .. } => {
-                unless(of_peer(|peer| peer.corrupt), "its peer has sent no such length")
-            }
+            CloseReason::FrameTooLarge { .. }
+            | CloseReason::LengthTooSmall { .. }
+            | CloseReason::FrameRefused { .. } => unless(
+                peer.is_none_or(|peer| {
+                    peer.corrupt || peer.refused.is_some_and(|of| of.is(reason))
+                }),
+                "its peer has sent nothing that is refused so",
+            ),
             // Which of them go first is held by tests of the library.
             CloseReason::SlowConsumer { .. } if excuses.budget_is_small => None,
             // Judged later, when it is known what its peer has read.
@@ -74,7 +79,7 @@ impl Truth {
                 unless(self.ending || excuses.port_may_fail, "the server was not asked to end")
             }
             CloseReason::HandlerPanicked => unless(session.panicked, "no callback has panicked"),
-            CloseReason::FrameTooLargeToSend { .. } => {
+            CloseReason::FrameTooLargeToSend { .. } | CloseReason::FrameRefusedToSend { .. } => {
                 unless(session.unsendable, "every frame could be sent")
             }
             CloseReason::Io { .. } => unless(
