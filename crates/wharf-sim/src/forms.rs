@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
+use wharf::simulation::may_switch;
 use wharf::{
     CloseReason, CustomFraming, Cut, Delimiter, Envelope, Framing, FramingError, LengthField,
     LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,
 };
 
 use crate::frames::{FRAME_BYTES_MAX, TEXT_BEGINS, TEXT_END};
+use crate::misbehaviour::may_block;
 
 /// A framing of the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -367,6 +369,9 @@ impl CustomFraming for Summed {
         let Some(length) = u16::try_from(bytes).ok().filter(|_| bytes <= max) else {
             return Err(FramingError::FrameTooLarge { bytes, max });
         };
+        // Much may happen while a frame is encoded: its session may get another framing.
+        may_switch();
+        may_block();
         let [high, low] = length.to_be_bytes();
         let sum = frame.iter().fold(0, |sum: u8, byte| sum.wrapping_mul(3).wrapping_add(byte));
         Envelope::new(&[SUMMED_BEGINS, high, low], &[sum])

@@ -291,7 +291,8 @@ impl Case {
             }
             _ => Faults::all().swarm(self.seed),
         };
-        if self.scenario.comes_in_crowds() {
+        let changes = self.scenario == Scenario::Framings && !Framings::new(self).is_calm;
+        if self.scenario.comes_in_crowds() || changes {
             // It needs all the others of its kind too, so it must be there in more than half of the seeds.
             faults = faults.with(Fault::ThreadPreempted, 1);
         }

@@ -364,8 +364,11 @@ impl Handler for Town {
         may_switch();
         may_block();
         self.check_state(id, state);
-        let mark = self.answer_with(session, 0);
-        self.truth.lock().is_told_of_lag(id, group.0, frames, mark);
+        // Noted before it is sent: it may be there before the call returns.
+        self.truth.lock().is_told_of_lag(id, group.0, frames);
+        if self.answer_with(session, 0).is_none() {
+            self.truth.lock().publications.lags(id, group.0, frames, None);
+        }
         self.may_panic(id, false);
         may_switch();
         self.truth.lock().leaves(id);

@@ -43,7 +43,7 @@ impl Driver<'_> {
                 break;
             }
             let is_free = speaker.may_say_bytes == usize::MAX;
-            if is_free && self.one_in(12) && self.asks_for_change(number, speaker, into) {
+            if is_free && self.one_in(4) && self.asks_for_change(number, speaker, into) {
                 continue;
             }
             if is_free

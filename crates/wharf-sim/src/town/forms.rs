@@ -21,8 +21,8 @@ impl Town {
     pub(super) fn check_listener(&self, session: &Session) {
         let Some(framings) = &self.framings else { return };
         // Not under the lock of the truth.
-        let Some(listener) = session.listener() else { return };
-        let (listener, id) = (framings.form_of(Some(listener)), session.id());
+        let (listener, id) = (session.listener(), session.id());
+        let listener = listener.and_then(|listener| framings.form_of(Some(listener)));
         let mut truth = self.truth.lock();
         let peer = truth.sessions.get(&id).and_then(|session| session.peer);
         let came_by = peer.and_then(|peer| truth.peers[peer as usize].form);

@@ -6,6 +6,7 @@ use wharf::SessionId;
 use super::Truth;
 use crate::publications::PUBLISHERS;
 use crate::rules::Rule;
+use crate::town::ITSELF;
 
 /// Senders of frames of which the newest of each key must come: this, and the number of the thread.
 pub(crate) const LATEST: u32 = 1 << 27;
@@ -69,15 +70,11 @@ impl Truth {
         newest.into_iter().find(|number| !got.contains(&(sender, *number)))
     }
 
-    /// `lagged` was called. The mark is the number of a message that it has sent, if it was taken.
-    pub(crate) fn is_told_of_lag(
-        &mut self,
-        id: SessionId,
-        group: u64,
-        frames: u64,
-        mark: Option<u32>,
-    ) {
-        self.publications.lags(id, group, frames, mark);
+    /// `lagged` was called. The next message of the session's own marks it.
+    pub(crate) fn is_told_of_lag(&mut self, id: SessionId, group: u64, frames: u64) {
+        let accepted = self.sessions.get(&id).and_then(|session| session.accepted.get(&ITSELF));
+        let mark = accepted.copied().unwrap_or(0);
+        self.publications.lags(id, group, frames, Some(mark));
         if frames == 0 || !self.publications.may_miss(id, group) {
             let what = format!("{id} was told that it has missed {frames} frames of group {group}");
             self.broken(Rule::MissedIsTold, vec![id.to_bits()], what);
