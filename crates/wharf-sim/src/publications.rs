@@ -86,6 +86,8 @@ pub(crate) struct Publications {
     of_group: HashMap<u64, Vec<(u32, u32)>>,
     /// When it has got them.
     got_at: HashMap<u32, Vec<Duration>>,
+    /// Wire forms of the server's beside the first.
+    pub(crate) further_forms: u8,
     /// The most that can have waited at a port, if nothing ever left.
     pub(crate) held_bytes: u64,
 }
@@ -94,6 +96,12 @@ impl Publications {
     pub(crate) fn now(&mut self) -> u64 {
         self.tick += 1;
         self.tick
+    }
+
+    /// A frame of so many bytes may wait at a port, in every form that there is.
+    pub(crate) fn may_hold(&mut self, bytes: usize) {
+        let forms = 1 + u64::from(self.further_forms);
+        self.held_bytes += (bytes as u64 + OF_EACH_BYTES_MAX) * forms;
     }
 
     pub(crate) fn opens(&mut self, id: SessionId) {
@@ -108,7 +116,7 @@ impl Publications {
 
     /// Somebody is about to publish: the number of that.
     pub(crate) fn begins(&mut self, publisher: u32, to: To, key: Option<u64>, bytes: usize) -> u32 {
-        self.held_bytes += bytes as u64 + OF_EACH_BYTES_MAX;
+        self.may_hold(bytes);
         let (began, began_at) = (self.now(), wharf::simulation::now().unwrap_or_default());
         let of = self.by_publisher.entry(publisher).or_default();
         of.push(Publication { to, key, began, began_at, returned: None });

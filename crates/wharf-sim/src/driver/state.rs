@@ -75,6 +75,8 @@ impl<'a> Driver<'a> {
         {
             let mut truth = truth.lock();
             truth.shape = plan.framings.as_ref().map(|framings| framings.shape).unwrap_or_default();
+            let forms = plan.framings.as_ref().map_or(1, |framings| framings.forms.len());
+            truth.publications.further_forms = forms as u8 - 1; // there are few
             truth.excuses = excuses(&plan, &present);
             truth.excuses.sends_enough = sends_enough(&plan, &present, window_bytes(simulation));
             truth.excuses.slow = SlowRule {

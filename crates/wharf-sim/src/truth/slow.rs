@@ -86,6 +86,9 @@ impl PeerFacts {
 impl Truth {
     /// A frame may wait behind what a session lacks.
     pub(crate) fn may_be_placed(&mut self, bytes: usize) {
+        if self.shape.is_text() {
+            return self.publications.may_hold(bytes);
+        }
         self.publications.held_bytes += bytes as u64;
     }
 

@@ -14,6 +14,7 @@ mod place;
 mod tests;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use self::latest::Latest;
@@ -31,7 +32,8 @@ pub(crate) const BEHIND_BYTES: usize = 656;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     logs: HashMap<Audience, Logs>,
-    behind: HashMap<SessionId, Behind>,
+    /// Hashed without a key, so that a simulated run ends them in the order that its seed decides.
+    behind: HashMap<SessionId, Behind, BuildHasherDefault<DefaultHasher>>,
     /// Bytes of the frames in the logs, as they count for the port's bound.
     held_bytes: usize,
     /// How many publications there were: gives the order between logs.
