@@ -9,6 +9,7 @@ use wharf::{
 
 use crate::deeds::{Deeds, Membership, Publication, Said, To};
 use crate::frames::{Frame, Kind, LENGTH_BYTES};
+use crate::plan::Plan;
 use crate::rules::Rule;
 use crate::truth::Truth;
 
@@ -20,6 +21,8 @@ pub(crate) const GROUPS_OF_A_THREAD: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Actor {
     pub(crate) is_raw: bool,
+    /// Bytes that the program's own framing may add beyond what an error says.
+    unknown_bytes: usize,
     pub(crate) deeds: Deeds,
     closed: HashSet<u64>,
 }
@@ -27,7 +30,13 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(from: u64, is_raw: bool) -> Actor {
         let deeds = Deeds { from, ..Deeds::default() };
-        Actor { is_raw, deeds, closed: HashSet::new() }
+        Actor { is_raw, unknown_bytes: 0, deeds, closed: HashSet::new() }
+    }
+
+    /// One that acts in this round.
+    pub(crate) fn of_round(from: u64, plan: &Plan) -> Actor {
+        let unknown_bytes = if plan.is_mixed { LENGTH_BYTES } else { 0 };
+        Actor { unknown_bytes, ..Actor::new(from, plan.is_raw) }
     }
 
     /// A group that only this actor joins sessions to.
@@ -62,7 +71,7 @@ impl Actor {
                 }
                 true
             }
-            Err(SendError::TooLarge { max, .. }) if len <= max => {
+            Err(SendError::TooLarge { max, .. }) if len + self.unknown_bytes <= max => {
                 let what = format!("a frame of {len} bytes was too large, {max} may be");
                 truth.broken(Rule::RefusalsAreTrue, what);
                 false

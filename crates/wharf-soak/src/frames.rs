@@ -1,8 +1,9 @@
 //! Frames that contain their receiver, sender and number. So a receiver notices one that is torn, lost,
 //! duplicated or misdirected.
 //!
-//! The bytes on the wire are the same with both framings: a length of 4 bytes, then the frame. With
-//! `Framing::raw` the program writes the length.
+//! With `Framing::raw` the program writes a length of 4 bytes before each; `wires` has what else there is.
+
+use crate::wires::{Senseless, Wire};
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +78,15 @@ impl Frame {
 }
 
 impl Request {
-    /// The request behind its length, as a peer writes it.
-    pub(crate) fn write(self, bytes: usize, into: &mut Vec<u8>) {
+    /// The request as a peer writes it.
+    pub(crate) fn write(self, bytes: usize, wire: Wire, into: &mut Vec<u8>) {
         let len = bytes.max(REQUEST_HEAD_BYTES + BODY_BYTES_MIN);
-        into.extend((len as u32).to_be_bytes());
-        let start = into.len();
-        into.extend(self.peer.to_be_bytes());
-        into.extend(self.number.to_be_bytes());
-        into.push(self.action);
-        fill(into, start, len);
+        let mut frame = Vec::with_capacity(len);
+        frame.extend(self.peer.to_be_bytes());
+        frame.extend(self.number.to_be_bytes());
+        frame.push(self.action);
+        fill(&mut frame, 0, len);
+        wire.write(&frame, into);
     }
 
     /// `None`: it is no request of ours, or a torn one.
@@ -123,20 +124,28 @@ fn byte(at: usize, seed: u32) -> u8 {
 }
 
 /// Cuts whole frames from the front of what has come. `each` may end it, with false: then the rest stays.
-pub(crate) fn cut_frames(stream: &mut Vec<u8>, mut each: impl FnMut(&[u8]) -> bool) {
+/// An error: the rest is no frame.
+pub(crate) fn cut_frames(
+    stream: &mut Vec<u8>,
+    wire: Wire,
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> Result<(), Senseless> {
     let mut at = 0;
-    while let Some(length) = stream.get(at..at + LENGTH_BYTES) {
-        let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        let body = at + LENGTH_BYTES;
-        let Some(frame) = body.checked_add(length).and_then(|end| stream.get(body..end)) else {
-            break;
-        };
-        at = body + length;
-        if !each(frame) {
-            break;
+    let cut = loop {
+        match wire.first(&stream[at..]) {
+            Ok(Some((frame, end))) => {
+                let goes_on = each(&stream[at..][frame]);
+                at += end;
+                if !goes_on {
+                    break Ok(());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(senseless) => break Err(senseless),
         }
-    }
+    };
     stream.drain(..at);
+    cut
 }
 
 #[cfg(test)]
@@ -163,7 +172,7 @@ mod tests {
         }
         let request = Request { peer: 7, number: 3, action: 2 };
         let mut written = Vec::new();
-        request.write(100, &mut written);
+        request.write(100, Wire::Length, &mut written);
         assert_eq!(Request::read(&written[LENGTH_BYTES..]), Some(request));
         written[LENGTH_BYTES + 50] ^= 1;
         assert_eq!(Request::read(&written[LENGTH_BYTES..]), None);
@@ -174,15 +183,16 @@ mod tests {
         let (mut stream, mut seen) = (Vec::new(), Vec::new());
         for byte in *b"\0\0\0\x02hi\0\0\0\0\0\0\0\x01!\0\0" {
             stream.push(byte);
-            cut_frames(&mut stream, |frame| {
+            let cut = cut_frames(&mut stream, Wire::Length, |frame| {
                 seen.push(frame.to_vec());
                 true
             });
+            assert_eq!(cut, Ok(()));
         }
         assert_eq!(seen, [&b"hi"[..], b"", b"!"]);
         assert_eq!(stream, b"\0\0");
         let mut stream = b"\0\0\0\x01a\0\0\0\x01b".to_vec();
-        cut_frames(&mut stream, |_| false);
+        assert_eq!(cut_frames(&mut stream, Wire::Length, |_| false), Ok(()));
         assert_eq!(stream, b"\0\0\0\x01b");
     }
 }

@@ -16,6 +16,7 @@ use crate::random::Random;
 use crate::rules::Rule;
 use crate::senders::Targets;
 use crate::truth::{Target, Truth, lock};
+use crate::wires::Wire;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,7 +367,7 @@ impl Handler for Town {
         let guard = InCallback { truth, id };
         let mut random = self.random(id);
         let is_bomb = random.one_in(self.plan.hazards.state_bombs);
-        let actor = Actor::new(id.to_bits(), self.plan.is_raw);
+        let actor = Actor::of_round(id.to_bits(), &self.plan);
         truth.states_made.fetch_add(1, Ordering::Relaxed);
         let truth = self.truth.clone();
         let stream = Vec::new();
@@ -392,7 +393,8 @@ impl Handler for Town {
         }
         let mut stream = std::mem::take(&mut state.stream);
         stream.extend_from_slice(frame);
-        cut_frames(&mut stream, |frame| self.request(session, state, frame));
+        // A peer that writes what makes no sense gets no further.
+        let _ = cut_frames(&mut stream, Wire::Length, |frame| self.request(session, state, frame));
         state.stream = stream;
     }
 

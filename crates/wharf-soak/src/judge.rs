@@ -124,7 +124,10 @@ impl Seen {
             CloseReason::HandlerPanicked => (facts.panicked, "no callback of it has panicked"),
             CloseReason::FrameTooLargeToSend { bytes, max } => {
                 let queue_max = options.sending.queue_bytes_max;
-                (bytes > max && bytes + 8 > queue_max, "the frame could have been sent")
+                (
+                    (bytes > max || self.plan.is_mixed) && bytes + 8 > queue_max,
+                    "the frame could have been sent",
+                )
             }
             _ => (false, "nothing explains it"),
         };

@@ -31,6 +31,7 @@ mod senders;
 mod targets;
 mod truth;
 mod watch;
+mod wires;
 
 use std::process::ExitCode;
 use std::time::Duration;

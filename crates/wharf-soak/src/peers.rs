@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::reader::Reader;
 use crate::truth::{Truth, lock};
+use crate::wires::Wire;
 
 /// How a peer's stream ended, as it saw it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,7 +88,8 @@ struct Peer {
 pub(crate) struct Town {
     pub(crate) plan: Arc<Plan>,
     pub(crate) truth: Arc<Truth>,
-    pub(crate) server: SocketAddr,
+    /// The server's listeners.
+    pub(crate) server: Vec<(SocketAddr, Wire)>,
     pub(crate) gateway: Option<SocketAddr>,
     pub(crate) next_number: AtomicU32,
     /// The server has ended: whatever is left is read out.
@@ -122,7 +124,13 @@ pub(crate) fn crowd(
         let mut is_quiet = true;
         let listening_at = Instant::now();
         while let Some(stream) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
-            peers.extend(Peer::new(stream.0, listened_at, town, Way::Connected, &mut random));
+            peers.extend(Peer::new(
+                stream.0,
+                listened_at,
+                town,
+                (Way::Connected, Wire::Length),
+                &mut random,
+            ));
         }
         listened_at = listening_at;
         let is_due = (peers.len() as u64) < size && connects_at <= Instant::now();
@@ -130,11 +138,12 @@ pub(crate) fn crowd(
             let began = Instant::now();
             connects_at = began + random.millis(0..6);
             let (address, way) = match town.gateway.filter(|_| random.one_in(3)) {
-                Some(gateway) => (gateway, Way::ViaGateway),
-                None => (town.server, Way::Accepted),
+                Some(gateway) => ((gateway, Wire::Length), Way::ViaGateway),
+                None => (random.pick(&town.server), Way::Accepted),
             };
+            let (address, wire) = address;
             let connected = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok();
-            let peer = |stream| Peer::new(stream, began, town, way, &mut random);
+            let peer = |stream| Peer::new(stream, began, town, (way, wire), &mut random);
             peers.extend(connected.and_then(peer));
         }
         for peer in &mut peers {
@@ -201,7 +210,7 @@ impl Peer {
         stream: TcpStream,
         began: Instant,
         town: &Town,
-        way: Way,
+        (way, wire): (Way, Wire),
         random: &mut Random,
     ) -> Option<Peer> {
         stream.set_nonblocking(true).ok()?;
@@ -214,6 +223,7 @@ impl Peer {
             was_connected_to: way == Way::Connected,
             via_gateway: way == Way::ViaGateway,
             always_read: true,
+            reader: Reader::of(wire),
             ..PeerFacts::default()
         };
         let mode = if random.one_in(5) { Mode::Listens } else { Mode::Talks };
@@ -286,7 +296,7 @@ impl Peer {
     fn ask_for(&mut self, action: u8, bytes: usize) {
         let number = self.facts.sent + self.waiting;
         let request = Request { peer: self.facts.number, number, action };
-        request.write(bytes, &mut self.out);
+        request.write(bytes, self.facts.reader.wire, &mut self.out);
         self.waiting += 1;
     }
 
@@ -406,7 +416,9 @@ impl Peer {
                 self.facts.ended_first = true;
                 if random.one_in(4) {
                     // The end comes inside a frame.
-                    let _ = self.stream.write(&[0, 0, 0, 9, 1, 2]);
+                    let mut frame = Vec::new();
+                    self.facts.reader.wire.write(b"123456789", &mut frame);
+                    let _ = self.stream.write(&frame[..6]);
                 }
                 let _ = self.stream.shutdown(Shutdown::Write);
                 self.mode = Mode::Listens;
@@ -425,7 +437,7 @@ impl Peer {
             }
             8 if town.plan.hazards.announcements && !town.plan.is_raw => {
                 self.facts.is_rude = true;
-                let _ = self.stream.write(&[0x7F, 0, 0, 0, 1, 2, 3]);
+                let _ = self.stream.write(self.facts.reader.wire.too_large());
                 self.mode = Mode::Listens;
             }
             _ => self.mode = Mode::Listens,

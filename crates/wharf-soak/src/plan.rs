@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use wharf::{
-    Backend, Backpressure, EndOfStream, FirstFrameTimeout, Framing, LengthPrefix, Options,
-};
+use wharf::{Backend, Backpressure, EndOfStream, FirstFrameTimeout, Framing, Options};
 
 use crate::random::Random;
+use crate::wires::Wire;
 
 /// How a round ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +74,8 @@ impl Hazards {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) is_raw: bool,
+    /// There is a listener for each wire form.
+    pub(crate) is_mixed: bool,
     pub(crate) options: Options,
     pub(crate) hazards: Hazards,
     pub(crate) crowd: u64,
@@ -117,9 +118,12 @@ impl Plan {
         let has_short_stall = random.one_in(4);
         let options = options(backend, is_raw, has_short_stall, random);
         let deadline = random.millis(50..2_000);
+        // A sequence of its own: the rounds of before stay what they were.
+        let is_mixed = !is_raw && Random::new(seed, u64::MAX - 1).one_in(2);
         Plan {
             seed,
             is_raw,
+            is_mixed,
             options,
             hazards: hazards(random),
             crowd: random.within(16..65),
@@ -138,8 +142,13 @@ impl Plan {
         }
     }
 
+    /// How frames come to the peers of each listener.
+    pub(crate) fn wires(&self) -> &'static [Wire] {
+        if self.is_mixed { &Wire::ALL } else { &Wire::ALL[..1] }
+    }
+
     pub(crate) fn framing(&self) -> Framing {
-        if self.is_raw { Framing::raw() } else { Framing::length_prefixed(LengthPrefix::default()) }
+        if self.is_raw { Framing::raw() } else { Wire::Length.framing() }
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use crate::frames::{Frame, Kind, cut_frames};
 use crate::rules::{Rule, Violation};
-
-/// No frame is larger.
-const FRAME_BYTES_MAX: usize = 70_000;
+use crate::wires::Wire;
 
 /// What has come to a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
+    /// How frames come.
+    pub(crate) wire: Wire,
     /// Whose frames these are, as the first that names a session says.
     pub(crate) session: Option<u64>,
     /// Frames by their senders.
@@ -29,22 +29,25 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    pub(crate) fn of(wire: Wire) -> Reader {
+        Reader { wire, ..Reader::default() }
+    }
+
     /// Takes bytes as they come.
     pub(crate) fn take(&mut self, bytes: &[u8], mut broken: impl FnMut(Violation)) {
         self.bytes += bytes.len() as u64;
         let mut stream = std::mem::take(&mut self.stream);
         stream.extend_from_slice(bytes);
-        cut_frames(&mut stream, |frame| {
+        let wire = self.wire;
+        let cut = cut_frames(&mut stream, wire, |frame| {
             if let Some((rule, what)) = self.frame(frame) {
                 broken(Violation { rule, what });
             }
             true
         });
-        if let Some(length) = stream.first_chunk::<4>()
-            && u32::from_be_bytes(*length) as usize > FRAME_BYTES_MAX
-        {
-            let what =
-                format!("a length of {} came to {:?}", u32::from_be_bytes(*length), self.session);
+        if cut.is_err() {
+            let front = &stream[..stream.len().min(8)];
+            let what = format!("{front:?} came to {:?} as {wire:?}", self.session);
             broken(Violation { rule: Rule::FramesArriveWhole, what });
             stream.clear();
         }

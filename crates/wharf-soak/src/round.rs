@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use wharf::{Backend, DrainReport, Error, Gone, Handle, Server, SessionId, Stats};
+use wharf::{Backend, DrainReport, Error, Gone, Handle, Listener, Server, SessionId, Stats};
 
 use crate::gateway::Gateway;
 use crate::judge::Seen;
@@ -51,11 +51,17 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     let descriptors = process::descriptors();
     let mut places = targets::open()?;
     let town = handler::Town { plan: plan.clone(), truth: truth.clone(), targets: places.targets };
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .framing(plan.framing())
-        .options(plan.options.clone())
-        .start(town)?;
+    let wires = plan.wires();
+    let mut builder = Server::builder().framing(plan.framing());
+    for wire in wires {
+        let listener = Listener::new("127.0.0.1:0");
+        builder = builder.listen(if wires.len() == 1 {
+            listener
+        } else {
+            listener.framing(wire.framing())
+        });
+    }
+    let server = builder.options(plan.options.clone()).start(town)?;
     let handle = server.handle();
     watch_round(&plan, &truth, &handle);
     watch::stage("the traffic", plan.runs_for);
@@ -65,7 +71,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     let town = Arc::new(peers::Town {
         plan: plan.clone(),
         truth: truth.clone(),
-        server: address,
+        server: server.addresses().iter().copied().zip(wires.iter().copied()).collect(),
         gateway: gateway.as_ref().and_then(Gateway::address),
         next_number: AtomicU32::new(0),
         ended: AtomicBool::new(false),

@@ -44,7 +44,7 @@ impl Sender {
         targets: Targets,
         thread: u64,
     ) -> Sender {
-        let actor = Actor::new(THREADS + thread, plan.is_raw);
+        let actor = Actor::of_round(THREADS + thread, plan);
         let random = Random::new(plan.seed, (3 << 32) + thread);
         let (plan, truth, handle) = (plan.clone(), truth.clone(), handle.clone());
         Sender { plan, truth, handle, targets, actor, random, paused: Vec::new() }
