@@ -40,7 +40,9 @@
 //! order `opened`, `received`, ..., `closed`, and never concurrently. No callback runs on a thread of the
 //! program's, or while wharf holds a lock. [`Handle`] may be used from any thread, callbacks included.
 //!
-//! There are no timers for the program: a thread of its own and a [`Handle`] do what is due later, as
+//! A session's [`State`](Handler::State) is reached in its callbacks only. Threads of the program's tell it notes
+//! ([`Mailer`]), which come in a callback ([`Told::told`]), and a session sets timers ([`Session::set_timer`]), which
+//! come in [`Handler::timer`]. What is due for the whole server is done by a thread of the program's and a [`Handle`], as
 //! `examples/ticker.rs` does. A handler that needs a [`Handle`] outside of a session's callbacks keeps it in a
 //! `OnceLock`, which is set between [`Builder::prepare`] and [`Prepared::start`], as in `examples/gateway.rs`.
 //!
@@ -158,9 +160,12 @@ pub use close::{Close, CloseReason};
 pub use engine::{DrainReport, Frame, Group};
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
-    PublishError, Result, RoomError, SendError,
+    PublishError, Result, RoomError, SendError, TellError, TimerError,
 };
-pub use face::{AsFrame, Farewell, Groups, Handle, Handler, Session, WhenRoom, WhenRoomToPublish};
+pub use face::{
+    AsFrame, Farewell, Groups, Handle, Handler, Mailed, Mailer, Session, Told, WhenRoom,
+    WhenRoomToPublish,
+};
 pub use framing::{
     CustomFraming, Cut, Delimiter, Endianness, Envelope, Framing, FramingError, LengthField,
     LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,

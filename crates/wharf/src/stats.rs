@@ -176,6 +176,10 @@ schema! {
         slow_ends: Counter of "sessions",
         /// Sessions that were asked to end because `sending.queued_bytes_max` was used up.
         budget_ends: Counter of "sessions",
+        /// Notes that sessions were told.
+        told_notes: Counter of "notes",
+        /// Notes for sessions that ended before they came to them.
+        untold_notes: Counter of "notes",
         /// Publications that were refused because too much waited at a port.
         publications_refused: Counter of "publications",
         /// Times that receiving from a session was paused for backpressure.

@@ -103,6 +103,13 @@ impl<K: Copy> TimingWheel<K> {
         waits
     }
 
+    /// Frees the memory of more than so many timers, if none waits. No id of an earlier timer may be used afterwards.
+    pub(crate) fn shrink_to(&mut self, timers: usize) {
+        if self.len == 0 && self.nodes.capacity() > timers {
+            (self.nodes, self.free) = (Vec::new(), END);
+        }
+    }
+
     /// When to call `advance` next: not after the first timer is due, but perhaps earlier, for a cascade.
     /// `None`: there is no timer.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {

@@ -10,6 +10,7 @@ mod connect;
 mod contexts;
 mod direct;
 mod drain_report;
+mod due;
 mod encode;
 mod ending;
 #[allow(clippy::module_inception, reason = "the room's one type")]
@@ -22,6 +23,7 @@ mod mailbox;
 mod members;
 mod membership;
 mod newcomers;
+mod notes;
 mod outside;
 mod publication;
 mod publish;
@@ -30,6 +32,7 @@ mod publishers;
 mod push;
 mod room;
 mod share;
+mod timers;
 mod turns;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod wire_bytes;
@@ -49,6 +52,7 @@ pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
+pub(crate) use self::notes::Notes;
 pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
 pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{

@@ -8,13 +8,14 @@ use super::direct::DirectSends;
 use super::drain_report::DrainReport;
 use super::groups::Groups;
 use super::mailbox::Mailbox;
+use super::timers::Timers;
 use super::turns::Turns;
 use crate::buffer::{BATCH_BYTES, BatchPool};
+use crate::clock::Moment;
 use crate::port::Anywhere;
-use crate::session::{Room, SessionId};
+use crate::session::Room;
 use crate::stats::{Recorders, Stats};
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, OnceLock, Ordering};
-use crate::timer::TimingWheel;
 
 /// The most of one worker's receive queues, if the server does not look at the machine.
 pub(crate) const RECEIVE_QUEUES_BYTES: usize = 256 * 1024 * 1024;
@@ -33,7 +34,7 @@ pub(crate) struct PortShare {
     pub(crate) pool: BatchPool,
     /// What waits to be sent at this port is charged to it.
     pub(crate) budget: Arc<PortBudget>,
-    pub(crate) timers: Mutex<TimingWheel<SessionId>>,
+    pub(crate) timers: Mutex<Timers>,
     pub(crate) acceptor: Mutex<Acceptor>,
     pub(crate) turns: Turns,
     pub(crate) groups: Groups,
@@ -78,7 +79,7 @@ impl PortShare {
         PortShare {
             mailbox: Mailbox::new(is_shared),
             pool: BatchPool::new(BATCHES_AT_REST_MAX),
-            timers: Mutex::new(TimingWheel::new()),
+            timers: Mutex::new(Timers::new()),
             acceptor: Mutex::default(),
             turns: Turns::new(workers),
             groups: Groups::new(budget.clone()),
@@ -114,6 +115,13 @@ impl PortShare {
     pub(crate) fn wake_all_others(&self) {
         for _ in 0..self.workers.load(Ordering::Acquire) {
             self.mailbox.wake_others();
+        }
+    }
+
+    /// A timer was set with this deadline, when this was the next: others that share the port may sleep past it.
+    pub(crate) fn timer_was_set(&self, next_before: Option<Moment>, deadline: Moment) {
+        if next_before.is_none_or(|next| deadline < next) {
+            self.wake_all_others();
         }
     }
 

@@ -1,10 +1,10 @@
-//! `Debug` of errors that give a frame back: the frame is not printed. It may be large, and anything.
+//! `Debug` of errors that give a frame or a note back: it is not printed. It may be large, and anything.
 
 use std::fmt;
 
-use super::{EncodeError, Gone, PublishError, SendError};
+use super::{EncodeError, Gone, PublishError, SendError, TellError};
 
-/// Stands for the frame.
+/// Stands for it.
 const FRAME: fmt::Arguments<'_> = format_args!("..");
 
 impl<T> fmt::Debug for Gone<T> {
@@ -26,6 +26,20 @@ impl<T> fmt::Debug for EncodeError<T> {
         match self {
             EncodeError::TooLarge { max, .. } => too_large(*max, f),
             EncodeError::Refused { reason, .. } => refused(reason, f),
+        }
+    }
+}
+
+impl<N> fmt::Debug for TellError<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TellError::Gone(_) => f.debug_tuple("Gone").field(&FRAME).finish(),
+            TellError::Full { waiting, max, .. } => f
+                .debug_struct("Full")
+                .field("waiting", waiting)
+                .field("max", max)
+                .finish_non_exhaustive(),
+            TellError::NotStarted(_) => f.debug_tuple("NotStarted").field(&FRAME).finish(),
         }
     }
 }

@@ -4,12 +4,14 @@
 //! not repeated in the text.
 
 mod debug;
+mod due;
 mod listening;
 mod remedy;
 
 use std::fmt;
 use std::io;
 
+pub use self::due::{TellError, TimerError};
 use self::listening::Each;
 pub use self::listening::{AcceptError, ListenError};
 use self::remedy::{InBrackets, remedy};
@@ -99,6 +101,10 @@ pub enum Error {
     /// A worker thread could not be started.
     #[error("cannot start a worker thread{}", InBrackets::of(.0))]
     Thread(#[source] io::Error),
+    /// A [`Mailer`](crate::Mailer) is of one server, and another was started with its handler before. This is a mistake
+    /// of the program; make a mailer for each.
+    #[error("another server was started with this mailer's handler; make a mailer for each server")]
+    MailerInUse,
     /// A worker met a broken invariant of wharf's own: a bug, please report it. The server was stopped.
     /// Sessions that the worker had in hand ended without `closed`.
     #[error("worker {worker} met a fault of wharf's own; please report it")]

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::session::Session;
+use super::tells::{Internal, Tells};
 use crate::close::CloseReason;
 use crate::engine::{Frame, Group};
 use crate::error::AcceptError;
@@ -55,6 +56,13 @@ pub trait Handler: Send + Sync + 'static {
     /// server drains: what the handler still meant to send then is not sent.
     fn writable(&self, session: &Session, state: &mut Self::State) {
         let _ = (session, state);
+    }
+
+    /// A [timer](crate::Session::set_timer) of the session's has fired, the one with this key. It is set no more. Called
+    /// also while receiving is paused, and never concurrently with another callback of the session. Several that are due
+    /// come in the order of their deadlines. It is not called after a close.
+    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
+        let _ = (session, state, key);
     }
 
     /// The session, a member with [`Policy::Skip`](crate::Policy::Skip), has missed so many frames of a group, because
@@ -114,6 +122,12 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (session, state, reason);
     }
 
+    /// What sessions are told beside these callbacks. For [`Mailed`](super::Mailed) only.
+    #[doc(hidden)]
+    fn tells(&self, _: Internal) -> Option<&dyn Tells<Self::State>> {
+        None
+    }
+
     /// The server begins to drain. Called once, by one worker, before any session is asked to end: what is
     /// published or sent here still leaves, so this is the place for a goodbye. The drain begins when the
     /// callback has returned; until then sessions may still come. Not called by a stop.
@@ -162,6 +176,10 @@ impl<H: Handler> Handler for Arc<H> {
         (**self).writable(session, state);
     }
 
+    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
+        (**self).timer(session, state, key);
+    }
+
     fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
         (**self).lagged(session, state, group, frames);
     }
@@ -177,6 +195,10 @@ impl<H: Handler> Handler for Arc<H> {
 
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
         (**self).closed(session, state, reason);
+    }
+
+    fn tells(&self, internal: Internal) -> Option<&dyn Tells<Self::State>> {
+        (**self).tells(internal)
     }
 
     fn draining(&self) {

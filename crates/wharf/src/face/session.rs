@@ -5,13 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::as_frame::AsFrame;
 use super::farewell::Farewell;
 use super::handle::Handle;
 use crate::close::{Close, CloseReason};
 use crate::engine::{AtOnce, Content, Engine, Follows, Group};
-use crate::error::{EncodeError, JoinError, SendError};
+use crate::error::{EncodeError, JoinError, SendError, TimerError};
 use crate::options::Listener;
 use crate::peer_address::{Peer, PeerAddress, PeerCredentials};
 use crate::session::{Policy, SessionId, Slot};
@@ -32,6 +33,8 @@ pub(crate) struct Desk {
     to_end: RefCell<VecDeque<SessionId>>,
     /// They had their share of this turn, and go on in the next. Each at most once.
     pub(crate) share_used: RefCell<Vec<SessionId>>,
+    /// More of the program's waits for them, and they are told of it in the next turn.
+    pub(crate) due_next: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
     pub(crate) left_directly: Cell<LeftDirectly>,
 }
@@ -51,6 +54,7 @@ impl Desk {
             to_attend: RefCell::default(),
             to_end: RefCell::default(),
             share_used: RefCell::default(),
+            due_next: RefCell::default(),
             left_directly: Cell::default(),
         }
     }
@@ -86,8 +90,8 @@ impl Desk {
 
     /// Whether nothing is left to be done in the next turn.
     pub(crate) fn is_clear(&self) -> bool {
-        let nobody_goes_on = self.to_end.borrow().is_empty() && self.share_used.borrow().is_empty();
-        self.to_attend.borrow().is_empty() && nobody_goes_on
+        let go_on = [&self.share_used, &self.due_next, &self.to_attend];
+        self.to_end.borrow().is_empty() && go_on.iter().all(|ids| ids.borrow().is_empty())
     }
 }
 
@@ -132,6 +136,11 @@ impl Session {
     fn slot(&self) -> &Slot {
         let slot = self.engine().table.held(self.id.get());
         slot.expect("invariant 4: a callback runs before its session's release has ended")
+    }
+
+    /// The port that it belongs to.
+    pub(crate) fn port(&self) -> usize {
+        self.slot().port()
     }
 
     /// Its name, valid on any thread and for ever.
@@ -336,6 +345,31 @@ impl Session {
     /// ```
     pub fn set_framing(&self, index: usize) -> bool {
         self.engine().change_framing(self.id.get(), self.slot(), index)
+    }
+
+    /// Calls [`Handler::timer`](crate::Handler::timer) with this key after so long: once, never early, and at most 10 ms
+    /// and the worker's turn late. A timer with the same key is set anew. It is gone with the session, and does not fire
+    /// once the session is closing.
+    ///
+    /// # Errors
+    /// If the session is closing, or has
+    /// [`sessions.timers_max`](field@crate::options::Sessions::timers_max) timers.
+    pub fn set_timer(&self, key: u64, after: Duration) -> Result<(), TimerError> {
+        self.engine().set_timer(self.id.get(), self.slot(), key, after)
+    }
+
+    /// Cancels a timer: its callback does not come. Returns whether it was set.
+    pub fn cancel_timer(&self, key: u64) -> bool {
+        self.engine().cancel_timer(self.id.get(), self.slot(), key)
+    }
+
+    /// Gives the session an idle time-out of its own in the place of
+    /// [`time.idle_timeout`](field@crate::options::Time::idle_timeout), for protocols in which the peer says how often it
+    /// will be heard. `None`: it may be silent for ever.
+    pub fn set_idle_timeout(&self, after: Option<Duration>) {
+        if self.engine().set_idle_timeout(self.id.get(), self.slot(), after) {
+            self.desk.attend_later(self.id.get());
+        }
     }
 
     /// Ends our direction of the stream after everything that was accepted has left; see [`Handle::finish`].

@@ -17,6 +17,8 @@ const WORKERS_MAX: usize = 1024;
 /// Beside so many sessions each worker has one that ends.
 const SESSIONS_MAX: u32 = (1 << SessionId::INDEX_BITS) - WORKERS_MAX as u32;
 
+const NOTES_MAX: u32 = 1 << 24;
+
 /// TCP_USER_TIMEOUT is an int of milliseconds.
 const PEER_TIMEOUT_DAYS_MAX: u64 = 24;
 
@@ -56,6 +58,16 @@ impl Options {
         rule("sessions.max", sessions.into(), in_range, "it must be 1 to 16,776,192")?;
         let in_range = groups <= 65_536;
         rule("sessions.groups_max", groups.into(), in_range, "it may be at most 65,536")?;
+        let timers = self.sessions.timers_max;
+        let in_range = timers <= 65_536;
+        rule("sessions.timers_max", timers.into(), in_range, "it may be at most 65,536")?;
+        for (name, notes) in [
+            ("sessions.notes_max", self.sessions.notes_max),
+            ("sessions.notes_of_port_max", self.sessions.notes_of_port_max),
+        ] {
+            let in_range = (1..=NOTES_MAX).contains(&notes);
+            rule(name, notes.into(), in_range, "it must be 1 to 16,777,216")?;
+        }
         let in_range = buffers.is_power_of_two() && buffers <= 32_768;
         let says = "it must be a power of two up to 32,768";
         rule("uring.receive_buffers", buffers.into(), in_range, says)?;

@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::close::{Close, CloseReason};
 use crate::engine::{Acceptor, Engine};
 use crate::error::{Error, NoMemory, Result};
-use crate::face::Handler;
+use crate::face::{Handle, Handler, Internal};
 use crate::guarded::{self, caught};
 #[cfg(target_os = "linux")]
 use crate::options::Backend;
@@ -49,7 +49,7 @@ pub(super) fn start_workers<H: Handler>(
                 let started = start_on(readiness, plan, sockets, handler);
                 started.map(|running| (running, choice)).map_err(StartError::plain)
             }
-            Err((StartError::Thread(error), _)) => Err(Error::Thread(error)),
+            Err(failed) => Err(StartError::plain(failed)),
         };
     }
     let started = start_on(readiness, plan, sockets, handler);
@@ -80,12 +80,15 @@ pub(super) fn start_workers<H: Handler>(
 pub(crate) enum StartError {
     Thread(std::io::Error),
     Port(std::io::Error),
+    /// The handler's mailer is another server's.
+    MailerInUse,
 }
 
 impl StartError {
     pub(super) fn plain((error, _): (StartError, ListeningSockets)) -> Error {
         match error {
             StartError::Thread(error) => Error::Thread(error),
+            StartError::MailerInUse => Error::MailerInUse,
             StartError::Port(source) => match NoMemory::of(&source) {
                 Some(NoMemory { option, bytes }) => Error::Memory { option, bytes },
                 None => Error::Port { worker: 0, source },
@@ -160,6 +163,11 @@ fn start_with<P: CompletionPort, H: Handler, C: Clock>(
         if let Err(error) = result {
             return Err((StartError::Port(error), sockets));
         }
+    }
+    // Now that nothing else can fail: a mailer begins once.
+    let tells = handler.tells(Internal);
+    if tells.is_some_and(|tells| !tells.begin(Handle::new(engine.clone()))) {
+        return Err((StartError::MailerInUse, sockets));
     }
     for (port, sockets) in engine.ports.iter().zip(sockets) {
         *port.acceptor.lock() = Acceptor::new(sockets);

@@ -98,6 +98,8 @@ pub(crate) struct Facts {
     pub(crate) is_to_refill: bool,
     /// It has missed frames that the handler was not told of, and has room again.
     pub(crate) has_missed: bool,
+    /// Something of the program's waits for it: a note, a timer.
+    pub(crate) is_due: bool,
     /// A limit ends it, and the handler may give it a last frame.
     pub(crate) is_last_word_due: bool,
     /// Bytes wait to be sent, and no send is outstanding.
@@ -127,6 +129,8 @@ pub(crate) enum Next {
     TellRoom,
     /// Tell the handler how many frames the session has missed.
     TellMissed,
+    /// Tell the handler what the program has for the session.
+    TellDue,
     /// Tell others that there is room, or that there will be none.
     TellWaiters,
     /// Ask the handler for a last frame.
@@ -278,6 +282,8 @@ impl Life {
                     Next::TellRoom
                 } else if facts.has_missed && closing.is_none() && !pauses.has(Pauses::SHARE_USED) {
                     Next::TellMissed
+                } else if facts.is_due && closing.is_none() && !pauses.has(Pauses::SHARE_USED) {
+                    Next::TellDue
                 } else if stream == Stream::Failed {
                     Next::End
                 } else if stream == Stream::Ended && is_heard_out && !self.end_is_told {
@@ -336,6 +342,7 @@ mod tests {
         has_told: false,
         is_to_refill: false,
         has_missed: false,
+        is_due: false,
         is_last_word_due: false,
         tells_end: false,
         is_to_finish: false,
@@ -349,6 +356,7 @@ mod tests {
     const HAS_ROOM: Facts = Facts { has_wanted_room: true, ..QUIET };
     const HAS_MISSED: Facts = Facts { has_missed: true, ..QUIET };
     const LACKS: Facts = Facts { is_to_refill: true, may_send: true, ..QUIET };
+    const IS_DUE: Facts = Facts { is_due: true, ..QUIET };
     const ASKED: Facts = Facts { is_asked_to_pause: true, ..QUIET };
     const ENDED: Facts = Facts { stream: Stream::Ended, ..QUIET };
     const FAILED: Facts = Facts { stream: Stream::Failed, ..QUIET };
@@ -421,6 +429,14 @@ mod tests {
             (paused(Pauses::SHARE_USED), HAS_ROOM, false, Next::Nothing),
             (open(Outstanding), HAS_MISSED, false, Next::TellMissed),
             (paused(Pauses::SHARE_USED), HAS_MISSED, false, Next::Nothing),
+            // It is told what the program has for it, also while it does not receive; not once it is to end.
+            (open(Outstanding), Facts { may_send: true, ..IS_DUE }, false, Next::TellDue),
+            (paused(Pauses::ASKED), Facts { is_due: true, ..ASKED }, false, Next::TellDue),
+            (paused(Pauses::SHARE_USED), IS_DUE, false, Next::Nothing),
+            (open(No), Facts { is_due: true, ..ENDED }, false, Next::TellDue),
+            (open(Outstanding), Facts { is_due: true, ..DRAINS }, false, Next::Drain),
+            (open(Outstanding), Facts { is_due: true, ..IS_CUT }, false, Next::Close),
+            (connecting, IS_DUE, false, Next::Nothing),
             // What it lacks leaves together with what is queued, also while it drains.
             (open(Outstanding), LACKS, false, Next::Refill),
             (draining, LACKS, false, Next::Refill),
@@ -539,6 +555,7 @@ mod tests {
                         has_finished: is(9),
                         is_last_word_due: is(10),
                         has_missed: is(6),
+                        is_due: is(6),
                         has_told: false,
                         is_to_refill: false,
                     };
@@ -577,6 +594,7 @@ mod tests {
             }
             Next::TellRoom => facts.has_wanted_room = false,
             Next::TellMissed => facts.has_missed = false,
+            Next::TellDue => facts.is_due = false,
             Next::TellEnd => life.tell_end(),
             Next::TellWaiters => facts.has_told = false,
             Next::Refill => (facts.is_to_refill, facts.may_send) = (false, true),
@@ -626,7 +644,7 @@ mod tests {
                         assert_eq!(life.pauses.has(Pauses::FULL), facts.is_full, "{}", said());
                         let is_asked = facts.is_asked_to_pause;
                         assert_eq!(life.pauses.has(Pauses::ASKED), is_asked, "{}", said());
-                        let waits = facts.has_wanted_room;
+                        let waits = facts.has_wanted_room || facts.is_due;
                         assert!(!waits || life.pauses.has(Pauses::SHARE_USED), "{}", said());
                         let is_receiving = life.receiving == Receiving::Outstanding;
                         assert!(

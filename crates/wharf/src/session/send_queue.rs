@@ -26,7 +26,7 @@ mod tests;
 
 use self::aside::Aside;
 pub(crate) use self::aside::{ASIDE_BYTES_MAX, Closing, RoomFound, WAITERS_MAX, Wakes};
-use self::marks::{ARMED, HELD_BACK, Marks, PAUSED, SENDING};
+use self::marks::{ARMED, DUE, HELD_BACK, Marks, PAUSED, PUT_OFF, SENDING};
 pub(crate) use self::store::Store;
 use std::io::IoSlice;
 
@@ -304,6 +304,32 @@ impl SendQueue {
     #[inline]
     pub(crate) fn has_aside(&self) -> bool {
         self.aside.is_some()
+    }
+
+    /// Something of the program's waits for the session from now on. True: its worker must attend to it.
+    pub(crate) fn set_due(&mut self) -> bool {
+        !self.marks.set(DUE, true) && self.is_due()
+    }
+
+    /// The session has had its share of this turn: whatever comes waits for the next.
+    pub(crate) fn put_due_off(&mut self) {
+        self.marks.set(DUE, true);
+        self.marks.set(PUT_OFF, true);
+    }
+
+    /// The next turn has begun.
+    pub(crate) fn due_goes_on(&mut self) {
+        self.marks.set(PUT_OFF, false);
+    }
+
+    /// Whoever tells it takes this first: what comes meanwhile sets it again.
+    pub(crate) fn take_due(&mut self) -> bool {
+        self.marks.set(DUE, false)
+    }
+
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.marks.are(DUE | PUT_OFF, DUE)
     }
 
     pub(crate) fn is_sending(&self) -> bool {

@@ -10,7 +10,7 @@ use super::send_queue::{Closing, SendQueue, Unsent};
 /// The session has no registered socket.
 const NO_REGISTRATION: u32 = u32::MAX;
 
-/// Notes about a session, one bit each in its slot's `notes`. In this order: its timer has fired, so its
+/// Flags of a session, one bit each in its slot. In this order: its timer has fired, so its
 /// deadlines must be checked; its `opened` has begun; it is a member of groups; it was behind, and a turn has
 /// begun since; its place is free.
 const TIME_CAME: u8 = 1;
@@ -25,9 +25,9 @@ const PAUSE_SET: u8 = 128;
 
 /// What is noted about a session, as it was at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Notes(u8);
+pub(crate) struct Flags(u8);
 
-impl Notes {
+impl Flags {
     pub(crate) fn time_came(self) -> bool {
         self.0 & TIME_CAME != 0
     }
@@ -50,7 +50,7 @@ pub(crate) struct Slot {
     port: AtomicU16,
     /// The registration of the session's socket at its port.
     registration: AtomicU32,
-    notes: AtomicU8,
+    flags: AtomicU8,
     /// The index of the session's framing among those declared at the start.
     framing: AtomicU8,
 }
@@ -62,7 +62,7 @@ impl Default for Slot {
             send_queue: Mutex::default(),
             port: AtomicU16::new(0),
             registration: AtomicU32::new(NO_REGISTRATION),
-            notes: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
             framing: AtomicU8::new(0),
         }
     }
@@ -133,107 +133,107 @@ impl Slot {
     }
 
     pub(crate) fn note_time_came(&self) {
-        self.set_note(TIME_CAME, true);
+        self.set_flag(TIME_CAME, true);
     }
 
     pub(crate) fn time_came(&self) -> bool {
-        self.notes.load(Ordering::Relaxed) & TIME_CAME != 0
+        self.flags.load(Ordering::Relaxed) & TIME_CAME != 0
     }
 
     /// Whether its timer has fired since the last call.
     pub(crate) fn take_time_came(&self) -> bool {
-        self.time_came() && self.notes.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
+        self.time_came() && self.flags.fetch_and(!TIME_CAME, Ordering::Acquire) & TIME_CAME != 0
     }
 
     /// A turn begins in which a session that was behind may continue.
     pub(crate) fn note_turn_came(&self) {
-        self.set_note(TURN_CAME, true);
+        self.set_flag(TURN_CAME, true);
     }
 
     pub(crate) fn turn_came(&self) -> bool {
-        self.notes.load(Ordering::Relaxed) & TURN_CAME != 0
+        self.flags.load(Ordering::Relaxed) & TURN_CAME != 0
     }
 
     /// Whether such a turn has begun since the last call.
     pub(crate) fn take_turn_came(&self) -> bool {
-        self.turn_came() && self.notes.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
+        self.turn_came() && self.flags.fetch_and(!TURN_CAME, Ordering::Acquire) & TURN_CAME != 0
     }
 
     /// Notes that its `opened` begins.
     pub(crate) fn set_opened(&self) {
-        self.set_note(OPENED, true);
+        self.set_flag(OPENED, true);
     }
 
     pub(crate) fn is_opened(&self) -> bool {
-        self.notes.load(Ordering::Acquire) & OPENED != 0
+        self.flags.load(Ordering::Acquire) & OPENED != 0
     }
 
     /// That it was begun with a context.
     pub(crate) fn set_has_context(&self) {
-        self.set_note(HAS_CONTEXT, true);
+        self.set_flag(HAS_CONTEXT, true);
     }
 
     pub(crate) fn has_context(&self) -> bool {
-        self.notes.load(Ordering::Acquire) & HAS_CONTEXT != 0
+        self.flags.load(Ordering::Acquire) & HAS_CONTEXT != 0
     }
 
     /// Says whether the program wants receiving paused. True: it is new, and its worker must attend to it.
     /// Calls are not counted: the last one counts.
     pub(crate) fn ask_to_pause(&self, pause: bool) -> bool {
         let before = if pause {
-            self.notes.fetch_or(PAUSE_ASKED, Ordering::AcqRel)
+            self.flags.fetch_or(PAUSE_ASKED, Ordering::AcqRel)
         } else {
-            self.notes.fetch_and(!PAUSE_ASKED, Ordering::AcqRel)
+            self.flags.fetch_and(!PAUSE_ASKED, Ordering::AcqRel)
         };
         (before & PAUSE_ASKED != 0) != pause
     }
 
     #[inline]
     pub(crate) fn is_asked_to_pause(&self) -> bool {
-        self.notes.load(Ordering::Relaxed) & PAUSE_ASKED != 0
+        self.flags.load(Ordering::Relaxed) & PAUSE_ASKED != 0
     }
 
     /// What is noted now, of that which attending asks. Other threads may note more at any time.
     #[inline]
-    pub(crate) fn notes(&self) -> Notes {
-        Notes(self.notes.load(Ordering::Relaxed))
+    pub(crate) fn flags(&self) -> Flags {
+        Flags(self.flags.load(Ordering::Relaxed))
     }
 
     /// Notes what the holder of the half has made of it.
     pub(crate) fn set_paused(&self, paused: bool) {
-        self.set_note(PAUSE_SET, paused);
+        self.set_flag(PAUSE_SET, paused);
     }
 
     /// Whether the holder of the half has something to do about it.
     pub(crate) fn pause_is_to_change(&self) -> bool {
-        let notes = self.notes.load(Ordering::Acquire);
-        (notes & PAUSE_ASKED != 0) != (notes & PAUSE_SET != 0)
+        let flags = self.flags.load(Ordering::Acquire);
+        (flags & PAUSE_ASKED != 0) != (flags & PAUSE_SET != 0)
     }
 
     /// Says whether it is a member of groups. Under the lock of its port's groups.
     pub(crate) fn set_in_groups(&self, in_groups: bool) {
-        self.set_note(IN_GROUPS, in_groups);
+        self.set_flag(IN_GROUPS, in_groups);
     }
 
     /// Called in its release, when no thread can join it any more.
     pub(crate) fn is_in_groups(&self) -> bool {
-        self.notes.load(Ordering::Acquire) & IN_GROUPS != 0
+        self.flags.load(Ordering::Acquire) & IN_GROUPS != 0
     }
 
     /// Gives its place up. True: it had one until now.
     pub(super) fn leaves_place(&self) -> bool {
-        self.notes.fetch_or(PLACE_LEFT, Ordering::AcqRel) & PLACE_LEFT == 0
+        self.flags.fetch_or(PLACE_LEFT, Ordering::AcqRel) & PLACE_LEFT == 0
     }
 
     pub(super) fn has_place(&self) -> bool {
-        self.notes.load(Ordering::Acquire) & PLACE_LEFT == 0
+        self.flags.load(Ordering::Acquire) & PLACE_LEFT == 0
     }
 
-    fn set_note(&self, note: u8, holds: bool) {
+    fn set_flag(&self, flag: u8, holds: bool) {
         if holds {
-            self.notes.fetch_or(note, Ordering::Release);
+            self.flags.fetch_or(flag, Ordering::Release);
         } else {
-            self.notes.fetch_and(!note, Ordering::Release);
+            self.flags.fetch_and(!flag, Ordering::Release);
         }
     }
 
@@ -309,7 +309,7 @@ impl Slot {
     /// Makes the slot as it was before its first session. Returns what still waited to be sent. Called in the
     /// release.
     pub(super) fn renew(&self) -> Unsent {
-        self.notes.store(0, Ordering::Release);
+        self.flags.store(0, Ordering::Release);
         self.set_framing(0);
         self.set_registration(None);
         self.send_queue.lock().end()
@@ -317,7 +317,7 @@ impl Slot {
 
     /// Whether its last session has left nothing.
     pub(super) fn is_new(&self) -> bool {
-        let is_noted = self.notes.load(Ordering::Acquire) != 0;
+        let is_noted = self.flags.load(Ordering::Acquire) != 0;
         let has_framing = self.framing() != 0;
         !is_noted
             && !has_framing

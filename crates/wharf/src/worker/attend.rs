@@ -79,6 +79,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             || slot.turn_came()
             || slot.pause_is_to_change()
             || queue.is_to_finish()
+            || queue.is_due()
             || queue.has_wanted_room(self.engine.options.sending.queue_bytes_max)
             || queue.has_missed(self.engine.options.sending.queue_bytes_max)
     }
@@ -135,11 +136,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let was_awaited = half.is_suspect && half.life.receiving() != Receiving::Cancelled;
         let mut queue = slot.send_queue.lock();
         let is_full = queue.is_paused(pause_mark, resume_mark);
-        let notes = slot.notes();
-        let time_came = was_awaited || notes.time_came();
+        let flags = slot.flags();
+        let time_came = was_awaited || flags.time_came();
         let is_usual = half.life.is_served()
             && stream == Stream::Goes
-            && !(is_full || time_came || notes.is_asked_to_pause() || queue.has_aside());
+            && !(is_full
+                || time_came
+                || flags.is_asked_to_pause()
+                || queue.has_aside()
+                || queue.is_due());
         if is_usual && !cfg!(debug_assertions) {
             // As below, without looking at each fact.
             let batch = queue.take(|| now);
@@ -154,7 +159,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             closing: queue.closing().map(|closing| closing.how),
             has_drained: queue.has_drained(),
             is_full,
-            is_asked_to_pause: notes.is_asked_to_pause(),
+            is_asked_to_pause: flags.is_asked_to_pause(),
             tells_end: self.engine.options.receiving.end_of_stream == EndOfStream::Told
                 && half.queue.is_empty(),
             is_to_finish: queue.is_to_finish(),
@@ -163,10 +168,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             has_told: tells && queue.has_told(self.engine.options.sending.queue_bytes_max),
             is_to_refill: queue.is_to_refill(),
             has_missed: queue.has_missed(self.engine.options.sending.queue_bytes_max),
+            is_due: queue.is_due(),
             is_last_word_due: queue.is_last_word_due(),
             may_send: queue.may_take(),
             time_came,
-            turn_came: notes.turn_came(),
+            turn_came: flags.turn_came(),
         };
         let Step { sends, next } = half.life.next(&facts);
         debug_assert!(!is_usual || next == Next::Nothing && sends == facts.may_send);
@@ -193,6 +199,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Next::SetPauses(pauses) => self.set_pauses(pauses, held),
             Next::TellRoom => self.tell_room(held),
             Next::TellMissed => self.tell_missed(held),
+            Next::TellDue => self.tell_due(held),
             Next::TellWaiters => self.tell_waiters(held.slot),
             Next::AskLastWord => self.ask_last_word(held),
             Next::Refill => self.refill(held.id, held.slot),

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::close::{Close, CloseReason};
 use crate::engine::{DrainReport, Engine, Mail};
 use crate::error::Error;
-use crate::face::Handler;
+use crate::face::{Handler, Internal};
 use crate::guarded::{self, guarded};
 use crate::options::Target;
 use crate::peer_address::Peer;
@@ -102,7 +102,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut ended = std::mem::take(&mut *half);
         drop(half);
         if let Some(timer) = ended.timer.take() {
-            self.share().timers.lock().cancel(timer);
+            self.share().timers.lock().deadlines.cancel(timer);
         }
         ended.queue.clear(&self.receive_room);
         engine.table.leave_place(slot);
@@ -124,6 +124,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
             (reason, queue.queued_bytes())
         };
+        // It is closing, so no timer is set any more; and no thread holds it, so no note comes.
+        self.share().timers.lock().forget(id);
+        if let Some(tells) = self.handler.tells(Internal) {
+            self.stats.untold_notes += tells.forget(id, self.place.port);
+        }
         self.tell_waiters(slot);
         if ended.opened {
             self.count_closed(reason, queued_bytes);

@@ -87,6 +87,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// Notes the sessions that used up their share of the last turn, to be attended to in this one.
     pub(super) fn go_on_with_the_next_share(&mut self) {
+        if !self.session.desk.due_next.borrow().is_empty() {
+            let mut due_next = self.session.desk.due_next.take();
+            for id in due_next.drain(..) {
+                self.with_hold(id, |floor, slot| {
+                    slot.send_queue.lock().due_goes_on();
+                    floor.session.desk.attend_later(id);
+                });
+            }
+            self.session.desk.due_next.replace(due_next);
+        }
         if self.session.desk.share_used.borrow().is_empty() {
             return;
         }
@@ -98,6 +108,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             });
         }
         self.session.desk.share_used.replace(share_used);
+    }
+
+    /// Something of the program's waits for a session: notes it, so that the handler is told.
+    pub(super) fn is_due(&mut self, id: SessionId) {
+        self.with_hold(id, |floor, slot| {
+            if slot.send_queue.lock().set_due() {
+                floor.session.desk.attend_later(id);
+            }
+        });
     }
 
     pub(super) fn end_turn(&mut self) {

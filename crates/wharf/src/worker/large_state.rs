@@ -12,7 +12,7 @@ use super::half::ReceiveHalf;
 use crate::close::CloseReason;
 use crate::engine::{Frame, Group};
 use crate::error::AcceptError;
-use crate::face::{Handler, Session};
+use crate::face::{Handle, Handler, Internal, Session, Tells};
 use crate::options::Target;
 use crate::session::SessionId;
 
@@ -48,6 +48,10 @@ impl<H: Handler> Handler for LargeState<H> {
         self.0.writable(session, state);
     }
 
+    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
+        self.0.timer(session, state, key);
+    }
+
     fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
         self.0.lagged(session, state, group, frames);
     }
@@ -69,6 +73,10 @@ impl<H: Handler> Handler for LargeState<H> {
         self.0.closed(session, *state, reason);
     }
 
+    fn tells(&self, internal: Internal) -> Option<&dyn Tells<Self::State>> {
+        self.0.tells(internal).is_some().then_some(self)
+    }
+
     fn draining(&self) {
         self.0.draining();
     }
@@ -79,6 +87,21 @@ impl<H: Handler> Handler for LargeState<H> {
 
     fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
         self.0.connect_failed(id, target, error);
+    }
+}
+
+/// What the program's handler is told, with its state out of the box.
+impl<H: Handler> Tells<Box<H::State>> for LargeState<H> {
+    fn begin(&self, handle: Handle) -> bool {
+        self.0.tells(Internal).is_none_or(|tells| tells.begin(handle))
+    }
+
+    fn tell_next(&self, session: &Session, state: &mut Box<H::State>) -> bool {
+        self.0.tells(Internal).is_some_and(|tells| tells.tell_next(session, state))
+    }
+
+    fn forget(&self, id: SessionId, port: usize) -> u64 {
+        self.0.tells(Internal).map_or(0, |tells| tells.forget(id, port))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::stats::Stats;
 /// The most frames delivered to one session in a turn. The rest waits for the next turn.
 const FRAMES_OF_TURN_MAX: u16 = 128;
 /// The clock is read after every so many frames.
-const FRAMES_BETWEEN_LOOKS: u16 = 16;
+pub(super) const FRAMES_BETWEEN_LOOKS: u16 = 16;
 /// Once its callbacks have taken this long, a session has had its share of the turn.
 const TIME_OF_TURN_MAX: Duration = Duration::from_millis(1);
 
@@ -241,15 +241,24 @@ impl<S> ReceiveHalf<S> {
     /// Whether the session has had its share of this turn. `began`: when this was first asked.
     #[cold]
     pub(super) fn has_had_its_share(&self, clock: &impl Clock, began: &mut Option<Moment>) -> bool {
-        if self.frames_of_turn >= FRAMES_OF_TURN_MAX {
-            return true;
-        }
-        if !self.frames_of_turn.is_multiple_of(FRAMES_BETWEEN_LOOKS) {
-            return false;
-        }
-        let now = clock.now();
-        began.get_or_insert(now).until(now) >= TIME_OF_TURN_MAX
+        share_is_used_up(self.frames_of_turn, clock, began)
     }
+}
+
+/// Whether so many callbacks are a session's share of a turn, or have taken as long. `began`: when this was first asked.
+pub(super) fn share_is_used_up(
+    callbacks: u16,
+    clock: &impl Clock,
+    began: &mut Option<Moment>,
+) -> bool {
+    if callbacks >= FRAMES_OF_TURN_MAX {
+        return true;
+    }
+    if !callbacks.is_multiple_of(FRAMES_BETWEEN_LOOKS) {
+        return false;
+    }
+    let now = clock.now();
+    began.get_or_insert(now).until(now) >= TIME_OF_TURN_MAX
 }
 
 impl From<Cut> for Front {

@@ -3,8 +3,9 @@
 
 use super::floor::Floor;
 use super::held::Held;
+use super::receive::{FRAMES_BETWEEN_LOOKS, share_is_used_up};
 use crate::clock::Clock;
-use crate::face::Handler;
+use crate::face::{Handler, Internal};
 use crate::guarded::guarded;
 use crate::session::Slot;
 
@@ -62,6 +63,43 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Self::guarded(session, &mut self.stats, || {
             self.handler.lagged(session, state, group, frames);
         });
+        self.cut_anew(held, framing);
+    }
+
+    /// Tells the handler what the program has for the session: timers that have fired, then notes. More may come at
+    /// once, so this has a share of a turn of its own; what is left waits for the next.
+    #[inline(never)] // most sessions have nothing of the kind
+    pub(super) fn tell_due(&mut self, held: &mut Held<'e, H::State>) {
+        let Held { id, slot, half } = held;
+        let half = &mut **half;
+        let (engine, handler, framing) = (self.engine, self.handler, slot.framing());
+        let timers = &engine.port_of(slot).timers;
+        slot.send_queue.lock().take_due();
+        let (mut told, mut began) = (0, None);
+        while let Some(state) = half.state.as_mut()
+            && !slot.count.is_closing()
+        {
+            if told >= FRAMES_BETWEEN_LOOKS && share_is_used_up(told, &self.clock, &mut began) {
+                slot.send_queue.lock().put_due_off();
+                self.session.desk.due_next.borrow_mut().push(*id);
+                break;
+            }
+            let timer = timers.lock().take_due(*id);
+            let session = self.session.be(*id, half.peer);
+            let tells = || match (timer, handler.tells(Internal)) {
+                (Some(key), _) => {
+                    handler.timer(session, state, key);
+                    true
+                }
+                (None, Some(tells)) => tells.tell_next(session, state),
+                (None, None) => false,
+            };
+            if Self::guarded(session, &mut self.stats, tells) != Some(true) {
+                break;
+            }
+            told += 1;
+            self.stats.told_notes += u64::from(timer.is_none());
+        }
         self.cut_anew(held, framing);
     }
 

@@ -47,15 +47,13 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let share = self.share();
         let mut timers = share.timers.lock();
         if let Some(timer) = held.half.timer.take() {
-            timers.cancel(timer);
+            timers.deadlines.cancel(timer);
         }
         let Some(deadline) = deadline else { return };
         let next_before = timers.next_deadline();
-        held.half.timer = Some(timers.insert(deadline, held.id));
+        held.half.timer = Some(timers.deadlines.insert(deadline, held.id));
         drop(timers);
-        if next_before.is_none_or(|next| deadline < next) {
-            share.wake_all_others(); // they may sleep past the new deadline
-        }
+        share.timer_was_set(next_before, deadline);
     }
 
     fn limits(
@@ -74,7 +72,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let first_frame = time
             .first_frame_limit(self.engine.framing_of(slot))
             .filter(|_| hears && !half.frame_came && !half.life.end_is_told());
-        let idle = time.idle_timeout.filter(|_| hears);
+        let own_idle = self.share().timers.lock().idle_timeout(*id);
+        let idle = own_idle.unwrap_or(time.idle_timeout).filter(|_| hears);
         let connect = time.connect_timeout.filter(|_| phase == Phase::Connecting);
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
         let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);

@@ -15,6 +15,15 @@ use crate::port::{Accepted, CompletionPort};
 use crate::session::SessionId;
 use crate::stats::Stats;
 
+/// What a turn's timers have fired for. Kept, so that no turn allocates it.
+#[derive(Default)]
+struct Fired {
+    /// Their deadline has passed.
+    passed: Vec<SessionId>,
+    /// A timer of the program's has fired.
+    due: Vec<SessionId>,
+}
+
 /// A worker: a port, and what happens at it.
 pub(crate) struct Worker<'e, P, H: Handler, C> {
     pub(super) port: P,
@@ -62,7 +71,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.post_accepts(now);
         self.floor.end_turn();
         let mut mails = Vec::new();
-        let mut fired = Vec::new();
+        let mut fired = Fired::default();
         let error = loop {
             if let Err(source) = self.turn(&mut mails, &mut fired) {
                 break Some(Error::Port { worker: self.floor.place.worker, source });
@@ -81,7 +90,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         self.end(error);
     }
 
-    fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Vec<SessionId>) -> io::Result<()> {
+    fn turn(&mut self, mails: &mut Vec<Mail>, fired: &mut Fired) -> io::Result<()> {
         let share = self.floor.share();
         self.floor.go_on_with_the_next_share();
         self.floor.asleep = self.floor.session.desk.is_clear() && share.mailbox.may_sleep();
@@ -101,9 +110,12 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             self.mail(mail);
         }
 
-        share.timers.lock().advance(now, fired);
-        for id in fired.drain(..) {
+        share.timers.lock().advance(now, &mut fired.passed, &mut fired.due);
+        for id in fired.passed.drain(..) {
             self.floor.time_came(id);
+        }
+        for id in fired.due.drain(..) {
+            self.floor.is_due(id);
         }
 
         self.floor.look_for_slow(&self.port, now);

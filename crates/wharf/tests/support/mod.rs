@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use wharf::{
     AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, ConnectorBuilder,
-    Endianness, Error, Framing, Handle, Handler, LengthPrefix, Options, Server, Session, SessionId,
-    Stats,
+    Endianness, Error, Framing, Handle, Handler, LengthPrefix, Mailer, Options, Server, Session,
+    SessionId, Stats, Told,
 };
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
@@ -174,13 +174,24 @@ fn hush() {
 
 type OnOpened = Box<dyn Fn(&Session) + Send + Sync>;
 type OnReceived = Box<dyn Fn(&Session, &[u8]) + Send + Sync>;
+type OnTimer = Box<dyn Fn(&Session, u64) + Send + Sync>;
+type OnTold = Box<dyn Fn(&Session, Note) + Send + Sync>;
 type OnClosed = Box<dyn Fn(&Session, CloseReason) + Send + Sync>;
 
 /// What a test's handler does besides writing down.
 pub(crate) struct Behaviour {
     opened: OnOpened,
     received: OnReceived,
+    timer: OnTimer,
+    told: OnTold,
     closed: OnClosed,
+}
+
+/// What a session is told: who tells it, and how much that one has told it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Note {
+    pub(crate) from: u32,
+    pub(crate) number: u32,
 }
 
 impl Behaviour {
@@ -188,6 +199,8 @@ impl Behaviour {
         Behaviour {
             opened: Box::new(|_| {}),
             received: Box::new(|_, _| {}),
+            timer: Box::new(|_, _| {}),
+            told: Box::new(|_, _| {}),
             closed: Box::new(|_, _| {}),
         }
     }
@@ -209,6 +222,16 @@ impl Behaviour {
         self
     }
 
+    pub(crate) fn on_timer(mut self, act: impl Fn(&Session, u64) + Send + Sync + 'static) -> Self {
+        self.timer = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_told(mut self, act: impl Fn(&Session, Note) + Send + Sync + 'static) -> Self {
+        self.told = Box::new(act);
+        self
+    }
+
     pub(crate) fn on_closed(
         mut self,
         act: impl Fn(&Session, CloseReason) + Send + Sync + 'static,
@@ -227,6 +250,9 @@ pub(crate) struct Record {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) frame_count: u64,
     pub(crate) received_bytes: u64,
+    /// The timers that have fired, and when.
+    pub(crate) timers: Vec<(u64, Instant)>,
+    pub(crate) notes: Vec<Note>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) closed_at: Option<Instant>,
     pub(crate) peer_address: Option<SocketAddr>,
@@ -399,6 +425,16 @@ impl Handler for Recorder {
         (self.behaviour.received)(session, frame);
     }
 
+    fn timer(&self, session: &Session, witness: &mut Witness, key: u64) {
+        let id = session.id();
+        self.log.write(|ledger| ledger.enter(id, "timer").timers.push((key, Instant::now())));
+        let _inside = Inside(&self.log, id);
+        if witness.id != id {
+            self.fault(format!("{id}: it was lent the state of {}", witness.id));
+        }
+        (self.behaviour.timer)(session, key);
+    }
+
     fn closed(&self, session: &Session, witness: Witness, reason: CloseReason) {
         let id = session.id();
         self.log.write(|ledger| {
@@ -431,6 +467,18 @@ impl Handler for Recorder {
             let address = target.address.as_tcp().unwrap();
             ledger.connects_failed.push((id, address, error.kind()));
         });
+    }
+}
+
+impl Told<Note> for Recorder {
+    fn told(&self, session: &Session, witness: &mut Witness, note: Note) {
+        let id = session.id();
+        self.log.write(|ledger| ledger.enter(id, "told").notes.push(note));
+        let _inside = Inside(&self.log, id);
+        if witness.id != id {
+            self.fault(format!("{id}: it was lent the state of {}", witness.id));
+        }
+        (self.behaviour.told)(session, note);
     }
 }
 
@@ -502,8 +550,19 @@ pub(crate) fn start(
 }
 
 pub(crate) fn start_builder(backend: Backend, builder: Builder, behaviour: Behaviour) -> Harness {
+    start_told(backend, builder, behaviour, &Mailer::new())
+}
+
+/// The same, whose sessions are told what this mailer tells.
+pub(crate) fn start_told(
+    backend: Backend,
+    builder: Builder,
+    behaviour: Behaviour,
+    mailer: &Mailer<Note>,
+) -> Harness {
     let log = Arc::new(Log::default());
-    let server = builder.backend(backend).start(Recorder { log: log.clone(), behaviour }).unwrap();
+    let handler = mailer.with(Recorder { log: log.clone(), behaviour });
+    let server = builder.backend(backend).start(handler).unwrap();
     assert_eq!(server.backend().backend(), backend);
     let running = Running { server: Some(server), connector: None };
     Harness { handle: running.handle(), server: running, log }

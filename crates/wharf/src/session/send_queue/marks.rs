@@ -1,4 +1,4 @@
-//! Four facts of a send queue and its pages, in one word: so that a slot stays one cache line.
+//! Six facts of a send queue and its pages, in one word: so that a slot stays one cache line.
 
 /// A thread is responsible for sending what waits.
 pub(super) const ARMED: u32 = 1;
@@ -8,7 +8,11 @@ pub(super) const SENDING: u32 = 2;
 pub(super) const HELD_BACK: u32 = 4;
 /// Receiving is paused until fewer bytes are queued.
 pub(super) const PAUSED: u32 = 8;
-const PAGE_SHIFT: u32 = 4;
+/// Something of the program's waits for the session: a note, a timer that has fired.
+pub(super) const DUE: u32 = 16;
+/// It is told more of that in the worker's next turn, and not in this one.
+pub(super) const PUT_OFF: u32 = 32;
+const PAGE_SHIFT: u32 = 6;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Marks(u32);
@@ -20,6 +24,12 @@ impl Marks {
         self.0 & marks != 0
     }
 
+    /// Whether of these those are set.
+    #[inline]
+    pub(super) fn are(self, marks: u32, set: u32) -> bool {
+        self.0 & marks == set
+    }
+
     /// Returns whether it was set.
     #[inline]
     pub(super) fn set(&mut self, mark: u32, is_set: bool) -> bool {
@@ -28,7 +38,7 @@ impl Marks {
         was_set
     }
 
-    /// The pages that are charged for the queue. Fewer than 2^28: a queue has at most 1 GiB.
+    /// The pages that are charged for the queue. Fewer than 2^26: a queue has at most 1 GiB.
     #[inline]
     pub(super) fn pages(self) -> u32 {
         self.0 >> PAGE_SHIFT

@@ -1,0 +1,232 @@
+//! Notes: what other threads tell a session, in a callback of its own.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use super::handle::Handle;
+use super::handler::Handler;
+use super::session::Session;
+use super::tells::{Internal, Tells};
+use crate::close::CloseReason;
+use crate::engine::{Frame, Group, Notes};
+use crate::error::{AcceptError, TellError};
+use crate::guarded;
+use crate::options::Target;
+use crate::session::SessionId;
+
+/// Tells sessions notes, from any thread: [`Told::told`] gets each with the session's state.
+///
+/// What a thread or task of the program's has for a session is a *note*, of a type of the program's: an answer of a
+/// database, the word that an account has logged in elsewhere. The state of a session needs no lock then.
+///
+/// The handler that is started is made by [`with`](Self::with), and may itself keep a clone of the mailer.
+///
+/// ```
+/// use wharf::{Handler, Mailer, Server, Session, SessionId, Told};
+///
+/// enum Note {
+///     LoggedIn { name: String },
+/// }
+///
+/// struct Game {
+///     mailer: Mailer<Note>,
+/// }
+///
+/// impl Handler for Game {
+///     type State = Option<String>; // its name, once it is known
+///
+///     fn opened(&self, session: &Session) -> Self::State {
+///         let (mailer, id) = (self.mailer.clone(), session.id());
+///         std::thread::spawn(move || {
+///             let name = "what a database has answered".to_owned();
+///             let _ = mailer.tell(id, Note::LoggedIn { name }); // it may be gone
+///         });
+///         None
+///     }
+///
+///     fn received(&self, _: &Session, _: &mut Self::State, _: &[u8]) {}
+/// }
+///
+/// impl Told<Note> for Game {
+///     fn told(&self, session: &Session, state: &mut Self::State, note: Note) {
+///         let Note::LoggedIn { name } = note;
+///         session.send(format!("hello {name}"));
+///         *state = Some(name);
+///     }
+/// }
+///
+/// let mailer = Mailer::new();
+/// let game = Game { mailer: mailer.clone() };
+/// let server = Server::builder().listen("127.0.0.1:0").start(mailer.with(game))?;
+/// # drop(server);
+/// # Ok::<(), wharf::Error>(())
+/// ```
+pub struct Mailer<N> {
+    shared: Arc<Shared<N>>,
+}
+
+struct Shared<N> {
+    server: OnceLock<OfServer<N>>,
+}
+
+struct OfServer<N> {
+    handle: Handle,
+    /// Of each port.
+    notes: Box<[Notes<N>]>,
+}
+
+/// A [`Handler`] that is told notes.
+pub trait Told<N>: Handler {
+    /// A note for the session, from [`Mailer::tell`]. Called on the session's worker like every callback: after
+    /// `opened`, never concurrently with another callback of the session, also while receiving is paused, and not after
+    /// a close. The notes that one thread tells a session come in their order.
+    fn told(&self, session: &Session, state: &mut Self::State, note: N);
+}
+
+impl<N, H: Told<N>> Told<N> for Arc<H> {
+    fn told(&self, session: &Session, state: &mut Self::State, note: N) {
+        (**self).told(session, state, note);
+    }
+}
+
+impl<N: Send + 'static> Mailer<N> {
+    /// A mailer for one server, or connector, which is not started yet.
+    pub fn new() -> Self {
+        Mailer { shared: Arc::new(Shared { server: OnceLock::new() }) }
+    }
+
+    /// The handler to start: this one, which is told what the mailer tells.
+    pub fn with<H: Told<N>>(&self, handler: H) -> Mailed<H, N> {
+        Mailed { handler, shared: self.shared.clone() }
+    }
+
+    /// Tells a session a note. It waits until the session's worker comes to it, within
+    /// [`sessions.notes_max`](field@crate::options::Sessions::notes_max) and
+    /// [`sessions.notes_of_port_max`](field@crate::options::Sessions::notes_of_port_max). A session that is being
+    /// connected is told after its `opened`. A note for a session that ends before it comes to it is dropped, on its
+    /// worker, and counted ([`Stats::untold_notes`](crate::Stats::untold_notes)). Takes a lock, and allocates only while
+    /// more notes wait than ever before.
+    ///
+    /// # Errors
+    /// Gives the note back if the session is gone, as many notes wait as may, or no server was started yet.
+    pub fn tell(&self, id: SessionId, note: N) -> Result<(), TellError<N>> {
+        match self.shared.server.get() {
+            Some(OfServer { handle, notes }) => handle.engine().tell(notes, id, note),
+            None => Err(TellError::NotStarted(note)),
+        }
+    }
+}
+
+impl<N: Send + 'static> Default for Mailer<N> {
+    fn default() -> Self {
+        Mailer::new()
+    }
+}
+
+impl<N> Clone for Mailer<N> {
+    fn clone(&self) -> Self {
+        Mailer { shared: self.shared.clone() }
+    }
+}
+
+impl<N> fmt::Debug for Mailer<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_started = self.shared.server.get().is_some();
+        f.debug_struct("Mailer").field("is_started", &is_started).finish_non_exhaustive()
+    }
+}
+
+/// A handler and its [`Mailer`]; see [`Mailer::with`].
+pub struct Mailed<H, N> {
+    handler: H,
+    shared: Arc<Shared<N>>,
+}
+
+impl<H: fmt::Debug, N> fmt::Debug for Mailed<H, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailed").field("handler", &self.handler).finish_non_exhaustive()
+    }
+}
+
+impl<N: Send + 'static, H: Told<N>> Tells<H::State> for Mailed<H, N> {
+    fn begin(&self, handle: Handle) -> bool {
+        let notes = handle.engine().ports.iter().map(|_| Notes::default()).collect();
+        self.shared.server.set(OfServer { handle, notes }).is_ok()
+    }
+
+    fn tell_next(&self, session: &Session, state: &mut H::State) -> bool {
+        let Some(OfServer { notes, .. }) = self.shared.server.get() else { return false };
+        let Some(note) = notes[session.port()].pop(session.id()) else { return false };
+        self.handler.told(session, state, note);
+        true
+    }
+
+    fn forget(&self, id: SessionId, port: usize) -> u64 {
+        let Some(OfServer { notes, .. }) = self.shared.server.get() else { return 0 };
+        let mut forgotten = 0;
+        while let Some(note) = notes[port].pop(id) {
+            guarded::end(note); // not under the lock: it is the user's
+            forgotten += 1;
+        }
+        forgotten
+    }
+}
+
+#[deny(clippy::missing_trait_methods, reason = "each callback is passed on")]
+impl<N: Send + 'static, H: Told<N>> Handler for Mailed<H, N> {
+    type State = H::State;
+
+    fn opened(&self, session: &Session) -> Self::State {
+        self.handler.opened(session)
+    }
+
+    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]) {
+        self.handler.received(session, state, frame);
+    }
+
+    fn writable(&self, session: &Session, state: &mut Self::State) {
+        self.handler.writable(session, state);
+    }
+
+    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
+        self.handler.timer(session, state, key);
+    }
+
+    fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
+        self.handler.lagged(session, state, group, frames);
+    }
+
+    fn peer_finished(&self, session: &Session, state: &mut Self::State) {
+        self.handler.peer_finished(session, state);
+    }
+
+    fn ending(
+        &self,
+        session: &Session,
+        state: &mut Self::State,
+        reason: CloseReason,
+    ) -> Option<Frame> {
+        self.handler.ending(session, state, reason)
+    }
+
+    fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
+        self.handler.closed(session, state, reason);
+    }
+
+    fn tells(&self, _: Internal) -> Option<&dyn Tells<Self::State>> {
+        Some(self)
+    }
+
+    fn draining(&self) {
+        self.handler.draining();
+    }
+
+    fn accept_failed(&self, error: &AcceptError) {
+        self.handler.accept_failed(error);
+    }
+
+    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
+        self.handler.connect_failed(id, target, error);
+    }
+}
