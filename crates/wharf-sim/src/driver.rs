@@ -17,6 +17,7 @@ use wharf::{Close, Error, SessionId};
 
 use self::state::{DRIVER, Driver, PATIENCE};
 use crate::gateway::SharedFacts;
+use crate::notes::tell;
 use crate::partings::finish;
 use crate::room::{ask_for_room, pause};
 use crate::rules::{Rule, Violation};
@@ -149,9 +150,10 @@ impl Driver<'_> {
     fn play(&mut self, stop: &AtomicBool) {
         for index in 0..self.case.size.senders {
             let (truth, handle) = (self.truth.clone(), self.handle.clone());
+            let mailer = self.mailer.clone();
             let (seed, plan) = (self.case.seed, self.plan.clone());
             self.truth.lock().senders += 1;
-            let body = move || senders::run(&truth, &handle, index, seed, &plan);
+            let body = move || senders::run(&truth, (&handle, &mailer), index, seed, &plan);
             if !self.spawn(body) {
                 self.truth.lock().senders -= 1;
                 return self.end();
@@ -197,6 +199,9 @@ impl Driver<'_> {
         let usual = self.plan.gap.as_nanos() as u64;
         if self.plan.halves && self.one_in(16) {
             self.finish_half_open();
+        }
+        if self.plan.notes && self.one_in(8) {
+            self.tell_by_id();
         }
         if self.plan.has_parting() && self.one_in(24) {
             self.part_by_id();
@@ -255,6 +260,13 @@ impl Driver<'_> {
         let Some(id) = self.any_id() else { return };
         let (what, bytes) = (self.below(32), self.below(1 << 16));
         senders::part(&self.truth, &self.handle, &self.plan, id, what, bytes as usize);
+    }
+
+    fn tell_by_id(&mut self) {
+        let Some(id) = self.any_id() else { return };
+        for _ in 0..1 + self.below(4) {
+            tell(&self.truth, &self.mailer, id, DRIVER);
+        }
     }
 
     fn send_or_close_by_id(&mut self) {

@@ -11,7 +11,7 @@
 //! - `framings`: the scenario of that name, with peers that speak several wire forms (`forms`).
 //! - `rules`: what must hold. `truth`: compares what was seen with them; `publications`: the same for groups;
 //!   `publishing`: what the program does with groups. `partings`: half-closes and farewells. `room`: who waits
-//!   for room in a send queue, and who is paused.
+//!   for room in a send queue, and who is paused. `notes`: notes and timers.
 //! - [`campaign`]: many seeds, on every core. [`shrink`]: makes a failing case small. [`ledger`]: the totals
 //!   of long runs. [`whole_file`]: how files are written.
 
@@ -26,6 +26,7 @@ mod framings;
 mod gateway;
 pub mod ledger;
 mod misbehaviour;
+mod notes;
 mod panics;
 mod partings;
 mod publications;

@@ -45,6 +45,10 @@ pub enum Rule {
     PausesHold,
     /// The handler is told of room that it waits for, once, and not in vain.
     RoomIsTold,
+    /// A note that was taken comes to its session, once, in the order of who tells it, unless the session ends before.
+    NotesAreTold,
+    /// A timer that is set fires once, never early, in the order of the deadlines, unless its session ends before.
+    TimersFire,
     /// Each direction of a stream ends by itself. All of both arrives, the handler is told once that the peer
     /// has finished, after its last frame; and when both have ended, so has the session.
     HalvesEndApart,

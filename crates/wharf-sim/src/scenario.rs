@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use oorandom::Rand64;
+use wharf::options::Sessions;
 use wharf::simulation::for_wharf_sim::LeftOut;
 use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, EndOfStream, FirstFrameTimeout, Options};
@@ -49,11 +50,13 @@ pub enum Scenario {
     Behind,
     /// A listener for each of several framings, and sessions that change theirs.
     Framings,
+    /// Notes that threads tell sessions, and timers that sessions set.
+    Notes,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 16] = [
+    pub const ALL: [Scenario; 17] = [
         Scenario::Mixed,
         Scenario::Echo,
         Scenario::Churn,
@@ -70,6 +73,7 @@ impl Scenario {
         Scenario::Gateway,
         Scenario::Behind,
         Scenario::Framings,
+        Scenario::Notes,
     ];
 
     /// Its name.
@@ -91,6 +95,7 @@ impl Scenario {
             Scenario::Gateway => "gateway",
             Scenario::Behind => "behind",
             Scenario::Framings => "framings",
+            Scenario::Notes => "notes",
         }
     }
 
@@ -113,9 +118,19 @@ impl Scenario {
             Scenario::Behind => [coins[0], coins[1], coins[2], true],
             // Who waits to change its framing is not resumed by others, nor finished.
             Scenario::Framings if Framings::change(case) => [false, coins[1], false, true],
-            Scenario::Framings => [coins[0], coins[1], coins[2], true],
+            Scenario::Framings | Scenario::Notes => [coins[0], coins[1], coins[2], true],
             _ => [false, false, false, true],
         }
+    }
+
+    /// Whether sessions are told notes, and set timers.
+    fn has_notes(self, seed: u64) -> bool {
+        let of_some = matches!(
+            self,
+            Scenario::Mixed | Scenario::Churn | Scenario::Connect | Scenario::Ends | Scenario::Room
+        );
+        let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0005);
+        self == Scenario::Notes || of_some && random.rand_range(0..2) == 0
     }
 
     /// The size that it has if nothing else is said.
@@ -137,6 +152,7 @@ impl Scenario {
             Scenario::Gateway => (12, 2_000, 0),
             Scenario::Behind => (12, 1_500, 3),
             Scenario::Framings => (16, 800, 3),
+            Scenario::Notes => (12, 1_500, 3),
         };
         Size { peers, steps, senders, workers: 0 }
     }
@@ -285,14 +301,15 @@ impl Case {
             | Scenario::Room
             | Scenario::Gateway
             | Scenario::Behind
-            | Scenario::Framings => {
+            | Scenario::Framings
+            | Scenario::Notes => {
                 let faults = Faults::all().with(Fault::LocalClose, 8);
                 faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
             }
             _ => Faults::all().swarm(self.seed),
         };
         let changes = self.scenario == Scenario::Framings && !Framings::new(self).is_calm;
-        if self.scenario.comes_in_crowds() || changes {
+        if self.scenario.comes_in_crowds() || changes || self.scenario == Scenario::Notes {
             // It needs all the others of its kind too, so it must be there in more than half of the seeds.
             faults = faults.with(Fault::ThreadPreempted, 1);
         }
@@ -341,6 +358,8 @@ pub(crate) struct Plan {
     pub(crate) behind: Option<Behind>,
     /// There are several framings.
     pub(crate) framings: Option<Framings>,
+    /// Sessions are told notes, and set timers.
+    pub(crate) notes: bool,
 }
 
 impl Plan {
@@ -459,6 +478,12 @@ impl Plan {
             }
             _ => options,
         };
+        let notes = scenario.has_notes(case.seed);
+        let options = if notes {
+            options.with(|options| draw_notes(&mut options.sessions, case.seed))
+        } else {
+            options
+        };
         let slow_after = options.sending.slow_after;
         Plan {
             options,
@@ -490,7 +515,8 @@ impl Plan {
                 | Scenario::Halves
                 | Scenario::Farewells
                 | Scenario::Room
-                | Scenario::Framings => among(&[0, 1]) == 1,
+                | Scenario::Framings
+                | Scenario::Notes => among(&[0, 1]) == 1,
                 _ => false,
             },
             switches_in_calls: among(&[0, 1]) == 1,
@@ -503,6 +529,7 @@ impl Plan {
             publishes,
             behind,
             framings,
+            notes,
         }
     }
 
@@ -516,6 +543,15 @@ impl Plan {
         let options = &self.options;
         options.time.idle_timeout.is_some() && options.receiving.backpressure == Backpressure::None
     }
+}
+
+/// How many notes may wait, and how many timers a session may have.
+fn draw_notes(sessions: &mut Sessions, seed: u64) {
+    let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0006);
+    let mut among = |choices: &[u32]| choices[random.rand_range(0..choices.len() as u64) as usize];
+    sessions.notes_max = among(&[1, 5, 1_024]);
+    sessions.notes_of_port_max = among(&[10, 65_536]);
+    sessions.timers_max = among(&[1, 3, 16]);
 }
 
 #[cfg(test)]

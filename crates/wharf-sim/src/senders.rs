@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use oorandom::Rand64;
 use wharf::simulation::{Fault, fires};
-use wharf::{Close, Handle, SessionId};
+use wharf::{Close, Handle, Mailer, SessionId};
 
 use crate::behind::Behind;
 use crate::frames::GROUPS;
+use crate::notes::{Note, tell};
 use crate::partings::{FAREWELL_BYTES, finish, kick};
 use crate::publications::{PUBLISHING_THREADS, To};
 use crate::publishing::{look, publish, publish_keyed, wait_to_publish};
@@ -67,7 +68,13 @@ fn burst(
     }
 }
 
-pub(crate) fn run(truth: &Arc<SharedTruth>, handle: &Handle, index: u32, seed: u64, plan: &Plan) {
+pub(crate) fn run(
+    truth: &Arc<SharedTruth>,
+    (handle, mailer): (&Handle, &Mailer<Note>),
+    index: u32,
+    seed: u64,
+    plan: &Plan,
+) {
     let mut random = Rand64::new(u128::from(seed) << 32 | u128::from(index) | 0x5e4d << 16);
     let gap_ns = u64::try_from((plan.gap * 8).as_nanos()).unwrap_or(u64::MAX).max(1);
     let bytes_max = plan.request_bytes;
@@ -86,6 +93,14 @@ pub(crate) fn run(truth: &Arc<SharedTruth>, handle: &Handle, index: u32, seed: u
             && random.rand_range(0..3) == 0
         {
             burst(truth, handle, index, &mut random, (behind, bytes_max, id));
+        } else if plan.notes
+            && random.rand_range(0..3) == 0
+            && let Some(id) = id
+        {
+            let many = if random.rand_range(0..16) == 0 { 200 } else { 3 };
+            for _ in 0..1 + random.rand_range(0..many) {
+                tell(truth, mailer, id, THREADS + index);
+            }
         } else if plan.has_parting()
             && random.rand_range(0..4) == 0
             && let Some(id) = id

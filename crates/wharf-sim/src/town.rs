@@ -9,7 +9,8 @@ use std::time::Duration;
 use wharf::simulation::for_wharf_sim::note_queued;
 use wharf::simulation::{Fault, fires, may_switch};
 use wharf::{
-    AcceptError, Close, CloseReason, Group, Handle, Handler, SendError, Session, SessionId, Target,
+    AcceptError, Close, CloseReason, Group, Handle, Handler, Mailer, SendError, Session, SessionId,
+    Target, Told,
 };
 
 use crate::behind::Behind;
@@ -17,6 +18,7 @@ use crate::forms::Form;
 use crate::frames::{FRAME_BYTES_MAX, GROUPS, Message};
 use crate::framings::Framings;
 use crate::misbehaviour::{ON_PURPOSE, may_block, panic_on_purpose};
+use crate::notes::{KEYS, Note, cancel_timer, closes, end, set_timer, tell};
 use crate::partings::{FAREWELL_BYTES, finish, kick};
 use crate::publications::{DRAINING, PUBLISHERS, To};
 use crate::publishing::{join, leave, publish, say_goodbye};
@@ -66,6 +68,10 @@ pub(crate) mod action {
     /// Another framing for the session, now or in a later callback; which, the argument says.
     pub(crate) const CHANGE: u8 = 20;
     pub(crate) const CHANGE_LATER: u8 = 21;
+    /// A note to another session; a timer; that it is cancelled.
+    pub(crate) const TELL_OTHER: u8 = 22;
+    pub(crate) const SET_TIMER: u8 = 23;
+    pub(crate) const CANCEL_TIMER: u8 = 24;
 }
 
 /// The sender of what a session's own callbacks send to it.
@@ -81,6 +87,8 @@ pub(crate) struct Town {
     pub(crate) behind: Option<Behind>,
     /// What is played of framings.
     pub(crate) framings: Option<Framings>,
+    /// It tells sessions notes, if any are played.
+    pub(crate) mailer: Option<Mailer<Note>>,
 }
 
 /// What the program knows of a session that it begins.
@@ -262,11 +270,23 @@ impl Town {
             }
             action::CHANGE => self.change(session, state, request.argument.into()),
             action::CHANGE_LATER => self.change_later(session, state, request.argument.into()),
+            action::TELL_OTHER => {
+                let other = other(request.argument);
+                self.tells(other, request.peer);
+            }
+            action::SET_TIMER => set_timer(&self.truth, session, request.argument.into()),
+            action::CANCEL_TIMER => cancel_timer(&self.truth, session, request.argument.into()),
             action => self.act_in_groups(session, request.peer, action, request.argument),
         }
         if request.number % 61 == 17 && state.wants.is_none() {
             pause(&self.truth, session.handle(), id, true, Some(session));
         }
+    }
+
+    /// A session of this peer tells another one, or itself.
+    fn tells(&self, other: SessionId, peer: u32) {
+        let Some(mailer) = &self.mailer else { return };
+        tell(&self.truth, mailer, other, RELAYS + (peer & (RELAYS - 1)));
     }
 
     fn join_at_once(&self, session: &Session) {
@@ -358,6 +378,26 @@ impl Handler for Town {
         self.truth.lock().leaves(id);
     }
 
+    fn timer(&self, session: &Session, state: &mut Resident, key: u64) {
+        let id = session.id();
+        let senders_end = {
+            let mut truth = self.truth.lock();
+            truth.enters(id, "timer");
+            truth.timer_fires(id, key);
+            truth.senders_end
+        };
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        if !senders_end && key < KEYS / 2 {
+            set_timer(&self.truth, session, key + KEYS * (2 + key));
+        }
+        self.answer(session, 0);
+        self.may_panic(id, false);
+        may_switch();
+        self.truth.lock().leaves(id);
+    }
+
     fn lagged(&self, session: &Session, state: &mut Resident, group: Group, frames: u64) {
         let id = session.id();
         self.truth.lock().enters(id, "lagged");
@@ -415,6 +455,7 @@ impl Handler for Town {
             self.truth.lock().broken(Rule::CallbacksDoNotWait, vec![id.to_bits()], what);
         }
         say_goodbye(&self.truth, session, reason);
+        closes(&self.truth, session);
         {
             let mut truth = self.truth.lock();
             truth.closes(id, reason);
@@ -457,5 +498,30 @@ impl Handler for Town {
         if fires(Fault::HandlerPanics) {
             panic_on_purpose();
         }
+    }
+}
+
+impl Told<Note> for Town {
+    fn told(&self, session: &Session, state: &mut Resident, note: Note) {
+        let id = session.id();
+        let told = {
+            let mut truth = self.truth.lock();
+            truth.enters(id, "told");
+            truth.is_told(id, &note);
+            truth.notes.told
+        };
+        may_switch();
+        may_block();
+        self.check_state(id, state);
+        match told % 16 {
+            0 => self.answer(session, 0),
+            1 => set_timer(&self.truth, session, told),
+            2 => self.goes_on_to_change(session, state),
+            _ => {}
+        }
+        end(&self.truth, id, note);
+        self.may_panic(id, false);
+        may_switch();
+        self.truth.lock().leaves(id);
     }
 }

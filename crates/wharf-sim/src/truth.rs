@@ -19,6 +19,7 @@ use self::slow::Cut;
 pub(crate) use self::slow::{Reads, SlowRule};
 use crate::forms::{Form, Refusal};
 use crate::frames::{Message, Request, Shape};
+use crate::notes::Notes;
 use crate::partings::{FAREWELLS, Parting};
 use crate::publications::{PUBLISHERS, Publications};
 use crate::room::Room;
@@ -165,6 +166,7 @@ pub(crate) struct Truth {
     /// The number of the context that each session had in its first callback.
     contexts: HashMap<SessionId, Option<u64>>,
     pub(crate) room: Room,
+    pub(crate) notes: Notes,
     /// Those who wait to publish, and whether they were told that they can, or never will.
     pub(crate) publish_waits: Vec<Option<bool>>,
     /// Sessions whose peers have finished, and that nobody has finished yet.

@@ -90,7 +90,13 @@ impl Driver<'_> {
         truth.lock().open_max = usize::MAX;
         truth.lock().shape = self.truth.lock().shape;
         let framings = self.plan.framings.clone();
-        let town = Town { truth: truth.clone(), handle: Arc::default(), behind: None, framings };
+        let town = Town {
+            truth: truth.clone(),
+            handle: Arc::default(),
+            behind: None,
+            framings,
+            mailer: None,
+        };
         let address = NEXT_SERVER.into();
         let builder = builder(address, &self.plan);
         match builder.and_then(|builder| self.simulation.start(builder, town)) {

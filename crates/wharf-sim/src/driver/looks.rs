@@ -108,6 +108,9 @@ impl Driver<'_> {
                 return not_yet(Rule::GoneIsGone, about, what);
             }
             let is_finished = session.parting.finishes_from.is_some();
+            if let Some((rule, what)) = truth.not_told(*id) {
+                return not_yet(rule, about, what);
+            }
             if untold.contains(id) && !is_finished {
                 let what = format!("{id} waits for room, has it, and is not told");
                 return not_yet(Rule::RoomIsTold, about, what);
@@ -229,6 +232,15 @@ impl Driver<'_> {
             let about: Vec<_> = first.iter().map(|(id, _)| id.to_bits()).collect();
             let what = format!("sessions, calls, connects without an end: {left:?}");
             truth.broken(Rule::NothingIsLeft, about, what);
+        }
+        if truth.notes.made != truth.notes.dropped && !self.has_failed() {
+            let what = format!("{} notes, {} dropped", truth.notes.made, truth.notes.dropped);
+            truth.broken(Rule::NothingIsLeft, Vec::new(), what);
+        }
+        let counts = (stats.told_notes, stats.told_notes + stats.untold_notes);
+        if counts.1 != truth.notes.taken && !self.has_failed() {
+            let what = format!("{} notes were taken; {counts:?} told, ended", truth.notes.taken);
+            truth.broken(Rule::NotesAreTold, Vec::new(), what);
         }
         if truth.states_made != truth.states_dropped {
             let what = format!("{} states, {} dropped", truth.states_made, truth.states_dropped);

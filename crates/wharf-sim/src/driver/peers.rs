@@ -237,6 +237,9 @@ impl Driver<'_> {
         if is_published && !self.plan.publishes {
             return action::LISTEN;
         }
+        if self.plan.notes && self.one_in(4) {
+            return action::TELL_OTHER + self.below(3) as u8;
+        }
         if !self.plan.has_parting() || !self.one_in(4) {
             return asked;
         }

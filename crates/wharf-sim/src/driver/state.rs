@@ -9,11 +9,12 @@ use std::time::Duration;
 use oorandom::Rand64;
 use wharf::simulation::for_wharf_sim::window_bytes;
 use wharf::simulation::{Fault, Peer, PeerListener, Simulation};
-use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Server};
+use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Mailer, Server};
 
 use crate::behind::Pace;
 use crate::frames::FRAME_BYTES_MAX;
 use crate::framings::Speaker;
+use crate::notes::Note;
 use crate::scenario::{Case, Plan};
 use crate::town::Town;
 use crate::truth::{Excuses, SharedTruth, SlowRule};
@@ -49,6 +50,7 @@ pub(super) struct Driver<'a> {
     pub(super) truth: Arc<SharedTruth>,
     pub(super) server: Option<Server>,
     pub(super) handle: Handle,
+    pub(super) mailer: Mailer<Note>,
     pub(super) address: SocketAddr,
     pub(super) listener: Option<PeerListener>,
     pub(super) peers: Vec<Played>,
@@ -88,10 +90,18 @@ impl<'a> Driver<'a> {
             let workers_max = plan.options.workers.max(WORKERS_MAX);
             truth.open_max = plan.options.sessions.max as usize + workers_max;
         }
+        truth.lock().notes.timers_max = plan.options.sessions.timers_max as usize;
         let handle = Arc::new(OnceLock::new());
+        let mailer = Mailer::new();
         let (behind, framings) = (plan.behind.clone(), plan.framings.clone());
-        let town = Town { truth: truth.clone(), handle: handle.clone(), behind, framings };
-        let server = simulation.start(builder(address, &plan)?, town)?;
+        let town = Town {
+            truth: truth.clone(),
+            handle: handle.clone(),
+            behind,
+            framings,
+            mailer: plan.notes.then(|| mailer.clone()),
+        };
+        let server = simulation.start(builder(address, &plan)?, mailer.with(town))?;
         let _ = handle.set(server.handle());
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
         Ok(Driver {
@@ -100,6 +110,7 @@ impl<'a> Driver<'a> {
             random: Rand64::new(u128::from(case.seed) << 32 | 0xd1),
             truth,
             handle: server.handle(),
+            mailer,
             server: Some(server),
             address,
             listener,

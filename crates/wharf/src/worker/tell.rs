@@ -94,11 +94,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 (None, Some(tells)) => tells.tell_next(session, state),
                 (None, None) => false,
             };
-            if Self::guarded(session, &mut self.stats, tells) != Some(true) {
+            let result = Self::guarded(session, &mut self.stats, tells);
+            if result == Some(false) {
                 break;
             }
             told += 1;
-            self.stats.told_notes += u64::from(timer.is_none());
+            self.stats.told_notes += u64::from(timer.is_none()); // also one whose callback has panicked
         }
         self.cut_anew(held, framing);
     }
