@@ -206,6 +206,35 @@ on_every_backend! {
         harness.finish();
     }
 
+    fn sessions_that_tell_each_other_for_ever_end_no_turn_but_their_own(backend) {
+        let mailer = Mailer::new();
+        let (again, pair) = (mailer.clone(), Arc::new(Mutex::new([None; 2])));
+        let others = pair.clone();
+        let behaviour = Behaviour::echo().on_told(move |session, note| {
+            let [one, other] = *lock(&others);
+            let to = if one == Some(session.id()) { other } else { one };
+            let _ = again.tell(to.unwrap(), note);
+            session.set_idle_timeout(None); // it is to be attended to
+        });
+        let harness = start_told(backend, builder().workers(1), behaviour, &mailer);
+        let two = [(); 2].map(|()| harness.connect_known());
+        *lock(&pair) = two.each_ref().map(|(_, id)| Some(*id));
+        for number in 0..10 {
+            for (_, id) in &two {
+                mailer.tell(*id, note(0, number)).unwrap();
+            }
+        }
+        for round in 0..10_u8 {
+            let (peer, _) = harness.connect_known();
+            write(&peer, &[round; 100]);
+            assert_eq!(read(&peer, 100), [round; 100]);
+        }
+        assert!(two.iter().all(|(_, id)| harness.log.record(*id).notes.len() > 100));
+        drop(two);
+        harness.settle();
+        harness.finish();
+    }
+
     fn what_panics_when_it_is_told_or_dropped_ends_its_session_and_no_other(backend) {
         let mailer = Mailer::<Dreadful>::new();
         let server = builder().backend(backend).start(mailer.with(Bold)).unwrap();

@@ -24,15 +24,13 @@ impl Engine {
         let max = NotesMax { session: sessions.notes_max, port: sessions.notes_of_port_max };
         let mut note = Some(note);
         let told = self.with_session(id, |slot| {
-            if slot.count.is_closing() {
-                return (Ok(()), Follows::default()); // the note comes back
-            }
-            let pushed = match note.take() {
-                Some(note) => notes[slot.port()].push(id, note, max),
-                None => Ok(()),
+            // Under one lock: a session that has closed is told to forget its notes afterwards.
+            let mut queue = slot.send_queue.lock();
+            let Some(note) = note.take_if(|_| queue.closing().is_none()) else {
+                return (Ok(()), Follows::default()); // it comes back
             };
-            // In this order: who takes the mark finds the note.
-            let changed = pushed.is_ok() && slot.send_queue.lock().set_due();
+            let pushed = notes[slot.port()].push(id, note, max);
+            let changed = pushed.is_ok() && queue.set_due();
             (pushed, Follows { changed, ..Follows::default() })
         });
         match (told, note) {

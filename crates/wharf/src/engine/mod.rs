@@ -52,9 +52,10 @@ pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
-pub(crate) use self::notes::Notes;
+pub(crate) use self::notes::{NOTE_BYTES, Notes};
 pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
 pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{
     BATCHES_AT_REST_BYTES, Follows, PortShare, RECEIVE_QUEUES_BYTES, ReceiveRoom,
 };
+pub(crate) use self::timers::{TIMER_BYTES, TIMERS_OF_SESSION_BYTES};

@@ -10,6 +10,9 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use crate::session::SessionId;
 use crate::sync::Mutex;
 
+/// What a note takes beside itself, if its session has no other. Lists grow by doubling.
+pub(crate) const NOTE_BYTES: usize = 96;
+
 /// For so many notes memory is kept when none waits.
 const AT_REST_MAX: usize = 1024;
 /// The end of a queue, or of the list of unused nodes.

@@ -13,6 +13,10 @@ use crate::clock::Moment;
 use crate::session::SessionId;
 use crate::timer::{TimerId, TimingWheel};
 
+/// What a timer of the program's takes, and what the first of a session takes more. Lists grow by doubling.
+pub(crate) const TIMER_BYTES: usize = 2 * (size_of::<Timer>() + 40);
+pub(crate) const TIMERS_OF_SESSION_BYTES: usize = 128;
+
 /// For so many timers and sessions memory is kept when there is none.
 const AT_REST_MAX: usize = 1024;
 
@@ -77,16 +81,17 @@ impl Timers {
     ) {
         self.deadlines.advance(now, passed);
         self.set.advance(now, &mut self.fired);
-        for (id, key) in self.fired.drain(..) {
+        let mut fired = std::mem::take(&mut self.fired);
+        for (id, key) in fired.drain(..) {
             let of_session = self.of.get_mut(&id);
-            let fired =
-                of_session.and_then(|of| of.timers.iter_mut().find(|timer| timer.key == key));
-            match fired {
+            match of_session.and_then(|of| of.timers.iter_mut().find(|timer| timer.key == key)) {
                 Some(timer) => timer.waits = None,
                 None => debug_assert!(false, "a timer fires of a session that has none"),
             }
             due.push(id);
         }
+        fired.shrink_to(AT_REST_MAX);
+        self.fired = fired;
     }
 
     /// Sets a timer of a session's. One with the same key is set anew.

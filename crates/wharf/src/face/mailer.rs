@@ -96,7 +96,8 @@ impl<N: Send + 'static> Mailer<N> {
         Mailer { shared: Arc::new(Shared { server: OnceLock::new() }) }
     }
 
-    /// The handler to start: this one, which is told what the mailer tells.
+    /// The handler to start: this one, which is told what the mailer tells. It is started as it is: a handler of the
+    /// program's that wraps it would not be told.
     pub fn with<H: Told<N>>(&self, handler: H) -> Mailed<H, N> {
         Mailed { handler, shared: self.shared.clone() }
     }
@@ -104,9 +105,10 @@ impl<N: Send + 'static> Mailer<N> {
     /// Tells a session a note. It waits until the session's worker comes to it, within
     /// [`sessions.notes_max`](field@crate::options::Sessions::notes_max) and
     /// [`sessions.notes_of_port_max`](field@crate::options::Sessions::notes_of_port_max). A session that is being
-    /// connected is told after its `opened`. A note for a session that ends before it comes to it is dropped, on its
-    /// worker, and counted ([`Stats::untold_notes`](crate::Stats::untold_notes)). Takes a lock, and allocates only while
-    /// more notes wait than ever before.
+    /// connected is told after its `opened`. A note for a session that is asked to close before it comes to it,
+    /// as by a drain of the server, is dropped, on its worker, and counted
+    /// ([`Stats::untold_notes`](crate::Stats::untold_notes)). While no more than 1,024 notes wait at a port, it allocates
+    /// nothing once as many have waited.
     ///
     /// # Errors
     /// Gives the note back if the session is gone, as many notes wait as may, or no server was started yet.

@@ -33,7 +33,7 @@ pub(crate) struct Desk {
     to_end: RefCell<VecDeque<SessionId>>,
     /// They had their share of this turn, and go on in the next. Each at most once.
     pub(crate) share_used: RefCell<Vec<SessionId>>,
-    /// More of the program's waits for them, and they are told of it in the next turn.
+    /// They were told what the program has for them, and are told more of it in the next turn.
     pub(crate) due_next: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
     pub(crate) left_directly: Cell<LeftDirectly>,
@@ -347,8 +347,8 @@ impl Session {
         self.engine().change_framing(self.id.get(), self.slot(), index)
     }
 
-    /// Calls [`Handler::timer`](crate::Handler::timer) with this key after so long: once, never early, and at most 10 ms
-    /// and the worker's turn late. A timer with the same key is set anew. It is gone with the session, and does not fire
+    /// Calls [`Handler::timer`](crate::Handler::timer) with this key after so long: once, never early, and 10 ms late and
+    /// the worker's turn at most (two turns, if the session is told much). A timer with the same key is set anew. It is gone with the session, and does not fire
     /// once the session is closing.
     ///
     /// # Errors
@@ -365,7 +365,8 @@ impl Session {
 
     /// Gives the session an idle time-out of its own in the place of
     /// [`time.idle_timeout`](field@crate::options::Time::idle_timeout), for protocols in which the peer says how often it
-    /// will be heard. `None`: it may be silent for ever.
+    /// will be heard. It counts from what was heard last, so a session that has been silent for longer ends at once.
+    /// `None`: it may be silent for ever.
     pub fn set_idle_timeout(&self, after: Option<Duration>) {
         if self.engine().set_idle_timeout(self.id.get(), self.slot(), after) {
             self.desk.attend_later(self.id.get());

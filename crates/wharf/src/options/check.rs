@@ -59,8 +59,8 @@ impl Options {
         let in_range = groups <= 65_536;
         rule("sessions.groups_max", groups.into(), in_range, "it may be at most 65,536")?;
         let timers = self.sessions.timers_max;
-        let in_range = timers <= 65_536;
-        rule("sessions.timers_max", timers.into(), in_range, "it may be at most 65,536")?;
+        let in_range = timers <= 1_024;
+        rule("sessions.timers_max", timers.into(), in_range, "it may be at most 1,024")?;
         for (name, notes) in [
             ("sessions.notes_max", self.sessions.notes_max),
             ("sessions.notes_of_port_max", self.sessions.notes_of_port_max),

@@ -15,15 +15,15 @@ settings! {
         /// [`JoinError::TooManyGroups`](crate::JoinError::TooManyGroups). Default 64: more than the rooms
         /// that one person follows, and less memory than a send queue.
         groups_max: u32 = 64,
-        /// The most [timers](crate::Session::set_timer) that one session may have set, 0 to 65,536. Default 16:
+        /// The most [timers](crate::Session::set_timer) that one session may have set, 0 to 1,024. Default 16:
         /// more than a protocol has, and a session with one takes about 200 bytes more.
         timers_max: u32 = 16,
         /// The most notes that wait for one session, 1 to 16,777,216; see [`Mailer::tell`](crate::Mailer::tell).
         /// Default 1,024: its worker is behind by many turns then.
         notes_max: u32 = 1_024,
         /// The most notes that wait for all sessions of a port, 1 to 16,777,216. Each worker has a port; on Windows
-        /// there is one. Default 65,536: what two threads tell in 60 ms. While as many wait, a note takes its own
-        /// size and 8 to 24 bytes, rounded up to a power of two for all of them.
+        /// there is one. Default 65,536: what two threads tell in 60 ms. A note takes up to twice its own size, and
+        /// 100 bytes if its session has no other.
         notes_of_port_max: u32 = 65_536,
     }
 }

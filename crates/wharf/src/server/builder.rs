@@ -118,7 +118,8 @@ impl Builder {
     ///
     /// # Errors
     /// If an option is outside its range, a listener has no address or none that can be listened on, a
-    /// backend that was asked for cannot be had, or no thread can be started.
+    /// backend that was asked for cannot be had, no thread can be started, or the handler's
+    /// [`Mailer`](crate::Mailer) is another server's.
     pub fn start<H: Handler>(self, handler: H) -> Result<Server> {
         Ok(self.prepare(handler)?.start())
     }
@@ -153,8 +154,8 @@ impl ConnectorBuilder {
     /// Chooses the backend and starts the workers.
     ///
     /// # Errors
-    /// If an option is outside its range, a backend that was asked for cannot be had, or no thread can be
-    /// started.
+    /// If an option is outside its range, a backend that was asked for cannot be had, no thread can be started, or
+    /// the handler's [`Mailer`](crate::Mailer) is another's.
     pub fn start<H: Handler>(self, handler: H) -> Result<Connector> {
         let (framings, options) = self.settings.settle(&[])?;
         let choice = select::choose(&options)?;

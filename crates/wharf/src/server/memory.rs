@@ -18,6 +18,7 @@ use crate::session::{SESSION_BYTES, SLOT_AND_HALF_BYTES, slots_at_first};
 /// - The handler's states. A state of up to 120 bytes makes each slot 64 or 128 bytes larger, including up to
 ///   1,536 slots that are made before they are needed and count as memory at rest. A larger one makes it 64
 ///   bytes larger, and has an allocation of its own from `opened` to `closed`.
+/// - The own size of [notes](crate::Mailer) that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Memory {
@@ -27,10 +28,10 @@ pub struct Memory {
     /// One more idle session: its slot, its receive half, its port's record and its timer. These are kept when
     /// it ends, for the next one.
     pub idle_session_bytes: u64,
-    /// One session whose send queue is full and that is in as many groups as it may be.
+    /// One session whose send queue is full and that is in as many groups and has as many timers as it may.
     pub session_bytes_max: u64,
     /// What one worker adds if it fills its bounds: its sessions' receive queues, what waits to be published,
-    /// the buffers that it lends, the batches that it keeps, its stack.
+    /// notes that wait, the buffers that it lends, the batches that it keeps, its stack.
     pub worker_bytes_max: u64,
     /// Everything at once: the memory at rest, with every worker and every session at its maximum, but what
     /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), up
@@ -159,6 +160,8 @@ impl Options {
             // A piece for the last word, beyond the queue's bound.
             crate::buffer::PAGE_BYTES as u64,
             u64::from(self.sessions.groups_max) * crate::engine::MEMBERSHIP_BYTES as u64,
+            u64::from(self.sessions.timers_max) * crate::engine::TIMER_BYTES as u64,
+            crate::engine::TIMERS_OF_SESSION_BYTES as u64,
             // What says that it lacks publications.
             crate::engine::BEHIND_BYTES as u64,
             // The places of its close and of its end, and as many of those before it.
@@ -176,6 +179,7 @@ impl Options {
         sum(&[
             crate::worker::WORKER_BYTES as u64,
             self.lent_bytes_max(),
+            u64::from(self.sessions.notes_of_port_max) * crate::engine::NOTE_BYTES as u64,
             (self.receive_queues_bytes_max() as u64).saturating_mul(2), // a ring grows by doubling
         ])
     }

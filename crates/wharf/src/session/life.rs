@@ -275,6 +275,8 @@ impl Life {
                 let is_heard_out = closing.is_none() && pauses == Pauses::NONE;
                 if pauses != self.pauses {
                     Next::SetPauses(pauses)
+                } else if facts.is_due && closing.is_none() {
+                    Next::TellDue // with a share of its own
                 } else if facts.has_wanted_room
                     && closing.is_none()
                     && !pauses.has(Pauses::SHARE_USED)
@@ -282,8 +284,6 @@ impl Life {
                     Next::TellRoom
                 } else if facts.has_missed && closing.is_none() && !pauses.has(Pauses::SHARE_USED) {
                     Next::TellMissed
-                } else if facts.is_due && closing.is_none() && !pauses.has(Pauses::SHARE_USED) {
-                    Next::TellDue
                 } else if stream == Stream::Failed {
                     Next::End
                 } else if stream == Stream::Ended && is_heard_out && !self.end_is_told {
@@ -432,7 +432,8 @@ mod tests {
             // It is told what the program has for it, also while it does not receive; not once it is to end.
             (open(Outstanding), Facts { may_send: true, ..IS_DUE }, false, Next::TellDue),
             (paused(Pauses::ASKED), Facts { is_due: true, ..ASKED }, false, Next::TellDue),
-            (paused(Pauses::SHARE_USED), IS_DUE, false, Next::Nothing),
+            (paused(Pauses::SHARE_USED), IS_DUE, false, Next::TellDue),
+            (open(Outstanding), Facts { is_due: true, ..HAS_ROOM }, false, Next::TellDue),
             (open(No), Facts { is_due: true, ..ENDED }, false, Next::TellDue),
             (open(Outstanding), Facts { is_due: true, ..DRAINS }, false, Next::Drain),
             (open(Outstanding), Facts { is_due: true, ..IS_CUT }, false, Next::Close),
@@ -644,7 +645,8 @@ mod tests {
                         assert_eq!(life.pauses.has(Pauses::FULL), facts.is_full, "{}", said());
                         let is_asked = facts.is_asked_to_pause;
                         assert_eq!(life.pauses.has(Pauses::ASKED), is_asked, "{}", said());
-                        let waits = facts.has_wanted_room || facts.is_due;
+                        assert!(!facts.is_due, "{}", said());
+                        let waits = facts.has_wanted_room;
                         assert!(!waits || life.pauses.has(Pauses::SHARE_USED), "{}", said());
                         let is_receiving = life.receiving == Receiving::Outstanding;
                         assert!(

@@ -311,15 +311,15 @@ impl SendQueue {
         !self.marks.set(DUE, true) && self.is_due()
     }
 
-    /// The session has had its share of this turn: whatever comes waits for the next.
+    /// It was told in this turn: what is left, and whatever comes, waits for the next.
     pub(crate) fn put_due_off(&mut self) {
-        self.marks.set(DUE, true);
         self.marks.set(PUT_OFF, true);
     }
 
-    /// The next turn has begun.
-    pub(crate) fn due_goes_on(&mut self) {
+    /// The next turn has begun. True: something waits, so the worker must attend to the session.
+    pub(crate) fn due_goes_on(&mut self) -> bool {
         self.marks.set(PUT_OFF, false);
+        self.is_due()
     }
 
     /// Whoever tells it takes this first: what comes meanwhile sets it again.

@@ -124,11 +124,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
             (reason, queue.queued_bytes())
         };
-        // It is closing, so no timer is set any more; and no thread holds it, so no note comes.
-        self.share().timers.lock().forget(id);
-        if let Some(tells) = self.handler.tells(Internal) {
-            self.stats.untold_notes += tells.forget(id, self.place.port);
-        }
+        self.forget_due(id);
         self.tell_waiters(slot);
         if ended.opened {
             self.count_closed(reason, queued_bytes);
@@ -140,6 +136,14 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             });
         }
         slot.registration().map(Registration)
+    }
+
+    /// Forgets the notes and timers of a session that is closing, so that none comes any more.
+    pub(super) fn forget_due(&mut self, id: SessionId) {
+        self.share().timers.lock().forget(id);
+        if let Some(tells) = self.handler.tells(Internal) {
+            self.stats.untold_notes += tells.forget(id, self.place.port);
+        }
     }
 
     /// The half of a session on which no thread holds a count any more.

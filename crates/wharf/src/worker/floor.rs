@@ -91,8 +91,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let mut due_next = self.session.desk.due_next.take();
             for id in due_next.drain(..) {
                 self.with_hold(id, |floor, slot| {
-                    slot.send_queue.lock().due_goes_on();
-                    floor.session.desk.attend_later(id);
+                    if slot.send_queue.lock().due_goes_on() {
+                        floor.session.desk.attend_later(id);
+                    }
                 });
             }
             self.session.desk.due_next.replace(due_next);

@@ -66,8 +66,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.cut_anew(held, framing);
     }
 
-    /// Tells the handler what the program has for the session: timers that have fired, then notes. More may come at
-    /// once, so this has a share of a turn of its own; what is left waits for the next.
+    /// Tells the handler what the program has for the session: timers that have fired, then notes. This has a share of
+    /// a turn of its own. What is left, and whatever comes meanwhile, waits for the next turn: sessions that tell each
+    /// other would make one turn last for ever.
     #[inline(never)] // most sessions have nothing of the kind
     pub(super) fn tell_due(&mut self, held: &mut Held<'e, H::State>) {
         let Held { id, slot, half } = held;
@@ -80,8 +81,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             && !slot.count.is_closing()
         {
             if told >= FRAMES_BETWEEN_LOOKS && share_is_used_up(told, &self.clock, &mut began) {
-                slot.send_queue.lock().put_due_off();
-                self.session.desk.due_next.borrow_mut().push(*id);
+                slot.send_queue.lock().set_due();
                 break;
             }
             let timer = timers.lock().take_due(*id);
@@ -100,6 +100,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             told += 1;
             self.stats.told_notes += u64::from(timer.is_none()); // also one whose callback has panicked
+        }
+        if told > 0 {
+            slot.send_queue.lock().put_due_off();
+            self.session.desk.due_next.borrow_mut().push(*id);
         }
         self.cut_anew(held, framing);
     }

@@ -43,9 +43,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// checked at least every `send_stall_timeout`, and a stall that begins meanwhile cannot end sooner.
     pub(super) fn arm_timer(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
-        let deadline = self.limits(now, held).map(|(deadline, _)| deadline).min();
         let share = self.share();
         let mut timers = share.timers.lock();
+        let own_idle = timers.idle_timeout(held.id);
+        let deadline = self.limits(now, held, own_idle).map(|(deadline, _)| deadline).min();
         if let Some(timer) = held.half.timer.take() {
             timers.deadlines.cancel(timer);
         }
@@ -60,6 +61,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         &self,
         now: Moment,
         held: &Held<'e, H::State>,
+        own_idle: Option<Option<Duration>>,
     ) -> impl Iterator<Item = (Moment, Limit)> {
         let Held { id, slot, half } = held;
         let time = self.engine.time_of(*id, slot);
@@ -72,7 +74,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let first_frame = time
             .first_frame_limit(self.engine.framing_of(slot))
             .filter(|_| hears && !half.frame_came && !half.life.end_is_told());
-        let own_idle = self.share().timers.lock().idle_timeout(*id);
         let idle = own_idle.unwrap_or(time.idle_timeout).filter(|_| hears);
         let connect = time.connect_timeout.filter(|_| phase == Phase::Connecting);
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
@@ -118,7 +119,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     ) {
         held.slot.take_time_came();
         let now = self.now();
-        let due = self.limits(now, held).find(|(deadline, _)| *deadline <= now);
+        let own_idle = self.share().timers.lock().idle_timeout(held.id);
+        let due = self.limits(now, held, own_idle).find(|(deadline, _)| *deadline <= now);
         let Held { id, slot, half } = held;
         half.is_suspect = false;
         let ends = match due.map(|(_, limit)| limit) {
