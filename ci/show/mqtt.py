@@ -271,6 +271,22 @@ def a_will_is_sent_unless_its_session_says_goodbye():
 
 
 @check
+def who_is_not_heard_for_one_and_a_half_times_its_keep_alive_is_ended():
+    topic = topic_of_its_own()
+    watching = Bare().subscribes((topic, 0))
+    silent = Bare(connect("silent", 0x06, keep_alive=1, rest=text(topic) + text("silent")))
+    stays = [Bare(connect("", 0x02, keep_alive=seconds)) for seconds in (0, 1, 600)]
+    began = time.monotonic()
+    while time.monotonic() - began < 4:
+        stays[1].has_nothing_else()  # which is heard
+        time.sleep(0.1)
+    silent.ends()
+    same(watching.published(), (topic, b"silent", 0, 0))
+    for peer in stays:
+        peer.has_nothing_else().leaves()
+
+
+@check
 def a_client_id_in_use_is_taken_over():
     topic = topic_of_its_own()
     watching = Bare().subscribes((topic, 0))

@@ -1,12 +1,13 @@
 //! A broker for clients of MQTT 3.1.1: `cargo run --release -p wharf-net --example mqtt [ADDR:PORT]`, then
 //! `mosquitto_sub -t 'sea/#'` and `mosquitto_pub -t sea/north -m calm`. `WHARF_BACKEND` chooses the port.
 //!
-//! QoS 0 and 1 (2 is granted as 1), wildcards, retained messages, wills, take-over. All sessions are clean. Keep-alive is
-//! not part of it yet. While there is no room to publish, who publishes is not received from: nothing is lost.
+//! QoS 0 and 1 (2 is granted as 1), wildcards, retained messages, wills, take-over, keep-alive. All sessions are clean.
+//! While there is no room to publish, who publishes is not received from: nothing is lost.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use wharf::{
     Backpressure, Close, CloseReason, Framing, Group, Groups, Handle, Handler, Options, Parts,
@@ -114,7 +115,9 @@ impl Broker {
             session.send([0x20, 2, 0, 1]);
             return None;
         }
-        let (flags, _, id) = (*rest.split_off_first()?, rest.split_off(..2)?, text(&mut rest)?);
+        let (flags, seconds, id) =
+            (*rest.split_off_first()?, rest.split_off(..2)?, text(&mut rest)?);
+        let seconds = u64::from(u16::from_be_bytes(seconds.try_into().ok()?));
         let will = match flags & 0x3C {
             0 => None,
             will if will & 4 == 0 || will & 0x18 == 0x18 => return None,
@@ -136,6 +139,7 @@ impl Broker {
         };
         session.send([0x20, 2, 0, code]);
         (code == 0).then_some(())?;
+        session.set_idle_timeout((seconds > 0).then(|| Duration::from_millis(1_500 * seconds)));
         let older = shared.sessions.insert(id.to_owned(), session.id());
         older.filter(|_| !id.is_empty()).map(|id| session.handle().close(id, Close::Drain));
         Some(Client { id: id.to_owned(), own, will })
@@ -209,8 +213,7 @@ fn text<'p>(packet: &mut &'p [u8]) -> Option<&'p str> {
 
 fn name<'p>(packet: &mut &'p [u8], wildcards: &[&str]) -> Option<&'p str> {
     let is_level = |level: &str| wildcards.contains(&level) || !level.contains(['+', '#']);
-    let is_name = |name: &str| !name.contains("#/") && name.split('/').all(is_level);
-    text(packet).filter(|name| !name.is_empty() && is_name(name))
+    text(packet).filter(|it| !it.is_empty() && !it.contains("#/") && it.split('/').all(is_level))
 }
 
 impl Handler for Broker {
@@ -226,8 +229,7 @@ impl Handler for Broker {
 
     fn closed(&self, session: &Session, client: Option<Client>, _: CloseReason) {
         let (Some(Client { id, will, .. }), shared) = (client, &mut *self.lock()) else { return };
-        let is_own = shared.sessions.get(&id) == Some(&session.id());
-        is_own.then(|| shared.sessions.remove(&id));
+        (shared.sessions.get(&id) == Some(&session.id())).then(|| shared.sessions.remove(&id));
         will.into_iter().for_each(|will| self.message(shared, session, will));
     }
 }
@@ -236,7 +238,6 @@ fn main() -> wharf::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1883".to_owned());
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
     let options = Options::default().with(|options| {
-        // Who asks and does not read is not received from; an answer finds room.
         options.receiving.backpressure = Backpressure::PauseReceive;
         options.sending.queue_bytes_max = 2 * PACKET_BYTES_MAX;
         options.sessions.groups_max = 256;

@@ -43,7 +43,8 @@
 //! A session's [`State`](Handler::State) is reached in its callbacks only. Threads of the program's tell it notes
 //! ([`Mailer`]), which come in a callback ([`Told::told`]), and a session sets timers ([`Session::set_timer`]), which
 //! come in [`Handler::timer`]. What is due for the whole server is done by a thread of the program's and a [`Handle`], as
-//! `examples/ticker.rs` does. A handler that needs a [`Handle`] outside of a session's callbacks keeps it in a
+//! `examples/ticker.rs` does. A program whose own loop owns the world takes what happens from [`events`]; a [`Ticker`]
+//! gives it its time. A handler that needs a [`Handle`] outside of a session's callbacks keeps it in a
 //! `OnceLock`, which is set between [`Builder::prepare`] and [`Prepared::start`], as in `examples/gateway.rs`.
 //!
 //! # What may block
@@ -163,8 +164,8 @@ pub use error::{
     PublishError, Result, RoomError, SendError, TellError, TimerError,
 };
 pub use face::{
-    AsFrame, Farewell, Groups, Handle, Handler, Mailed, Mailer, Session, Told, WhenRoom,
-    WhenRoomToPublish,
+    AsFrame, Event, EventHandler, Events, Farewell, Groups, Handle, Handler, Mailed, Mailer,
+    Session, Tick, Ticker, Told, WhenRoom, WhenRoomToPublish, events,
 };
 pub use framing::{
     CustomFraming, Cut, Delimiter, Endianness, Envelope, Framing, FramingError, LengthField,
@@ -172,8 +173,8 @@ pub use framing::{
 };
 pub use histogram::Histogram;
 pub use options::{
-    Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Keepalive, Listener,
-    Options, Target,
+    Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Heartbeat, Keepalive,
+    Listener, Options, Target,
 };
 pub use peer_address::{PeerAddress, PeerCredentials};
 pub use server::{Builder, Connector, ConnectorBuilder, Memory, Prepared, Server};

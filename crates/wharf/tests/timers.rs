@@ -8,7 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{Backend, Close, CloseReason, Options, TimerError};
+use wharf::options::Time;
+use wharf::{
+    Backend, Close, CloseReason, Error, Framing, Heartbeat, LengthPrefix, Listener, Options,
+    Server, TimerError,
+};
 
 const PEERS: usize = 41;
 /// A few ticks of 10 ms.
@@ -109,6 +113,65 @@ on_every_backend! {
         drop(peer);
         harness.settle();
         harness.finish();
+    }
+
+    fn a_session_to_which_nothing_else_is_sent_gets_heartbeats_in_its_own_form(backend) {
+        let options = three_workers().with(|options| {
+            options.time.heartbeat = Some(Heartbeat::new(SOON, "still here"));
+        });
+        let without = Listener::new("127.0.0.1:0").time(Time::default());
+        let builder = Server::builder().framing(length_framing()).listen("127.0.0.1:0").listen(without);
+        let harness = start_builder(backend, builder.options(options), Behaviour::echo());
+        let silent: Vec<_> = (0..PEERS).map(|_| harness.connect()).collect();
+        let busy: Vec<_> = (0..PEERS).map(|_| harness.connect()).collect();
+        let other = connect(harness.server.addresses()[1]);
+        let began = Instant::now();
+        // One that is sent something all the time gets nothing else.
+        while began.elapsed() < 4 * SOON {
+            for peer in &busy {
+                write(peer, &wire_default(b"hello"));
+            }
+            for peer in &busy {
+                assert_eq!(read_frame(peer), b"hello");
+            }
+        }
+        // The time between two is never shorter; the first of them counts from the beginning.
+        for peer in &silent {
+            for _ in 0..3 {
+                assert_eq!(read_frame(peer), b"still here");
+            }
+        }
+        assert!(began.elapsed() >= 3 * SOON);
+        for peer in &busy {
+            assert_eq!(read_frame(peer), b"still here");
+        }
+        // Where the listener has none, what is sent comes alone.
+        write(&other, &wire_default(b"alone"));
+        assert_eq!(read_frame(&other), b"alone");
+        other.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&other), b"");
+        drop((silent, busy));
+        harness.settle();
+        harness.finish();
+    }
+
+    fn a_heartbeat_that_a_framing_cannot_send_is_refused_at_the_start(backend) {
+        let framing = || Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(8));
+        let start = |heartbeat| {
+            let options = Options::default().with(|options| options.time.heartbeat = Some(heartbeat));
+            let builder = Server::builder().listen("127.0.0.1:0").framing(framing()).options(options);
+            builder.backend(backend).start(Nobody)
+        };
+        for (heartbeat, value) in [("much too long", 13), ("", 0)] {
+            match start(Heartbeat::new(SOON, heartbeat)) {
+                Err(Error::Option { name: "time.heartbeat", value: found, .. }) => {
+                    assert_eq!(found, value);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let often = start(Heartbeat::new(Duration::from_millis(9), "x"));
+        assert!(matches!(often, Err(Error::OptionDuration { name: "time.heartbeat", .. })));
     }
 
     fn a_session_has_an_idle_time_out_of_its_own(backend) {

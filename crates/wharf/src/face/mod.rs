@@ -2,6 +2,7 @@
 //! calls it.
 
 mod as_frame;
+mod events;
 mod farewell;
 mod groups_by_name;
 mod handle;
@@ -9,10 +10,12 @@ mod handler;
 mod mailer;
 mod session;
 mod tells;
+mod ticker;
 mod when_room;
 mod when_room_to_publish;
 
 pub use self::as_frame::AsFrame;
+pub use self::events::{Event, EventHandler, Events, events};
 pub use self::farewell::Farewell;
 pub use self::groups_by_name::Groups;
 pub use self::handle::Handle;
@@ -21,5 +24,6 @@ pub use self::mailer::{Mailed, Mailer, Told};
 pub(crate) use self::session::Desk;
 pub use self::session::Session;
 pub(crate) use self::tells::{Internal, Tells};
+pub use self::ticker::{Tick, Ticker};
 pub use self::when_room::WhenRoom;
 pub use self::when_room_to_publish::WhenRoomToPublish;

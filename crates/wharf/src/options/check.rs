@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Backpressure, FirstFrameTimeout, Options};
 use crate::error::{Error, Result};
-use crate::framing::{Framing, RAW_FRAME_BYTES_MAX};
+use crate::framing::{Envelope, Framing, RAW_FRAME_BYTES_MAX};
 use crate::session::SessionId;
 
 /// What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, in seconds, and for TCP_KEEPCNT (tcp(7),
@@ -47,6 +47,16 @@ impl Options {
         self.check_counts()?;
         self.check_sizes(framing)?;
         self.check_kernel_sizes()
+    }
+
+    /// Whether sessions with this framing can be sent their heartbeat.
+    pub(crate) fn check_heartbeat(&self, framing: &Framing) -> Result<()> {
+        let Some(heartbeat) = &self.time.heartbeat else { return Ok(()) };
+        let is_taken = framing.envelop(&heartbeat.frame, &mut Envelope::default()).is_ok();
+        let is_sent = is_taken && !heartbeat.frame.is_empty();
+        let bytes = heartbeat.frame.len() as u64;
+        let says = "its frame has so many bytes, and the framing must be able to send them";
+        rule("time.heartbeat", bytes, is_sent, says)
     }
 
     fn check_counts(&self) -> Result<()> {
@@ -151,6 +161,9 @@ impl Options {
             let is_some = |value: Duration| !value.is_zero();
             duration_rule(name, value, is_some, "it must be longer than that, or none")?;
         }
+        let heartbeat = self.time.heartbeat.as_ref().map(|heartbeat| heartbeat.after);
+        let in_range = |value: Duration| value.as_millis() >= 10;
+        duration_rule("time.heartbeat", heartbeat, in_range, "it must be 10 ms or more")?;
         let in_range = |value: Duration| (1..=60 * 60 * 1_000).contains(&value.as_millis());
         let slow_after = Some(self.sending.slow_after);
         duration_rule("sending.slow_after", slow_after, in_range, "it must be 1 ms to 1 hour")?;

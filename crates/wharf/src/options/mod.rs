@@ -39,7 +39,7 @@ pub use self::receiving::{Backpressure, EndOfStream, Receiving};
 pub use self::sending::Sending;
 pub use self::sessions::Sessions;
 pub use self::target::Target;
-pub use self::time::{FirstFrameTimeout, Keepalive, Time};
+pub use self::time::{FirstFrameTimeout, Heartbeat, Keepalive, Time};
 use crate::settings::settings;
 
 settings! {

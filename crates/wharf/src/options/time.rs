@@ -1,5 +1,6 @@
 //! Time-outs, and how a silent peer is probed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::framing::Framing;
@@ -31,6 +32,32 @@ settings! {
         /// Probes without an answer that end the session, 1 to 127. Default 6: with the other defaults a
         /// vanished peer is noticed after 2 minutes.
         count: u32 = 6,
+    }
+}
+
+/// What is sent to a session to which nothing else is sent, so that its peer, and routers, know that it is there.
+///
+/// ```
+/// use std::time::Duration;
+/// use wharf::{Heartbeat, Options};
+///
+/// let options = Options::default().with(|options| {
+///     options.time.heartbeat = Some(Heartbeat::new(Duration::from_secs(5), "still here"));
+/// });
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// How long after what was sent last, 10 ms or more.
+    pub after: Duration,
+    /// The frame, without header.
+    pub frame: Arc<[u8]>,
+}
+
+impl Heartbeat {
+    /// This frame, so long after what was sent last.
+    pub fn new(after: Duration, frame: impl AsRef<[u8]>) -> Self {
+        Heartbeat { after, frame: frame.as_ref().into() }
     }
 }
 
@@ -76,6 +103,8 @@ settings! {
         close_linger: Duration = Duration::from_secs(1),
         /// Lets the kernel probe a silent peer. Default `None`.
         keepalive: Option<Keepalive> = None,
+        /// Sends a frame to each open session to which nothing was sent for so long. Default `None`.
+        heartbeat: Option<Heartbeat> = None,
     }
 }
 

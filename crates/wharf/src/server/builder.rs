@@ -189,8 +189,11 @@ impl Settings {
             framing.check()?;
             options.check(framing)?;
         }
+        options.check_heartbeat(&of_connects)?;
         for listener in listeners {
-            options.at(listener).check_durations()?;
+            let options = options.at(listener);
+            options.check_durations()?;
+            options.check_heartbeat(&of_listener(listener))?;
         }
         options.workers = options.worker_count();
         Ok((Framings::with_further(&framings, further), options))

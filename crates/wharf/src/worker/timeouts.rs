@@ -32,6 +32,7 @@ pub(super) const CONNECT_TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
 enum Limit {
     FirstFrame,
     Idle,
+    Heartbeat,
     Connect,
     SendStall,
     Drain,
@@ -79,9 +80,20 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
         let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);
         let linger = (phase == Phase::Lingering).then_some(time.close_linger);
-        let (stall_from, sent_at) = {
+        let (stall_from, sent_at, heartbeat, heard_at) = {
             let queue = slot.send_queue.lock();
-            (queue.waits_since().map_or(now, Moment::of_nanos), queue.last_left_at())
+            let sent_at = queue.last_left_at();
+            // A session that nothing can be sent to needs none, and one that something waits for neither.
+            let is_open = phase == Phase::Open && !queue.is_ending();
+            let heartbeat = time.heartbeat.as_ref().filter(|_| is_open);
+            let is_sent_to = queue.queued_bytes() > 0 || queue.has_sends_placed();
+            let heard_at = match sent_at {
+                _ if is_sent_to => now,
+                Some(sent_at) => half.phase_since.max(Moment::of_nanos(sent_at)),
+                None => half.phase_since,
+            };
+            let stall_from = queue.waits_since().map_or(now, Moment::of_nanos);
+            (stall_from, sent_at, heartbeat.map(|heartbeat| heartbeat.after), heard_at)
         };
         // Of a peer that has finished nothing more comes: what it is sent keeps it from being idle.
         let active_at = match sent_at {
@@ -93,6 +105,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         [
             after(half.phase_since, first_frame, Limit::FirstFrame),
             after(active_at, idle, Limit::Idle),
+            after(heard_at, heartbeat, Limit::Heartbeat),
             after(half.phase_since, connect, Limit::Connect),
             after(stall_from, stall, Limit::SendStall),
             after(half.phase_since, drain, Limit::Drain),
@@ -145,6 +158,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     return; // checked again when the receive completes
                 }
                 self.silence(at, half, limit)
+            }
+            Some(Limit::Heartbeat) => {
+                if let Some(heartbeat) = &self.engine.time_of(*id, slot).heartbeat {
+                    self.session.be(*id, half.peer).send(&*heartbeat.frame);
+                }
+                None
             }
             Some(Limit::SendStall) => self.stall(at, *id, slot),
             Some(Limit::Drain) => Some(CloseReason::DrainTimeout),
