@@ -135,6 +135,31 @@ on_every_backend! {
         assert!(events.next_timeout(BOUND).is_none() && events.is_over());
     }
 
+    fn a_pause_of_the_programs_and_one_for_want_of_room_each_have_their_own_end(backend) {
+        let (handler, mut events) = wharf::events(10 * (FRAME_BYTES + 32));
+        let server = builder().backend(backend).start(handler).unwrap();
+        let handle = server.handle();
+        let peer = connect(server.addresses()[0]);
+        let frames: Vec<u8> = (0..100).flat_map(|number| wire_default(&frame(0, number))).collect();
+        let next = |events: &mut Events| events.next_timeout(BOUND).expect("there is more");
+        let Event::Opened { id, .. } = next(&mut events) else { panic!("it opens first") };
+        write(&peer, &frames);
+        eventually("it is full", || handle.stats().received_frames >= 10);
+        // Both hold now. What waits is taken, so only the program's is left.
+        assert!(handle.pause_receiving(id));
+        let mut came = 0;
+        while let Some(Event::Frame { .. }) = events.next_timeout(Duration::from_millis(50)) {
+            came += 1;
+        }
+        assert!((10..=12).contains(&came), "{came} came though it is paused");
+        assert!(handle.resume_receiving(id));
+        for _ in came..100 {
+            assert!(matches!(next(&mut events), Event::Frame { .. }));
+        }
+        handle.stop();
+        server.wait().unwrap();
+    }
+
     fn the_loop_is_told_of_the_servers_end_however_it_waits(backend) {
         for waits_as_task in [false, true] {
             let (handler, mut events) = wharf::events(1 << 16);

@@ -13,7 +13,7 @@ use crate::clock::{AnyClock, Moment};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::port::{Anywhere, PostAnywhere, Registration};
-use crate::session::{Refusal, SessionId, Slot};
+use crate::session::{PausedBy, Refusal, SessionId, Slot};
 
 impl Engine {
     /// Queues a frame for a session. The caller holds no count.
@@ -187,6 +187,14 @@ impl Engine {
             self.release(id, slot.port());
         }
         Some(result)
+    }
+
+    /// Says whether somebody wants a session's receiving paused. False: it is gone.
+    pub(crate) fn ask_to_pause(&self, id: SessionId, by: PausedBy, pause: bool) -> bool {
+        let asked = self.with_session(id, |slot| {
+            ((), Follows { changed: slot.ask_to_pause(by, pause), ..Follows::default() })
+        });
+        asked.is_some()
     }
 
     /// Queues a frame. If the session's worker sleeps, it may leave directly.

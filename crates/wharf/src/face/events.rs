@@ -17,7 +17,7 @@ use crate::close::{Close, CloseReason};
 use crate::engine::Group;
 use crate::options::Target;
 use crate::peer_address::PeerAddress;
-use crate::session::SessionId;
+use crate::session::{PausedBy, SessionId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// For so many events memory is kept when none waits.
@@ -27,9 +27,8 @@ const AT_REST_MAX: usize = 1024;
 /// task of any runtime, that owns the world and does all that is to be done in one loop.
 ///
 /// Frames of at most `bytes_max` bytes wait, and 32 bytes for each. At that bound the sessions that send more are paused
-/// ([`Session::pause_receiving`]), and resumed when half has been taken. Beyond the bound wait one frame of each session,
-/// and whatever else there is to tell: nothing is lost. The events of one session come in their order. (A pause of the
-/// program's own ends when half has been taken, too.)
+/// (beside [`Session::pause_receiving`]), and resumed when half has been taken. Beyond the bound wait one frame of each session,
+/// and whatever else there is to tell: nothing is lost. The events of one session come in their order.
 ///
 /// ```
 /// use std::time::Duration;
@@ -174,7 +173,7 @@ impl Shared {
     fn resume(&self, paused: &[SessionId]) {
         if let Some(handle) = self.handle.get() {
             for id in paused {
-                handle.resume_receiving(*id);
+                handle.engine().ask_to_pause(*id, PausedBy::Library, false);
             }
         }
     }
@@ -229,11 +228,11 @@ impl Handler for EventHandler {
             return;
         }
         // In this order: whoever makes room resumes it afterwards, or it is seen here that there is.
-        session.pause_receiving();
+        session.ask_to_pause(PausedBy::Library, true);
         let mut queue = self.shared.queue.lock();
         if queue.has_room_again() || queue.events_are_gone {
             drop(queue);
-            session.resume_receiving();
+            session.ask_to_pause(PausedBy::Library, false);
         } else {
             queue.paused.push(id);
         }

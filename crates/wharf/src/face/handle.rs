@@ -15,7 +15,7 @@ use crate::error::{
     self, ConnectError, EncodeError, Gone, JoinError, PublishError, RoomError, SendError,
 };
 use crate::options::Target;
-use crate::session::{Policy, SessionId, Wakes};
+use crate::session::{PausedBy, Policy, SessionId, Wakes};
 use crate::stats::{Histograms, Stats};
 
 /// A running server or connector, from any thread. Cheap to clone, and generic over nothing.
@@ -262,20 +262,13 @@ impl Handle {
     /// peer down. No time-out counts the silence: it is ours. A paused session may not notice that its peer
     /// has reset the connection or vanished, before something is sent to it.
     pub fn pause_receiving(&self, id: SessionId) -> bool {
-        self.ask_to_pause(id, true)
+        self.engine.ask_to_pause(id, PausedBy::Program, true)
     }
 
     /// Resumes receiving after [`pause_receiving`](Self::pause_receiving). Calls are not counted: one resumes
     /// what any number of calls has paused. Returns whether there is such a session.
     pub fn resume_receiving(&self, id: SessionId) -> bool {
-        self.ask_to_pause(id, false)
-    }
-
-    fn ask_to_pause(&self, id: SessionId, pause: bool) -> bool {
-        let asked = self.engine.with_session(id, |slot| {
-            ((), Follows { changed: slot.ask_to_pause(pause), ..Follows::default() })
-        });
-        asked.is_some()
+        self.engine.ask_to_pause(id, PausedBy::Program, false)
     }
 
     /// Makes a session a member of a group. Returns `true` if it was not one before. What is published to the

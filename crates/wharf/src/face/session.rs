@@ -15,7 +15,7 @@ use crate::engine::{AtOnce, Content, Engine, Follows, Group};
 use crate::error::{EncodeError, JoinError, SendError, TimerError};
 use crate::options::Listener;
 use crate::peer_address::{Peer, PeerAddress, PeerCredentials};
-use crate::session::{Policy, SessionId, Slot};
+use crate::session::{PausedBy, Policy, SessionId, Slot};
 
 /// The smallest frame that answers at once: a smaller one is copied sooner than sent alone.
 const ANSWER_AT_ONCE_BYTES_MIN: usize = 4 * 1024;
@@ -384,16 +384,16 @@ impl Session {
     /// called again before that, not even with frames that have already come. See
     /// [`Handle::pause_receiving`].
     pub fn pause_receiving(&self) {
-        self.ask_to_pause(true);
+        self.ask_to_pause(PausedBy::Program, true);
     }
 
     /// Resumes receiving after [`pause_receiving`](Self::pause_receiving). Calls are not counted.
     pub fn resume_receiving(&self) {
-        self.ask_to_pause(false);
+        self.ask_to_pause(PausedBy::Program, false);
     }
 
-    fn ask_to_pause(&self, pause: bool) {
-        if self.slot().ask_to_pause(pause) {
+    pub(super) fn ask_to_pause(&self, by: PausedBy, pause: bool) {
+        if self.slot().ask_to_pause(by, pause) {
             self.desk.attend_later(self.id.get());
         }
     }

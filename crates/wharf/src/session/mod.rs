@@ -29,7 +29,8 @@ pub(crate) use receive_queue::{Completed, Front, ReceiveQueue, Room};
 #[cfg(any(test, fuzzing))]
 pub(crate) use send_queue::SendQueue;
 pub(crate) use send_queue::{
-    ASIDE_BYTES_MAX, Closing, Pushed, Refusal, RoomFound, Sent, Store, Unsent, WAITERS_MAX, Wakes,
+    ASIDE_BYTES_MAX, Closing, PausedBy, Pushed, Refusal, RoomFound, Sent, Store, Unsent,
+    WAITERS_MAX, Wakes,
 };
 pub(crate) use slot::Slot;
 #[cfg(any(test, fuzzing))]

@@ -26,6 +26,7 @@ mod tests;
 
 use self::aside::Aside;
 pub(crate) use self::aside::{ASIDE_BYTES_MAX, Closing, RoomFound, WAITERS_MAX, Wakes};
+pub(crate) use self::marks::PausedBy;
 use self::marks::{ARMED, DUE, HELD_BACK, Marks, PAUSED, PUT_OFF, SENDING};
 pub(crate) use self::store::Store;
 use std::io::IoSlice;
@@ -304,6 +305,11 @@ impl SendQueue {
     #[inline]
     pub(crate) fn has_aside(&self) -> bool {
         self.aside.is_some()
+    }
+
+    /// Notes who wants receiving paused. Returns whether anybody does now.
+    pub(crate) fn ask_to_pause(&mut self, by: PausedBy, pause: bool) -> bool {
+        self.marks.ask_to_pause(by, pause)
     }
 
     /// Something of the program's waits for the session from now on. True: its worker must attend to it.

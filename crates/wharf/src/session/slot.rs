@@ -5,7 +5,7 @@ use crate::close::{Close, CloseReason};
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Mutex, MutexGuard, Ordering};
 
 use super::count::IoCount;
-use super::send_queue::{Closing, SendQueue, Unsent};
+use super::send_queue::{Closing, PausedBy, SendQueue, Unsent};
 
 /// The session has no registered socket.
 const NO_REGISTRATION: u32 = u32::MAX;
@@ -19,7 +19,7 @@ const IN_GROUPS: u8 = 4;
 const TURN_CAME: u8 = 8;
 const PLACE_LEFT: u8 = 16;
 const HAS_CONTEXT: u8 = 32;
-/// The program wants receiving paused; and the holder of the half has done so.
+/// Somebody wants receiving paused; and the holder of the half has done so.
 const PAUSE_ASKED: u8 = 64;
 const PAUSE_SET: u8 = 128;
 
@@ -177,9 +177,11 @@ impl Slot {
         self.flags.load(Ordering::Acquire) & HAS_CONTEXT != 0
     }
 
-    /// Says whether the program wants receiving paused. True: it is new, and its worker must attend to it.
-    /// Calls are not counted: the last one counts.
-    pub(crate) fn ask_to_pause(&self, pause: bool) -> bool {
+    /// Says whether somebody wants receiving paused. True: it is new, and its worker must attend to it. Calls are
+    /// not counted: the last one of each counts.
+    pub(crate) fn ask_to_pause(&self, by: PausedBy, pause: bool) -> bool {
+        let mut queue = self.send_queue.lock(); // under which the two are put together
+        let pause = queue.ask_to_pause(by, pause);
         let before = if pause {
             self.flags.fetch_or(PAUSE_ASKED, Ordering::AcqRel)
         } else {

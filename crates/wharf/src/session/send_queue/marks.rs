@@ -1,4 +1,4 @@
-//! Six facts of a send queue and its pages, in one word: so that a slot stays one cache line.
+//! Eight facts of a send queue and its pages, in one word: so that a slot stays one cache line.
 
 /// A thread is responsible for sending what waits.
 pub(super) const ARMED: u32 = 1;
@@ -12,7 +12,18 @@ pub(super) const PAUSED: u32 = 8;
 pub(super) const DUE: u32 = 16;
 /// It is told more of that in the worker's next turn, and not in this one.
 pub(super) const PUT_OFF: u32 = 32;
-const PAGE_SHIFT: u32 = 6;
+/// Who wants receiving paused.
+const PAUSED_BY_PROGRAM: u32 = 64;
+const PAUSED_BY_LIBRARY: u32 = 128;
+const PAGE_SHIFT: u32 = 8;
+
+/// Who wants the receiving of a session paused: each resumes it for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PausedBy {
+    Program,
+    /// What the library does with frames has no room for more.
+    Library,
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Marks(u32);
@@ -38,7 +49,17 @@ impl Marks {
         was_set
     }
 
-    /// The pages that are charged for the queue. Fewer than 2^26: a queue has at most 1 GiB.
+    /// Notes who wants receiving paused. Returns whether anybody does now.
+    pub(super) fn ask_to_pause(&mut self, by: PausedBy, pause: bool) -> bool {
+        let mark = match by {
+            PausedBy::Program => PAUSED_BY_PROGRAM,
+            PausedBy::Library => PAUSED_BY_LIBRARY,
+        };
+        self.set(mark, pause);
+        self.has(PAUSED_BY_PROGRAM | PAUSED_BY_LIBRARY)
+    }
+
+    /// The pages that are charged for the queue. Fewer than 2^24: a queue has at most 1 GiB.
     #[inline]
     pub(super) fn pages(self) -> u32 {
         self.0 >> PAGE_SHIFT
