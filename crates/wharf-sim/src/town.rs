@@ -517,6 +517,11 @@ impl Told<Note> for Town {
             0 => self.answer(session, 0),
             1 => set_timer(&self.truth, session, told),
             2 => self.goes_on_to_change(session, state),
+            3 if told % 128 == 3 => {
+                self.truth.lock().asks_to_close(id, Close::Drain);
+                session.close(Close::Drain);
+                self.truth.lock().closes_itself(id);
+            }
             _ => {}
         }
         end(&self.truth, id, note);

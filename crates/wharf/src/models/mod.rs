@@ -39,6 +39,8 @@ mod mix;
 #[cfg(loom)]
 mod names;
 #[cfg(loom)]
+mod notes;
+#[cfg(loom)]
 mod order;
 #[cfg(loom)]
 mod places;
