@@ -80,6 +80,19 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    /// False: it is a word that is there.
+    fn push(&mut self, mail: Mail) -> bool {
+        let word = mail.word();
+        let is_new = self.words & word == 0;
+        if is_new {
+            self.words |= word;
+            self.mails.push(mail);
+        }
+        is_new
+    }
+}
+
 impl Mailbox {
     /// The mailbox of a port of one worker, or of a shared port.
     pub(crate) fn new(is_shared: bool) -> Self {
@@ -104,18 +117,30 @@ impl Mailbox {
             if queue.closed {
                 return Err(mail);
             }
-            let word = mail.word();
-            if queue.words & word != 0 {
+            if !queue.push(mail) {
                 return Ok(()); // the first thread that posted it wakes the owner
             }
-            queue.words |= word;
-            queue.mails.push(mail);
         }
+        self.wake_if_asleep();
+        Ok(())
+    }
+
+    /// Posts several at once, so that one turn takes them all. Of a worker that has ended nothing is asked.
+    pub(crate) fn post_all(&self, mails: impl Iterator<Item = Mail>) {
+        let has_new = {
+            let mut queue = self.queue.lock();
+            !queue.closed && mails.fold(false, |has_new, mail| queue.push(mail) | has_new)
+        };
+        if has_new {
+            self.wake_if_asleep();
+        }
+    }
+
+    fn wake_if_asleep(&self) {
         if self.to_be_woken.load(Ordering::SeqCst) && self.to_be_woken.swap(false, Ordering::SeqCst)
         {
             self.wake();
         }
-        Ok(())
     }
 
     /// Whether mail would wake the port's only owner. May change at any time.

@@ -17,6 +17,7 @@ mod ending;
 mod engine;
 mod farewell;
 mod frame;
+mod gather;
 mod groups;
 mod lag;
 mod mailbox;

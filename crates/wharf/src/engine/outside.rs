@@ -111,7 +111,7 @@ impl Engine {
         queue.send_is_placed(bytes);
         drop(queue);
         if placed.tell {
-            let _ = port.mailbox.post(Mail::Groups); // has it ended, so has the session
+            self.post_or_keep(slot.port(), Mail::Groups);
         }
         (Ok(()), Follows::default())
     }
@@ -155,7 +155,7 @@ impl Engine {
             placed
         };
         if placed.is_ok_and(|placed| placed.tell) {
-            let _ = port.mailbox.post(Mail::Groups); // has it ended, so has the session
+            self.post_or_keep(slot.port(), Mail::Groups);
         }
         placed.is_ok()
     }
@@ -173,14 +173,14 @@ impl Engine {
         let port = self.port_of(slot);
         let (result, mut follows) = act(slot);
         if follows.armed
+            && !self.is_gathering()
             && let Some(Anywhere::Posts(poster)) = port.anywhere.get()
         {
             self.post_send(&**poster, slot, &mut follows);
         }
         self.tell_if_out(port);
         if follows != Follows::default() {
-            // If the worker has ended, nothing is left to attend to.
-            let _ = port.mailbox.post(Mail::Attend(id));
+            self.post_or_keep(slot.port(), Mail::Attend(id));
         }
         // A release runs on a worker of the session's port (invariant 4).
         if reference.end() && port.mailbox.post(Mail::Release(id)).is_err() {
@@ -204,7 +204,8 @@ impl Engine {
         content: Content<'_>,
     ) -> (Result<(), SendError<()>>, Follows) {
         let port = self.port_of(slot);
-        let at_once = if port.mailbox.owner_sleeps() { AtOnce::WhileItSleeps } else { AtOnce::No };
+        let leaves = port.mailbox.owner_sleeps() && !self.is_gathering();
+        let at_once = if leaves { AtOnce::WhileItSleeps } else { AtOnce::No };
         let (result, follows) = self.push(slot, content, at_once);
         if let Ok(left @ 1..) = result {
             port.direct_sends.note(left, !follows.armed);

@@ -36,11 +36,11 @@ impl Engine {
                 return Err(waiting);
             }
         }
-        let to_tell = |port: &&PortShare| port.groups.put(publication);
-        let to_tell: Vec<_> = self.ports.iter().filter(to_tell).collect();
+        let to_tell = |(_, port): &(usize, &PortShare)| port.groups.put(publication);
+        let to_tell: Vec<_> = self.ports.iter().enumerate().filter(to_tell).collect();
         drop(one_order);
-        for port in to_tell {
-            let _ = port.mailbox.post(Mail::Groups); // has it ended, so have its sessions
+        for (index, _) in to_tell {
+            self.post_or_keep(index, Mail::Groups);
         }
         Ok(())
     }

@@ -252,6 +252,32 @@ impl Handle {
         self.engine.send_some(id, bytes).ok_or(Gone(bytes))
     }
 
+    /// Runs a closure; what this thread sends and publishes in it leaves afterwards, all frames of a session in one
+    /// send, and the workers are told once. For a loop that makes many frames for each session in a tick. (A frame may
+    /// leave earlier with what the session's worker sends meanwhile; and what other threads send or publish meanwhile may
+    /// wait as long.) Nothing in it may wait for room: none comes.
+    ///
+    /// ```
+    /// # struct Silent;
+    /// # impl wharf::Handler for Silent {
+    /// #     type State = ();
+    /// #     fn opened(&self, _: &wharf::Session) {}
+    /// #     fn received(&self, _: &wharf::Session, _: &mut (), _: &[u8]) {}
+    /// # }
+    /// # let server = wharf::Server::builder().listen("127.0.0.1:0").start(Silent)?;
+    /// # let (handle, players) = (server.handle(), Vec::<wharf::SessionId>::new());
+    /// handle.gather(|| {
+    ///     for player in players {
+    ///         let _ = handle.send(player, "where the others are");
+    ///         let _ = handle.send(player, "what has happened");
+    ///     }
+    /// });
+    /// # Ok::<(), wharf::Error>(())
+    /// ```
+    pub fn gather<R>(&self, act: impl FnOnce() -> R) -> R {
+        self.engine.gather(act)
+    }
+
     /// Stops receiving from a session's peer, until [`resume_receiving`](Self::resume_receiving). Returns
     /// whether there is such a session.
     ///
