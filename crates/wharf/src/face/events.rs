@@ -311,16 +311,14 @@ impl Events {
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Event> {
         #[cfg(feature = "simulation")]
         if let Some(world) = crate::port::simulated::current() {
-            let shared = self.shared.clone();
-            let has_some = || {
-                let queue = shared.queue.lock();
-                !queue.events.is_empty() || queue.handler_is_gone
-            };
-            if self.taken.is_empty() {
-                self.look(|_| ());
-                world.run_until(timeout, has_some);
-            }
-            return self.next_now();
+            let next = self.next_now();
+            return next.or_else(|| {
+                world.run_until(timeout, || {
+                    let queue = self.shared.queue.lock();
+                    !queue.events.is_empty() || queue.handler_is_gone
+                });
+                self.next_now()
+            });
         }
         let deadline = Instant::now().checked_add(timeout);
         loop {
