@@ -111,7 +111,7 @@ on_every_backend! {
                                     accepted.fetch_add(1, Ordering::SeqCst);
                                     *number += 1;
                                 }
-                                Err(TellError::Gone(_)) => {}
+                                Err(TellError::Gone(_) | TellError::Full { .. }) => {}
                                 Err(error) => panic!("{error}"),
                             }
                         }
