@@ -87,10 +87,11 @@ on_every_backend! {
 
     fn a_note_for_a_session_that_ends_is_told_or_dropped_and_counted(backend) {
         let mailer = Mailer::new();
-        let behaviour = Behaviour::silent().on_told(|session, note| match note.number {
-            20 => session.close(Close::Stop),
-            21 => panic!("it was told after its close"),
-            _ => {}
+        const LAST: u32 = 20;
+        let behaviour = Behaviour::silent().on_told(|session, note| {
+            if note.number == LAST {
+                session.close(Close::Stop);
+            }
         });
         let harness = start_told(backend, builder(), behaviour, &mailer);
         let (accepted, ends) = (AtomicU32::new(0), AtomicBool::new(false));
@@ -106,7 +107,7 @@ on_every_backend! {
                         let all = lock(ids).clone();
                         for id in all {
                             let number = numbers.entry(id).or_default();
-                            match mailer.tell(id, note(from, *number % 21)) {
+                            match mailer.tell(id, note(from, *number % (LAST + 1))) {
                                 Ok(()) => {
                                     accepted.fetch_add(1, Ordering::SeqCst);
                                     *number += 1;
@@ -130,6 +131,11 @@ on_every_backend! {
         });
         assert_eq!(gone, 5 * PEERS);
         harness.settle();
+        let is_told_after_its_close = |record: &Record| {
+            let last = record.notes.iter().position(|note| note.number == LAST);
+            last.is_none_or(|last| last + 1 < record.notes.len())
+        };
+        assert_eq!(harness.log.look(|ledger| ledger.count(is_told_after_its_close)), 0);
         let told: usize =
             harness.log.look(|ledger| ledger.records.values().map(|record| record.notes.len()).sum());
         let stats = harness.finish();
