@@ -204,7 +204,7 @@ on_every_backend! {
                 assert_eq!(read(peer, 100), [round; 100]);
             }
         }
-        assert!(harness.log.record(id).notes.len() > 1_000);
+        harness.log.wait("it goes on", |ledger| (ledger.records[&id].notes.len() > 1_000).then_some(()));
         write(&busy, b"and itself is served");
         assert_eq!(read(&busy, 20), b"and itself is served");
         drop((busy, others));
@@ -235,7 +235,9 @@ on_every_backend! {
             write(&peer, &[round; 100]);
             assert_eq!(read(&peer, 100), [round; 100]);
         }
-        assert!(two.iter().all(|(_, id)| harness.log.record(*id).notes.len() > 100));
+        for (_, id) in &two {
+            harness.log.wait("it goes on", |ledger| (ledger.records[id].notes.len() > 100).then_some(()));
+        }
         drop(two);
         harness.settle();
         harness.finish();
