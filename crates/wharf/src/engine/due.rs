@@ -24,7 +24,7 @@ impl Engine {
         let max = NotesMax { session: sessions.notes_max, port: sessions.notes_of_port_max };
         let mut note = Some(note);
         let told = self.with_session(id, |slot| {
-            // Under one lock: a session that has closed is told to forget its notes afterwards.
+            // Under one lock: a session closes under it, and forgets its notes afterwards.
             let mut queue = slot.send_queue.lock();
             let Some(note) = note.take_if(|_| queue.closing().is_none()) else {
                 return (Ok(()), Follows::default()); // it comes back

@@ -300,10 +300,13 @@ pub struct Events {
 }
 
 impl Events {
-    /// All that has happened by now.
+    /// All that has happened by now. What is not taken of it stays.
     pub fn drain(&mut self) -> impl Iterator<Item = Event> + '_ {
-        self.look(|_| ());
-        self.taken.drain(..)
+        let mut has_looked = false;
+        std::iter::from_fn(move || match self.taken.pop_front() {
+            None if !std::mem::replace(&mut has_looked, true) => self.next_now(),
+            next => next,
+        })
     }
 
     /// The next event, for which it waits so long at most. `None`: the time is over, or the server has ended

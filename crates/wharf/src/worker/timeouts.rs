@@ -80,20 +80,20 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
         let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);
         let linger = (phase == Phase::Lingering).then_some(time.close_linger);
-        let (stall_from, sent_at, heartbeat, heard_at) = {
+        let (stall_from, sent_at, heartbeat, quiet_since) = {
             let queue = slot.send_queue.lock();
             let sent_at = queue.last_left_at();
             // A session that nothing can be sent to needs none, and one that something waits for neither.
             let is_open = phase == Phase::Open && !queue.is_ending();
             let heartbeat = time.heartbeat.as_ref().filter(|_| is_open);
             let is_sent_to = queue.queued_bytes() > 0 || queue.has_sends_placed();
-            let heard_at = match sent_at {
+            let quiet_since = match sent_at {
                 _ if is_sent_to => now,
                 Some(sent_at) => half.phase_since.max(Moment::of_nanos(sent_at)),
                 None => half.phase_since,
             };
             let stall_from = queue.waits_since().map_or(now, Moment::of_nanos);
-            (stall_from, sent_at, heartbeat.map(|heartbeat| heartbeat.after), heard_at)
+            (stall_from, sent_at, heartbeat.map(|heartbeat| heartbeat.after), quiet_since)
         };
         // Of a peer that has finished nothing more comes: what it is sent keeps it from being idle.
         let active_at = match sent_at {
@@ -105,7 +105,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         [
             after(half.phase_since, first_frame, Limit::FirstFrame),
             after(active_at, idle, Limit::Idle),
-            after(heard_at, heartbeat, Limit::Heartbeat),
+            after(quiet_since, heartbeat, Limit::Heartbeat),
             after(half.phase_since, connect, Limit::Connect),
             after(stall_from, stall, Limit::SendStall),
             after(half.phase_since, drain, Limit::Drain),
