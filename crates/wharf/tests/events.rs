@@ -123,7 +123,7 @@ on_every_backend! {
                 // In each of the three ways.
                 match world.closed % 3 {
                     // What is left of a drain comes with the next.
-                    0 => events.drain().take(1_000).for_each(|event| world.takes(event)),
+                    0 => events.drain().take(100).for_each(|event| world.takes(event)),
                     1 => world.takes(events.next_timeout(BOUND).expect("there is more")),
                     _ => world.takes(next_of_stream(&mut events).expect("there is more")),
                 }
