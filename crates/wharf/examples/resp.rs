@@ -23,7 +23,7 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 const REPLY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
 
 /// Where a command ends. The replies that are sent have their form already.
-struct Commands;
+pub(crate) struct Commands;
 
 impl CustomFraming for Commands {
     fn wire_frame_bytes_max(&self) -> usize {

@@ -15,6 +15,11 @@ use wharf::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+/// Its framing is measured as it is.
+#[path = "../examples/resp.rs"]
+#[allow(dead_code, reason = "the rest of it is not")]
+mod resp;
+
 struct Echo;
 
 impl Handler for Echo {
@@ -111,6 +116,7 @@ fn a_message_that_is_echoed_in_steady_state_costs_no_allocation() {
             (Framing::length_field(LengthField::default()), with(&[0, 0, 0, 60], &[])),
             (Framing::varint(VarintPrefix::default()), with(&[60], &[])),
             (Framing::custom(Own), with(&[60], &[0])),
+            (Framing::custom(resp::Commands), with(b"*1\r\n$60\r\n", b"\r\n")),
         ] {
             echo_on(*backend, framing, &message);
         }
