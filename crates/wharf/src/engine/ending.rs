@@ -45,7 +45,7 @@ impl Engine {
         WORKS_FOR.get() == self.address()
     }
 
-    fn address(&self) -> usize {
+    pub(super) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 

@@ -36,14 +36,14 @@ impl Engine {
         if GATHERS_FOR.get() != 0 {
             return act(); // for this engine already; or for another, whose callers are not ours
         }
-        GATHERS_FOR.set(self.as_key());
+        GATHERS_FOR.set(self.address());
         let _ends = Ends(self);
         act()
     }
 
     #[inline]
     pub(super) fn is_gathering(&self) -> bool {
-        GATHERS_FOR.get() == self.as_key()
+        GATHERS_FOR.get() == self.address()
     }
 
     /// Posts mail to a port, or keeps it while this thread gathers. Has the port's worker ended, so have its sessions,
@@ -72,9 +72,5 @@ impl Engine {
         mails.clear();
         mails.shrink_to(AT_REST_MAX);
         MAILS.set(mails);
-    }
-
-    fn as_key(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 }
