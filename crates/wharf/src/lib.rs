@@ -161,7 +161,7 @@ pub use close::{Close, CloseReason};
 pub use engine::{DrainReport, Frame, Group};
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
-    PublishError, Result, RoomError, SendError, TellError, TimerError,
+    OffloadError, PublishError, Result, RoomError, SendError, TellError, TimerError,
 };
 pub use face::{
     AsFrame, Event, EventHandler, Events, Farewell, Groups, Handle, Handler, Mailed, Mailer,
