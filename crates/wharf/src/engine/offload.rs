@@ -40,11 +40,9 @@ impl Engine {
         }
     }
 
-    /// Runs jobs until the server has ended. On a thread of the pool.
-    pub(crate) fn run_jobs(&self) {
-        while let Some(job) = self.jobs.next() {
-            job.run();
-        }
+    /// The next job, for which a thread of the pool waits. `None`: the server has ended.
+    pub(crate) fn next_job(&self) -> Option<Box<dyn Job>> {
+        self.jobs.next()
     }
 
     /// A job has given this note; `None`: it has panicked, which ends its session.

@@ -45,7 +45,9 @@ impl Running {
             take_place(&engine, place);
             let _ = placed.send(());
             if may_begin.recv().is_ok() {
-                engine.run_jobs();
+                while let Some(job) = engine.next_job() {
+                    job.run();
+                }
                 #[cfg(feature = "simulation")]
                 engine.pool_thread_ended();
             }
