@@ -51,7 +51,8 @@
 //!
 //! No call of [`Session`] or [`Handle`] waits for a peer. Two calls wait for the server, and are refused in
 //! its own callbacks: [`Handle::drain`] and [`Server::wait`]. A callback may block, but its worker serves
-//! nobody meanwhile: see [`Handler`].
+//! nobody meanwhile: see [`Handler`]. Work that blocks, such as a call of a database, runs on a pool
+//! ([`Mailer::offload`]), and its session is told what it returns.
 //!
 //! # How long an id means something
 //!
