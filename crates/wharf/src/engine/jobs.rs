@@ -18,6 +18,9 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 /// What a job takes beside what it owns itself, if its session has no other. Lists grow by doubling.
 pub(crate) const JOB_BYTES: usize = 256;
 
+/// For so many sessions memory is kept when none has a job.
+const AT_REST_MAX: usize = 1024;
+
 /// Work for a session.
 pub(crate) trait Job: Send {
     /// Runs it, and tells the session what it gave.
@@ -35,8 +38,9 @@ pub(crate) struct Jobs {
 #[derive(Default)]
 struct Queues {
     of: HashMap<SessionId, Queue, BuildHasherDefault<DefaultHasher>>,
-    /// Sessions that have a job to run, and run none.
+    /// Sessions that have a job to run, and run none; and so many that are over.
     ready: VecDeque<SessionId>,
+    ready_and_over: usize,
     /// Places of all sessions.
     held: u32,
     /// The server has ended.
@@ -177,6 +181,7 @@ impl Jobs {
             self.wake_one();
         } else if queue.held == 0 {
             entry.remove();
+            queues.tidy();
         }
     }
 
@@ -197,6 +202,7 @@ impl Jobs {
         queue.pauses &= !resumes;
         if queue.held == 0 {
             entry.remove();
+            queues.tidy();
         }
         resumes
     }
@@ -206,7 +212,7 @@ impl Jobs {
     #[must_use = "jobs are dropped without a lock"]
     pub(super) fn forget(&self, id: SessionId) -> VecDeque<Box<dyn Job>> {
         let mut queues = self.queues.lock();
-        let Queues { of, ready, held, untold, .. } = &mut *queues;
+        let Queues { of, ready_and_over, held, untold, .. } = &mut *queues;
         let Entry::Occupied(mut entry) = of.entry(id) else { return VecDeque::new() };
         let queue = entry.get_mut();
         let waiting = std::mem::take(&mut queue.waiting);
@@ -216,9 +222,8 @@ impl Jobs {
         queue.held = runs;
         if runs == 0 {
             entry.remove();
-            if !waiting.is_empty() {
-                ready.retain(|ready| *ready != id); // at most as many as there are jobs
-            }
+            *ready_and_over += usize::from(!waiting.is_empty());
+            queues.tidy();
         }
         waiting
     }
@@ -227,9 +232,10 @@ impl Jobs {
     pub(super) fn end(&self) {
         let left: Vec<_> = {
             let mut queues = self.queues.lock();
-            let Queues { of, ready, held, is_over, untold, .. } = &mut *queues;
+            let Queues { of, ready, ready_and_over, held, is_over, untold, .. } = &mut *queues;
             *is_over = true;
             ready.clear();
+            *ready_and_over = 0;
             // None, unless a port has failed.
             let waiting = of.values_mut().flat_map(|queue| {
                 *held -= queue.waiting.len() as u32;
@@ -254,8 +260,26 @@ impl Jobs {
 }
 
 impl Queues {
+    /// A session has gone: its place in the line goes with it before half of the line is of such, and what was needed
+    /// for many is given back when there are none.
+    fn tidy(&mut self) {
+        if self.ready_and_over > self.ready.len() / 2 {
+            self.ready.retain(|id| self.of.contains_key(id));
+            self.ready_and_over = 0;
+        }
+        if self.held == 0 && self.of.capacity() > 2 * AT_REST_MAX {
+            self.of.shrink_to(AT_REST_MAX);
+            self.ready.shrink_to(AT_REST_MAX);
+        }
+    }
+
     fn take_next(&mut self) -> Option<Box<dyn Job>> {
-        let queue = self.of.get_mut(&self.ready.pop_front()?)?;
+        let queue = loop {
+            match self.of.get_mut(&self.ready.pop_front()?) {
+                Some(queue) => break queue,
+                None => self.ready_and_over -= 1, // an id never returns
+            }
+        };
         debug_assert!(!queue.runs, "jobs of a session run one after another");
         queue.runs = true;
         queue.waiting.pop_front()
@@ -265,5 +289,145 @@ impl Queues {
 impl std::fmt::Debug for Jobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Jobs").field("held", &self.queues.lock().held).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Says which it is when it is run.
+    struct Numbered(u64, u32);
+
+    thread_local! {
+        static RAN: RefCell<Vec<(u64, u32)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    impl Job for Numbered {
+        fn run(self: Box<Self>) {
+            RAN.with_borrow_mut(|ran| ran.push((self.0, self.1)));
+        }
+    }
+
+    fn id(bits: u64) -> SessionId {
+        SessionId::from_bits(bits)
+    }
+
+    fn jobs(jobs_max: u32) -> Jobs {
+        Jobs::new(&Offload { threads: 1, jobs_max, jobs_of_session_max: 4 })
+    }
+
+    /// What is known of a session.
+    #[derive(Default)]
+    struct Known {
+        id: u64,
+        waiting: VecDeque<u32>,
+        runs: bool,
+        noted: u32,
+        is_over: bool,
+        pauses: bool,
+    }
+
+    impl Known {
+        fn new(id: u64) -> Self {
+            Known { id, ..Known::default() }
+        }
+
+        fn held(&self) -> u32 {
+            self.waiting.len() as u32 + u32::from(self.runs) + self.noted
+        }
+    }
+
+    #[test]
+    fn jobs_of_many_sessions_run_in_order_within_the_bound_and_none_keeps_its_place() {
+        let jobs = jobs(12);
+        let mut known: Vec<Known> = (0..6).map(Known::new).collect();
+        let mut ids = 6..;
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |end: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize % end
+        };
+        let (mut refused, mut paused) = (0, 0);
+        for number in 0..if cfg!(miri) { 500 } else { 50_000 } {
+            let of = below(known.len());
+            let held: u32 = known.iter().map(Known::held).sum();
+            assert_eq!(jobs.queues.lock().held, held);
+            let is_ready = |one: &Known| !one.waiting.is_empty() && !one.runs;
+            let some_ready = known.iter().any(is_ready);
+            let session = &mut known[of];
+            match below(8) {
+                0..3 if !session.is_over => {
+                    let mut job = Some(Box::new(Numbered(session.id, number)));
+                    match jobs.push(id(session.id), &mut job) {
+                        Ok(pauses) => {
+                            session.waiting.push_back(number);
+                            assert_eq!(pauses, session.held() >= 4 && !session.pauses);
+                            session.pauses |= pauses;
+                            paused += u32::from(pauses);
+                        }
+                        Err(why) => {
+                            assert!(why == NotTaken::Full(12) && held == 12 && job.is_some());
+                            refused += 1;
+                        }
+                    }
+                }
+                3 if some_ready => {
+                    jobs.next().unwrap().run();
+                    let (of, number) = RAN.with_borrow_mut(|ran| ran.pop().unwrap());
+                    let session = known.iter_mut().find(|one| one.id == of).unwrap();
+                    assert!(!session.runs, "beside another");
+                    assert_eq!(session.waiting.pop_front(), Some(number));
+                    session.runs = true;
+                }
+                4 | 5 if session.runs => {
+                    let outcome = if session.is_over { Outcome::Untold } else { Outcome::Noted };
+                    jobs.has_run(id(session.id), outcome);
+                    session.noted += u32::from(!session.is_over);
+                    session.runs = false;
+                }
+                6 if session.noted > 0 => {
+                    session.noted -= 1;
+                    let resumes = session.pauses && session.held() <= 2;
+                    assert_eq!(jobs.is_told(id(session.id)), resumes);
+                    session.pauses &= !resumes;
+                }
+                7 if below(20) == 0 && !session.is_over => {
+                    assert_eq!(jobs.forget(id(session.id)).len(), session.waiting.len());
+                    (session.noted, session.is_over) = (0, true);
+                    session.waiting.clear();
+                }
+                _ => {}
+            }
+            if known[of].is_over && !known[of].runs {
+                assert!(!jobs.queues.lock().of.contains_key(&id(known[of].id)));
+                known[of] = Known::new(ids.next().unwrap());
+            }
+        }
+        assert!(cfg!(miri) || refused > 100 && paused > 100, "{refused} {paused}");
+    }
+
+    #[test]
+    fn the_line_of_sessions_that_come_and_go_keeps_its_size() {
+        let jobs = jobs(100_000);
+        for number in 0..100_000 {
+            let mut job = Some(Box::new(Numbered(number, 0)));
+            jobs.push(id(number), &mut job).unwrap();
+            if number >= 10 {
+                assert_eq!(jobs.forget(id(number - 10)).len(), 1);
+            }
+            assert!(jobs.queues.lock().ready.len() <= 24);
+        }
+        for number in 100_000 - 10..100_000 {
+            jobs.next().unwrap().run();
+            assert_eq!(RAN.with_borrow_mut(|ran| ran.pop()), Some((number, 0)));
+            jobs.has_run(id(number), Outcome::Untold);
+        }
+        let queues = jobs.queues.lock();
+        assert!(queues.of.is_empty() && queues.held == 0 && queues.ready.is_empty());
     }
 }
