@@ -3,6 +3,7 @@
 mod acceptor;
 mod backlog;
 mod budget;
+mod calls;
 mod changed_framings;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod charges;
@@ -20,6 +21,7 @@ mod frame;
 mod gather;
 mod groups;
 mod lag;
+mod long_turns;
 mod mailbox;
 mod members;
 mod membership;
@@ -35,6 +37,7 @@ mod room;
 mod share;
 mod timers;
 mod turns;
+mod watch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod wire_bytes;
 
@@ -43,12 +46,15 @@ pub(crate) use self::backlog::{BEHIND_BYTES, Offered, Seen};
 pub(crate) use self::budget::{BUDGET_BYTES, LEASE_BYTES};
 #[cfg(all(test, loom))]
 pub(crate) use self::budget::{Budget, PortBudget};
+pub(crate) use self::calls::NO_SESSION;
+pub use self::calls::{Call, Callback};
 pub use self::drain_report::DrainReport;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::farewell::FAREWELL_BYTES_MAX;
 pub(crate) use self::frame::Content;
 pub use self::frame::Frame;
 pub(crate) use self::groups::{Due, MEMBERSHIP_BYTES, Recipients, Share};
+pub use self::long_turns::{LongTurn, RunningTurn, TurnCallbacks};
 pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
@@ -60,3 +66,4 @@ pub(crate) use self::share::{
     BATCHES_AT_REST_BYTES, Follows, PortShare, RECEIVE_QUEUES_BYTES, ReceiveRoom,
 };
 pub(crate) use self::timers::{TIMER_BYTES, TIMERS_OF_SESSION_BYTES};
+pub(crate) use self::watch::Watch;

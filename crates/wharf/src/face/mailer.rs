@@ -9,7 +9,7 @@ use super::handler::Handler;
 use super::session::Session;
 use super::tells::{Internal, Tells};
 use crate::close::CloseReason;
-use crate::engine::{Frame, Group, Notes};
+use crate::engine::{Callback, Frame, Group, Notes};
 use crate::error::{AcceptError, TellError};
 use crate::guarded;
 use crate::options::Target;
@@ -160,6 +160,7 @@ impl<N: Send + 'static, H: Told<N>> Tells<H::State> for Mailed<H, N> {
     fn tell_next(&self, session: &Session, state: &mut H::State) -> bool {
         let Some(OfServer { notes, .. }) = self.shared.server.get() else { return false };
         let Some(note) = notes[session.port()].pop(session.id()) else { return false };
+        session.enter(Callback::Told);
         self.handler.told(session, state, note);
         true
     }
