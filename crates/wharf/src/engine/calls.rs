@@ -3,17 +3,13 @@
 use std::fmt;
 // Not from `crate::sync`: these order and guard nothing else, so a checker or a simulated world need not vary their
 // order.
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::session::SessionId;
 
 /// Above every session.
 pub(crate) const NO_SESSION: SessionId = SessionId::from_bits(u64::MAX);
 
-/// In the word: the callback has returned.
-const RETURNED: u64 = 0x80;
-/// In the word: which callback, counted from 1.
-const CALLBACK: u64 = 0x7f;
 /// How often somebody reads the word again who was overtaken by the worker.
 const READS_MAX: usize = 16;
 
@@ -98,14 +94,16 @@ impl fmt::Display for Call {
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Word {
-    /// How many calls have begun, [`RETURNED`], and [`CALLBACK`].
-    said: AtomicU64,
+    /// How many calls have begun, and how many have returned: one more than twice as many while one runs.
+    count: AtomicU64,
     session: AtomicU64,
+    callback: AtomicU8,
 }
 
 impl Default for Word {
     fn default() -> Self {
-        Word { said: AtomicU64::new(RETURNED), session: AtomicU64::new(NO_SESSION.to_bits()) }
+        let session = AtomicU64::new(NO_SESSION.to_bits());
+        Word { count: AtomicU64::new(0), session, callback: AtomicU8::new(0) }
     }
 }
 
@@ -113,54 +111,56 @@ impl Word {
     /// A callback begins. For the worker.
     #[inline]
     pub(super) fn enter(&self, callback: Callback, session: SessionId) {
-        let next = (self.said.load(Ordering::Relaxed) | (RETURNED | CALLBACK)).wrapping_add(1);
-        // In this order: who reads the session finds the word of the call before it returned.
+        debug_assert!(!self.is_in_call());
+        // Whoever reads one of the two has seen, or sees then, that the call before has returned.
         self.session.store(session.to_bits(), Ordering::Release);
-        self.said.store(next | (callback as u64 + 1), Ordering::Release);
+        self.callback.store(callback as u8, Ordering::Release);
+        self.count_one();
     }
 
     /// The callback has returned. For the worker.
     #[inline]
     pub(super) fn leave(&self) {
-        self.said.store(self.said.load(Ordering::Relaxed) | RETURNED, Ordering::Relaxed);
+        debug_assert!(self.is_in_call());
+        self.count_one();
     }
 
-    pub(super) fn is_in_call(&self) -> bool {
-        self.said.load(Ordering::Relaxed) & RETURNED == 0
+    #[inline]
+    fn count_one(&self) {
+        self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    fn is_in_call(&self) -> bool {
+        self.count.load(Ordering::Relaxed) % 2 == 1
     }
 
     /// How many calls have begun.
     pub(super) fn calls(&self) -> u64 {
-        self.said.load(Ordering::Relaxed) >> 8
+        self.count.load(Ordering::Relaxed).div_ceil(2)
     }
 
-    /// The call that began last. For the worker.
+    /// The call that began last, if one did. For the worker.
     pub(super) fn last(&self) -> Option<Call> {
-        let session = self.session.load(Ordering::Relaxed);
-        call(self.said.load(Ordering::Relaxed), session)
+        let callback = Callback::ALL.get(usize::from(self.callback.load(Ordering::Acquire)))?;
+        let session = SessionId::from_bits(self.session.load(Ordering::Acquire));
+        let session = Some(session).filter(|id| *id != NO_SESSION);
+        (self.calls() > 0).then_some(Call { callback: *callback, session })
     }
 
     /// The call that runs, if one does. For any thread.
     pub(super) fn running(&self) -> Option<Call> {
         for _ in 0..READS_MAX {
-            let said = self.said.load(Ordering::Acquire);
-            if said & RETURNED != 0 {
+            let count = self.count.load(Ordering::Acquire);
+            if count.is_multiple_of(2) {
                 return None;
             }
-            let session = self.session.load(Ordering::Acquire);
-            if self.said.load(Ordering::Relaxed) == said {
-                return call(said, session);
+            let call = self.last();
+            if self.count.load(Ordering::Relaxed) == count {
+                return call;
             }
         }
         None // so fast is the worker that no call takes long
     }
-}
-
-fn call(said: u64, session: u64) -> Option<Call> {
-    let at = (said & CALLBACK).checked_sub(1)?;
-    let callback = *Callback::ALL.get(usize::try_from(at).ok()?)?;
-    let session = SessionId::from_bits(session);
-    Some(Call { callback, session: Some(session).filter(|id| *id != NO_SESSION) })
 }
 
 #[cfg(test)]
@@ -180,7 +180,6 @@ mod tests {
             word.leave();
             assert_eq!((word.running(), word.last()), (None, Some(call)));
         }
-        assert!((Callback::ALL.len() as u64) < CALLBACK);
     }
 
     #[test]

@@ -52,13 +52,13 @@ impl Watch {
         }
     }
 
-    /// The callback has returned, or there was none.
+    /// The callback has returned.
     #[inline]
     pub(crate) fn leave(&self, engine: &Engine) {
+        self.word.leave();
         if self.measures.get() {
             self.measure(engine);
         }
-        self.word.leave();
     }
 
     #[cold]
@@ -68,9 +68,6 @@ impl Watch {
 
     #[cold]
     fn measure(&self, engine: &Engine) {
-        if !self.word.is_in_call() {
-            return;
-        }
         let nanos = self.entered.get().nanos_until(engine.now());
         if self.longest.get().is_none_or(|(_, longest)| nanos > longest) {
             self.longest.set(self.word.last().map(|call| (call, nanos)));

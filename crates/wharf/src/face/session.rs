@@ -67,7 +67,7 @@ impl Desk {
         self.watch.enter(self.handle.engine(), callback, NO_SESSION);
     }
 
-    /// The callback has returned, or there was none.
+    /// The callback has returned.
     #[inline]
     pub(crate) fn leave(&self) {
         self.watch.leave(self.handle.engine());

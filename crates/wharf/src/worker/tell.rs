@@ -96,10 +96,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 (None, None) => false,
             };
             let result = Self::guarded(session, &mut self.stats, tells);
-            session.desk.leave();
             if result == Some(false) {
-                break;
+                break; // there was no callback
             }
+            session.desk.leave();
             told += 1;
             self.stats.told_notes += u64::from(timer.is_none()); // also one whose callback has panicked
         }
