@@ -10,8 +10,7 @@ use super::long_turns::{LongTurn, RunningTurn, TurnCallbacks};
 use crate::clock::Moment;
 use crate::session::SessionId;
 
-/// For so long after a long turn a worker measures each callback. That costs two looks at the clock for each, 1 to 2 % of
-/// an echo.
+/// For so long after a long turn a worker measures each callback: two looks at the clock, some 250 instructions.
 const MEASURES_FOR: Duration = Duration::from_secs(60);
 
 /// A worker's eye on its callbacks.
