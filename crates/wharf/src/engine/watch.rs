@@ -61,11 +61,13 @@ impl Watch {
     }
 
     #[cold]
+    #[inline(never)] // the clock's code stays out of the loop over frames
     fn begin(&self, engine: &Engine) {
         self.entered.set(engine.now());
     }
 
     #[cold]
+    #[inline(never)]
     fn measure(&self, engine: &Engine) {
         let nanos = self.entered.get().nanos_until(engine.now());
         if self.longest.get().is_none_or(|(_, longest)| nanos > longest) {

@@ -174,6 +174,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// Runs a callback that belongs to no session.
+    #[cold]
+    #[inline(never)] // seldom
     pub(super) fn call(&mut self, which: Callback, callback: impl FnOnce(&H)) {
         self.session.desk.enter(which);
         let called = guarded(|| callback(self.handler));
