@@ -270,7 +270,10 @@ mod tests {
             })
         };
         type Change = fn(&mut Options);
-        let refused: [(&str, Change); 13] = [
+        let refused: [(&str, Change); 14] = [
+            ("long_turn is 999.999µs", |options| {
+                options.long_turn = Some(Duration::from_nanos(999_999));
+            }),
             ("time.connect_timeout is 0ns", |options| {
                 options.time.connect_timeout = Some(MILLIS(0))
             }),
