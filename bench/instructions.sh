@@ -4,6 +4,7 @@
 # start-up nor the coming and going of sessions counts. On io_uring with `ring_wait.c` under it. How many frames
 # share a turn differs from run to run, so beside another commit the median of three turns counts. `send-2` is
 # shown and not judged: it follows from when valgrind lets which thread run.
+# Under callgrind most turns would be long, and their callbacks measured: `--no-long-turns`.
 #
 #   bench/instructions.sh [BINARY]            of this tree's server, or of this one
 #   bench/instructions.sh --before COMMIT     of that commit's and this tree's, and the ratio
@@ -51,7 +52,7 @@ count() {
     rm -f "$SCRATCH/address" # it is the last server's until this one is started
     # shellcheck disable=SC2086 # several words
     LD_PRELOAD=$SCRATCH/ring_wait.so valgrind --tool=callgrind --fair-sched=try \
-        --callgrind-out-file=/dev/null "$1" --listen 127.0.0.1:0 --backend "$2" $3 \
+        --callgrind-out-file=/dev/null "$1" --listen 127.0.0.1:0 --backend "$2" --no-long-turns $3 \
         >"$SCRATCH/address" 2>"$SCRATCH/server" &
     SERVER=$!
     until address=$(grep -soE '127\.0\.0\.1:[0-9]+' "$SCRATCH/address"); do

@@ -5,7 +5,9 @@ use std::iter::zip;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use wharf::{Handle, Histogram, Histograms, Metric, MetricValue, Stats};
+use wharf::{
+    Handle, Histogram, Histograms, LongTurn, Metric, MetricValue, RunningTurn, Stats, TurnCallbacks,
+};
 
 use crate::figures::{Bytes, Span, per_second};
 
@@ -38,16 +40,24 @@ const COLUMNS: [(&str, &str, Form); 10] = [
 /// Of these, columns say enough.
 const LEFT_OUT: [&str; 3] = ["opened", "closed", "received_frames"];
 
+/// A worker that has been in one turn for so long is shown.
+const RUNNING_FOR: Duration = Duration::from_millis(100);
+
 /// What a server has counted and measured until a moment.
 #[derive(Default)]
 pub(crate) struct Reading {
     pub(crate) stats: Stats,
     histograms: Histograms,
+    long_turns: Vec<LongTurn>,
+    running_turns: Vec<RunningTurn>,
 }
 
 impl Reading {
     pub(crate) fn of(handle: &Handle) -> Reading {
-        Reading { stats: handle.stats(), histograms: handle.histograms() }
+        let (long_turns, mut running_turns) = (handle.long_turns(), handle.running_turns());
+        running_turns.retain(|turn| turn.lasted >= RUNNING_FOR);
+        let (stats, histograms) = (handle.stats(), handle.histograms());
+        Reading { stats, histograms, long_turns, running_turns }
     }
 }
 
@@ -57,6 +67,9 @@ pub(crate) struct StatsLine<'a> {
     now: &'a Stats,
     /// Of this period.
     histograms: Histograms,
+    /// Those that were not known before, of the latest.
+    long_turns: Vec<LongTurn>,
+    running_turns: &'a [RunningTurn],
     period: Duration,
     resident_bytes: Option<u64>,
 }
@@ -70,7 +83,11 @@ impl<'a> StatsLine<'a> {
         resident_bytes: Option<u64>,
     ) -> StatsLine<'a> {
         let histograms = now.histograms.since(&before.histograms);
-        StatsLine { before: &before.stats, now: &now.stats, histograms, period, resident_bytes }
+        let mut long_turns = now.long_turns.clone();
+        long_turns.retain(|turn| !before.long_turns.contains(turn));
+        let running_turns = &now.running_turns;
+        let (before, now) = (&before.stats, &now.stats);
+        StatsLine { before, now, histograms, long_turns, running_turns, period, resident_bytes }
     }
 
     /// Whether `opened - closed == live`, as must always hold.
@@ -118,12 +135,45 @@ impl<'a> StatsLine<'a> {
             }
         }
         line.insert("per_s".into(), per_s.into());
+        let long_turns = self.long_turns.iter().map(long_turn).collect();
+        line.insert("latest_long_turns".into(), Value::Array(long_turns));
+        let running_turns = self.running_turns.iter().map(running_turn).collect();
+        line.insert("running_turns".into(), Value::Array(running_turns));
         if let Some(bytes) = self.resident_bytes {
             line.insert("resident_bytes".into(), json!(bytes));
         }
         line.insert("balanced".into(), json!(self.is_balanced()));
         line.into()
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// `callback` is there only if it is known which took longest, `callback_took_ns` only if it was measured.
+fn long_turn(turn: &LongTurn) -> Value {
+    let mut said = json!({
+        "worker": turn.worker, "began_ns": nanos(turn.began), "took_ns": nanos(turn.took),
+        "said": turn.to_string(),
+    });
+    if let Some(call) = turn.longest() {
+        said["callback"] = json!(call.callback.name());
+        said["session"] = json!(call.session.map(|id| id.to_string()));
+    }
+    if let TurnCallbacks::Measured { took, .. } = turn.callbacks {
+        said["callback_took_ns"] = json!(nanos(took));
+    }
+    said
+}
+
+fn running_turn(turn: &RunningTurn) -> Value {
+    let session = turn.call.and_then(|call| call.session);
+    json!({
+        "worker": turn.worker, "lasted_ns": nanos(turn.lasted), "calls": turn.calls,
+        "callback": turn.call.map(|call| call.callback.name()),
+        "session": session.map(|id| id.to_string()), "said": turn.to_string(),
+    })
 }
 
 fn quantiles(histogram: &Histogram) -> Value {
@@ -167,6 +217,14 @@ impl StatsLine<'_> {
         Ok(())
     }
 
+    /// Who keeps others waiting: the longest turn of the period, and those that go on.
+    fn write_turns(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(turn) = self.long_turns.iter().max_by_key(|turn| turn.took) {
+            write!(f, "  {turn}")?;
+        }
+        self.running_turns.iter().try_for_each(|turn| write!(f, "  {turn}"))
+    }
+
     /// What has no column, and has something to say.
     fn write_news(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_shown = |name| COLUMNS.iter().any(|column| column.0 == name);
@@ -199,6 +257,7 @@ impl fmt::Display for StatsLine<'_> {
         }
         self.write_histograms(f)?;
         self.write_news(f)?;
+        self.write_turns(f)?;
         if !self.is_balanced() {
             let Stats { opened, closed, live, .. } = self.now;
             write!(f, "  !! opened - closed != live ({opened} - {closed} != {live})")?;
@@ -301,7 +360,8 @@ mod tests {
                 _ => panic!("{metric:?} is in no line"),
             }
         }
-        assert_eq!(json.as_object().unwrap().len(), names.len() + ["per_s", "balanced"].len());
+        let others = ["per_s", "balanced", "latest_long_turns", "running_turns"];
+        assert_eq!(json.as_object().unwrap().len(), names.len() + others.len());
         assert!(COLUMNS.iter().map(|column| column.0).chain(LEFT_OUT).all(|at| names.contains(at)));
         for (Metric { name, label, .. }, amount) in line.amounts().filter(|(_, amount)| *amount > 0)
         {
@@ -335,6 +395,64 @@ mod tests {
             let cry = format!("!! opened - closed != live ({opened} - {closed} != {live})");
             assert!(line.to_string().ends_with(&cry), "{line}");
         }
+    }
+
+    /// A handler that blocks for longer than any machine would, until it has been seen.
+    #[test]
+    fn a_callback_that_takes_long_is_named_while_it_runs_and_once_afterwards() {
+        use std::io::Write;
+        use std::sync::Mutex;
+        use std::sync::mpsc::{Receiver, channel};
+        struct Blocks(Mutex<Receiver<()>>);
+        impl wharf::Handler for Blocks {
+            type State = ();
+            fn opened(&self, _: &wharf::Session) {}
+            fn received(&self, _: &wharf::Session, (): &mut (), _: &[u8]) {
+                let _ = self.0.lock().unwrap().recv();
+            }
+        }
+        let (release, released) = channel();
+        let builder = wharf::Server::builder().listen("127.0.0.1:0").workers(1);
+        let server = builder.start(Blocks(Mutex::new(released))).unwrap();
+        let mut peer = std::net::TcpStream::connect(server.addresses()[0]).unwrap();
+        peer.write_all(b"x").unwrap();
+        let handle = server.handle();
+        let none = Reading::default();
+        let read_until = |is_there: fn(&Reading) -> bool| loop {
+            let now = Reading::of(&handle);
+            if is_there(&now) {
+                return now;
+            }
+            std::thread::yield_now();
+        };
+        fn in_received(turn: &RunningTurn) -> bool {
+            turn.call.is_some_and(|call| call.callback.name() == "received")
+        }
+        fn is_long(turn: &LongTurn) -> bool {
+            turn.took >= RUNNING_FOR
+        }
+        let now = read_until(|now| now.running_turns.iter().any(in_received));
+        let line = StatsLine::between(&none, &now, SECOND, None);
+        let said = line.to_string();
+        assert!(
+            said.contains("  worker 0: in a turn for ") && said.contains("`received`"),
+            "{said}"
+        );
+        assert_eq!(line.json()["running_turns"][0]["callback"], "received");
+
+        release.send(()).unwrap();
+        let now = read_until(|now| now.long_turns.iter().any(is_long));
+        let line = StatsLine::between(&none, &now, SECOND, None);
+        let (said, json) = (line.to_string(), line.json());
+        assert!(
+            said.contains("  long turns ") && said.contains("  worker 0: a turn took "),
+            "{said}"
+        );
+        let turns = json["latest_long_turns"].as_array().unwrap();
+        assert!(turns.iter().any(|turn| turn["took_ns"].as_u64().unwrap() >= 100_000_000));
+        let again = StatsLine::between(&now, &now, SECOND, None);
+        assert!(!again.to_string().contains("a turn took"), "{again}");
+        assert_eq!(again.json()["latest_long_turns"], json!([]));
     }
 
     #[test]

@@ -159,7 +159,7 @@ mod timer;
 mod worker;
 
 pub use close::{Close, CloseReason};
-pub use engine::{DrainReport, Frame, Group};
+pub use engine::{Call, Callback, DrainReport, Frame, Group, LongTurn, RunningTurn, TurnCallbacks};
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
     OffloadError, PublishError, Result, RoomError, SendError, TellError, TimerError,

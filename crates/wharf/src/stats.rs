@@ -195,6 +195,8 @@ schema! {
         buffers_exhausted: Counter of "receives",
         /// Completions for a session that was gone. Always 0, or it is a bug of wharf.
         stale_completions: Counter of "completions",
+        /// Turns of workers that took longer than `long_turn`.
+        long_turns: Counter of "turns",
         /// Handler callbacks that panicked.
         handler_panics: Counter of "panics",
     }

@@ -1,5 +1,6 @@
 //! wharf: one worker (or two), `--backend uring` or `--backend readiness`, everything else as it comes by
-//! default but for the back-pressure, which is the one that an echo server should have.
+//! default but for the back-pressure, which is the one that an echo server should have. `--no-long-turns`: no turn is
+//! long, and so no callback is measured, however slowly this runs.
 #![forbid(unsafe_code)]
 
 mod echo;
@@ -19,10 +20,9 @@ fn main() -> wharf::Result<()> {
             serve(&arguments, framing(), Options::default(), sessions::Broadcast)
         }
         Workload::SendById => {
-            let options =
-                Options::default().with(|options| {
-options.sending.queue_bytes_max = SENDER_QUEUE_BYTES;
-});
+            let options = Options::default().with(|options| {
+                options.sending.queue_bytes_max = SENDER_QUEUE_BYTES;
+            });
             serve(&arguments, framing(), options, sessions::SendById::new(arguments.clone()))
         }
     }
@@ -43,10 +43,16 @@ fn serve(
     let backpressure = Backpressure::PauseReceive;
     let workers = if arguments.has("--two-workers") { 2 } else { 1 };
     let options = options.workers(workers).backend(backend).with(|options| {
-options.receiving.backpressure = backpressure;
-});
-    let server =
-        Server::builder().listen(arguments.listen).framing(framing).options(options).start(handler)?;
+        options.receiving.backpressure = backpressure;
+        if arguments.has("--no-long-turns") {
+            options.long_turn = None;
+        }
+    });
+    let server = Server::builder()
+        .listen(arguments.listen)
+        .framing(framing)
+        .options(options)
+        .start(handler)?;
     announce(server.addresses()[0]);
     server.wait()
 }

@@ -3,6 +3,7 @@
 mod acceptor;
 mod backlog;
 mod budget;
+mod calls;
 mod changed_framings;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod charges;
@@ -21,6 +22,7 @@ mod gather;
 mod groups;
 mod jobs;
 mod lag;
+mod long_turns;
 mod mailbox;
 mod members;
 mod membership;
@@ -37,6 +39,7 @@ mod room;
 mod share;
 mod timers;
 mod turns;
+mod watch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod wire_bytes;
 
@@ -45,6 +48,8 @@ pub(crate) use self::backlog::{BEHIND_BYTES, Offered, Seen};
 pub(crate) use self::budget::{BUDGET_BYTES, LEASE_BYTES};
 #[cfg(all(test, loom))]
 pub(crate) use self::budget::{Budget, PortBudget};
+pub(crate) use self::calls::NO_SESSION;
+pub use self::calls::{Call, Callback};
 pub use self::drain_report::DrainReport;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::farewell::FAREWELL_BYTES_MAX;
@@ -52,6 +57,7 @@ pub(crate) use self::frame::Content;
 pub use self::frame::Frame;
 pub(crate) use self::groups::{Due, MEMBERSHIP_BYTES, Recipients, Share};
 pub(crate) use self::jobs::{JOB_BYTES, Job};
+pub use self::long_turns::{LongTurn, RunningTurn, TurnCallbacks};
 pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
@@ -63,3 +69,4 @@ pub(crate) use self::share::{
     BATCHES_AT_REST_BYTES, Follows, PortShare, RECEIVE_QUEUES_BYTES, ReceiveRoom,
 };
 pub(crate) use self::timers::{TIMER_BYTES, TIMERS_OF_SESSION_BYTES};
+pub(crate) use self::watch::Watch;

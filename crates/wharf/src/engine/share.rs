@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::acceptor::Acceptor;
 use super::budget::{Budget, PortBudget};
+use super::calls::Word;
 use super::direct::DirectSends;
 use super::drain_report::DrainReport;
 use super::groups::Groups;
+use super::long_turns::LongTurns;
 use super::mailbox::Mailbox;
 use super::timers::Timers;
 use super::turns::Turns;
@@ -55,6 +57,8 @@ pub(crate) struct PortShare {
 pub(crate) struct Published {
     pub(crate) said: Mutex<Said>,
     pub(crate) recorders: Recorders,
+    /// What it leaves before each callback.
+    pub(super) word: Arc<Word>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +66,7 @@ pub(crate) struct Said {
     pub(crate) stats: Stats,
     /// What became of its sessions since it learned of the end.
     pub(crate) drain: Option<DrainReport>,
+    pub(crate) long_turns: LongTurns,
 }
 
 /// What follows after a change to a session: its worker must attend to it.

@@ -74,6 +74,14 @@ impl Turns {
         (began != NO_TURN).then(|| Moment::of_nanos(began).until(now))
     }
 
+    /// When each worker's current turn began. `None`: it is between two turns.
+    pub(super) fn began(&self) -> impl Iterator<Item = Option<Moment>> {
+        self.open.iter().map(|Turn(began)| {
+            let began = began.load(Ordering::Relaxed);
+            (began != NO_TURN).then(|| Moment::of_nanos(began))
+        })
+    }
+
     /// Whether a turn has lasted so long, or another since then did.
     pub(crate) fn have_lasted(&self, limit: Duration, since: Moment, now: Moment) -> bool {
         let is_long = |Turn(began): &Turn| {

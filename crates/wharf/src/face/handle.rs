@@ -10,7 +10,9 @@ use super::farewell::Farewell;
 use super::when_room::WhenRoom;
 use super::when_room_to_publish::WhenRoomToPublish;
 use crate::close::{Close, CloseReason};
-use crate::engine::{Audience, DrainReport, Engine, Follows, Frame, Group, Publication};
+use crate::engine::{
+    Audience, DrainReport, Engine, Follows, Frame, Group, LongTurn, Publication, RunningTurn,
+};
 use crate::error::{
     self, ConnectError, EncodeError, Gone, JoinError, PublishError, RoomError, SendError,
 };
@@ -491,6 +493,28 @@ impl Handle {
     /// a worker records at this moment may be included in part. A reading has 12 KB: take it once a second.
     pub fn histograms(&self) -> Histograms {
         self.engine.histograms()
+    }
+
+    /// The latest turns that took longer than [`Options::long_turn`](field@crate::Options::long_turn), with what is known
+    /// of their callbacks, by their beginnings: up to 16 of each worker. They tell which callback keeps others waiting.
+    /// [`Stats::long_turns`](crate::Stats::long_turns) counts all. See [`TurnCallbacks`](crate::TurnCallbacks) for what
+    /// a name means.
+    ///
+    /// ```
+    /// # fn look(handle: &wharf::Handle) {
+    /// for turn in handle.long_turns() {
+    ///     eprintln!("{turn}"); // worker 1: a turn took 243 ms, 241 ms of it in `received` of session 5.17
+    /// }
+    /// # }
+    /// ```
+    pub fn long_turns(&self) -> Vec<LongTurn> {
+        self.engine.long_turns()
+    }
+
+    /// The turns in which workers are at this moment, and in which callback. A worker that waits for something to do is
+    /// in none. So a callback that never returns is named while it runs: its turn grows, and its `calls` stand still.
+    pub fn running_turns(&self) -> Vec<RunningTurn> {
+        self.engine.running_turns()
     }
 
     /// Closes the listeners, and goes on with the sessions that there are. Does not wait; a callback may call it.

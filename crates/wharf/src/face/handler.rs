@@ -25,9 +25,12 @@ use crate::session::SessionId;
 /// A callback that blocks delays the other sessions of its worker, and some newcomers: from 100 ms on, a
 /// blocked worker gets no session that another worker has accepted. But on Linux each worker has a listening
 /// socket of its own, and the kernel chooses one by a hash of the addresses; while one of N workers is
-/// blocked, one newcomer in N waits for it. A callback must not wait for its own server:
-/// [`Handle::drain`](crate::Handle::drain) and [`Server::wait`](crate::Server::wait) are refused there.
+/// blocked, one newcomer in N waits for it. [`Handle::long_turns`](crate::Handle::long_turns) and
+/// [`Handle::running_turns`](crate::Handle::running_turns) name the callbacks that take long, and
 /// [`Mailer::offload`](crate::Mailer::offload) runs what blocks on other threads.
+///
+/// A callback must not wait for its own server: [`Handle::drain`](crate::Handle::drain) and
+/// [`Server::wait`](crate::Server::wait) are refused there.
 ///
 /// # Panics
 ///

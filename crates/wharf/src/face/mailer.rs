@@ -9,7 +9,7 @@ use super::handler::Handler;
 use super::session::Session;
 use super::tells::{Internal, Tells};
 use crate::close::CloseReason;
-use crate::engine::{Frame, Group, Job, Notes, Waiting};
+use crate::engine::{Callback, Frame, Group, Job, Notes, Waiting};
 use crate::error::{AcceptError, OffloadError, TellError};
 use crate::guarded::{self, guarded};
 use crate::options::Target;
@@ -239,6 +239,7 @@ impl<N: Send + 'static, H: Told<N>> Tells<H::State> for Mailed<H, N> {
         if is_of_job {
             session.job_is_told();
         }
+        session.enter(Callback::Told);
         self.handler.told(session, state, note);
         true
     }

@@ -11,7 +11,7 @@ use super::as_frame::AsFrame;
 use super::farewell::Farewell;
 use super::handle::Handle;
 use crate::close::{Close, CloseReason};
-use crate::engine::{AtOnce, Content, Engine, Follows, Group};
+use crate::engine::{AtOnce, Callback, Content, Engine, Follows, Group, NO_SESSION, Watch};
 use crate::error::{EncodeError, JoinError, SendError, TimerError};
 use crate::options::Listener;
 use crate::peer_address::{Peer, PeerAddress, PeerCredentials};
@@ -37,6 +37,7 @@ pub(crate) struct Desk {
     pub(crate) due_next: RefCell<Vec<SessionId>>,
     /// What left at once since the counters were last published.
     pub(crate) left_directly: Cell<LeftDirectly>,
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +49,10 @@ pub(crate) struct LeftDirectly {
 }
 
 impl Desk {
-    pub(crate) fn new(handle: Handle) -> Self {
+    /// For the worker with this number.
+    pub(crate) fn new(handle: Handle, worker: usize) -> Self {
         Desk {
+            watch: Watch::new(handle.engine(), worker),
             handle,
             to_attend: RefCell::default(),
             to_end: RefCell::default(),
@@ -57,6 +60,17 @@ impl Desk {
             due_next: RefCell::default(),
             left_directly: Cell::default(),
         }
+    }
+
+    /// A callback of no session begins.
+    pub(crate) fn enter(&self, callback: Callback) {
+        self.watch.enter(self.handle.engine(), callback, NO_SESSION);
+    }
+
+    /// The callback has returned.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.watch.leave(self.handle.engine());
     }
 
     pub(crate) fn attend_later(&self, id: SessionId) {
@@ -111,7 +125,7 @@ pub struct Session {
 impl Session {
     /// For a worker: of no session so far.
     pub(crate) fn new(desk: Desk) -> Self {
-        let (id, peer) = (Cell::new(SessionId::from_bits(u64::MAX)), Cell::new(Peer::Unknown));
+        let (id, peer) = (Cell::new(NO_SESSION), Cell::new(Peer::Unknown));
         Session { desk, id, peer, direct: Cell::new(false) }
     }
 
@@ -121,6 +135,12 @@ impl Session {
         self.peer.set(peer);
         self.direct.set(false);
         self
+    }
+
+    /// A callback of this session begins. [`Desk::leave`] follows.
+    #[inline]
+    pub(crate) fn enter(&self, callback: Callback) {
+        self.desk.watch.enter(self.engine(), callback, self.id.get());
     }
 
     /// Says whether what it has just received may be answered at once.
@@ -494,7 +514,7 @@ mod tests {
             let id = engine.admit(None, 0).unwrap();
             let slot = engine.table.held(id).unwrap();
             slot.set_registration(Some(7));
-            let session = Session::new(Desk::new(Handle::new(engine.clone())));
+            let session = Session::new(Desk::new(Handle::new(engine.clone()), 0));
             session.be(id, Peer::Unknown);
             session.direct.set(may_answer);
             sizes.iter().for_each(|bytes| session.send(vec![0; *bytes]));

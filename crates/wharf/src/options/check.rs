@@ -172,6 +172,8 @@ impl Options {
             let is_some = |value: Duration| !value.is_zero();
             duration_rule(name, value, is_some, "it must be longer than that, or none")?;
         }
+        let in_range = |value: Duration| value.as_millis() >= 1;
+        duration_rule("long_turn", self.long_turn, in_range, "it must be 1 ms or more, or none")?;
         let heartbeat = self.time.heartbeat.as_ref().map(|heartbeat| heartbeat.after);
         let in_range = |value: Duration| value.as_millis() >= 10;
         duration_rule("time.heartbeat", heartbeat, in_range, "it must be 10 ms or more")?;
@@ -279,7 +281,10 @@ mod tests {
             })
         };
         type Change = fn(&mut Options);
-        let refused: [(&str, Change); 13] = [
+        let refused: [(&str, Change); 14] = [
+            ("long_turn is 999.999µs", |options| {
+                options.long_turn = Some(Duration::from_nanos(999_999));
+            }),
             ("time.connect_timeout is 0ns", |options| {
                 options.time.connect_timeout = Some(MILLIS(0))
             }),

@@ -31,6 +31,8 @@ mod sessions;
 mod target;
 mod time;
 
+use std::time::Duration;
+
 pub use self::backend::{Backend, BackendChoice};
 pub use self::listener::Listener;
 pub(crate) use self::listener::Source;
@@ -55,6 +57,11 @@ settings! {
         /// What the workers' threads are called: this, a hyphen and the worker's number. Linux shows the
         /// first 15 bytes. Without a NUL. Default `wharf`.
         thread_name: String = String::from("wharf"),
+        /// A worker's turn that takes longer than this is counted
+        /// ([`Stats::long_turns`](crate::Stats::long_turns)) and kept, with what is known of its callbacks
+        /// ([`Handle::long_turns`](crate::Handle::long_turns)). 1 ms or more; `None` counts none. Default 10 ms: as
+        /// long as a tick of the time-outs.
+        long_turn: Option<Duration> = Some(Duration::from_millis(10)),
         /// How many sessions there may be, and in how many groups.
         sessions: Sessions = Sessions::default(),
         /// What waits to be sent.

@@ -52,7 +52,7 @@ impl SessionId {
     }
 
     /// The id that [`to_bits`](Self::to_bits) returned. Any other number makes an id that names nothing.
-    pub fn from_bits(bits: u64) -> Self {
+    pub const fn from_bits(bits: u64) -> Self {
         SessionId(bits)
     }
 }

@@ -10,6 +10,7 @@ use super::timeouts::CONNECT_TIMED_OUT;
 use crate::buffer::{RingBuffer, SendBatch};
 use crate::clock::Clock;
 use crate::close::CloseReason;
+use crate::engine::Callback;
 use crate::face::Handler;
 use crate::guarded::Guarded;
 use crate::port::{Completion, Failure, Outcome, Token};
@@ -232,7 +233,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         let session = self.session.be(id, half.peer);
         let opened = || self.handler.opened(session);
-        half.state = Guarded::new(Self::guarded(session, &mut self.stats, opened));
+        half.state =
+            Guarded::new(Self::call_of(session, &mut self.stats, Callback::Opened, opened));
         if let Some((reason, how)) = self.engine.ending() {
             self.engine.ask_to_close(id, slot, reason, how);
         }

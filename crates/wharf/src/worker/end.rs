@@ -9,7 +9,7 @@ use super::half::ReceiveHalf;
 use super::held::Held;
 use crate::clock::Clock;
 use crate::close::{Close, CloseReason};
-use crate::engine::{DrainReport, Engine, Mail};
+use crate::engine::{Callback, DrainReport, Engine, Mail};
 use crate::error::Error;
 use crate::face::{Handler, Internal};
 use crate::guarded::{self, guarded};
@@ -113,8 +113,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             self.stats.connect_failures += 1;
             let mut target = Target::new(address);
             target.context = engine.contexts.of(id, slot);
-            let failed = || self.handler.connect_failed(id, &target, &error);
-            self.stats.handler_panics += u64::from(guarded(failed).is_none());
+            let session = self.session.be(id, ended.peer);
+            session.enter(Callback::ConnectFailed);
+            let failed = guarded(|| self.handler.connect_failed(id, &target, &error));
+            session.desk.leave();
+            self.stats.handler_panics += u64::from(failed.is_none());
             guarded::end(target);
         }
         // It is closing in every case, so `closed` cannot queue or ask for anything.
@@ -131,9 +134,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         if let Some(state) = ended.state.take() {
             let session = self.session.be(id, ended.peer);
-            Self::guarded(session, &mut self.stats, || {
-                self.handler.closed(session, state, reason);
-            });
+            let closed = || self.handler.closed(session, state, reason);
+            Self::call_of(session, &mut self.stats, Callback::Closed, closed);
         }
         slot.registration().map(Registration)
     }
@@ -158,8 +160,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// The first worker to be told of a drain tells the handler; then the drain begins.
     pub(super) fn announce_drain(&mut self) {
         if self.engine.is_drain_to_be_told() {
-            let told = guarded(|| self.handler.draining());
-            self.stats.handler_panics += u64::from(told.is_none());
+            self.call(Callback::Draining, H::draining);
             self.engine.drain();
         }
     }

@@ -6,7 +6,10 @@ use super::half::ReceiveHalf;
 use super::held::{Hands, Held, Place};
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
-use crate::engine::{BATCHES_AT_REST_BYTES, DrainReport, Engine, PortShare, ReceiveRoom};
+use crate::engine::{
+    BATCHES_AT_REST_BYTES, Callback, DrainReport, Engine, LongTurn, PortShare, ReceiveRoom,
+    TurnCallbacks,
+};
 use crate::error::AcceptError;
 use crate::face::{Handler, Session};
 use crate::guarded::guarded;
@@ -125,6 +128,20 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.share().turns.end(self.place.at_port, began, ended);
         self.turn_ended = Some(ended);
         self.recorders.turn_ns.record(began.nanos_until(ended));
+        if let Some(callbacks) = self.session.desk.watch.end_turn(began, ended) {
+            self.note_long_turn(began, ended, callbacks);
+        }
+    }
+
+    /// Publishes once more: nobody knows when the next turn comes.
+    #[cold]
+    fn note_long_turn(&mut self, began: Moment, ended: Moment, callbacks: TurnCallbacks) {
+        let worker = self.place.worker;
+        let (since_start, took) = (began.since_start(), began.until(ended));
+        let turn = LongTurn { worker, began: since_start, took, callbacks };
+        self.stats.long_turns += 1;
+        self.engine.published[worker].said.lock().long_turns.add(turn);
+        self.publish();
     }
 
     pub(super) fn publish(&mut self) {
@@ -151,14 +168,35 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     pub(super) fn tell_accept_failure(&mut self, error: &AcceptError, now: Moment) {
-        if self.engine.is_accept_failure_to_be_told(now)
-            && guarded(|| self.handler.accept_failed(error)).is_none()
-        {
-            self.stats.handler_panics += 1;
+        if self.engine.is_accept_failure_to_be_told(now) {
+            self.call(Callback::AcceptFailed, |handler| handler.accept_failed(error));
         }
     }
 
-    /// Runs a callback. A panic ends only its session (invariant 10).
+    /// Runs a callback that belongs to no session.
+    #[cold]
+    #[inline(never)] // seldom
+    pub(super) fn call(&mut self, which: Callback, callback: impl FnOnce(&H)) {
+        self.session.desk.enter(which);
+        let called = guarded(|| callback(self.handler));
+        self.session.desk.leave();
+        self.stats.handler_panics += u64::from(called.is_none());
+    }
+
+    /// Runs a callback of the session, and leaves word which. A panic ends only its session.
+    pub(super) fn call_of<R>(
+        session: &Session,
+        stats: &mut Stats,
+        which: Callback,
+        callback: impl FnOnce() -> R,
+    ) -> Option<R> {
+        session.enter(which);
+        let result = Self::guarded(session, stats, callback);
+        session.desk.leave();
+        result
+    }
+
+    /// Runs a callback of the session, of which word was left. A panic ends only its session (invariant 10).
     pub(super) fn guarded<R>(
         session: &Session,
         stats: &mut Stats,

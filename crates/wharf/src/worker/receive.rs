@@ -7,6 +7,7 @@ use super::half::ReceiveHalf;
 use super::held::Held;
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
+use crate::engine::Callback;
 use crate::face::Handler;
 use crate::framing::{Cut, FramingError};
 use crate::session::{Completed, Front, Pauses, Phase, Slot};
@@ -154,6 +155,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Self { stats, handler, clock, session, .. } = self;
         let session = session.be(*id, half.peer);
+        session.enter(Callback::Received);
         let (mut taken, mut began) = (0, None);
         while taken < bytes.len() && half.life.hears() && !slot.count.is_closing() {
             if slot.is_asked_to_pause() {
@@ -201,6 +203,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 session.desk.attend_later(*id);
             }
         }
+        session.desk.leave();
         (taken, scanned)
     }
 

@@ -5,8 +5,8 @@ use super::floor::Floor;
 use super::held::Held;
 use super::receive::{FRAMES_BETWEEN_LOOKS, share_is_used_up};
 use crate::clock::Clock;
+use crate::engine::Callback;
 use crate::face::{Handler, Internal};
-use crate::guarded::guarded;
 use crate::session::Slot;
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
@@ -33,7 +33,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.frames_of_turn += 1;
         let Some(state) = half.state.as_mut() else { return };
         let (session, framing) = (self.session.be(*id, half.peer), slot.framing());
-        Self::guarded(session, &mut self.stats, || self.handler.writable(session, state));
+        let writable = || self.handler.writable(session, state);
+        Self::call_of(session, &mut self.stats, Callback::Writable, writable);
         self.cut_anew(held, framing);
     }
 
@@ -60,9 +61,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.frames_of_turn += 1;
         self.stats.skipped_frames += frames;
         let (session, framing) = (self.session.be(*id, half.peer), slot.framing());
-        Self::guarded(session, &mut self.stats, || {
-            self.handler.lagged(session, state, group, frames);
-        });
+        let lagged = || self.handler.lagged(session, state, group, frames);
+        Self::call_of(session, &mut self.stats, Callback::Lagged, lagged);
         self.cut_anew(held, framing);
     }
 
@@ -88,16 +88,18 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let session = self.session.be(*id, half.peer);
             let tells = || match (timer, handler.tells(Internal)) {
                 (Some(key), _) => {
+                    session.enter(Callback::Timer);
                     handler.timer(session, state, key);
                     true
                 }
-                (None, Some(tells)) => tells.tell_next(session, state),
+                (None, Some(tells)) => tells.tell_next(session, state), // it leaves word if there is one
                 (None, None) => false,
             };
             let result = Self::guarded(session, &mut self.stats, tells);
             if result == Some(false) {
-                break;
+                break; // there was no callback
             }
+            session.desk.leave();
             told += 1;
             self.stats.told_notes += u64::from(timer.is_none()); // also one whose callback has panicked
         }
@@ -116,7 +118,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.received_at = self.now(); // from now on it is idle if it is sent nothing
         let Some(state) = half.state.as_mut() else { return };
         let session = self.session.be(*id, half.peer);
-        Self::guarded(session, &mut self.stats, || self.handler.peer_finished(session, state));
+        let finished = || self.handler.peer_finished(session, state);
+        Self::call_of(session, &mut self.stats, Callback::PeerFinished, finished);
         self.arm_timer(held);
     }
 
@@ -127,7 +130,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let session = self.session.be(*id, half.peer);
         let frame = half.state.as_mut().zip(reason).and_then(|(state, reason)| {
             let ending = || self.handler.ending(session, state, reason);
-            Self::guarded(session, &mut self.stats, ending)
+            Self::call_of(session, &mut self.stats, Callback::Ending, ending)
         });
         self.engine.answer_last_word(slot, frame.flatten().as_ref());
     }
@@ -135,7 +138,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Tells those who wait to publish that there is room, or that the server ends.
     pub(super) fn tell_publishers(&mut self) {
         for tell in self.engine.take_told_publishers() {
-            self.stats.handler_panics += u64::from(guarded(tell).is_none());
+            self.call(Callback::WhenRoomToPublish, |_| tell());
         }
     }
 
@@ -143,7 +146,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn tell_waiters(&mut self, slot: &Slot) {
         let told = slot.send_queue.lock().take_told(self.engine.options.sending.queue_bytes_max);
         for call in told.calls() {
-            self.stats.handler_panics += u64::from(guarded(call).is_none());
+            self.call(Callback::WhenRoom, |_| call());
         }
     }
 }

@@ -43,7 +43,7 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
         let share = &engine.ports[place.port];
         share.mailbox.set_waker(port.waker());
         port.anywhere().into_iter().for_each(|anywhere| share.set_anywhere(anywhere));
-        let session = Session::new(Desk::new(Handle::new(engine.clone())));
+        let session = Session::new(Desk::new(Handle::new(engine.clone()), index));
         let floor = Floor {
             place,
             engine,
