@@ -88,14 +88,20 @@ impl Handler for Noting {
     }
 }
 
-/// Queues so much that a send stays outstanding until the peer reads.
+/// Queues so much that a send stays outstanding until the peer reads: so much that nothing moves for a while in which the
+/// worker has had turns, however slow the machine is.
 fn fill(engine: &Engine, id: SessionId) {
+    const TURNS: u64 = 10;
     let frame = vec![1; 50_000];
-    let mut moved_at = Instant::now();
-    while moved_at.elapsed() < Duration::from_millis(100) {
+    let turns = || engine.histograms().turn_ns.count();
+    let (mut moved_at, mut turn) = (Instant::now(), turns());
+    while moved_at.elapsed() < Duration::from_millis(100) || turns() < turn + TURNS {
         match engine.try_send(id, Content::Plain(&frame)) {
-            Ok(()) => moved_at = Instant::now(),
-            Err(SendError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(()) => (moved_at, turn) = (Instant::now(), turns()),
+            Err(SendError::Full { .. }) => {
+                let _ = engine.ports[0].mailbox.post(Mail::Attend(id)); // a turn
+                std::thread::sleep(Duration::from_millis(1));
+            }
             other => panic!("{other:?}"),
         }
     }
