@@ -108,7 +108,8 @@ impl<N: Send + 'static> Mailer<N> {
     /// connected is told after its `opened`. A note for a session that is asked to close before it comes to it,
     /// as by a drain of the server, is dropped, on its worker, and counted
     /// ([`Stats::untold_notes`](crate::Stats::untold_notes)). While no more than 1,024 notes wait at a port, it allocates
-    /// nothing once as many have waited.
+    /// nothing once as many have waited. On Windows, where workers share a port, a note for a session that waits for its peer
+    /// costs a cancelled receive: one operation and one completion more.
     ///
     /// # Errors
     /// Gives the note back if the session is gone, as many notes wait as may, or no server was started yet.
