@@ -6,7 +6,9 @@
 # million.py takes those of the simulated world away; what it says is for each session. The bytes for each session are
 # those that a counting allocator has seen, less what the world says that it holds.
 #
-# usage: ci/show/million.sh [--quick]      1,000 and 10,000; else 10,000, 100,000 and 1,000,000 (some ten minutes)
+# usage: ci/show/million.sh [--quick]      1,000 and 10,000; else 10,000, 100,000 and 1,000,000 (ten to twenty minutes)
+#
+# Of a thousand sessions each costs a little less: the worker keeps the memory of so many sends.
 set -euo pipefail
 WHARF=/bin/true # not needed
 # shellcheck source=ci/show/lib.sh
