@@ -72,7 +72,7 @@ need() {
         command -v "$command" >/dev/null || missing+=("$command")
     done
     [ ${#missing[@]} -eq 0 ] || cannot "these commands are missing: ${missing[*]} (Debian has \
-socat, ncat, python3, mosquitto-clients; taskset, prlimit and setpriv are in util-linux)"
+socat, ncat, python3, mosquitto-clients, valgrind; taskset, prlimit and setpriv are in util-linux)"
 }
 
 # The arguments of every demonstration: --quick or nothing.

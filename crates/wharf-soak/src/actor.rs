@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use wharf::{
-    Close, EncodeError, Farewell, Group, Handle, JoinError, PublishError, SendError, SessionId,
+    Close, EncodeError, Farewell, Group, Handle, JoinError, Policy, PublishError, SendError,
+    SessionId,
 };
 
-use crate::deeds::{Deeds, Membership, Publication, Said, To};
+use crate::deeds::{Deeds, Membership, Publication, Said, TOWN, To};
 use crate::frames::{Frame, Kind, LENGTH_BYTES};
 use crate::plan::Plan;
 use crate::rules::Rule;
@@ -17,6 +18,16 @@ use crate::truth::Truth;
 pub(crate) const THREADS: u64 = 1 << 63;
 /// Groups that one thread has to itself.
 pub(crate) const GROUPS_OF_A_THREAD: u64 = 4;
+
+/// With which policy a session joins an actor's own group.
+pub(crate) fn policy_of(id: SessionId, group: u64) -> Policy {
+    match (id.to_bits() ^ group) % 6 {
+        _ if group == TOWN => Policy::Close,
+        0 => Policy::Skip,
+        1 => Policy::KeepLatest,
+        _ => Policy::Close,
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Actor {
@@ -174,13 +185,14 @@ impl Actor {
     /// Makes a session a member of a group of its own.
     pub(crate) fn join(&mut self, truth: &Truth, handle: &Handle, id: SessionId, group: u64) {
         let (was_member, joins) = (self.is_member(id, group), truth.now());
-        match handle.join(id, Group(group)) {
+        match handle.join_with(id, Group(group), policy_of(id, group)) {
             Ok(is_new) if is_new == was_member => {
                 let what = format!("{id}, a member: {was_member}, joins, and is new: {is_new}");
                 truth.broken(Rule::RefusalsAreTrue, what);
             }
             Ok(true) => {
-                let joined = Membership { group, joins, leaves: u64::MAX };
+                let policy = policy_of(id, group);
+                let joined = Membership { group, policy, joins, leaves: u64::MAX };
                 self.deeds.memberships.entry(id.to_bits()).or_default().push(joined);
             }
             Err(JoinError::TooManyGroups { .. }) if was_member => {
@@ -233,7 +245,7 @@ impl Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deeds::{ALL, TOWN};
+    use crate::deeds::ALL;
 
     #[test]
     fn the_groups_of_actors_are_their_own() {

@@ -113,11 +113,13 @@ fn line(totals: &Totals) -> String {
     let closed: Vec<_> =
         totals.closed.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     format!(
-        "{:4} s  {} rounds  {} sessions  {} frames  {} panics  {} broken  | {}",
+        "{:4} s  {} rounds  {} sessions  {} frames  {} notes  {} timers  {} panics  {} broken  | {}",
         totals.seconds,
         totals.rounds,
         totals.sessions,
         totals.frames,
+        totals.notes,
+        totals.timers,
         totals.panics,
         totals.violations,
         closed.join(", ")

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use wharf::SessionId;
+use wharf::{Policy, SessionId};
 
 /// Every session joins this group in `opened`, and none leaves it.
 pub(crate) const TOWN: u64 = 0;
@@ -38,6 +38,7 @@ pub(crate) struct Publication {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Membership {
     pub(crate) group: u64,
+    pub(crate) policy: Policy,
     /// When the join was asked for. It counts only if the session has joined.
     pub(crate) joins: u64,
     /// When it was asked to leave; `u64::MAX`: not yet.

@@ -44,6 +44,11 @@ pub(crate) struct Facts {
     pub(crate) told_after_finish: u32,
     /// `peer_finished` has begun.
     pub(crate) peer_finished: bool,
+    /// Notes for it that were accepted, and that it was told.
+    pub(crate) notes_accepted: u64,
+    pub(crate) notes_told: u64,
+    /// Timers that are set.
+    pub(crate) timers: usize,
 }
 
 /// What a peer has done that always reads.

@@ -4,10 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wharf::{Close, CloseReason, Farewell, Group, Handler, SendError, Session, SessionId};
+use wharf::{
+    Close, CloseReason, Farewell, Group, Handler, Policy, SendError, Session, SessionId, Told,
+};
 
-use crate::actor::Actor;
+use crate::actor::{Actor, policy_of};
 use crate::deeds::{TOWN, To};
+use crate::due::{Due, Note};
 use crate::frames::{Frame, Kind, LENGTH_BYTES, Request, cut_frames};
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
@@ -109,6 +112,7 @@ pub(crate) struct State {
     owed: u64,
     finishes: bool,
     is_bomb: bool,
+    due: Due,
 }
 
 impl Drop for State {
@@ -371,7 +375,9 @@ impl Handler for Town {
         truth.states_made.fetch_add(1, Ordering::Relaxed);
         let truth = self.truth.clone();
         let stream = Vec::new();
-        let mut state = State { actor, truth, random, stream, owed: 0, finishes: false, is_bomb };
+        let due = Due::new(self.plan.seed, id);
+        let (owed, finishes) = (0, false);
+        let mut state = State { actor, truth, random, stream, owed, finishes, is_bomb, due };
         self.hazard(&mut state.random);
         let joined = session.handle().join(id, Group(TOWN));
         self.truth.change(id, |facts| facts.in_town = joined.is_ok());
@@ -387,6 +393,9 @@ impl Handler for Town {
         self.truth.enters(id, "received");
         let _guard = InCallback { truth: &self.truth, id };
         self.hazard(&mut state.random);
+        if self.plan.hazards.due {
+            state.due.act(&self.truth, session);
+        }
         if !self.plan.is_raw {
             self.request(session, state, frame);
             return;
@@ -404,6 +413,26 @@ impl Handler for Town {
         let _guard = InCallback { truth: &self.truth, id };
         self.hazard(&mut state.random);
         self.send_owed(session, state);
+    }
+
+    fn timer(&self, session: &Session, state: &mut State, key: u64) {
+        let id = session.id();
+        self.truth.enters(id, "timer");
+        let _guard = InCallback { truth: &self.truth, id };
+        state.due.fires(&self.truth, id, key);
+        self.hazard(&mut state.due.random);
+        try_send(&mut state.actor, &self.truth, session, 30);
+    }
+
+    fn lagged(&self, session: &Session, state: &mut State, group: Group, frames: u64) {
+        let id = session.id();
+        self.truth.enters(id, "lagged");
+        let _guard = InCallback { truth: &self.truth, id };
+        self.hazard(&mut state.due.random);
+        if frames == 0 || policy_of(id, group.0) != Policy::Skip {
+            let what = format!("{id} is told that it lacks {frames} frames of {group:?}");
+            self.truth.broken(Rule::RefusalsAreTrue, what);
+        }
     }
 
     fn peer_finished(&self, session: &Session, state: &mut State) {
@@ -454,5 +483,16 @@ impl Handler for Town {
             self.truth.panics.fetch_add(1, Ordering::Relaxed);
             panics::on_purpose();
         }
+    }
+}
+
+impl Told<Note> for Town {
+    fn told(&self, session: &Session, state: &mut State, note: Note) {
+        let id = session.id();
+        self.truth.enters(id, "told");
+        let _guard = InCallback { truth: &self.truth, id };
+        state.due.is_told(&self.truth, id, note);
+        self.hazard(&mut state.due.random);
+        state.due.act(&self.truth, session);
     }
 }

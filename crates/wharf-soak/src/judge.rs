@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 
-use wharf::{CloseReason, FirstFrameTimeout, SessionId};
+use wharf::{CloseReason, FirstFrameTimeout, Policy, SessionId};
 
 use crate::deeds::{Deeds, Publication, Said, TOWN, To};
 use crate::facts::Facts;
@@ -457,7 +457,10 @@ fn must_get(id: u64, facts: &Facts, actor: &Deeds, publication: &Publication) ->
     match publication.to {
         To::All => stood_before,
         To::Members(TOWN) | To::MembersBut(TOWN, _) => stood_before && facts.in_town,
-        To::Members(_) | To::MembersBut(..) => is_member(id, actor, publication),
+        To::Members(_) | To::MembersBut(..) => {
+            let is_kept = |policy| policy != Policy::Skip; // nothing that is published here has a key
+            is_member(id, actor, publication).is_some_and(is_kept)
+        }
     }
 }
 
@@ -471,17 +474,18 @@ fn may_get(id: u64, facts: &Facts, actor: &Deeds, publication: &Publication) -> 
         // It is handed over some time after the call, to all that have opened by then.
         To::All => true,
         To::Members(TOWN) | To::MembersBut(TOWN, _) => began_before && facts.in_town,
-        To::Members(_) | To::MembersBut(..) => is_member(id, actor, publication),
+        To::Members(_) | To::MembersBut(..) => is_member(id, actor, publication).is_some(),
     }
 }
 
-/// In a group of the publisher's own, whose members nobody else changes.
-fn is_member(id: u64, actor: &Deeds, publication: &Publication) -> bool {
+/// In a group of the publisher's own, whose members nobody else changes: with which policy.
+fn is_member(id: u64, actor: &Deeds, publication: &Publication) -> Option<Policy> {
     let of = actor.memberships.get(&id).map_or(&[][..], Vec::as_slice);
-    of.iter().any(|membership| {
+    let membership = of.iter().find(|membership| {
         membership.group == publication.to.group()
             && (membership.joins..membership.leaves).contains(&publication.began)
-    })
+    });
+    membership.map(|membership| membership.policy)
 }
 
 #[cfg(test)]

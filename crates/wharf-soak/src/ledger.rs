@@ -19,6 +19,11 @@ pub(crate) struct Totals {
     pub(crate) frames: u64,
     /// Callbacks that panicked.
     pub(crate) panics: u64,
+    /// Notes that sessions were told, and timers of theirs that fired.
+    #[serde(default)]
+    pub(crate) notes: u64,
+    #[serde(default)]
+    pub(crate) timers: u64,
     /// Rounds that broke a rule.
     pub(crate) violations: u64,
     /// Sessions by the reason of their end.
@@ -36,6 +41,8 @@ impl Totals {
         self.connects_failed += stats.connect_failures;
         self.frames += outcome.frames;
         self.panics += outcome.panics;
+        self.notes += stats.told_notes;
+        self.timers += outcome.timers;
         self.violations += u64::from(!outcome.violations.is_empty());
         for (reason, count) in stats.closed_by().filter(|(_, count)| *count > 0) {
             *self.closed.entry(reason.to_owned()).or_default() += count;
@@ -53,6 +60,8 @@ impl Totals {
         self.connects_failed += other.connects_failed;
         self.frames += other.frames;
         self.panics += other.panics;
+        self.notes += other.notes;
+        self.timers += other.timers;
         self.violations += other.violations;
         for (sums, parts) in [(&mut self.closed, &other.closed), (&mut self.broken, &other.broken)]
         {

@@ -10,6 +10,8 @@ mod actor;
 mod broadcasts;
 mod campaign;
 mod deeds;
+mod due;
+mod events;
 mod facts;
 mod frames;
 mod gateway;
@@ -53,6 +55,8 @@ enum Task {
     Run(campaign::RunArguments),
     /// Broadcasts without a pause while sessions come and go.
     Broadcasts(BroadcastsArguments),
+    /// A loop that owns the world, takes events, and stands still at times, under load.
+    Events(EventsArguments),
 }
 
 #[derive(Args)]
@@ -64,6 +68,19 @@ struct BroadcastsArguments {
     workers: usize,
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Duration,
+}
+
+#[derive(Args)]
+struct EventsArguments {
+    /// Which port: uring or readiness.
+    #[arg(long)]
+    backend: Backend,
+    /// How long the loop stands still each time.
+    #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = seconds)]
+    stop: Duration,
+    /// How often.
+    #[arg(long, default_value_t = 3)]
+    stops: u32,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -80,6 +97,7 @@ fn main() -> ExitCode {
             let BroadcastsArguments { backend, workers, seconds } = arguments;
             broadcasts::run(backend, workers, seconds)
         }
+        Task::Events(arguments) => events::run(arguments.backend, arguments.stop, arguments.stops),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

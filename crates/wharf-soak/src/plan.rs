@@ -61,6 +61,8 @@ pub(crate) struct Hazards {
     pub(crate) drained_connects: bool,
     /// Peers that announce a frame that is too large.
     pub(crate) announcements: bool,
+    /// Threads tell sessions notes, and sessions set timers and cancel them.
+    pub(crate) due: bool,
 }
 
 impl Hazards {
@@ -120,12 +122,13 @@ impl Plan {
         let deadline = random.millis(50..2_000);
         // A sequence of its own: the rounds of before stay what they were.
         let is_mixed = !is_raw && Random::new(seed, u64::MAX - 1).one_in(2);
+        let due = Random::new(seed, u64::MAX - 2).one_in(2);
         Plan {
             seed,
             is_raw,
             is_mixed,
             options,
-            hazards: hazards(random),
+            hazards: Hazards { due, ..hazards(random) },
             crowd: random.within(16..65),
             senders: random.within(2..5),
             rest_micros: random.pick(&[0, 50, 200, 200, 1_000]),

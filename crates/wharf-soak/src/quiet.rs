@@ -66,6 +66,10 @@ fn waits_for(
         Some((Rule::NothingStaysWaiting, "its own end: both directions have ended"))
     } else if facts.room_asked_at > facts.room_told_at && facts.finishes == 0 {
         Some((Rule::RoomIsTold, "room"))
+    } else if facts.notes_told < facts.notes_accepted {
+        Some((Rule::NothingStaysWaiting, "a note"))
+    } else if facts.timers > 0 {
+        Some((Rule::NothingStaysWaiting, "a timer"))
     } else if queued_bytes > 0 {
         Some((Rule::NothingStaysWaiting, "what is queued to leave"))
     } else {
@@ -97,6 +101,11 @@ mod tests {
         assert_eq!(rule(&told, ended, true, 0), None);
         let both = Facts { finishes: 1, finish_returned: true, ..told };
         assert_eq!(rule(&both, ended, true, 0), Some(Rule::NothingStaysWaiting));
+        let has_note = Facts { notes_accepted: 4, notes_told: 3, ..opened.clone() };
+        let has_timer = Facts { timers: 1, ..opened.clone() };
+        for facts in [has_note, has_timer] {
+            assert_eq!(rule(&facts, asked, true, 0), Some(Rule::NothingStaysWaiting));
+        }
         let wants_room = Facts { room_asked: 1, room_asked_at: 9, ..opened.clone() };
         assert_eq!(rule(&wants_room, asked, true, 0), Some(Rule::RoomIsTold));
         let told = Facts { room_told_at: 10, ..wants_room };

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use wharf::{Backend, DrainReport, Error, Gone, Handle, Listener, Server, SessionId, Stats};
+use wharf::{
+    Backend, DrainReport, Error, Gone, Handle, Listener, Mailer, Server, SessionId, Stats,
+};
 
 use crate::gateway::Gateway;
 use crate::judge::Seen;
@@ -29,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) stats: Stats,
     pub(crate) frames: u64,
     pub(crate) panics: u64,
+    /// Timers of sessions that have fired.
+    pub(crate) timers: u64,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -51,7 +55,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     let descriptors = process::descriptors();
     let mut places = targets::open()?;
     let town = handler::Town { plan: plan.clone(), truth: truth.clone(), targets: places.targets };
-    let wires = plan.wires();
+    let (wires, mailer) = (plan.wires(), Mailer::new());
     let mut builder = Server::builder().framing(plan.framing());
     for wire in wires {
         let listener = Listener::new("127.0.0.1:0");
@@ -61,7 +65,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
             listener.framing(wire.framing())
         });
     }
-    let server = builder.options(plan.options.clone()).start(town)?;
+    let server = builder.options(plan.options.clone()).start(mailer.with(town))?;
     let handle = server.handle();
     watch_round(&plan, &truth, &handle);
     watch::stage("the traffic", plan.runs_for);
@@ -86,7 +90,7 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     let senders_end = Arc::new(AtomicBool::new(false));
     let mut senders = Vec::new();
     for thread in 0..plan.senders {
-        let sender = Sender::new(&plan, &truth, &handle, places.targets, thread);
+        let sender = Sender::new(&plan, &truth, &handle, places.targets, &mailer, thread);
         let ends = senders_end.clone();
         senders.push(spawn("soak-sender", move || sender.run(&ends))?);
     }
@@ -132,8 +136,8 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     watch::stage("the judgement", Duration::ZERO);
     drop(places);
     let stats = handle.stats();
-    // A handle keeps what wakes the workers, which is a descriptor.
-    drop(handle);
+    // A handle keeps what wakes the workers, which is a descriptor. A mailer has one.
+    drop((handle, mailer));
     watch::begin(move || format!("round seed {seed}\n"));
     let cut_at = match &end {
         Some(End { in_time: true, .. }) => u64::MAX,
@@ -156,7 +160,8 @@ pub(crate) fn run(backend: Backend, seed: u64) -> Result<Outcome, Box<dyn std::e
     watch::end();
     let (frames, panics) = (&truth.frames, &truth.panics);
     let (frames, panics) = (frames.load(Ordering::Relaxed), panics.load(Ordering::Relaxed));
-    Ok(Outcome { stats, frames, panics, violations })
+    let timers = truth.timers_fired.load(Ordering::Relaxed);
+    Ok(Outcome { stats, frames, panics, timers, violations })
 }
 
 /// The ids of one server are gone at every other.
@@ -261,6 +266,11 @@ fn look_at_counts(plan: &Plan, truth: &Truth, stats: &Stats) {
         ("bytes queued, none", (stats.queued_bytes, 0)),
         ("stale completions, none", (stats.stale_completions, 0)),
         ("states: dropped, made", (load(&truth.states_dropped), load(&truth.states_made))),
+        ("notes: told, came", (stats.told_notes, load(&truth.notes_told))),
+        (
+            "notes: told or not, accepted",
+            (stats.told_notes + stats.untold_notes, load(&truth.notes_accepted)),
+        ),
         ("connects: failed, answered so", (stats.connect_failures, failed)),
         (
             "panics: counted, happened",

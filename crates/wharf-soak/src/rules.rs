@@ -35,6 +35,10 @@ pub(crate) enum Rule {
     NothingStaysWaiting,
     /// `writable` runs once for what was asked, if there is room, and not without that.
     RoomIsTold,
+    /// The notes that one thread tells a session come in order, each once, none left out.
+    NotesComeInOrder,
+    /// A timer fires once, not before it is due, and not if it was cancelled.
+    TimersFire,
     /// `peer_finished` runs once, after all frames, if the peer has finished and it is to be told.
     EndsAreTold,
     /// A gateway ends each pair, and for no reason of its own.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use wharf::{Close, ConnectError, Handle, SessionId};
+use wharf::{Close, ConnectError, Handle, Mailer, SessionId};
 
 use crate::actor::{Actor, GROUPS_OF_A_THREAD, THREADS};
 use crate::deeds::{TOWN, To};
+use crate::due::{Note, Teller};
 use crate::handler::farewell_bytes;
 use crate::odd_frames::{OddFrame, Way};
 use crate::panics;
@@ -31,6 +32,7 @@ pub(crate) struct Sender {
     handle: Handle,
     targets: Targets,
     actor: Actor,
+    teller: Teller,
     random: Random,
     /// Sessions that it has paused, and when it resumes each.
     paused: Vec<(Instant, SessionId)>,
@@ -42,12 +44,14 @@ impl Sender {
         truth: &Arc<Truth>,
         handle: &Handle,
         targets: Targets,
+        mailer: &Mailer<Note>,
         thread: u64,
     ) -> Sender {
         let actor = Actor::of_round(THREADS + thread, plan);
         let random = Random::new(plan.seed, (3 << 32) + thread);
+        let teller = Teller::new(thread, mailer);
         let (plan, truth, handle) = (plan.clone(), truth.clone(), handle.clone());
-        Sender { plan, truth, handle, targets, actor, random, paused: Vec::new() }
+        Sender { plan, truth, handle, targets, actor, teller, random, paused: Vec::new() }
     }
 
     /// Until it is told to end.
@@ -106,6 +110,9 @@ impl Sender {
             84..88 => {
                 truth.asks_for_room(id);
                 handle.notify_writable(id, random.pick(&[1, 5_000, usize::MAX]));
+            }
+            88..94 if self.plan.hazards.due => {
+                self.teller.tell(&self.truth, id, self.random.within(1..20));
             }
             _ => std::thread::yield_now(),
         }

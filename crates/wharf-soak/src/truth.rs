@@ -50,6 +50,10 @@ pub(crate) struct Truth {
     pub(crate) states_dropped: AtomicU64,
     /// Callbacks that have panicked.
     pub(crate) panics: AtomicU64,
+    /// Notes that were accepted, and that sessions were told; timers that have fired.
+    pub(crate) notes_accepted: AtomicU64,
+    pub(crate) notes_told: AtomicU64,
+    pub(crate) timers_fired: AtomicU64,
     once: AtomicU32,
     codes: AtomicU32,
     /// Sessions that have paused themselves, for others to resume.
@@ -142,6 +146,7 @@ impl Truth {
             let asked = sessions.get(&id.to_bits()).cloned().unwrap_or_default();
             let Facts { closes, stops, finishes, room_asked, room_asked_at, .. } = asked;
             let facts = Facts { closes, stops, finishes, room_asked, room_asked_at, ..facts };
+            let facts = Facts { notes_accepted: asked.notes_accepted, ..facts };
             sessions.insert(id.to_bits(), facts);
             asked.opened_began
         });

@@ -26,7 +26,7 @@ fn seen() -> Seen {
     let mut actor = Deeds { from: THREADS, ..Deeds::default() };
     actor.accepted.insert(ID, 2);
     actor.publications = vec![publication(To::All, 10), publication(To::Members(5), 20)];
-    let membership = Membership { group: 5, joins: 15, leaves: u64::MAX };
+    let membership = Membership { group: 5, policy: Policy::Close, joins: 15, leaves: u64::MAX };
     actor.memberships.insert(ID, vec![membership]);
     actor.drains.insert(ID, 40);
     let mut peer =

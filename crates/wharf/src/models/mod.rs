@@ -23,6 +23,8 @@ mod end_of_members;
 #[cfg(loom)]
 mod ending;
 #[cfg(loom)]
+mod events;
+#[cfg(loom)]
 mod free_slots;
 #[cfg(all(loom, unix))]
 mod gate;

@@ -51,6 +51,11 @@ pub fn read_some(peer: &Peer, count: usize) {
     peer.read_some(count);
 }
 
+/// Bytes of memory that the simulated network and its ports hold, without what servers have given to operations.
+pub fn held_bytes(simulation: &Simulation) -> usize {
+    simulation.world.held_bytes()
+}
+
 /// The unread bytes that an end of a stream can hold.
 pub fn window_bytes(simulation: &Simulation) -> usize {
     simulation.world.window_bytes()

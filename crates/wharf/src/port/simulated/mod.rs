@@ -26,6 +26,7 @@ mod tests;
 #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "without steps nobody is preempted"))]
 mod threads;
 mod trace;
+mod weight;
 #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "without steps nobody is preempted"))]
 pub(in crate::port) mod world;
 

@@ -155,6 +155,11 @@ impl Stream {
         })
     }
 
+    /// Bytes of the memory for what has arrived.
+    pub(super) fn inbox_capacity(&self) -> usize {
+        self.inbox.capacity()
+    }
+
     /// The peer that holds this end reads at most so many bytes. Returns how many.
     pub(super) fn take_for_peer(&mut self, count: usize, now: u64) -> usize {
         let Some(peer) = self.peer.as_mut().filter(|peer| !peer.vanished) else { return 0 };
@@ -188,6 +193,21 @@ impl Network {
 
     pub(super) fn generation(&self, index: SocketIndex) -> u32 {
         self.sockets[index.0 as usize].generation
+    }
+
+    /// All ends that are open.
+    pub(super) fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.sockets.iter().filter_map(|place| match &place.socket {
+            Kind::Stream(stream) => Some(&**stream),
+            _ => None,
+        })
+    }
+
+    /// Bytes of the lists, without the streams.
+    pub(super) fn lists_bytes(&self) -> usize {
+        self.sockets.capacity() * size_of::<Place>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.news.capacity() * size_of::<SocketIndex>()
     }
 
     pub(super) fn registered(&self, index: SocketIndex) -> Option<(u32, u32)> {

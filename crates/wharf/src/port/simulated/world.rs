@@ -426,6 +426,11 @@ impl State {
         self.events.push(Reverse((self.now.saturating_add(ns), self.events_made, event)));
     }
 
+    /// Bytes of the list of future events.
+    pub(super) fn events_bytes(&self) -> usize {
+        self.events.capacity() * size_of::<Reverse<(u64, u64, Event)>>()
+    }
+
     pub(super) fn next_event_at(&self) -> Option<u64> {
         self.events.peek().map(|Reverse((at, ..))| *at)
     }
