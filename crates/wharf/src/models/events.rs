@@ -26,7 +26,7 @@ fn serve(
 ) -> u8 {
     let slot = engine.table.held(id).expect("it has its own count");
     let mailbox = &engine.ports[slot.port()].mailbox;
-    let session = Session::new(Desk::new(Handle::new(engine.clone())));
+    let session = Session::new(Desk::new(Handle::new(engine.clone()), 0));
     handler.opened(session.be(id, Peer::Unknown));
     let mut mails = Vec::new();
     for number in 0..frames {
