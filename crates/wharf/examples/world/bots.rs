@@ -39,6 +39,8 @@ pub(crate) struct Wanted {
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) newest_tick: AtomicU32,
+    /// `u32::MAX` until then.
+    pub(crate) all_in_at_tick: AtomicU32,
     logged_in: AtomicU32,
     guests: AtomicU32,
     guests_in: AtomicU32,
@@ -207,7 +209,7 @@ fn connect(handle: &Handle, wanted: &Wanted, account: u32, is_guest: bool) {
 
 /// Lets them play for so long, and says what they have seen. Returns whether all went well.
 pub(crate) fn run(wanted: Wanted, json: Option<&str>) -> Result<bool, Box<dyn std::error::Error>> {
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Seen { all_in_at_tick: AtomicU32::new(u32::MAX), ..Seen::default() });
     let options = Options::default().workers(1).with(|options| {
         options.time.first_frame_timeout = FirstFrameTimeout::Never;
     });
@@ -227,6 +229,7 @@ pub(crate) fn run(wanted: Wanted, json: Option<&str>) -> Result<bool, Box<dyn st
     while seen.logged_in.load(Relaxed) < fast && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
+    seen.all_in_at_tick.store(seen.newest_tick.load(Relaxed), Relaxed);
     plays(&handle, &wanted, &seen);
     seen.is_ending.store(true, Relaxed);
     let slow = slow.join().map_err(|_| "the slow bots have panicked")??;
@@ -294,11 +297,15 @@ fn says(
     let of_phases =
         |which| p99s.iter().skip(which).step_by(2).map(u32::to_string).collect::<Vec<_>>();
     let (without, with) = (of_phases(0), of_phases(1));
+    let mut ratios: Vec<f64> =
+        p99s.chunks_exact(2).map(|pair| f64::from(pair[1]) / f64::from(pair[0].max(1))).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
     let ages = seen.ages.lock().unwrap_or_else(PoisonError::into_inner);
     let report = format!(
         "{{\"bots\": {{\"wanted\": {}, \"logged_in\": {}, \"ended\": {}, \"guests\": {}, \"guests_in\": {}, \
          \"positions\": {}, \"disorders\": {}, \"pings\": {}, \"pongs\": {}, \"said\": {}, \"heard\": {}, \
-         \"refused\": {}, \"age_ticks_p99\": {}, \"without_us\": [{}], \"with_us\": [{}]}}, \"slow\": {}}}",
+         \"refused\": {}, \"age_ticks_p99\": {}, \"without_us\": [{}], \"with_us\": [{}], \"ratio\": {ratio:.2}}}, \"slow\": {}}}",
         wanted.bots,
         seen.logged_in.load(Relaxed) + slow.logged_in,
         of(&seen.ended),

@@ -122,7 +122,11 @@ impl Handler for Gate {
 
     /// A limit of the server's ends it: the peer is told which.
     fn ending(&self, session: &Session, _: &mut Player, why: CloseReason) -> Option<Frame> {
-        session.handle().encode(frame(LAST_WORD, why.to_string())).ok()
+        let why = match why {
+            CloseReason::IdleTimeout => "nothing was heard of you for 15 s".to_owned(),
+            other => other.to_string(),
+        };
+        session.handle().encode(frame(LAST_WORD, why)).ok()
     }
 
     fn closed(&self, session: &Session, player: Player, reason: CloseReason) {

@@ -45,7 +45,7 @@ fn options() -> Options {
         options.time.heartbeat = Some(Heartbeat::new(Duration::from_secs(5), [ALIVE]));
         options.time.idle_timeout = Some(Duration::from_secs(15));
         // What lies in the kernel for one who reads slowly is old when it comes.
-        options.sending.kernel_bytes = Some(16 * 1024);
+        options.sending.kernel_bytes = Some(8 * 1024);
     })
 }
 

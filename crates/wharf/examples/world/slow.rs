@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bots::{Seen, Wanted};
@@ -20,28 +21,58 @@ const LOOKS_EVERY: u64 = 3;
 const RECEIVE_BYTES: usize = 4 * 1024;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
+/// What one has read of what was sent since all had come.
 #[derive(Default)]
-pub(crate) struct Report {
-    pub(crate) logged_in: u32,
-    /// In ticks.
+struct HasRead {
+    /// Of each frame, in ticks.
     ages: Vec<u32>,
     bytes: u64,
-    seconds: f64,
-    /// The most that the kernel held of one session, at both ends.
-    kernel_bytes_max: u64,
+    /// From when it read the first until it read the last.
+    ticks: u32,
+    began: Option<u32>,
+    /// What the kernel held of its session, at both ends, at each look.
+    held: Vec<u32>,
+}
+
+pub(crate) struct Report {
+    pub(crate) logged_in: u32,
+    reads: Vec<HasRead>,
 }
 
 impl Report {
+    /// What the kernel holds is read in so many ticks: so much of an age is the socket's own. What is left is the
+    /// server's: of each session, its p99 less what the most takes that was held, and its mean less the mean.
     pub(crate) fn json(&self, quantile: impl Fn(&[u32], f64) -> u32) -> String {
-        let [p50, p99] = [0.5, 0.99].map(|part| quantile(&self.ages, part));
-        let each = self.bytes as f64 / f64::from(self.logged_in.max(1));
-        let bytes_per_tick = each / self.seconds.max(1e-9) * PERIOD.as_secs_f64();
+        let mean = |values: &[u32]| {
+            values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
+        };
+        let (mut left_p99, mut left_mean) = (Vec::new(), Vec::new());
+        for read in self.reads.iter().filter(|read| read.ticks > 0 && !read.held.is_empty()) {
+            let ticks = |held: f64| held * f64::from(read.ticks) / read.bytes as f64;
+            left_p99.push(
+                f64::from(quantile(&read.ages, 0.99)) - ticks(quantile(&read.held, 1.0).into()),
+            );
+            left_mean.push(mean(&read.ages) - ticks(mean(&read.held)));
+        }
+        let ages: Vec<u32> = self.reads.iter().flat_map(|read| read.ages.clone()).collect();
+        let held: Vec<u32> = self.reads.iter().flat_map(|read| read.held.clone()).collect();
+        left_p99.sort_by(f64::total_cmp);
+        left_mean.sort_by(f64::total_cmp);
+        let middle_of = |values: &[f64]| values.get(values.len() / 2).copied().unwrap_or(0.0);
         format!(
-            "{{\"logged_in\": {}, \"frames\": {}, \"age_ticks_p50\": {p50}, \"age_ticks_p99\": {p99}, \
-             \"bytes_per_tick\": {bytes_per_tick:.2}, \"kernel_bytes_max\": {}}}",
+            "{{\"logged_in\": {}, \"judged\": {}, \"frames\": {}, \"age_ticks_p50\": {}, \"age_ticks_p99\": {}, \
+             \"held_bytes_p50\": {}, \"held_bytes_max\": {}, \"left_ticks_of_p99\": {:.1}, \
+             \"left_ticks_of_p99_worst\": {:.1}, \"left_ticks_of_mean\": {:.1}}}",
             self.logged_in,
-            self.ages.len(),
-            self.kernel_bytes_max,
+            left_p99.len(),
+            ages.len(),
+            quantile(&ages, 0.5),
+            quantile(&ages, 0.99),
+            quantile(&held, 0.5),
+            quantile(&held, 1.0),
+            middle_of(&left_p99),
+            left_p99.last().copied().unwrap_or(0.0),
+            middle_of(&left_mean),
         )
     }
 }
@@ -49,6 +80,8 @@ impl Report {
 struct Slow {
     stream: TcpStream,
     frame: Vec<u8>,
+    has_ended: bool,
+    read: HasRead,
 }
 
 impl Slow {
@@ -62,7 +95,8 @@ impl Slow {
         socket.connect(&wanted.address.into())?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut slow = Slow { stream, frame: Vec::new() };
+        let mut slow =
+            Slow { stream, frame: Vec::new(), has_ended: false, read: HasRead::default() };
         slow.says(&frame(LOGIN, format!("player-{account}")))?;
         Ok(slow)
     }
@@ -89,65 +123,61 @@ impl Slow {
         Ok(&self.frame)
     }
 
-    /// The tick of the next positions, and the bytes until there.
-    fn reads_positions(&mut self) -> io::Result<(u32, u64)> {
+    /// Until the next positions.
+    fn reads_on(&mut self, seen: &Seen) -> io::Result<()> {
         let mut bytes = 0;
         loop {
             let said = self.reads()?;
             bytes += 4 + said.len() as u64;
-            if let [POSITIONS, rest @ ..] = said {
-                return Ok((number(rest).unwrap_or(0), bytes));
+            let [POSITIONS, rest @ ..] = said else { continue };
+            let tick = number(rest).unwrap_or(0);
+            if tick >= seen.all_in_at_tick.load(Relaxed) {
+                let (newest, read) = (seen.newest_tick.load(Relaxed), &mut self.read);
+                let began = *read.began.get_or_insert(newest);
+                read.ticks = newest - began;
+                read.ages.push(newest.saturating_sub(tick));
+                read.bytes += bytes;
             }
+            return Ok(());
         }
     }
 }
 
 /// Until the others end.
 pub(crate) fn play(wanted: &Wanted, seen: &Seen) -> io::Result<Report> {
-    let comes = |account| Slow::comes(wanted, account).map(Some);
-    let mut all: Vec<Option<Slow>> = (0..wanted.slow).map(comes).collect::<io::Result<_>>()?;
-    for slow in all.iter_mut().flatten() {
+    let comes = |account| Slow::comes(wanted, account);
+    let mut all: Vec<Slow> = (0..wanted.slow).map(comes).collect::<io::Result<_>>()?;
+    for slow in &mut all {
         slow.is_welcomed()?;
     }
-    let mut report = Report { logged_in: wanted.slow, ..Report::default() };
-    let (start, mut round) = (Instant::now(), 0);
+    let mut round: u64 = 0;
     while !seen.is_ending() && !all.is_empty() {
         let round_start = Instant::now();
-        let count = all.len() as u32;
-        for (place, entry) in (0..count).zip(&mut all) {
-            let due = round_start + READS_EVERY * place / count;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let Some(slow) = entry else { continue };
-            match slow.reads_positions() {
-                Ok((tick, bytes)) => {
-                    report.bytes += bytes;
-                    report.ages.push(seen.newest_tick.load(Relaxed).saturating_sub(tick));
-                }
-                Err(error) => {
-                    seen.ends(format!("a slow one: {error}"));
-                    *entry = None;
-                    continue;
-                }
-            }
-            if (round + u64::from(place)).is_multiple_of(ALIVE_EVERY) {
-                let _ = slow.says(&[ALIVE]); // a reader notices the end
+        for (place, slow) in (0..wanted.slow).zip(&mut all).filter(|(_, slow)| !slow.has_ended) {
+            let due = round_start + READS_EVERY * place / wanted.slow;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let is_due = (round + u64::from(place)).is_multiple_of(ALIVE_EVERY);
+            let alive = if is_due { slow.says(&[ALIVE]) } else { Ok(()) };
+            if let Err(error) = alive.and_then(|()| slow.reads_on(seen)) {
+                seen.ends(format!("a slow one: {error}"));
+                slow.has_ended = true;
             }
         }
         if round.is_multiple_of(LOOKS_EVERY) {
-            report.kernel_bytes_max = report.kernel_bytes_max.max(kernel_bytes_max(wanted, &all)?);
+            look_into_the_kernel(wanted, &mut all)?;
         }
         round += 1;
-        std::thread::sleep((round_start + READS_EVERY).saturating_duration_since(Instant::now()));
+        thread::sleep((round_start + READS_EVERY).saturating_duration_since(Instant::now()));
     }
-    report.seconds = start.elapsed().as_secs_f64();
-    Ok(report)
+    let reads = all.into_iter().map(|slow| slow.read).collect();
+    Ok(Report { logged_in: wanted.slow, reads })
 }
 
-/// By /proc/net/tcp, which has both ends of each. (What has come and is not acknowledged yet counts twice.)
-fn kernel_bytes_max(wanted: &Wanted, all: &[Option<Slow>]) -> io::Result<u64> {
+/// What it holds of each, by /proc/net/tcp, which has both ends. (What has come and is not acknowledged yet counts twice.)
+fn look_into_the_kernel(wanted: &Wanted, all: &mut [Slow]) -> io::Result<()> {
     let mut of_port = HashMap::new();
-    for slow in all.iter().flatten() {
-        of_port.insert(slow.stream.local_addr()?.port(), 0);
+    for slow in all.iter().filter(|slow| slow.read.ticks > 0) {
+        of_port.insert(slow.stream.local_addr()?.port(), [0; 2]);
     }
     let server = wanted.address.port();
     for line in std::fs::read_to_string("/proc/net/tcp")?.lines().skip(1) {
@@ -156,14 +186,18 @@ fn kernel_bytes_max(wanted: &Wanted, all: &[Option<Slow>]) -> io::Result<u64> {
         let port = |text: &str| u16::from_str_radix(text.rsplit(':').next()?, 16).ok();
         let (Some(local), Some(remote)) = (port(local), port(remote)) else { continue };
         let (sent, received) = queues.split_once(':').unwrap_or_default();
-        let (of, bytes) = match (local == server, remote == server) {
-            (true, _) => (remote, sent),
-            (_, true) => (local, received),
+        let (of, end, bytes) = match (local == server, remote == server) {
+            (true, _) => (remote, 0, sent),
+            (_, true) => (local, 1, received),
             _ => continue,
         };
         if let Some(held) = of_port.get_mut(&of) {
-            *held += u64::from_str_radix(bytes, 16).unwrap_or(0);
+            held[end] = u32::from_str_radix(bytes, 16).unwrap_or(0);
         }
     }
-    Ok(of_port.into_values().max().unwrap_or(0))
+    for slow in all {
+        let held = of_port.get(&slow.stream.local_addr()?.port());
+        slow.read.held.extend(held.map(|[sent, received]| sent + received));
+    }
+    Ok(())
 }

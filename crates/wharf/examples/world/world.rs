@@ -66,9 +66,10 @@ pub(crate) fn run(mut events: Events, handle: &Handle, figures: &Figures) {
     let zones = (0..ZONES_IN_A_ROW * ZONES_IN_A_ROW).map(|_| Zone::default()).collect();
     let (avatars, players) = (HashMap::new(), HashMap::new());
     let mut world = World { handle, tick: 0, avatars, players, zones };
-    let (mut ticker, start) = (Ticker::new(PERIOD), Instant::now());
+    let (start, mut ticker) = (Instant::now(), Ticker::new(PERIOD));
     while !events.is_over() {
         let tick = ticker.wait();
+        figures.see(tick, start.elapsed());
         world.tick = tick.number;
         // All that a player is sent in this tick leaves in one send.
         handle.gather(|| {
@@ -76,7 +77,9 @@ pub(crate) fn run(mut events: Events, handle: &Handle, figures: &Figures) {
             world.goes_on();
             world.tells_positions();
         });
-        figures.see(tick, start.elapsed(), &ticker, world.avatars.len());
+        if tick.number.is_multiple_of(30) {
+            figures.see_more(&ticker, world.avatars.len());
+        }
     }
 }
 
@@ -153,17 +156,18 @@ impl World<'_> {
             let is_here = avatar.player.is_some() || *tick < avatar.stays_until;
             let now = is_here.then(|| avatar.is_in());
             let before = std::mem::replace(&mut avatar.zone, now);
-            for zone in [before, now].into_iter().flatten().filter(|_| has_moved || before != now) {
-                zones[zone as usize].has_changed = true;
+            let comes = avatar.player.filter(|_| avatar.hears != now);
+            if has_moved || before != now || comes.is_some() {
+                for zone in [before, now].into_iter().flatten() {
+                    zones[zone as usize].has_changed = true;
+                }
             }
             if let Some(zone) = now {
                 let positions = &mut zones[zone as usize].positions;
                 positions.extend(account.to_be_bytes());
                 positions.extend(avatar.at.iter().flat_map(|at| at.to_be_bytes()));
             }
-            if let Some(id) = avatar.player
-                && avatar.hears != now
-            {
+            if let Some(id) = comes {
                 hears_another(handle, id, avatar, now);
             }
             is_here
