@@ -5,7 +5,7 @@
 #    that of socat, with its own buffers of 8 KiB and with 64 KiB, in turns; proxies on core 0, both ends on core 1.
 #    At most 1.1 times socat's own in the full version.
 # 2. Of one session the target does not read for 30 s, of another the client, while the other ends send. The
-#    gateway's memory grows by at most the four send queues of 256 KiB and, once, what a worker lends to receives:
+#    gateway's memory (RssAnon) grows by at most the four send queues of 256 KiB and, once, what a worker lends to receives:
 #    256 buffers of 16 KiB. p99 of the round trips of a third session beside those two and without them, in turns:
 #    at most 1.5 times in the full version.
 # 3. 1,000 random sessions; in each, the client finishes its direction first, or the target, or neither waits. No
@@ -150,7 +150,7 @@ stop_ends() {
 wait_for_stopped() {
     local pid now
     while kill -0 "${STOPPED[@]}" 2>/dev/null; do
-        now=$(resident VmRSS)
+        now=$(resident RssAnon)
         if [ "$now" -gt "$PEAK" ]; then PEAK=$now; fi
         sleep 0.1
     done
@@ -173,7 +173,7 @@ for backend in uring readiness; do
     start_example "$backend" gateway 127.0.0.1:0 "$TARGET"
     ends transfer "$ADDRESS" both $((32 * 1048576)) >/dev/null || fail "$backend: the warm-up"
     sessions=$((sessions + 1))
-    rest=$(resident VmRSS) descriptors=$(descriptors) ratios=() PEAK=0
+    rest=$(resident RssAnon) descriptors=$(descriptors) ratios=() PEAK=0
     for ((round = 1; round <= LATENCY_ROUNDS; round++)); do
         p99
         without=$P99

@@ -24,6 +24,7 @@ mod forms;
 mod frames;
 mod framings;
 mod gateway;
+mod jobs;
 pub mod ledger;
 mod misbehaviour;
 mod notes;

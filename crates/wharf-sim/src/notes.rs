@@ -25,9 +25,23 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 /// A note, which must come to an end: told, given back, or dropped.
 pub(crate) struct Note {
     to: SessionId,
-    teller: u32,
-    number: u32,
+    pub(crate) teller: u32,
+    pub(crate) number: u32,
     truth: Arc<SharedTruth>,
+}
+
+impl Note {
+    /// The next one of who tells it.
+    pub(crate) fn new(truth: &Arc<SharedTruth>, to: SessionId, teller: u32) -> Self {
+        let number = {
+            let mut truth = truth.lock();
+            truth.notes.made += 1;
+            let given = truth.notes.of.entry(to).or_default().given.entry(teller).or_default();
+            *given += 1;
+            *given - 1
+        };
+        Note { to, teller, number, truth: truth.clone() }
+    }
 }
 
 impl Drop for Note {
@@ -84,6 +98,14 @@ impl Truth {
         }
     }
 
+    /// A note, or the job that would give it, was refused.
+    pub(crate) fn comes_back(&mut self, to: SessionId, teller: u32) {
+        let of_session = self.notes.of.get_mut(&to);
+        if let Some(given) = of_session.and_then(|of_session| of_session.given.get_mut(&teller)) {
+            *given -= 1;
+        }
+    }
+
     /// A timer of the session's fires.
     pub(crate) fn timer_fires(&mut self, id: SessionId, key: u64) {
         let timers = &mut self.notes.of.entry(id).or_default().timers;
@@ -134,15 +156,10 @@ pub(crate) fn end(truth: &SharedTruth, id: SessionId, note: Note) {
 
 /// Tells a session a note.
 pub(crate) fn tell(truth: &Arc<SharedTruth>, mailer: &Mailer<Note>, to: SessionId, teller: u32) {
-    let (number, was_over) = {
-        let mut truth = truth.lock();
-        let was_over = truth.is_over(to);
-        truth.notes.made += 1;
-        let given = truth.notes.of.entry(to).or_default().given.entry(teller).or_default();
-        *given += 1;
-        (*given - 1, was_over)
-    };
-    let result = mailer.tell(to, Note { to, teller, number, truth: truth.clone() });
+    let was_over = truth.lock().is_over(to);
+    let note = Note::new(truth, to, teller);
+    let number = note.number;
+    let result = mailer.tell(to, note);
     let (note, is_gone) = match result {
         Ok(()) => {
             let mut truth = truth.lock();
@@ -154,7 +171,7 @@ pub(crate) fn tell(truth: &Arc<SharedTruth>, mailer: &Mailer<Note>, to: SessionI
             return;
         }
         Err(TellError::Full { note, waiting, max }) => {
-            if waiting != max {
+            if waiting < max {
                 let what = format!("{waiting} notes wait, of {max}, and one more was refused");
                 truth.lock().broken(Rule::BoundsAreKept, vec![to.to_bits()], what);
             }
@@ -167,11 +184,7 @@ pub(crate) fn tell(truth: &Arc<SharedTruth>, mailer: &Mailer<Note>, to: SessionI
         if is_gone {
             truth.is_gone(to);
         }
-        if let Some(given) =
-            truth.notes.of.get_mut(&to).and_then(|of_session| of_session.given.get_mut(&teller))
-        {
-            *given -= 1;
-        }
+        truth.comes_back(to, teller);
         if (note.to, note.teller, note.number) != (to, teller, number) {
             let what = format!("another note than was told to {to} came back");
             truth.broken(Rule::NotesAreTold, vec![to.to_bits()], what);

@@ -47,6 +47,8 @@ pub enum Rule {
     RoomIsTold,
     /// A note that was taken comes to its session, once, in the order of who tells it, unless the session ends before.
     NotesAreTold,
+    /// Jobs of a session run one at a time, in the order of who offloads them.
+    JobsRunInOrder,
     /// A timer that is set fires once, never early, in the order of the deadlines, unless its session ends before.
     TimersFire,
     /// Each direction of a stream ends by itself. All of both arrives, the handler is told once that the peer

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use oorandom::Rand64;
-use wharf::options::Sessions;
+use wharf::options::{Offload, Sessions};
 use wharf::simulation::for_wharf_sim::LeftOut;
 use wharf::simulation::{Fault, Faults};
 use wharf::{Backpressure, EndOfStream, FirstFrameTimeout, Options};
@@ -480,9 +480,12 @@ impl Plan {
         };
         let notes = scenario.has_notes(case.seed);
         let options = if notes {
-            options.with(|options| draw_notes(&mut options.sessions, case.seed))
+            options.with(|options| {
+                draw_notes(&mut options.sessions, case.seed);
+                draw_jobs(&mut options.offload, case.seed);
+            })
         } else {
-            options
+            options.with(|options| options.offload.threads = 0)
         };
         let slow_after = options.sending.slow_after;
         Plan {
@@ -552,6 +555,15 @@ fn draw_notes(sessions: &mut Sessions, seed: u64) {
     sessions.notes_max = among(&[1, 5, 1_024]);
     sessions.notes_of_port_max = among(&[10, 65_536]);
     sessions.timers_max = among(&[1, 3, 16]);
+}
+
+/// How many threads there are for jobs, and how many jobs there may be.
+fn draw_jobs(offload: &mut Offload, seed: u64) {
+    let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0007);
+    let mut among = |choices: &[u32]| choices[random.rand_range(0..choices.len() as u64) as usize];
+    offload.threads = among(&[1, 2, 4]) as usize;
+    offload.jobs_max = among(&[3, 20, 1_024]);
+    offload.jobs_of_session_max = among(&[1, 2, 16]);
 }
 
 #[cfg(test)]

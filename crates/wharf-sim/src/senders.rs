@@ -9,6 +9,7 @@ use wharf::{Close, Handle, Mailer, SessionId};
 
 use crate::behind::Behind;
 use crate::frames::GROUPS;
+use crate::jobs::offload;
 use crate::notes::{Note, tell};
 use crate::partings::{FAREWELL_BYTES, finish, kick};
 use crate::publications::{PUBLISHING_THREADS, To};
@@ -99,7 +100,12 @@ pub(crate) fn run(
         {
             let many = if random.rand_range(0..16) == 0 { 200 } else { 3 };
             for _ in 0..1 + random.rand_range(0..many) {
-                tell(truth, mailer, id, THREADS + index);
+                if random.rand_range(0..3) == 0 {
+                    let argument = random.rand_range(0..1 << 20);
+                    offload(truth, mailer, (id, false), THREADS + index, argument);
+                } else {
+                    tell(truth, mailer, id, THREADS + index);
+                }
             }
         } else if plan.has_parting()
             && random.rand_range(0..4) == 0

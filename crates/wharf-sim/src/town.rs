@@ -17,6 +17,7 @@ use crate::behind::Behind;
 use crate::forms::Form;
 use crate::frames::{FRAME_BYTES_MAX, GROUPS, Message};
 use crate::framings::Framings;
+use crate::jobs::{OFFLOADERS, offload};
 use crate::misbehaviour::{ON_PURPOSE, may_block, panic_on_purpose};
 use crate::notes::{KEYS, Note, cancel_timer, closes, end, set_timer, tell};
 use crate::partings::{FAREWELL_BYTES, finish, kick};
@@ -72,6 +73,8 @@ pub(crate) mod action {
     pub(crate) const TELL_OTHER: u8 = 22;
     pub(crate) const SET_TIMER: u8 = 23;
     pub(crate) const CANCEL_TIMER: u8 = 24;
+    /// A job.
+    pub(crate) const OFFLOAD: u8 = 25;
 }
 
 /// The sender of what a session's own callbacks send to it.
@@ -274,6 +277,7 @@ impl Town {
                 let other = other(request.argument);
                 self.tells(other, request.peer);
             }
+            action::OFFLOAD => self.offloads(id, request.argument),
             action::SET_TIMER => set_timer(&self.truth, session, request.argument.into()),
             action::CANCEL_TIMER => cancel_timer(&self.truth, session, request.argument.into()),
             action => self.act_in_groups(session, request.peer, action, request.argument),
@@ -287,6 +291,15 @@ impl Town {
     fn tells(&self, other: SessionId, peer: u32) {
         let Some(mailer) = &self.mailer else { return };
         tell(&self.truth, mailer, other, RELAYS + (peer & (RELAYS - 1)));
+    }
+
+    /// A session offloads, some requests much.
+    fn offloads(&self, id: SessionId, argument: u16) {
+        let Some(mailer) = &self.mailer else { return };
+        let count = if argument.is_multiple_of(16) { 20 } else { 1 };
+        for more in 0..count {
+            offload(&self.truth, mailer, (id, true), ITSELF, u64::from(argument) * (1 + more));
+        }
     }
 
     fn join_at_once(&self, session: &Session) {
@@ -350,6 +363,7 @@ impl Handler for Town {
         self.check_state(id, state);
         self.check_context(session);
         self.truth.lock().check_not_paused(id, "received");
+        self.truth.lock().check_not_paused_by_jobs(id);
         self.check_listener(session);
         if self.truth.lock().form_of(id) == Some(Form::Raw) {
             self.receives_raw(session, state, frame);
@@ -508,6 +522,9 @@ impl Told<Note> for Town {
             let mut truth = self.truth.lock();
             truth.enters(id, "told");
             truth.is_told(id, &note);
+            if note.teller & !(OFFLOADERS - 1) == OFFLOADERS {
+                truth.job_is_told(id);
+            }
             truth.notes.told
         };
         may_switch();

@@ -19,6 +19,7 @@ use self::slow::Cut;
 pub(crate) use self::slow::{Reads, SlowRule};
 use crate::forms::{Form, Refusal};
 use crate::frames::{Message, Request, Shape};
+use crate::jobs::Jobs;
 use crate::notes::Notes;
 use crate::partings::{FAREWELLS, Parting};
 use crate::publications::{PUBLISHERS, Publications};
@@ -167,6 +168,7 @@ pub(crate) struct Truth {
     contexts: HashMap<SessionId, Option<u64>>,
     pub(crate) room: Room,
     pub(crate) notes: Notes,
+    pub(crate) jobs: Jobs,
     /// Those who wait to publish, and whether they were told that they can, or never will.
     pub(crate) publish_waits: Vec<Option<bool>>,
     /// Sessions whose peers have finished, and that nobody has finished yet.
@@ -415,6 +417,13 @@ impl Truth {
                 session.closed = Some(CloseReason::HandlerPanicked);
                 self.open -= 1;
             }
+        }
+    }
+
+    /// A job of the session's panics. It may be in a callback.
+    pub(crate) fn job_panics(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.panicked = true;
         }
     }
 

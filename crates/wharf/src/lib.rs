@@ -51,7 +51,8 @@
 //!
 //! No call of [`Session`] or [`Handle`] waits for a peer. Two calls wait for the server, and are refused in
 //! its own callbacks: [`Handle::drain`] and [`Server::wait`]. A callback may block, but its worker serves
-//! nobody meanwhile: see [`Handler`].
+//! nobody meanwhile: see [`Handler`]. Work that blocks, such as a call of a database, runs on a pool
+//! ([`Mailer::offload`]), and its session is told what it returns.
 //!
 //! # How long an id means something
 //!
@@ -161,7 +162,7 @@ pub use close::{Close, CloseReason};
 pub use engine::{DrainReport, Frame, Group};
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
-    PublishError, Result, RoomError, SendError, TellError, TimerError,
+    OffloadError, PublishError, Result, RoomError, SendError, TellError, TimerError,
 };
 pub use face::{
     AsFrame, Event, EventHandler, Events, Farewell, Groups, Handle, Handler, Mailed, Mailer,

@@ -180,6 +180,13 @@ schema! {
         told_notes: Counter of "notes",
         /// Notes for sessions that ended before they came to them.
         untold_notes: Counter of "notes",
+        /// Jobs that have places now: those that wait, that run, and whose note waits.
+        held_jobs: Gauge of "jobs",
+        /// Jobs that were run.
+        run_jobs: Counter of "jobs",
+        /// Jobs that panicked, and those whose session ended before it was told what they gave; also if they were not
+        /// run any more.
+        untold_jobs: Counter of "jobs",
         /// Publications that were refused because too much waited at a port.
         publications_refused: Counter of "publications",
         /// Times that receiving from a session was paused for backpressure.

@@ -146,7 +146,7 @@ on_every_backend! {
         let options = Options::default();
         assert_fits(&options);
         let lines = format!("{options:#?}").lines().count();
-        assert!(lines <= 60, "{lines} lines");
+        assert!(lines <= 66, "{lines} lines");
         let prefixed = Framing::length_prefixed(LengthPrefix::default());
         let listener = || Listener::new(HERE).name("players").framing(prefixed.clone());
         let builder = || Server::builder().listen(listener()).listen(HERE).workers(2).backend(backend);

@@ -237,10 +237,15 @@ impl Driver<'_> {
             let what = format!("{} notes, {} dropped", truth.notes.made, truth.notes.dropped);
             truth.broken(Rule::NothingIsLeft, Vec::new(), what);
         }
-        let counts = (stats.told_notes, stats.told_notes + stats.untold_notes);
-        if counts.1 != truth.notes.taken && !self.has_failed() {
-            let what = format!("{} notes were taken; {counts:?} told, ended", truth.notes.taken);
+        let taken = (truth.notes.taken, truth.jobs.taken);
+        let (told, untold) = (stats.told_notes, (stats.untold_notes, stats.untold_jobs));
+        if taken.0 + taken.1 != told + untold.0 + untold.1 && !self.has_failed() {
+            let what = format!("{taken:?} notes and jobs, {told} told, {untold:?} not");
             truth.broken(Rule::NotesAreTold, Vec::new(), what);
+        }
+        if stats.held_jobs != 0 && !self.has_failed() {
+            let what = format!("{} jobs have places", stats.held_jobs);
+            truth.broken(Rule::NothingIsLeft, Vec::new(), what);
         }
         if truth.states_made != truth.states_dropped {
             let what = format!("{} states, {} dropped", truth.states_made, truth.states_dropped);

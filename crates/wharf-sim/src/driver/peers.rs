@@ -238,7 +238,7 @@ impl Driver<'_> {
             return action::LISTEN;
         }
         if self.plan.notes && self.one_in(4) {
-            return action::TELL_OTHER + self.below(3) as u8;
+            return action::TELL_OTHER + self.below(4) as u8;
         }
         if !self.plan.has_parting() || !self.one_in(4) {
             return asked;

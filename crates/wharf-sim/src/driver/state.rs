@@ -91,6 +91,7 @@ impl<'a> Driver<'a> {
             truth.open_max = plan.options.sessions.max as usize + workers_max;
         }
         truth.lock().notes.timers_max = plan.options.sessions.timers_max as usize;
+        truth.lock().jobs.of_session_max = plan.options.offload.jobs_of_session_max;
         let handle = Arc::new(OnceLock::new());
         let mailer = Mailer::new();
         let (behind, framings) = (plan.behind.clone(), plan.framings.clone());

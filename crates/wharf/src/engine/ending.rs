@@ -97,10 +97,23 @@ impl Engine {
         }
         #[cfg(feature = "simulation")]
         crate::sync::steps::end();
-        let mut ended = self.ended.lock();
-        ended.workers += 1;
-        ended.error = ended.error.take().or(error);
-        self.worker_ended.notify_all();
+        let was_last = {
+            let mut ended = self.ended.lock();
+            ended.workers += 1;
+            ended.error = ended.error.take().or(error);
+            self.worker_ended.notify_all();
+            ended.workers == self.published.len()
+        };
+        if was_last {
+            self.jobs.end();
+        }
+    }
+
+    /// Records that a thread of the pool has ended, on it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn pool_thread_ended(&self) {
+        crate::sync::steps::end();
+        self.ended.lock().pool_threads += 1;
     }
 
     /// What became of the sessions since the end began, as far as the workers have published it.
@@ -138,7 +151,8 @@ impl Engine {
     pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> bool {
         #[cfg(feature = "simulation")]
         if let Some(world) = crate::port::simulated::current() {
-            return self.wait_ended_in(&world, timeout);
+            let workers_max = self.published.len();
+            return wait_until_in(&world, timeout, || self.ended.lock().workers == workers_max);
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut ended = self.ended.lock();
@@ -158,26 +172,14 @@ impl Engine {
         true
     }
 
-    /// The same in a simulated world, whose time passes meanwhile.
+    /// Waits in a simulated world until every worker, and so many threads of the pool, have ended.
     #[cfg(feature = "simulation")]
-    fn wait_ended_in(
-        &self,
-        world: &crate::port::simulated::World,
-        timeout: Option<Duration>,
-    ) -> bool {
-        const LOOKS_AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
-        let mut looks_again_after = Duration::from_millis(1);
-        let deadline = timeout.map(|timeout| world.now().saturating_add(timeout));
-        loop {
-            if self.ended.lock().workers == self.published.len() {
-                return true;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_sub(world.now()));
-            if left == Some(Duration::ZERO) {
-                return false;
-            }
-            world.sleep(left.map_or(looks_again_after, |left| left.min(looks_again_after)));
-            looks_again_after = (looks_again_after * 2).min(LOOKS_AGAIN_AFTER_MAX);
+    pub(crate) fn wait_threads_ended(&self, pool_threads: usize) {
+        if let Some(world) = crate::port::simulated::current() {
+            wait_until_in(&world, None, || {
+                let ended = self.ended.lock();
+                ended.workers == self.published.len() && ended.pool_threads == pool_threads
+            });
         }
     }
 
@@ -198,5 +200,28 @@ impl Engine {
     /// The first error that ended a worker. Returned once.
     pub(crate) fn take_error(&self) -> Option<Error> {
         self.ended.lock().error.take()
+    }
+}
+
+/// Waits at most `timeout` in a simulated world, whose time passes meanwhile. Says whether it came true.
+#[cfg(feature = "simulation")]
+fn wait_until_in(
+    world: &crate::port::simulated::World,
+    timeout: Option<Duration>,
+    is_true: impl Fn() -> bool,
+) -> bool {
+    const LOOKS_AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
+    let mut looks_again_after = Duration::from_millis(1);
+    let deadline = timeout.map(|timeout| world.now().saturating_add(timeout));
+    loop {
+        if is_true() {
+            return true;
+        }
+        let left = deadline.map(|deadline| deadline.saturating_sub(world.now()));
+        if left == Some(Duration::ZERO) {
+            return false;
+        }
+        world.sleep(left.map_or(looks_again_after, |left| left.min(looks_again_after)));
+        looks_again_after = (looks_again_after * 2).min(LOOKS_AGAIN_AFTER_MAX);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::budget::{BUDGET_BYTES, Budget};
 use super::changed_framings::ChangedFramings;
 use super::contexts::Contexts;
+use super::jobs::Jobs;
 use super::mailbox::Mail;
 use super::publishers::Publishers;
 use super::share::{PortShare, Published};
@@ -30,6 +31,9 @@ pub(super) const NEVER: u64 = u64::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) workers: usize,
+    /// In a simulation: of the pool.
+    #[cfg(feature = "simulation")]
+    pub(super) pool_threads: usize,
     pub(super) error: Option<Error>,
 }
 
@@ -49,6 +53,8 @@ pub(crate) struct Engine {
     changed_framings: ChangedFramings,
     /// Of the sessions that were begun with one.
     pub(crate) contexts: Contexts,
+    /// What the threads of the pool run.
+    pub(super) jobs: Jobs,
     pub(crate) options: Options,
     /// Creates the sockets for connects.
     pub(crate) sockets: Sockets,
@@ -97,6 +103,7 @@ impl Engine {
             listener_of_socket: Vec::new(),
             changed_framings: ChangedFramings::default(),
             contexts: Contexts::default(),
+            jobs: Jobs::new(&options.offload),
             options,
             sockets,
             each_port_accepts: false,
@@ -376,6 +383,7 @@ impl Engine {
         self.ports.iter().for_each(|port| port.direct_sends.add_to(&mut sum));
         let now = self.now();
         self.ports.iter().for_each(|port| port.groups.lag.add_to(&mut sum, now));
+        self.jobs.add_to(&mut sum);
         sum.queued_bytes += self.table.queued_bytes();
         sum
     }

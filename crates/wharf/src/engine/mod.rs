@@ -19,12 +19,14 @@ mod farewell;
 mod frame;
 mod gather;
 mod groups;
+mod jobs;
 mod lag;
 mod mailbox;
 mod members;
 mod membership;
 mod newcomers;
 mod notes;
+mod offload;
 mod outside;
 mod publication;
 mod publish;
@@ -49,11 +51,12 @@ pub(crate) use self::farewell::FAREWELL_BYTES_MAX;
 pub(crate) use self::frame::Content;
 pub use self::frame::Frame;
 pub(crate) use self::groups::{Due, MEMBERSHIP_BYTES, Recipients, Share};
+pub(crate) use self::jobs::{JOB_BYTES, Job};
 pub(crate) use self::mailbox::Mail;
 #[cfg(all(test, loom))]
 pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
-pub(crate) use self::notes::{NOTE_BYTES, Notes};
+pub(crate) use self::notes::{NOTE_BYTES, Notes, Waiting};
 pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
 pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{

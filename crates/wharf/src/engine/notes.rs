@@ -52,7 +52,15 @@ struct Queues<N> {
 struct Node<N> {
     next: u32,
     /// `None`: the node is unused.
-    note: Option<N>,
+    note: Option<Waiting<N>>,
+}
+
+/// A note that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting<N> {
+    pub(crate) note: N,
+    /// A job has given it, which holds a place until the session is told.
+    pub(crate) is_of_job: bool,
 }
 
 #[derive(Debug)]
@@ -80,25 +88,17 @@ impl<N> Notes<N> {
         if queues.waiting >= max.port {
             return Err(NoRoom { note, waiting: queues.waiting, max: max.port });
         }
-        let node = queues.take_node(note);
-        let Queues { nodes, of, waiting, .. } = &mut *queues;
-        *waiting += 1;
-        match of.entry(id) {
-            Entry::Occupied(mut queue) => {
-                let queue = queue.get_mut();
-                nodes[queue.last as usize].next = node;
-                queue.last = node;
-                queue.len += 1;
-            }
-            Entry::Vacant(none) => {
-                none.insert(Queue { first: node, last: node, len: 1 });
-            }
-        }
+        queues.push(id, Waiting { note, is_of_job: false });
         Ok(())
     }
 
+    /// Queues what a job has given, whose place is its bound. The caller holds a count of the session.
+    pub(crate) fn push_of_job(&self, id: SessionId, note: N) {
+        self.0.lock().push(id, Waiting { note, is_of_job: true });
+    }
+
     /// The session's oldest note.
-    pub(crate) fn pop(&self, id: SessionId) -> Option<N> {
+    pub(crate) fn pop(&self, id: SessionId) -> Option<Waiting<N>> {
         let mut queues = self.0.lock();
         let queues = &mut *queues;
         let Entry::Occupied(mut queue) = queues.of.entry(id) else { return None };
@@ -123,7 +123,24 @@ impl<N> Notes<N> {
 }
 
 impl<N> Queues<N> {
-    fn take_node(&mut self, note: N) -> u32 {
+    fn push(&mut self, id: SessionId, note: Waiting<N>) {
+        let node = self.take_node(note);
+        let Queues { nodes, of, waiting, .. } = self;
+        *waiting += 1;
+        match of.entry(id) {
+            Entry::Occupied(mut queue) => {
+                let queue = queue.get_mut();
+                nodes[queue.last as usize].next = node;
+                queue.last = node;
+                queue.len += 1;
+            }
+            Entry::Vacant(none) => {
+                none.insert(Queue { first: node, last: node, len: 1 });
+            }
+        }
+    }
+
+    fn take_node(&mut self, note: Waiting<N>) -> u32 {
         let index = self.free;
         if index == END {
             self.nodes.push(Node { next: END, note: Some(note) });
@@ -178,7 +195,8 @@ mod tests {
                     }
                 }
             } else {
-                assert_eq!(notes.pop(id(of)), queue.pop_front());
+                let note = notes.pop(id(of)).map(|waiting| waiting.note);
+                assert_eq!(note, queue.pop_front());
             }
             assert!(notes.0.lock().nodes.len() <= 12, "a node is used again");
         }
@@ -193,7 +211,8 @@ mod tests {
                 notes.push(id(number / 2), number, max).unwrap();
             }
             for number in 0..4_000 {
-                assert_eq!(notes.pop(id(number / 2)), Some(number));
+                let waiting = notes.pop(id(number / 2));
+                assert_eq!(waiting, Some(Waiting { note: number, is_of_job: false }));
             }
             let queues = notes.0.lock();
             assert!(queues.nodes.capacity() <= AT_REST_MAX);

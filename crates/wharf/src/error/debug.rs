@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{EncodeError, Gone, PublishError, SendError, TellError};
+use super::{EncodeError, Gone, OffloadError, PublishError, SendError, TellError};
 
 /// Stands for it.
 const FRAME: fmt::Arguments<'_> = format_args!("..");
@@ -26,6 +26,22 @@ impl<T> fmt::Debug for EncodeError<T> {
         match self {
             EncodeError::TooLarge { max, .. } => too_large(*max, f),
             EncodeError::Refused { reason, .. } => refused(reason, f),
+        }
+    }
+}
+
+impl<F> fmt::Debug for OffloadError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OffloadError::Gone(_) => f.debug_tuple("Gone").field(&FRAME).finish(),
+            OffloadError::Full { held, max, .. } => f
+                .debug_struct("Full")
+                .field("work", &FRAME)
+                .field("held", held)
+                .field("max", max)
+                .finish(),
+            OffloadError::NoThreads(_) => f.debug_tuple("NoThreads").field(&FRAME).finish(),
+            OffloadError::NotStarted(_) => f.debug_tuple("NotStarted").field(&FRAME).finish(),
         }
     }
 }

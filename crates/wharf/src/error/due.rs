@@ -41,6 +41,58 @@ pub enum TellError<N> {
     NotStarted(N),
 }
 
+/// Why work was not offloaded. It comes back to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OffloadError<F> {
+    /// The session is over or closing. Its id never becomes valid again.
+    #[error("the session is gone")]
+    Gone(F),
+    /// The pool has as many jobs as it may have: its threads, or the sessions that are told, are too slow. Try again
+    /// later.
+    #[error(
+        "the pool has {held} of at most {max} jobs; try again later, or raise offload.threads or offload.jobs_max"
+    )]
+    Full {
+        /// The work.
+        work: F,
+        /// Jobs that have places.
+        held: u32,
+        /// The bound, [`offload.jobs_max`](field@crate::options::Offload::jobs_max).
+        max: u32,
+    },
+    /// There is no pool. This is a mistake of the program.
+    #[error("offload.threads is 0, so there are no threads that run it")]
+    NoThreads(F),
+    /// No server was started with the mailer's handler yet.
+    #[error("no server has been started with this mailer's handler")]
+    NotStarted(F),
+}
+
+impl<F> OffloadError<F> {
+    /// The work.
+    pub fn into_work(self) -> F {
+        match self {
+            OffloadError::Gone(work)
+            | OffloadError::Full { work, .. }
+            | OffloadError::NoThreads(work)
+            | OffloadError::NotStarted(work) => work,
+        }
+    }
+
+    /// The same error with other work.
+    pub(crate) fn map<G>(self, work: impl FnOnce(F) -> G) -> OffloadError<G> {
+        match self {
+            OffloadError::Gone(had) => OffloadError::Gone(work(had)),
+            OffloadError::Full { work: had, held, max } => {
+                OffloadError::Full { work: work(had), held, max }
+            }
+            OffloadError::NoThreads(had) => OffloadError::NoThreads(work(had)),
+            OffloadError::NotStarted(had) => OffloadError::NotStarted(work(had)),
+        }
+    }
+}
+
 impl<N> TellError<N> {
     /// The note.
     pub fn into_note(self) -> N {

@@ -11,7 +11,7 @@ mod remedy;
 use std::fmt;
 use std::io;
 
-pub use self::due::{TellError, TimerError};
+pub use self::due::{OffloadError, TellError, TimerError};
 use self::listening::Each;
 pub use self::listening::{AcceptError, ListenError};
 use self::remedy::{InBrackets, remedy};
@@ -98,8 +98,8 @@ pub enum Error {
         /// How much was asked for, for one worker.
         bytes: u64,
     },
-    /// A worker thread could not be started.
-    #[error("cannot start a worker thread{}", InBrackets::of(.0))]
+    /// A thread could not be started: of a worker, or of the pool ([`Options::offload`](field@crate::Options::offload)).
+    #[error("cannot start a thread{}", InBrackets::of(.0))]
     Thread(#[source] io::Error),
     /// A [`Mailer`](crate::Mailer) is of one server, and another was started with its handler before. This is a mistake
     /// of the program; make a mailer for each.

@@ -174,7 +174,7 @@ impl Shared {
     fn resume(&self, paused: &[SessionId]) {
         if let Some(handle) = self.handle.get() {
             for id in paused {
-                handle.engine().ask_to_pause(*id, PausedBy::Library, false);
+                handle.engine().ask_to_pause(*id, PausedBy::Events, false);
             }
         }
     }
@@ -270,11 +270,11 @@ impl Handler for EventHandler {
         }
         self.shared.handle.get_or_init(|| session.handle().clone());
         // In this order: whoever makes room resumes it afterwards, or it is seen here that there is.
-        session.ask_to_pause(PausedBy::Library, true);
+        session.ask_to_pause(PausedBy::Events, true);
         let mut queue = self.shared.queue.lock();
         if queue.has_room_again() || queue.events_are_gone {
             drop(queue);
-            session.ask_to_pause(PausedBy::Library, false);
+            session.ask_to_pause(PausedBy::Events, false);
         } else {
             queue.paused.push(id);
         }

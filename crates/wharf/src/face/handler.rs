@@ -27,6 +27,7 @@ use crate::session::SessionId;
 /// socket of its own, and the kernel chooses one by a hash of the addresses; while one of N workers is
 /// blocked, one newcomer in N waits for it. A callback must not wait for its own server:
 /// [`Handle::drain`](crate::Handle::drain) and [`Server::wait`](crate::Server::wait) are refused there.
+/// [`Mailer::offload`](crate::Mailer::offload) runs what blocks on other threads.
 ///
 /// # Panics
 ///

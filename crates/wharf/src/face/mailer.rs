@@ -9,9 +9,9 @@ use super::handler::Handler;
 use super::session::Session;
 use super::tells::{Internal, Tells};
 use crate::close::CloseReason;
-use crate::engine::{Frame, Group, Notes};
-use crate::error::{AcceptError, TellError};
-use crate::guarded;
+use crate::engine::{Frame, Group, Job, Notes, Waiting};
+use crate::error::{AcceptError, OffloadError, TellError};
+use crate::guarded::{self, guarded};
 use crate::options::Target;
 use crate::session::SessionId;
 
@@ -118,6 +118,81 @@ impl<N: Send + 'static> Mailer<N> {
             None => Err(TellError::NotStarted(note)),
         }
     }
+
+    /// Has work that blocks, such as a call of a database, run on a thread of a pool, and tells the session the note that
+    /// it returns. A callback must not block: it would keep all other sessions of its worker waiting.
+    ///
+    /// A session's jobs run one after another, in the order in which they were offloaded; those of different sessions run
+    /// beside each other, on [`offload.threads`](field@crate::options::Offload::threads) threads. A session with
+    /// [`offload.jobs_of_session_max`](field@crate::options::Offload::jobs_of_session_max) jobs is not received from,
+    /// until it has half as many: its peer cannot fill the pool. What a job returns is told within the pool's bound, not
+    /// within that of the notes. If the job panics, its session ends with
+    /// [`CloseReason::HandlerPanicked`].
+    ///
+    /// A session that closes has its jobs dropped, on its worker; the one that runs is not interrupted, and what it
+    /// returns is dropped. Both are counted ([`Stats::untold_jobs`](crate::Stats::untold_jobs)). A server that ends waits
+    /// for the jobs that run. A job must not wait for its server, as callbacks must not
+    /// ([`Error::InCallback`](crate::Error::InCallback)).
+    ///
+    /// ```
+    /// # use wharf::{Handler, Mailer, Session, Told};
+    /// struct Shop {
+    ///     mailer: Mailer<Price>,
+    /// }
+    ///
+    /// struct Price(Option<u32>);
+    ///
+    /// # fn price_of(article: &str) -> Option<u32> { Some(article.len() as u32) }
+    /// impl Handler for Shop {
+    ///     type State = ();
+    ///
+    ///     fn opened(&self, _: &Session) {}
+    ///
+    ///     fn received(&self, session: &Session, (): &mut (), frame: &[u8]) {
+    ///         let article = String::from_utf8_lossy(frame).into_owned();
+    ///         let work = move || Price(price_of(&article)); // asks a database
+    ///         if self.mailer.offload(session.id(), work).is_err() {
+    ///             session.send(b"try again later");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// impl Told<Price> for Shop {
+    ///     fn told(&self, session: &Session, (): &mut (), Price(price): Price) {
+    ///         session.send(format!("{price:?}"));
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Gives the work back if the session is gone, the pool is full or has no threads, or no server was started yet.
+    pub fn offload<F>(&self, id: SessionId, work: F) -> Result<(), OffloadError<F>>
+    where
+        F: FnOnce() -> N + Send + 'static,
+    {
+        let Some(OfServer { handle, .. }) = self.shared.server.get() else {
+            return Err(OffloadError::NotStarted(work));
+        };
+        let job = Box::new(Work { work, id, shared: self.shared.clone() });
+        handle.engine().offload(id, job).map_err(|refused| refused.map(|job| job.work))
+    }
+}
+
+/// Work of a session's.
+struct Work<F, N> {
+    work: F,
+    id: SessionId,
+    shared: Arc<Shared<N>>,
+}
+
+impl<N: Send, F: FnOnce() -> N + Send> Job for Work<F, N> {
+    fn run(self: Box<Self>) {
+        let Work { work, id, shared } = *self;
+        let note = guarded(work);
+        if let Some(OfServer { handle, notes }) = shared.server.get() {
+            handle.engine().job_has_run(notes, id, note);
+        }
+    }
 }
 
 impl<N: Send + 'static> Default for Mailer<N> {
@@ -159,7 +234,11 @@ impl<N: Send + 'static, H: Told<N>> Tells<H::State> for Mailed<H, N> {
 
     fn tell_next(&self, session: &Session, state: &mut H::State) -> bool {
         let Some(OfServer { notes, .. }) = self.shared.server.get() else { return false };
-        let Some(note) = notes[session.port()].pop(session.id()) else { return false };
+        let waiting = notes[session.port()].pop(session.id());
+        let Some(Waiting { note, is_of_job }) = waiting else { return false };
+        if is_of_job {
+            session.job_is_told();
+        }
         self.handler.told(session, state, note);
         true
     }
@@ -167,9 +246,9 @@ impl<N: Send + 'static, H: Told<N>> Tells<H::State> for Mailed<H, N> {
     fn forget(&self, id: SessionId, port: usize) -> u64 {
         let Some(OfServer { notes, .. }) = self.shared.server.get() else { return 0 };
         let mut forgotten = 0;
-        while let Some(note) = notes[port].pop(id) {
+        while let Some(Waiting { note, is_of_job }) = notes[port].pop(id) {
             guarded::end(note); // not under the lock: it is the user's
-            forgotten += 1;
+            forgotten += u64::from(!is_of_job);
         }
         forgotten
     }

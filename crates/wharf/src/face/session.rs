@@ -398,6 +398,13 @@ impl Session {
         }
     }
 
+    /// It is told what a job of its has given.
+    pub(super) fn job_is_told(&self) {
+        if self.engine().job_is_told(self.id.get(), self.slot()) {
+            self.desk.attend_later(self.id.get());
+        }
+    }
+
     /// Bytes that wait to be sent to the peer, those of the outstanding send included.
     pub fn queued_bytes(&self) -> usize {
         self.slot().send_queue.lock().queued_bytes()

@@ -16,6 +16,6 @@ pub trait Tells<S>: Send + Sync {
     /// Tells a session its next note. False: it has none.
     fn tell_next(&self, session: &Session, state: &mut S) -> bool;
 
-    /// Drops what was not told. For the release of the session. Returns how many notes.
+    /// Drops what was not told. For the release of the session. Returns how many that no job has given.
     fn forget(&self, id: SessionId, port: usize) -> u64;
 }

@@ -31,6 +31,8 @@ mod given_up;
 #[cfg(loom)]
 mod half;
 #[cfg(loom)]
+mod jobs;
+#[cfg(loom)]
 mod last_member;
 #[cfg(loom)]
 mod mailbox;

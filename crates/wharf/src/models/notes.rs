@@ -51,7 +51,7 @@ impl Model {
             return false;
         }
         let Some(note) = self.notes[0].pop(self.id) else { return false };
-        told.push(note);
+        told.push(note.note);
         let mut queue = slot.send_queue.lock();
         queue.set_due();
         queue.put_due_off();

@@ -18,6 +18,7 @@ const WORKERS_MAX: usize = 1024;
 const SESSIONS_MAX: u32 = (1 << SessionId::INDEX_BITS) - WORKERS_MAX as u32;
 
 const NOTES_MAX: u32 = 1 << 24;
+const JOBS_MAX: u32 = 1 << 20;
 
 /// TCP_USER_TIMEOUT is an int of milliseconds.
 const PEER_TIMEOUT_DAYS_MAX: u64 = 24;
@@ -77,6 +78,16 @@ impl Options {
         ] {
             let in_range = (1..=NOTES_MAX).contains(&notes);
             rule(name, notes.into(), in_range, "it must be 1 to 16,777,216")?;
+        }
+        let threads = self.offload.threads;
+        let in_range = threads <= WORKERS_MAX;
+        rule("offload.threads", threads as u64, in_range, "it may be at most 1,024")?;
+        for (name, jobs) in [
+            ("offload.jobs_max", self.offload.jobs_max),
+            ("offload.jobs_of_session_max", self.offload.jobs_of_session_max),
+        ] {
+            let in_range = (1..=JOBS_MAX).contains(&jobs);
+            rule(name, jobs.into(), in_range, "it must be 1 to 1,048,576")?;
         }
         let in_range = buffers.is_power_of_two() && buffers <= 32_768;
         let says = "it must be a power of two up to 32,768";

@@ -23,6 +23,7 @@ mod backend;
 mod check;
 mod listener;
 mod listening;
+mod offload;
 mod ports;
 mod receiving;
 mod sending;
@@ -34,6 +35,7 @@ pub use self::backend::{Backend, BackendChoice};
 pub use self::listener::Listener;
 pub(crate) use self::listener::Source;
 pub use self::listening::Listening;
+pub use self::offload::Offload;
 pub use self::ports::{Iocp, Uring};
 pub use self::receiving::{Backpressure, EndOfStream, Receiving};
 pub use self::sending::Sending;
@@ -63,6 +65,8 @@ settings! {
         time: Time = Time::default(),
         /// The listening sockets.
         listening: Listening = Listening::default(),
+        /// Work that blocks.
+        offload: Offload = Offload::default(),
         /// For [`Backend::Uring`] alone.
         uring: Uring = Uring::default(),
         /// For [`Backend::Iocp`] alone.

@@ -273,7 +273,7 @@ impl Settings {
             start_on(open, plan, sockets, &handler)
         };
         let mut running = started.map_err(StartError::plain)?;
-        running.places = Some(places);
+        running.places.push(places);
         Ok((running, listening))
     }
 }

@@ -18,7 +18,7 @@ use crate::session::{SESSION_BYTES, SLOT_AND_HALF_BYTES, slots_at_first};
 /// - The handler's states. A state of up to 120 bytes makes each slot 64 or 128 bytes larger, including up to
 ///   1,536 slots that are made before they are needed and count as memory at rest. A larger one makes it 64
 ///   bytes larger, and has an allocation of its own from `opened` to `closed`.
-/// - The own size of [notes](crate::Mailer) that wait.
+/// - The own size of [notes](crate::Mailer) that wait, and of jobs; what a job touches of its thread's stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Memory {
@@ -95,6 +95,7 @@ impl Options {
                 at_rest_bytes,
                 slots.saturating_mul(self.session_bytes_beside_queue()),
                 workers.saturating_mul(self.worker_bytes_beside_queues()),
+                self.pool_bytes_max(),
                 self.waiting_bytes_max(workers, slots),
             ]),
         }
@@ -184,6 +185,13 @@ impl Options {
         ])
     }
 
+    /// The threads that run jobs, and the jobs with the notes that they have given.
+    fn pool_bytes_max(&self) -> u64 {
+        let threads = (self.offload.threads as u64).saturating_mul(POOL_THREAD_BYTES);
+        let job_bytes = (crate::engine::JOB_BYTES + crate::engine::NOTE_BYTES) as u64;
+        threads.saturating_add(u64::from(self.offload.jobs_max) * job_bytes)
+    }
+
     /// Bytes lent by one worker's port at once, the most of all ports.
     fn lent_bytes_max(&self) -> u64 {
         u64::from(self.uring.receive_buffers)
@@ -192,6 +200,9 @@ impl Options {
             .max(crate::port::SCRATCH_BYTES as u64)
     }
 }
+
+/// What a thread that runs jobs has touched of its stack before it runs one, and what the allocator keeps for it.
+const POOL_THREAD_BYTES: u64 = 32 * 1024;
 
 /// So many parts has the memory that the process may use; one is for what waits to be sent.
 const MEMORY_PARTS: u64 = 4;

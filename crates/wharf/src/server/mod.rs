@@ -5,6 +5,7 @@ mod connector;
 mod listening;
 mod memory;
 mod plan;
+mod pool;
 mod prepared;
 mod running;
 mod select;

@@ -18,11 +18,13 @@ pub(crate) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Each worker has a port, and waits until it may begin.
     pub(super) is_ready: bool,
-    /// Tells the workers to begin. A worker whose sender is dropped never begins.
+    /// Tells the threads to begin. One whose sender is dropped never begins.
     pub(super) may_begin: Vec<mpsc::Sender<()>>,
-    /// In a simulation: the workers' places, until they begin.
+    /// How many of the threads are the pool's.
+    pub(super) pool_threads: usize,
+    /// In a simulation: the threads' places, until they begin.
     #[cfg(feature = "simulation")]
-    pub(super) places: Option<(World, Range<usize>)>,
+    pub(super) places: Vec<(World, Range<usize>)>,
 }
 
 impl Running {
@@ -35,14 +37,14 @@ impl Running {
         Handle::new(self.engine.clone())
     }
 
-    /// Lets the workers begin.
+    /// Lets the threads begin.
     pub(crate) fn begin(&mut self) {
         #[cfg(feature = "simulation")]
-        if let Some((world, places)) = self.places.take() {
+        for (world, places) in self.places.drain(..) {
             world.let_begin(places);
         }
-        for worker in self.may_begin.drain(..) {
-            let _ = worker.send(());
+        for thread in self.may_begin.drain(..) {
+            let _ = thread.send(());
         }
     }
 
@@ -63,7 +65,7 @@ impl Running {
         }
         #[cfg(feature = "simulation")]
         if self.is_ready && crate::port::simulated::current().is_some() {
-            self.engine.wait_ended(None); // a thread that is joined must have had its turns
+            self.engine.wait_threads_ended(self.pool_threads); // one that is joined must have had its turns
         }
         for thread in self.threads.drain(..) {
             // A worker that panicked has a bug of ours; its sockets are closed all the same.

@@ -1,4 +1,4 @@
-//! Starts the workers of a server, each on a thread of its own.
+//! Starts the workers of a server, each on a thread of its own, and the threads that run jobs.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -127,8 +127,9 @@ fn start_with<P: CompletionPort, H: Handler, C: Clock>(
         threads: Vec::new(),
         is_ready: false,
         may_begin: Vec::new(),
+        pool_threads: 0,
         #[cfg(feature = "simulation")]
-        places: None,
+        places: Vec::new(),
     };
     for index in 0..workers {
         let (engine, halves, handler) = (engine.clone(), halves.clone(), handler.clone());
@@ -164,8 +165,13 @@ fn start_with<P: CompletionPort, H: Handler, C: Clock>(
             return Err((StartError::Port(error), sockets));
         }
     }
-    // Now that nothing else can fail: a mailer begins once.
     let tells = handler.tells(Internal);
+    if tells.is_some()
+        && let Err(error) = running.start_pool()
+    {
+        return Err((StartError::Thread(error), sockets));
+    }
+    // Now that nothing else can fail: a mailer begins once.
     if tells.is_some_and(|tells| !tells.begin(Handle::new(engine.clone()))) {
         return Err((StartError::MailerInUse, sockets));
     }

@@ -180,7 +180,16 @@ impl Slot {
     /// Says whether somebody wants receiving paused. True: it is new, and its worker must attend to it. Calls are
     /// not counted: the last one of each counts.
     pub(crate) fn ask_to_pause(&self, by: PausedBy, pause: bool) -> bool {
-        let mut queue = self.send_queue.lock(); // under which the two are put together
+        self.ask_to_pause_under(&mut self.send_queue.lock(), by, pause)
+    }
+
+    /// The same with its lock, under which what each of them wants is put together.
+    pub(crate) fn ask_to_pause_under(
+        &self,
+        queue: &mut SendQueue,
+        by: PausedBy,
+        pause: bool,
+    ) -> bool {
         let pause = queue.ask_to_pause(by, pause);
         let before = if pause {
             self.flags.fetch_or(PAUSE_ASKED, Ordering::AcqRel)

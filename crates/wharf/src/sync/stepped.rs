@@ -199,6 +199,10 @@ impl Condvar {
         Condvar(std::sync::Condvar::new())
     }
 
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
     }

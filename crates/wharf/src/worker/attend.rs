@@ -213,7 +213,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Next::End => self.stream_ended(held),
             Next::Drain => {
                 held.half.life.enter(Phase::Draining);
-                self.forget_due(held.id); // it may drain for long
+                self.forget_due(held.id, held.slot); // it may drain for long
                 held.half.phase_since = self.now();
                 self.arm_timer(held);
             }

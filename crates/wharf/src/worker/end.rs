@@ -16,7 +16,7 @@ use crate::guarded::{self, guarded};
 use crate::options::Target;
 use crate::peer_address::Peer;
 use crate::port::{CompletionPort, Registration};
-use crate::session::{Closing, HalfInHand, Phase, SessionId};
+use crate::session::{Closing, HalfInHand, Phase, SessionId, Slot};
 use crate::sync::yield_now;
 
 /// How long a worker that ends waits for other threads to let go of its last sessions.
@@ -124,7 +124,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
             (reason, queue.queued_bytes())
         };
-        self.forget_due(id);
+        self.forget_due(id, slot);
         self.tell_waiters(slot);
         if ended.opened {
             self.count_closed(reason, queued_bytes);
@@ -138,11 +138,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         slot.registration().map(Registration)
     }
 
-    /// Forgets the notes and timers of a session that is closing, so that none comes any more.
-    pub(super) fn forget_due(&mut self, id: SessionId) {
+    /// Forgets the notes, timers and jobs of a session that is closing, so that none comes any more.
+    pub(super) fn forget_due(&mut self, id: SessionId, slot: &Slot) {
         self.share().timers.lock().forget(id);
         if let Some(tells) = self.handler.tells(Internal) {
             self.stats.untold_notes += tells.forget(id, self.place.port);
+            self.engine.forget_jobs(id, slot);
         }
     }
 

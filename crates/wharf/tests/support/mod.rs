@@ -644,6 +644,7 @@ impl Harness {
         assert_eq!(stats.live, 0);
         assert_eq!(stats.stale_completions, 0);
         assert_eq!(stats.queued_bytes, 0);
+        assert_eq!(stats.held_jobs, 0);
         assert_eq!(stats.handler_panics, panics);
         assert_eq!(stats.closed_by().map(|(_, count)| count).sum::<u64>(), stats.closed);
         log.look(|ledger| {

@@ -36,7 +36,7 @@ struct Place {
     entered: bool,
     /// Not a user's thread.
     #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only steps ask"))]
-    is_worker: bool,
+    serves: bool,
     /// The driver's place, after the end of the simulation.
     is_over: bool,
 }
@@ -77,7 +77,7 @@ pub(super) fn current_entered() -> Option<(World, usize, bool)> {
         let place = place.borrow();
         let is_here = |place: &&Place| place.entered && (!place.is_over || place.world.is_served());
         let place = place.as_ref().filter(is_here)?;
-        Some((place.world.clone(), place.index, place.is_worker))
+        Some((place.world.clone(), place.index, place.serves))
     };
     PLACE.try_with(current).ok().flatten()
 }
@@ -96,15 +96,16 @@ impl World {
     pub(crate) fn begin(&self) {
         let thread = Some(std::thread::current());
         self.with(|state| {
-            state.threads.list.push(Governed { waits: Waits::Turn, thread, telling: None })
+            let waits = Waits::Turn;
+            state.threads.list.push(Governed { waits, serves: false, thread, telling: None })
         });
         self.take(DRIVER, true, false);
         steps::begin();
     }
 
-    fn take(&self, index: usize, entered: bool, is_worker: bool) {
+    fn take(&self, index: usize, entered: bool, serves: bool) {
         let world = self.clone();
-        PLACE.replace(Some(Place { world, index, entered, is_worker, is_over: false }));
+        PLACE.replace(Some(Place { world, index, entered, serves, is_over: false }));
     }
 
     /// Ends the driver's part, after the last server: while one exists, its workers get their turns from this
@@ -121,18 +122,22 @@ impl World {
     pub(crate) fn expect_threads(&self, count: usize) -> usize {
         self.with(|state| {
             let first = state.threads.list.len();
-            let absent = || Governed { waits: Waits::Absent, thread: None, telling: None };
+            let waits = Waits::Absent;
+            let absent = || Governed { waits, serves: false, thread: None, telling: None };
             state.threads.list.extend(std::iter::repeat_with(absent).take(count));
             first
         })
     }
 
-    /// Puts this thread, a worker or a user's thread, into its place. It runs freely until its first call, which
+    /// Puts this thread, a server's or a user's, into its place. It runs freely until its first call, which
     /// waits until [`let_begin`](Self::let_begin) and then for its turn.
-    pub(crate) fn take_place(&self, index: usize, is_worker: bool) {
+    pub(crate) fn take_place(&self, index: usize, serves: bool) {
         let thread = Some(std::thread::current());
-        self.with(|state| state.threads.list[index].thread = thread);
-        self.take(index, false, is_worker);
+        self.with(|state| {
+            let governed = &mut state.threads.list[index];
+            (governed.thread, governed.serves) = (thread, serves);
+        });
+        self.take(index, false, serves);
     }
 
     /// From now on these threads, which have taken their places, get their turns.
@@ -222,6 +227,22 @@ impl World {
         drop(self.hand_on(state, me, Waits::Time { until }));
     }
 
+    /// Waits until another thread calls [`signal`](Self::signal) with this number. It may also return for nothing.
+    pub(crate) fn await_signal(&self, number: usize) {
+        let Some(me) = self.this_thread() else { return };
+        drop(self.hand_on(self.shared().lock(), me, Waits::Signal { number }));
+    }
+
+    /// Lets the threads go on that wait for this number.
+    pub(crate) fn signal(&self, number: usize) {
+        self.with(|state| {
+            let waits = Waits::Signal { number };
+            for thread in state.threads.list.iter_mut().filter(|one| one.waits == waits) {
+                thread.waits = Waits::Turn;
+            }
+        });
+    }
+
     /// Waits for news of a peer. False: there will never be any, and there is no time-out.
     pub(crate) fn await_news(&self, timeout: Option<Duration>) -> bool {
         self.keep_to_deadline();
@@ -287,7 +308,7 @@ impl State {
             Waits::Time { until } => self.now >= until,
             Waits::News { until } => self.network.has_news() || has_come(until),
             Waits::HandOn { hand_on, until } => self.threads.hand_ons >= hand_on || has_come(until),
-            Waits::Unlock { .. } | Waits::Absent => false,
+            Waits::Unlock { .. } | Waits::Signal { .. } | Waits::Absent => false,
         }
     }
 
@@ -298,7 +319,7 @@ impl State {
                 until
             }
             Waits::Time { until } => Some(until),
-            Waits::Turn | Waits::Unlock { .. } | Waits::Absent => None,
+            Waits::Turn | Waits::Unlock { .. } | Waits::Signal { .. } | Waits::Absent => None,
         });
         untils.chain(self.next_event_at()).min()
     }

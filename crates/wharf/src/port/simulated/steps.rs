@@ -28,8 +28,8 @@ pub(crate) fn register() {
 
 impl Scheduler for Worlds {
     fn step(&self, holds: bool) -> Option<u32> {
-        let (world, me, is_worker) = current_entered()?;
-        Some(world.step(me, is_worker, holds))
+        let (world, me, serves) = current_entered()?;
+        Some(world.step(me, serves, holds))
     }
 
     fn await_unlock(&self, lock: usize) -> bool {
@@ -53,10 +53,10 @@ impl Scheduler for Worlds {
 
 impl World {
     /// The number of steps until the thread's next preemption, after this one. 0: none.
-    fn step(&self, me: usize, is_worker: bool, holds: bool) -> u32 {
+    fn step(&self, me: usize, serves: bool, holds: bool) -> u32 {
         let mut state = self.shared().lock();
         let in_calls = state.threads.switches_in_calls;
-        if !state.dice.has(Fault::ThreadPreempted) || !(is_worker || in_calls) {
+        if !state.dice.has(Fault::ThreadPreempted) || !(serves || in_calls) {
             return 0;
         }
         if holds && !in_calls {

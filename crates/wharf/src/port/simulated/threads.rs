@@ -26,6 +26,8 @@ pub(super) struct Threads {
 #[derive(Debug)]
 pub(super) struct Governed {
     pub(super) waits: Waits,
+    /// It is a server's, not a user's thread.
+    pub(super) serves: bool,
     /// For unparking it, once it exists.
     pub(super) thread: Option<Thread>,
     /// The port and registration whose completion it is delivering.
@@ -77,6 +79,8 @@ pub(super) enum Waits {
     HandOn { hand_on: u64, until: Option<u64> },
     /// A lock of the engine, by its address.
     Unlock { lock: usize },
+    /// Another thread's signal, with this number.
+    Signal { number: usize },
     /// It has not begun, or has ended.
     Absent,
 }

@@ -14,7 +14,7 @@ use oorandom::Rand64;
 use super::fault::{Dice, Fault, Faults, LeftOut, random_of};
 use super::network::{Network, SocketIndex};
 use super::port_state::{PortState, Sizes};
-use super::threads::Threads;
+use super::threads::{Governed, Threads, Waits};
 use super::trace::{Trace, What};
 use crate::clock::{Clock, Moment};
 use crate::options::Options;
@@ -231,7 +231,11 @@ impl World {
 
     /// Whether a worker has a port of it open.
     pub(super) fn is_served(&self) -> bool {
-        self.with(|state| state.ports.iter().any(|port| port.handles > 0))
+        self.with(|state| {
+            let is_there = |thread: &Governed| thread.serves && thread.waits != Waits::Absent;
+            state.ports.iter().any(|port| port.handles > 0)
+                || state.threads.list.iter().any(is_there)
+        })
     }
 
     /// A number below `below` that the seed decides.

@@ -1,4 +1,4 @@
-//! Eight facts of a send queue and its pages, in one word: so that a slot stays one cache line.
+//! Nine facts of a send queue and its pages, in one word: so that a slot stays one cache line.
 
 /// A thread is responsible for sending what waits.
 pub(super) const ARMED: u32 = 1;
@@ -14,15 +14,18 @@ pub(super) const DUE: u32 = 16;
 pub(super) const PUT_OFF: u32 = 32;
 /// Who wants receiving paused.
 const PAUSED_BY_PROGRAM: u32 = 64;
-const PAUSED_BY_LIBRARY: u32 = 128;
-const PAGE_SHIFT: u32 = 8;
+const PAUSED_BY_EVENTS: u32 = 128;
+const PAUSED_BY_JOBS: u32 = 256;
+const PAGE_SHIFT: u32 = 9;
 
 /// Who wants the receiving of a session paused: each resumes it for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PausedBy {
     Program,
-    /// What the library does with frames has no room for more.
-    Library,
+    /// A program's loop has no room for more events.
+    Events,
+    /// It has as many jobs as it may have.
+    Jobs,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,13 +56,14 @@ impl Marks {
     pub(super) fn ask_to_pause(&mut self, by: PausedBy, pause: bool) -> bool {
         let mark = match by {
             PausedBy::Program => PAUSED_BY_PROGRAM,
-            PausedBy::Library => PAUSED_BY_LIBRARY,
+            PausedBy::Events => PAUSED_BY_EVENTS,
+            PausedBy::Jobs => PAUSED_BY_JOBS,
         };
         self.set(mark, pause);
-        self.has(PAUSED_BY_PROGRAM | PAUSED_BY_LIBRARY)
+        self.has(PAUSED_BY_PROGRAM | PAUSED_BY_EVENTS | PAUSED_BY_JOBS)
     }
 
-    /// The pages that are charged for the queue. Fewer than 2^24: a queue has at most 1 GiB.
+    /// The pages that are charged for the queue. Fewer than 2^23: a queue has at most 1 GiB.
     #[inline]
     pub(super) fn pages(self) -> u32 {
         self.0 >> PAGE_SHIFT
