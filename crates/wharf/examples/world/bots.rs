@@ -39,9 +39,7 @@ pub(crate) struct Wanted {
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) newest_tick: AtomicU32,
-    /// `u32::MAX` until then.
-    pub(crate) all_in_at_tick: AtomicU32,
-    logged_in: AtomicU32,
+    pub(crate) logged_in: AtomicU32,
     guests: AtomicU32,
     guests_in: AtomicU32,
     is_ending: AtomicBool,
@@ -209,27 +207,25 @@ fn connect(handle: &Handle, wanted: &Wanted, account: u32, is_guest: bool) {
 
 /// Lets them play for so long, and says what they have seen. Returns whether all went well.
 pub(crate) fn run(wanted: Wanted, json: Option<&str>) -> Result<bool, Box<dyn std::error::Error>> {
-    let seen = Arc::new(Seen { all_in_at_tick: AtomicU32::new(u32::MAX), ..Seen::default() });
+    let seen = Arc::new(Seen::default());
     let options = Options::default().workers(1).with(|options| {
         options.time.first_frame_timeout = FirstFrameTimeout::Never;
     });
     let bots = Bots { seen: seen.clone(), start: Instant::now() };
     let connector = Connector::builder().framing(crate::framing()).options(options).start(bots)?;
     let handle = connector.handle();
-    let slow = {
-        let seen = seen.clone();
-        thread::spawn(move || slow::play(&wanted, &seen))
-    };
     let fast = wanted.bots - wanted.slow;
     for account in wanted.slow..wanted.bots {
         connect(&handle, &wanted, account, false);
         thread::sleep(Duration::from_millis(1)); // not all at one moment
     }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while seen.logged_in.load(Relaxed) < fast && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(10));
-    }
-    seen.all_in_at_tick.store(seen.newest_tick.load(Relaxed), Relaxed);
+    all_are_in(&seen, fast);
+    // These come last, so that what their sockets hold is of the size that it will have.
+    let slow = {
+        let seen = seen.clone();
+        thread::spawn(move || slow::play(&wanted, &seen))
+    };
+    all_are_in(&seen, wanted.bots);
     plays(&handle, &wanted, &seen);
     seen.is_ending.store(true, Relaxed);
     let slow = slow.join().map_err(|_| "the slow bots have panicked")??;
@@ -240,6 +236,14 @@ pub(crate) fn run(wanted: Wanted, json: Option<&str>) -> Result<bool, Box<dyn st
     Ok(is_well)
 }
 
+/// Waits until so many have logged in, but not for ever: the report says how many there are.
+fn all_are_in(seen: &Seen, count: u32) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while seen.logged_in.load(Relaxed) < count && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// In every second phase guests come and go.
 fn plays(handle: &Handle, wanted: &Wanted, seen: &Seen) {
     let phases = (wanted.seconds / wanted.phase_seconds.max(1)).max(1);
@@ -247,7 +251,6 @@ fn plays(handle: &Handle, wanted: &Wanted, seen: &Seen) {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .resize_with(phases as usize, Vec::new);
-    let fast = wanted.bots - wanted.slow;
     for phase in 0..phases {
         // What belongs to the phase before is not counted: none of both for a second.
         seen.phase.store(u64::MAX, Relaxed);
@@ -265,8 +268,9 @@ fn plays(handle: &Handle, wanted: &Wanted, seen: &Seen) {
         }
         let of = |count: &AtomicU64| count.load(Relaxed);
         println!(
-            "phase {phase}: {} of {fast} in, {} guests, tick {}, {} positions, {} pings, {} pongs, {} ended",
+            "phase {phase}: {} of {} in, {} guests, tick {}, {} positions, {} pings, {} pongs, {} ended",
             seen.logged_in.load(Relaxed),
+            wanted.bots,
             seen.guests_in.load(Relaxed),
             seen.newest_tick.load(Relaxed),
             of(&seen.positions),
@@ -307,7 +311,7 @@ fn says(
          \"positions\": {}, \"disorders\": {}, \"pings\": {}, \"pongs\": {}, \"said\": {}, \"heard\": {}, \
          \"refused\": {}, \"age_ticks_p99\": {}, \"without_us\": [{}], \"with_us\": [{}], \"ratio\": {ratio:.2}}}, \"slow\": {}}}",
         wanted.bots,
-        seen.logged_in.load(Relaxed) + slow.logged_in,
+        seen.logged_in.load(Relaxed),
         of(&seen.ended),
         seen.guests.load(Relaxed),
         seen.guests_in.load(Relaxed),
@@ -330,7 +334,7 @@ fn says(
     if let Some(file) = json {
         std::fs::write(file, &report)?;
     }
-    let all_in = seen.logged_in.load(Relaxed) + slow.logged_in == wanted.bots;
+    let all_in = seen.logged_in.load(Relaxed) == wanted.bots;
     let is_lost =
         of(&seen.pings) > of(&seen.pongs) || of(&seen.said) > of(&seen.heard) + of(&seen.refused);
     Ok(all_in && !is_lost && of(&seen.ended) == 0 && of(&seen.disorders) == 0)

@@ -2,15 +2,14 @@
 //!
 //! It stands around the handler that `wharf::events` gives, and passes on what the world is to hear: `opened` when
 //! somebody has logged in and not when a connection comes, and afterwards frames and the end. What needs no world is
-//! done here, on the session's worker: pongs, and the limit of what one may say.
+//! done here, on the session's worker: pongs, and the limit of what one may say. The database is asked by threads of the
+//! server's pool, and the answer comes as a note.
 
 use std::time::Duration;
 
-use wharf::{
-    CloseReason, EventHandler, Farewell, Frame, Handler, Mailer, Session, SessionId, Told,
-};
+use wharf::{CloseReason, EventHandler, Farewell, Frame, Handler, Mailer, Session, Told};
 
-use crate::database::{self, Pool};
+use crate::database;
 use crate::protocol::{ALIVE, CHAT, LAST_WORD, LOGIN, MOVE, PING, REFUSED, frame};
 
 /// Codes of farewells.
@@ -24,7 +23,7 @@ const LINES_IN: Duration = Duration::from_secs(5);
 const REFUSED_MAX: u32 = 10;
 const LINE_BYTES_MAX: usize = 200;
 
-const LOGIN_WITHIN: Duration = Duration::from_secs(10);
+const LOGIN_WITHIN: Duration = Duration::from_secs(20);
 /// Keys of timers.
 const LOGIN_TAKES_TOO_LONG: u64 = 0;
 const MAY_SPEAK_AGAIN: u64 = 1;
@@ -38,7 +37,6 @@ pub(crate) enum Note {
 pub(crate) struct Gate {
     pub(crate) world: EventHandler,
     pub(crate) mailer: Mailer<Note>,
-    pub(crate) pool: Pool,
 }
 
 pub(crate) enum Player {
@@ -52,15 +50,10 @@ pub(crate) enum Player {
 }
 
 impl Gate {
-    /// Does what blocks on another thread, and tells the session what comes of it. False: too much waits.
-    fn offload(&self, id: SessionId, work: impl FnOnce() -> Note + Send + 'static) -> bool {
-        let mailer = self.mailer.clone();
-        self.pool.run(move || drop(mailer.tell(id, work()))) // who has gone is told nothing
-    }
-
     fn log_in(&self, session: &Session, player: &mut Player, token: &[u8]) {
         let token = token.to_owned();
-        if !self.offload(session.id(), move || Note::Login(database::account_of(&token))) {
+        let asks = move || Note::Login(database::account_of(&token));
+        if self.mailer.offload(session.id(), asks).is_err() {
             return kick(session, BROKE_A_RULE, "too many log in at once; try again");
         }
         *player = Player::Asked;

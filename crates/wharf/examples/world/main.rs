@@ -22,7 +22,6 @@ use std::time::Duration;
 use wharf::{Framing, Heartbeat, LengthPrefix, Mailer, Options, Server};
 
 use crate::bots::Wanted;
-use crate::database::Pool;
 use crate::figures::Figures;
 use crate::gate::Gate;
 use crate::protocol::ALIVE;
@@ -33,7 +32,6 @@ usage: world serve [ADDR:PORT] [--json FILE]
   Exit codes of bots: 0 all went well, 1 a bot was closed or something was lost, 2 usage.";
 /// What has come and the world has not taken yet has so many bytes at most.
 const EVENTS_BYTES_MAX: usize = 16 << 20;
-const LOGINS_AT_ONCE: usize = 8;
 
 fn framing() -> Framing {
     Framing::length_prefixed(LengthPrefix::default())
@@ -42,6 +40,8 @@ fn framing() -> Framing {
 fn options() -> Options {
     let workers = std::env::var("WORKERS").ok().and_then(|workers| workers.parse().ok());
     Options::default().workers(workers.unwrap_or(0)).with(|options| {
+        options.offload.threads = 8; // 400 logins a second
+        options.offload.jobs_max = 4_096; // who comes when all come at once waits for 10 s
         options.time.heartbeat = Some(Heartbeat::new(Duration::from_secs(5), [ALIVE]));
         options.time.idle_timeout = Some(Duration::from_secs(15));
         // What lies in the kernel for one who reads slowly is old when it comes.
@@ -53,7 +53,7 @@ fn serve(address: &str, json: Option<&str>) -> wharf::Result<()> {
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
     let (world, events) = wharf::events(EVENTS_BYTES_MAX);
     let mailer = Mailer::new();
-    let gate = Gate { world, mailer: mailer.clone(), pool: Pool::new(LOGINS_AT_ONCE) };
+    let gate = Gate { world, mailer: mailer.clone() };
     let builder = Server::builder().listen(address).framing(framing()).options(options());
     let server = builder.backend(backend).start(mailer.with(gate))?;
     println!("listening on {}; {}", server.addresses()[0], server.backend());
