@@ -144,7 +144,7 @@ def is_silent(address):
         last = frame
     took = time.monotonic() - began
     yield f"who hears nothing for 5 s hears that the world is there ({alive} times)", alive == 2
-    yield f"who is silent is told so after 15 s ({took:.1f} s)", took >= 14.9 and last == b"Knothing was received for idle_timeout"
+    yield f"who is silent is told so after 15 s ({took:.1f} s)", took >= 14.9 and last == b"Knothing was heard of you for 15 s"
 
 
 def check(address, group, results):

@@ -87,7 +87,7 @@ fn bots(address: &str, mut rest: &[&str]) -> Option<(Wanted, Option<String>)> {
         }
         rest = others;
     }
-    wanted.slow = wanted.bots / 100 * wanted.slow;
+    wanted.slow *= wanted.bots / 100;
     rest.is_empty().then_some((wanted, json))
 }
 
