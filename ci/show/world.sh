@@ -25,6 +25,7 @@ need taskset
 build_examples
 
 BOTS=2000
+BACKENDS=${BACKENDS:-uring readiness} # BACKENDS=uring in the environment does only that one
 SECS=$(quick_or 4 300)
 PHASE_SECS=$(quick_or 2 15)
 SERVER_PREFIX=(taskset -c 0)
@@ -87,7 +88,7 @@ $(of slow.held_bytes_max)); at most 2 more than the $(of bots.age_ticks_p99) of 
 us: $(of bots.with_us), and $(of bots.without_us) without)"
 }
 
-for backend in uring readiness; do
+for backend in $BACKENDS; do
     one_player
     if [ "$QUICK" -eq 0 ]; then one_player_is_done; fi
     crowd

@@ -72,18 +72,23 @@ impl Figures {
             let (ticks, drift_us) = (last - skipped, seen.drift.unwrap_or_default().as_micros());
             println!(
                 "tick {ticks} of {due}, {skipped} skipped, late p99 {now_us} us; sessions {}, avatars {avatars}, sends {}, \
-                 superseded {}, slow {}",
-                stats.live, stats.sends, stats.superseded_frames, stats.slow_ends,
+                 queued {} B, superseded {}, slow {}",
+                stats.live,
+                stats.sends,
+                stats.queued_bytes,
+                stats.superseded_frames,
+                stats.slow_ends,
             );
             if let Some(json) = &mut json {
                 writeln!(
                     json,
                     "{{\"world\": {{\"ticks\": {ticks}, \"due\": {due}, \"skipped\": {skipped}, \"drift_us\": {drift_us}, \"avatars\": {avatars}, \
-                     \"late_us\": {}, \"idle_late_us\": {}, \"sessions\": {}, \"superseded\": {}, \"slow\": {}, \
+                     \"late_us\": {}, \"idle_late_us\": {}, \"sessions\": {}, \"queued_bytes\": {}, \"superseded\": {}, \"slow\": {}, \
                      \"kicked\": {}}}}}",
                     p99_us(lateness_ns),
                     p99_us(&idle),
                     stats.live,
+                    stats.queued_bytes,
                     stats.superseded_frames,
                     stats.slow_ends,
                     stats.closed_like(wharf::CloseReason::Kicked { code: 0 }),
