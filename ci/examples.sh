@@ -5,6 +5,9 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release -q --workspace --examples
 cargo build --release -q
+with_tokio=examples/with_tokio/Cargo.toml
+cargo fmt --manifest-path "$with_tokio" --check
+cargo build --release -q --locked --manifest-path "$with_tokio" --target-dir "$target/with_tokio"
 
 # awaits PORT: until the server that was started last listens there.
 awaits() {
@@ -105,3 +108,33 @@ for deep in 1 16; do
     ! grep -i error "$scratch/benchmark"
 done
 echo "examples: resp serves clients of Redis on 127.0.0.1:7005"
+
+# A page of axum's lists the sessions of the same process, and sends to them.
+"$target/with_tokio/release/with_tokio" 127.0.0.1:7006 127.0.0.1:7007 &
+servers+=($!)
+awaits 7007
+ask() { # METHOD PATH [BODY]: the page's answer
+    exec 8<>/dev/tcp/127.0.0.1/7007
+    printf '%s %s HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s' "$1" "$2" "$(printf %s "${3-}" | wc -c)" "${3-}" >&8
+    cat <&8
+    exec 8>&-
+}
+answers() { # TEXT METHOD PATH [BODY]
+    local answer
+    for _ in $(seq 100); do # what the page shows changes when a session has begun, or is over
+        answer=$(ask "${@:2}")
+        if [[ $answer == *"$1" ]]; then return; fi
+        read -rt 0.05 <> <(:) || true
+    done
+    echo "examples: the page of with_tokio answered $answer to ${*:2}" >&2
+    exit 1
+}
+exec 7<>/dev/tcp/127.0.0.1/7006
+printf 'one\ntwo\n' >&7
+answers " 2" GET /
+id=$(ask GET / | awk '/ 127.0.0.1:/ { print $1 }')
+answers said POST "/say/$id" ahoy
+hears 7 ahoy
+exec 7>&-
+answers "it has gone" POST "/say/$id" ahoy
+echo "examples: with_tokio serves lines on 127.0.0.1:7006, and a page on 127.0.0.1:7007"

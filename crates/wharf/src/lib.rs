@@ -44,7 +44,7 @@
 //! ([`Mailer`]), which come in a callback ([`Told::told`]), and a session sets timers ([`Session::set_timer`]), which
 //! come in [`Handler::timer`]. What is due for the whole server is done by a thread of the program's and a [`Handle`], as
 //! `examples/ticker.rs` does. A program whose own loop owns the world takes what happens from [`events`]; a [`Ticker`]
-//! gives it its time. A handler that needs a [`Handle`] outside of a session's callbacks keeps it in a
+//! gives it its time (`examples/world`). A handler that needs a [`Handle`] outside of a session's callbacks keeps it in a
 //! `OnceLock`, which is set between [`Builder::prepare`] and [`Prepared::start`], as in `examples/gateway.rs`.
 //!
 //! # What may block

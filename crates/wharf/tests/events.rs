@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use support::*;
-use wharf::{Backend, Builder, CloseReason, Connector, Event, Events, Server, SessionId};
+use wharf::{
+    Backend, Builder, CloseReason, Connector, Event, EventHandler, Events, Handler, Server,
+    Session, SessionId,
+};
 
 const PEERS: usize = 41;
 const FRAME_BYTES: usize = 100;
@@ -92,6 +95,38 @@ fn next_of_stream(events: &mut Events) -> Option<Event> {
     }
 }
 
+/// The loop hears of who has said the password, and from then on.
+struct Gate {
+    world: EventHandler,
+    /// It is said, and not told when.
+    tells_opened: bool,
+}
+
+impl Handler for Gate {
+    type State = bool;
+
+    fn opened(&self, _: &Session) -> bool {
+        false
+    }
+
+    fn received(&self, session: &Session, is_known: &mut bool, frame: &[u8]) {
+        if *is_known {
+            self.world.received(session, &mut (), frame);
+        } else if frame == b"password" {
+            *is_known = true;
+            if self.tells_opened {
+                self.world.opened(session);
+            }
+        }
+    }
+
+    fn closed(&self, session: &Session, is_known: bool, reason: CloseReason) {
+        if is_known {
+            self.world.closed(session, (), reason);
+        }
+    }
+}
+
 on_every_backend! {
     fn a_loop_that_stands_still_holds_the_peers_back_and_then_gets_everything_in_order(backend) {
         const FRAMES: u32 = 20_000;
@@ -159,6 +194,43 @@ on_every_backend! {
         }
         handle.stop();
         server.wait().unwrap();
+    }
+
+    fn a_handler_around_it_passes_on_what_the_loop_is_to_hear(backend) {
+        const FRAMES: u32 = 200;
+        for tells_opened in [true, false] {
+            let (world, mut events) = wharf::events(10 * (FRAME_BYTES + 32));
+            let gate = Gate { world, tells_opened };
+            let server = builder().backend(backend).start(gate).unwrap();
+            let handle = server.handle();
+            for peer in 0..PEERS {
+                let stream = connect(server.addresses()[0]);
+                if peer % 2 == 0 {
+                    write(&stream, &wire_default(b"password"));
+                }
+                let frames = (0..FRAMES).flat_map(|number| wire_default(&frame(peer, number)));
+                write(&stream, &frames.collect::<Vec<_>>());
+            }
+            let (mut opened, mut closed, mut came) = (0, 0, HashMap::<SessionId, u32>::new());
+            while closed < PEERS.div_ceil(2) {
+                match events.next_timeout(BOUND).expect("there is more") {
+                    Event::Opened { .. } => opened += 1,
+                    Event::Frame { id, bytes } => {
+                        let next = came.entry(id).or_default();
+                        assert_eq!(bytes[8..12], next.to_be_bytes());
+                        *next += 1;
+                    }
+                    Event::Closed { .. } => closed += 1,
+                    event => panic!("{event:?}"),
+                }
+            }
+            assert_eq!(opened, if tells_opened { PEERS.div_ceil(2) } else { 0 });
+            assert_eq!(came.into_values().collect::<Vec<_>>(), [FRAMES; PEERS.div_ceil(2)]);
+            eventually("all have ended", || handle.stats().closed == PEERS as u64);
+            handle.stop();
+            server.wait().unwrap();
+            assert!(events.next_timeout(BOUND).is_none(), "of the others it hears nothing");
+        }
     }
 
     fn the_loop_is_told_of_the_servers_end_however_it_waits(backend) {

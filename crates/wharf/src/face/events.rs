@@ -142,6 +142,7 @@ impl Event {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Since a session was paused for want of room.
     handle: OnceLock<Handle>,
 }
 
@@ -198,6 +199,47 @@ impl Shared {
 }
 
 /// The handler of [`events`].
+///
+/// A handler of the program's may have it, and call its callbacks in its own: then the loop hears what is passed on and
+/// nothing else. One that logs sessions in passes on `opened` when somebody has logged in, and from then on frames and the
+/// end (`examples/world` does that):
+///
+/// ```
+/// use wharf::{Close, CloseReason, EventHandler, Handler, Session};
+///
+/// struct Gate {
+///     world: EventHandler,
+/// }
+///
+/// impl Handler for Gate {
+///     type State = bool; // whether the world knows it
+///
+///     fn opened(&self, _: &Session) -> bool {
+///         false
+///     }
+///
+///     fn received(&self, session: &Session, is_known: &mut bool, frame: &[u8]) {
+///         if *is_known {
+///             self.world.received(session, &mut (), frame);
+///         } else if frame == b"the password" {
+///             *is_known = true;
+///             self.world.opened(session);
+///         } else {
+///             session.close(Close::Drain);
+///         }
+///     }
+///
+///     fn closed(&self, session: &Session, is_known: bool, reason: CloseReason) {
+///         if is_known {
+///             self.world.closed(session, (), reason);
+///         }
+///     }
+/// }
+///
+/// let (world, mut events) = wharf::events(1 << 20);
+/// let gate = Gate { world };
+/// # let _ = (gate, &mut events);
+/// ```
 pub struct EventHandler {
     shared: Arc<Shared>,
 }
@@ -217,7 +259,6 @@ impl Handler for EventHandler {
     type State = ();
 
     fn opened(&self, session: &Session) {
-        self.shared.handle.get_or_init(|| session.handle().clone());
         let event = Event::Opened { id: session.id(), peer: session.peer_address() };
         self.push(session, event);
     }
@@ -227,6 +268,7 @@ impl Handler for EventHandler {
         if self.push(session, Event::Frame { id, bytes: frame.to_vec() }) != Some(true) {
             return;
         }
+        self.shared.handle.get_or_init(|| session.handle().clone());
         // In this order: whoever makes room resumes it afterwards, or it is seen here that there is.
         session.ask_to_pause(PausedBy::Events, true);
         let mut queue = self.shared.queue.lock();
