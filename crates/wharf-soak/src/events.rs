@@ -118,7 +118,7 @@ pub(crate) fn run(
         faults.push(format!("{taken} of {sent} frames were taken"));
     }
     let Memory { waiting_bytes_max, growth_bytes_max } = memory;
-    if waiting_bytes_max < BYTES_MAX || waiting_bytes_max > WAITING_BYTES_MAX {
+    if !(BYTES_MAX..=WAITING_BYTES_MAX).contains(&waiting_bytes_max) {
         faults.push("what waited was not at its bound".to_owned());
     }
     if growth_bytes_max > growth_bytes_bound {
