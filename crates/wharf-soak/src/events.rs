@@ -61,8 +61,10 @@ pub(crate) fn run(
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let (handler, events) = wharf::events(BYTES_MAX as usize);
     let options = Options::default().workers(WORKERS).backend(backend).with(|options| {
-        // What the bound of memory has beside the events is to be little.
-        options.receiving.queues_bytes_max = Some(8 << 20);
+        // What the bound of memory has beside the events is to be little. What has come when a session is paused must
+        // find room, so the kernel's buffers are small.
+        options.receiving.kernel_bytes = Some(64 << 10);
+        options.receiving.queues_bytes_max = Some(64 << 20);
         options.sending.publications_bytes_max = 1 << 20;
         options.sessions.notes_of_port_max = 1_024;
     });
@@ -159,7 +161,8 @@ fn take(
                 of.map_or(Some("a frame of nobody's"), |of| frame_comes(handle, id, &bytes, of))
             }
             Event::Closed { id, reason } => match (next.remove(&id), reason) {
-                (Some((_, LAST)), CloseReason::PeerClosed) => None,
+                // The server's end may come before it has seen the peer's.
+                (Some((_, LAST)), CloseReason::PeerClosed | CloseReason::Stopped) => None,
                 _ => Some("closed before all had come"),
             },
             _ => Some("another event"),
@@ -235,7 +238,8 @@ fn look(handle: &Handle, shared: &Shared, resident_before: u64) -> Memory {
         let taken = shared.taken.load(Ordering::Relaxed);
         let received = handle.stats().received_frames;
         if shared.stands.load(Ordering::Relaxed) {
-            let waiting_bytes = (received - taken) * COUNTED_BYTES;
+            // The workers may publish their figures later than the loop takes.
+            let waiting_bytes = received.saturating_sub(taken) * COUNTED_BYTES;
             memory.waiting_bytes_max = memory.waiting_bytes_max.max(waiting_bytes);
         }
     }

@@ -55,8 +55,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             // There is no room to keep it until the next turn.
             let pauses = half.life.pauses().without(Pauses::SHARE_USED);
             half.pause(pauses, &mut self.stats);
-            let noted = self.session.desk.share_used.borrow_mut().pop();
-            debug_assert_eq!(noted, Some(held.id), "it was the last to fall behind");
+            // Others may have fallen behind since, and its own turn may have come, but not its step of it.
+            let mut noted = self.session.desk.share_used.borrow_mut();
+            if let Some(at) = noted.iter().rposition(|id| *id == held.id) {
+                noted.remove(at);
+            }
         }
     }
 
