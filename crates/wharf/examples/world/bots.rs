@@ -191,7 +191,7 @@ impl Handler for Bots {
         let last_word = bot.and_then(|bot| bot.last_word).unwrap_or_default();
         // On a slow machine the next with its account may come before a guest has left.
         let leaves = matches!(reason, CloseReason::Local) || last_word.contains("elsewhere");
-        let is_expected = is_guest && leaves || self.seen.is_ending();
+        let is_expected = self.seen.is_ending() || is_guest && leaves;
         if !is_expected {
             self.seen.ends(format!("{reason}; {last_word}"));
         }

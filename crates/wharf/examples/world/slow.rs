@@ -18,7 +18,8 @@ const READS_EVERY: Duration = PERIOD.saturating_mul(10);
 const ALIVE_EVERY: u64 = 15;
 /// The kernel is asked once in so many of those.
 const LOOKS_EVERY: u64 = 3;
-/// With much less the kernel drops what comes in small segments, and waits longer and longer to send it again.
+/// The kernel makes it twice as many, and tells its peer of room when half is free: so what is sent is taken in heaps of
+/// so many bytes. With much less it drops what comes in small segments, and waits longer and longer to send it again.
 const RECEIVE_BYTES: usize = 16 * 1024;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -46,23 +47,25 @@ impl Report {
         let mean = |values: &[u32]| {
             values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
         };
-        let (mut left_p99, mut left_mean) = (Vec::new(), Vec::new());
+        let (mut left_p99, mut left_mean, mut heap) = (Vec::new(), Vec::new(), Vec::new());
         for read in self.reads.iter().filter(|read| read.ticks > 0 && !read.held.is_empty()) {
             let ticks = |held: f64| held * f64::from(read.ticks) / read.bytes as f64;
             left_p99.push(
                 f64::from(quantile(&read.ages, 0.99)) - ticks(quantile(&read.held, 1.0).into()),
             );
+            heap.push(ticks(RECEIVE_BYTES as f64));
             left_mean.push(mean(&read.ages) - ticks(mean(&read.held)));
         }
         let ages: Vec<u32> = self.reads.iter().flat_map(|read| read.ages.clone()).collect();
         let held: Vec<u32> = self.reads.iter().flat_map(|read| read.held.clone()).collect();
         left_p99.sort_by(f64::total_cmp);
         left_mean.sort_by(f64::total_cmp);
+        heap.sort_by(f64::total_cmp);
         let middle_of = |values: &[f64]| values.get(values.len() / 2).copied().unwrap_or(0.0);
         format!(
             "{{\"judged\": {}, \"frames\": {}, \"age_ticks_p50\": {}, \"age_ticks_p99\": {}, \
              \"held_bytes_p50\": {}, \"held_bytes_max\": {}, \"left_ticks_of_p99\": {:.1}, \
-             \"left_ticks_of_p99_worst\": {:.1}, \"left_ticks_of_mean\": {:.1}}}",
+             \"left_ticks_of_p99_worst\": {:.1}, \"left_ticks_of_mean\": {:.1}, \"heap_ticks\": {:.1}}}",
             left_p99.len(),
             ages.len(),
             quantile(&ages, 0.5),
@@ -72,6 +75,7 @@ impl Report {
             middle_of(&left_p99),
             left_p99.last().copied().unwrap_or(0.0),
             middle_of(&left_mean),
+            middle_of(&heap),
         )
     }
 }
