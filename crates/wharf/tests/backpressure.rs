@@ -222,4 +222,31 @@ options.receiving.queues_bytes_max = Some((1 << 20) + 4);
         harness.settle();
         harness.finish();
     }
+
+    fn who_has_no_room_for_the_rest_of_its_share_takes_no_others_turn_and_no_others_room(backend) {
+        let (peer_count, count) = (41, 30_000);
+        let prefix = LengthPrefix::default().frame_bytes_max(100);
+        let options = one_worker().with(|options| {
+            options.receiving.queues_bytes_max = Some(60_000); // less than comes in a turn
+        });
+        let harness =
+            start(backend, Framing::length_prefixed(prefix), options, Behaviour::silent());
+        let peers: Vec<_> = (0..peer_count).map(|_| harness.connect_known()).collect();
+        let frames = [0, 0, 0, 4, 1, 2, 3, 4].repeat(count as usize);
+        thread::scope(|scope| {
+            for (peer, _) in &peers {
+                scope.spawn(|| write(peer, &frames));
+            }
+        });
+        for (_, id) in &peers {
+            harness.log.wait("all has come", |ledger| {
+                let record = &ledger.records[id];
+                assert_eq!(record.closed, None);
+                (record.frame_count == count).then_some(())
+            });
+        }
+        drop(peers);
+        harness.settle();
+        harness.finish();
+    }
 }

@@ -143,6 +143,13 @@ pub(crate) struct ReceiveRoom<'e> {
     pub(crate) bytes_max: usize,
 }
 
+impl ReceiveRoom<'_> {
+    /// A half of it: for what could be delivered instead. So the rest is left to what must be kept.
+    pub(crate) fn half(self) -> Self {
+        ReceiveRoom { bytes_max: self.bytes_max / 2, ..self }
+    }
+}
+
 impl Room for ReceiveRoom<'_> {
     fn take(&self, bytes: usize) -> bool {
         let taken = &self.share.receive_queues_bytes;

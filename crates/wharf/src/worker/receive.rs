@@ -43,13 +43,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 return held.half.queue.set_scanned(scanned, held.slot.framing());
             }
             let Held { slot, half, .. } = held;
+            let may_go_on = half.life.pauses().has(Pauses::SHARE_USED);
+            let room = if may_go_on { self.receive_room.half() } else { self.receive_room };
             let is_kept = half.life.phase() != Phase::Open
                 || slot.count.is_closing()
-                || half.queue.append(bytes, &self.receive_room);
+                || half.queue.append(bytes, &room);
             if is_kept {
                 return half.queue.set_scanned(scanned, slot.framing());
             }
-            if !half.life.pauses().has(Pauses::SHARE_USED) {
+            if !may_go_on {
                 return self.receive_queues_are_full(held, bytes.len());
             }
             // There is no room to keep it until the next turn.
