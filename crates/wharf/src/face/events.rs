@@ -28,7 +28,9 @@ const AT_REST_MAX: usize = 1024;
 ///
 /// Frames of at most `bytes_max` bytes wait, and 32 bytes for each. At that bound the sessions that send more are paused
 /// (beside [`Session::pause_receiving`]), and resumed when half has been taken. Beyond the bound wait one frame of each session,
-/// and whatever else there is to tell: nothing is lost. The events of one session come in their order.
+/// and whatever else there is to tell: nothing is lost. The events of one session come in their order. What came from a
+/// peer before its session was paused waits in the receive queues, which must have room for it
+/// ([`receiving.queues_bytes_max`](field@crate::options::Receiving::queues_bytes_max)).
 ///
 /// ```
 /// use std::time::Duration;

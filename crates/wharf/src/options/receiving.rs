@@ -44,7 +44,8 @@ settings! {
         /// and what came before receiving paused. At least one frame, at most 1 TiB. On Windows, where
         /// workers share their sessions, it is this many times the number of workers for all of them. A
         /// session that needs more ends with
-        /// [`CloseReason::ReceiveQueueFull`](crate::CloseReason::ReceiveQueueFull). Default `None`: an eighth of
+        /// [`CloseReason::ReceiveQueueFull`](crate::CloseReason::ReceiveQueueFull). What a session that has had its
+        /// share of a turn could still deliver waits in half of it at most; beyond that it is delivered. Default `None`: an eighth of
         /// the memory that the process may use, by its control group too, for all workers together; at least a
         /// frame, and at most 256 MiB for each: 1,000 sessions that each pause for the first time with a full
         /// window received.
