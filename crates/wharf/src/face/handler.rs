@@ -159,6 +159,65 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
+/// Within an `impl Handler`: the callbacks that a handler around another passes on as they are. The types are those of
+/// whoever uses it.
+macro_rules! pass_on_callbacks {
+    ($self:ident => $to:expr) => {
+        fn received(&$self, session: &Session, state: &mut Self::State, frame: &[u8]) {
+            ($to).received(session, state, frame);
+        }
+
+        fn writable(&$self, session: &Session, state: &mut Self::State) {
+            ($to).writable(session, state);
+        }
+
+        fn timer(&$self, session: &Session, state: &mut Self::State, key: u64) {
+            ($to).timer(session, state, key);
+        }
+
+        fn lagged(
+            &$self,
+            session: &Session,
+            state: &mut Self::State,
+            group: $crate::Group,
+            frames: u64,
+        ) {
+            ($to).lagged(session, state, group, frames);
+        }
+
+        fn peer_finished(&$self, session: &Session, state: &mut Self::State) {
+            ($to).peer_finished(session, state);
+        }
+
+        fn ending(
+            &$self,
+            session: &Session,
+            state: &mut Self::State,
+            reason: $crate::CloseReason,
+        ) -> Option<$crate::Frame> {
+            ($to).ending(session, state, reason)
+        }
+
+        fn draining(&$self) {
+            ($to).draining();
+        }
+
+        fn accept_failed(&$self, error: &$crate::AcceptError) {
+            ($to).accept_failed(error);
+        }
+
+        fn connect_failed(
+            &$self,
+            id: $crate::SessionId,
+            target: &$crate::Target,
+            error: &std::io::Error,
+        ) {
+            ($to).connect_failed(id, target, error);
+        }
+    };
+}
+pub(crate) use pass_on_callbacks;
+
 /// So that the program can keep its handler: `start(handler.clone())`.
 #[deny(clippy::missing_trait_methods, reason = "each callback is passed on")]
 impl<H: Handler> Handler for Arc<H> {
@@ -166,35 +225,6 @@ impl<H: Handler> Handler for Arc<H> {
 
     fn opened(&self, session: &Session) -> Self::State {
         (**self).opened(session)
-    }
-
-    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]) {
-        (**self).received(session, state, frame);
-    }
-
-    fn peer_finished(&self, session: &Session, state: &mut Self::State) {
-        (**self).peer_finished(session, state);
-    }
-
-    fn writable(&self, session: &Session, state: &mut Self::State) {
-        (**self).writable(session, state);
-    }
-
-    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
-        (**self).timer(session, state, key);
-    }
-
-    fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
-        (**self).lagged(session, state, group, frames);
-    }
-
-    fn ending(
-        &self,
-        session: &Session,
-        state: &mut Self::State,
-        reason: CloseReason,
-    ) -> Option<Frame> {
-        (**self).ending(session, state, reason)
     }
 
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
@@ -205,17 +235,7 @@ impl<H: Handler> Handler for Arc<H> {
         (**self).tells(internal)
     }
 
-    fn draining(&self) {
-        (**self).draining();
-    }
-
-    fn accept_failed(&self, error: &AcceptError) {
-        (**self).accept_failed(error);
-    }
-
-    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
-        (**self).connect_failed(id, target, error);
-    }
+    pass_on_callbacks!(self => **self);
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -1,18 +1,16 @@
 //! Notes: what other threads tell a session, in a callback of its own.
 
 use std::fmt;
-use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::handle::Handle;
-use super::handler::Handler;
+use super::handler::{Handler, pass_on_callbacks};
 use super::session::Session;
 use super::tells::{Internal, Tells};
 use crate::close::CloseReason;
-use crate::engine::{Callback, Frame, Group, Job, Notes, Waiting};
-use crate::error::{AcceptError, OffloadError, TellError};
+use crate::engine::{Callback, Job, Notes, Waiting};
+use crate::error::{OffloadError, TellError};
 use crate::guarded::{self, guarded};
-use crate::options::Target;
 use crate::session::SessionId;
 
 /// Tells sessions notes, from any thread: [`Told::told`] gets each with the session's state.
@@ -264,35 +262,6 @@ impl<N: Send + 'static, H: Told<N>> Handler for Mailed<H, N> {
         self.handler.opened(session)
     }
 
-    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]) {
-        self.handler.received(session, state, frame);
-    }
-
-    fn writable(&self, session: &Session, state: &mut Self::State) {
-        self.handler.writable(session, state);
-    }
-
-    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
-        self.handler.timer(session, state, key);
-    }
-
-    fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
-        self.handler.lagged(session, state, group, frames);
-    }
-
-    fn peer_finished(&self, session: &Session, state: &mut Self::State) {
-        self.handler.peer_finished(session, state);
-    }
-
-    fn ending(
-        &self,
-        session: &Session,
-        state: &mut Self::State,
-        reason: CloseReason,
-    ) -> Option<Frame> {
-        self.handler.ending(session, state, reason)
-    }
-
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
         self.handler.closed(session, state, reason);
     }
@@ -301,15 +270,5 @@ impl<N: Send + 'static, H: Told<N>> Handler for Mailed<H, N> {
         Some(self)
     }
 
-    fn draining(&self) {
-        self.handler.draining();
-    }
-
-    fn accept_failed(&self, error: &AcceptError) {
-        self.handler.accept_failed(error);
-    }
-
-    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
-        self.handler.connect_failed(id, target, error);
-    }
+    pass_on_callbacks!(self => self.handler);
 }

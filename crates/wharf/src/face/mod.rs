@@ -20,6 +20,7 @@ pub use self::farewell::Farewell;
 pub use self::groups_by_name::Groups;
 pub use self::handle::Handle;
 pub use self::handler::Handler;
+pub(crate) use self::handler::pass_on_callbacks;
 pub use self::mailer::{Mailed, Mailer, Told};
 pub(crate) use self::session::Desk;
 pub use self::session::Session;

@@ -5,15 +5,11 @@
 //! first session, and as much for good. Which states are large is known at compile time, and only then does
 //! the worker run this handler in the place of the program's.
 
-use std::io;
 use std::sync::Arc;
 
 use super::half::ReceiveHalf;
 use crate::close::CloseReason;
-use crate::engine::{Frame, Group};
-use crate::error::AcceptError;
-use crate::face::{Handle, Handler, Internal, Session, Tells};
-use crate::options::Target;
+use crate::face::{Handle, Handler, Internal, Session, Tells, pass_on_callbacks};
 use crate::session::SessionId;
 
 /// A state is large if the half with it would be larger than this, which with the word of its holder is four
@@ -40,35 +36,6 @@ impl<H: Handler> Handler for LargeState<H> {
         Box::new(self.0.opened(session))
     }
 
-    fn received(&self, session: &Session, state: &mut Self::State, frame: &[u8]) {
-        self.0.received(session, state, frame);
-    }
-
-    fn writable(&self, session: &Session, state: &mut Self::State) {
-        self.0.writable(session, state);
-    }
-
-    fn timer(&self, session: &Session, state: &mut Self::State, key: u64) {
-        self.0.timer(session, state, key);
-    }
-
-    fn lagged(&self, session: &Session, state: &mut Self::State, group: Group, frames: u64) {
-        self.0.lagged(session, state, group, frames);
-    }
-
-    fn peer_finished(&self, session: &Session, state: &mut Self::State) {
-        self.0.peer_finished(session, state);
-    }
-
-    fn ending(
-        &self,
-        session: &Session,
-        state: &mut Self::State,
-        reason: CloseReason,
-    ) -> Option<Frame> {
-        self.0.ending(session, state, reason)
-    }
-
     fn closed(&self, session: &Session, state: Self::State, reason: CloseReason) {
         self.0.closed(session, *state, reason);
     }
@@ -77,17 +44,7 @@ impl<H: Handler> Handler for LargeState<H> {
         self.0.tells(internal).is_some().then_some(self)
     }
 
-    fn draining(&self) {
-        self.0.draining();
-    }
-
-    fn accept_failed(&self, error: &AcceptError) {
-        self.0.accept_failed(error);
-    }
-
-    fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
-        self.0.connect_failed(id, target, error);
-    }
+    pass_on_callbacks!(self => self.0);
 }
 
 /// What the program's handler is told, with its state out of the box.
