@@ -176,9 +176,9 @@ schema! {
         slow_ends: Counter of "sessions",
         /// Sessions that were asked to end because `sending.queued_bytes_max` was used up.
         budget_ends: Counter of "sessions",
-        /// Notes that sessions were told.
+        /// Notes that sessions were told, those that jobs gave too.
         told_notes: Counter of "notes",
-        /// Notes for sessions that ended before they came to them.
+        /// Notes for sessions that ended before they came to them; those that jobs gave are among the untold jobs.
         untold_notes: Counter of "notes",
         /// Jobs that have places now: those that wait, that run, and whose note waits.
         held_jobs: Gauge of "jobs",
@@ -197,7 +197,7 @@ schema! {
         stale_completions: Counter of "completions",
         /// Turns of workers that took longer than `long_turn`.
         long_turns: Counter of "turns",
-        /// Handler callbacks that panicked.
+        /// Handler callbacks that panicked, and jobs.
         handler_panics: Counter of "panics",
     }
     stats by reason {

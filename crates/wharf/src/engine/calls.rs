@@ -37,7 +37,8 @@ callbacks! {
     /// [`Handler::opened`](crate::Handler::opened).
     Opened "opened",
     /// [`Handler::received`](crate::Handler::received), and the cutting of the frames by a
-    /// [`CustomFraming`](crate::CustomFraming). All frames that came together for a session are one call here.
+    /// [`CustomFraming`](crate::CustomFraming). All bytes that came together for a session are one call here, also if no
+    /// frame is whole in them.
     Received "received",
     /// [`Handler::writable`](crate::Handler::writable).
     Writable "writable",
@@ -147,19 +148,17 @@ impl Word {
         (self.calls() > 0).then_some(Call { callback: *callback, session })
     }
 
-    /// The call that runs, if one does. For any thread.
-    pub(super) fn running(&self) -> Option<Call> {
+    /// How many calls have begun, and the last of them if it still runs. For any thread.
+    pub(super) fn running(&self) -> (u64, Option<Call>) {
+        let mut count = 0;
         for _ in 0..READS_MAX {
-            let count = self.count.load(Ordering::Acquire);
-            if count.is_multiple_of(2) {
-                return None;
-            }
-            let call = self.last();
-            if self.count.load(Ordering::Relaxed) == count {
-                return call;
+            count = self.count.load(Ordering::Acquire);
+            let call = if count.is_multiple_of(2) { None } else { self.last() };
+            if call.is_none() || self.count.load(Ordering::Relaxed) == count {
+                return (count.div_ceil(2), call);
             }
         }
-        None // so fast is the worker that no call takes long
+        (count.div_ceil(2), None) // so fast is the worker that no call takes long
     }
 }
 
@@ -170,15 +169,16 @@ mod tests {
     #[test]
     fn each_callback_is_read_as_itself_while_it_runs_and_as_the_last_afterwards() {
         let word = Word::default();
-        assert_eq!((word.running(), word.last(), word.calls()), (None, None, 0));
+        assert_eq!((word.running(), word.last()), ((0, None), None));
         for (at, callback) in Callback::ALL.iter().enumerate() {
             let session = if at % 2 == 0 { SessionId::new(at as u32, 41) } else { NO_SESSION };
             word.enter(*callback, session);
-            let call = word.running().expect("it runs");
-            assert_eq!((call.callback, word.calls()), (*callback, at as u64 + 1));
+            let (calls, call) = word.running();
+            let call = call.expect("it runs");
+            assert_eq!((call.callback, calls), (*callback, at as u64 + 1));
             assert_eq!(call.session, Some(session).filter(|_| at % 2 == 0));
             word.leave();
-            assert_eq!((word.running(), word.last()), (None, Some(call)));
+            assert_eq!((word.running(), word.last()), ((calls, None), Some(call)));
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
                 }
             });
             while !worker.is_finished() {
-                let Some(Call { callback, session }) = word.running() else { continue };
+                let (_, Some(Call { callback, session })) = word.running() else { continue };
                 assert_eq!(session.map(SessionId::index), Some(callback as u32));
             }
         });

@@ -104,7 +104,7 @@ impl Engine {
             self.worker_ended.notify_all();
             ended.workers == self.published.len()
         };
-        if was_last {
+        if was_last && self.jobs.has_threads() {
             self.jobs.end();
         }
     }

@@ -13,7 +13,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use crate::options::Offload;
 use crate::session::SessionId;
 use crate::stats::Stats;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 
 /// What a job takes beside what it owns itself, if its session has no other. Lists grow by doubling.
 pub(crate) const JOB_BYTES: usize = 256;
@@ -31,6 +31,8 @@ pub(crate) struct Jobs {
     queues: Mutex<Queues>,
     /// There is a job to run, or there will be none any more.
     changed: Condvar,
+    /// Threads of a pool run what is pushed.
+    has_threads: AtomicBool,
     jobs_max: u32,
     of_session_max: u32,
 }
@@ -81,9 +83,24 @@ pub(crate) enum Outcome {
 
 impl Jobs {
     pub(crate) fn new(options: &Offload) -> Self {
-        let Offload { jobs_max, jobs_of_session_max: of_session_max, .. } = *options;
-        let (queues, changed) = (Mutex::default(), Condvar::new());
-        Jobs { queues, changed, jobs_max, of_session_max }
+        let Offload { jobs_max, jobs_of_session_max, .. } = *options;
+        let (queues, changed, has_threads) =
+            (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Jobs {
+            queues,
+            changed,
+            has_threads,
+            jobs_max,
+            of_session_max: jobs_of_session_max.min(jobs_max),
+        }
+    }
+
+    pub(super) fn threads_start(&self) {
+        self.has_threads.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_threads(&self) -> bool {
+        self.has_threads.load(Ordering::Acquire)
     }
 
     /// Takes a job. The caller holds the lock of the session's send queue, and the session is not closing. True: from
@@ -236,7 +253,7 @@ impl Jobs {
             *is_over = true;
             ready.clear();
             *ready_and_over = 0;
-            // None, unless a port has failed.
+            // None, unless a port has failed or a worker has met a fault.
             let waiting = of.values_mut().flat_map(|queue| {
                 *held -= queue.waiting.len() as u32;
                 queue.held -= queue.waiting.len() as u32;
@@ -282,7 +299,11 @@ impl Queues {
         };
         debug_assert!(!queue.runs, "jobs of a session run one after another");
         queue.runs = true;
-        queue.waiting.pop_front()
+        let job = queue.waiting.pop_front();
+        if queue.waiting.len() < queue.waiting.capacity() / 4 {
+            queue.waiting.shrink_to(2 * queue.waiting.len());
+        }
+        job
     }
 }
 

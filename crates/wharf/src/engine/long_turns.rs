@@ -32,7 +32,8 @@ pub struct LongTurn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TurnCallbacks {
-    /// There was none. The time is wharf's own, or the system's, which did not run the thread.
+    /// There was none. The time is wharf's own, or the system's, which did not run the thread, or that of destructors of
+    /// the program's.
     None,
     /// There was only this one. What it did not take is wharf's or the system's.
     Only(Call),

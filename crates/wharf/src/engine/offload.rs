@@ -10,13 +10,18 @@ use crate::guarded;
 use crate::session::{PausedBy, SessionId, Slot};
 
 impl Engine {
+    /// Threads of a pool will run jobs.
+    pub(crate) fn pool_starts(&self) {
+        self.jobs.threads_start();
+    }
+
     /// Takes a job for a session. The caller holds no count.
     pub(crate) fn offload<J: Job + 'static>(
         &self,
         id: SessionId,
         job: Box<J>,
     ) -> Result<(), OffloadError<Box<J>>> {
-        if self.options.offload.threads == 0 {
+        if !self.jobs.has_threads() {
             return Err(OffloadError::NoThreads(job));
         }
         let mut job = Some(job);

@@ -66,6 +66,11 @@ impl Turns {
         self.open[worker].0.store(NO_TURN, Ordering::Release);
     }
 
+    /// The worker has no turn any more.
+    pub(crate) fn leave(&self, worker: usize) {
+        self.open[worker].0.store(NO_TURN, Ordering::Release);
+    }
+
     /// How long the worker has been in its current turn, if the port has only one worker. `None`: it waits,
     /// asleep or about to run.
     pub(crate) fn has_lasted(&self, now: Moment) -> Option<Duration> {

@@ -123,8 +123,8 @@ impl Engine {
         let now = self.now();
         let workers = self.published.iter().zip(began).enumerate();
         let running = workers.filter_map(|(worker, (part, began))| {
-            let (lasted, calls) = (began?.until(now), part.word.calls());
-            Some(RunningTurn { worker, lasted, call: part.word.running(), calls })
+            let (lasted, (calls, call)) = (began?.until(now), part.word.running());
+            Some(RunningTurn { worker, lasted, call, calls })
         });
         running.collect()
     }

@@ -112,7 +112,7 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
-    /// A call that waits for the server was made on one of its workers: in a callback, or in a destructor that
+    /// A call that waits for the server was made on one of its threads: in a callback, a job, or a destructor that
     /// runs there. It would wait for itself. This is a mistake of the program; call it from another thread.
     #[error(
         "{call} in a callback of the same server would wait for itself; call it from another thread"

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -67,11 +67,7 @@ pub fn events(bytes_max: usize) -> (EventHandler, Events) {
         handler_is_gone: false,
         events_are_gone: false,
     };
-    let shared = Arc::new(Shared {
-        queue: Mutex::new(queue),
-        changed: Condvar::new(),
-        handle: OnceLock::new(),
-    });
+    let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
     let events = Events { shared: shared.clone(), taken: VecDeque::new(), taken_bytes: 0 };
     (EventHandler { shared }, events)
 }
@@ -144,8 +140,6 @@ impl Event {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Since a session was paused for want of room.
-    handle: OnceLock<Handle>,
 }
 
 struct Queue {
@@ -154,7 +148,7 @@ struct Queue {
     bytes: usize,
     bytes_max: usize,
     /// Sessions that are paused because there is no room. May contain some that are over.
-    paused: Vec<SessionId>,
+    paused: Vec<(SessionId, Handle)>,
     /// The task that waits for events.
     task: Option<Waker>,
     handler_is_gone: bool,
@@ -173,11 +167,9 @@ impl Queue {
 
 impl Shared {
     /// Sessions that were paused for want of room go on. Those that are over do not mind.
-    fn resume(&self, paused: &[SessionId]) {
-        if let Some(handle) = self.handle.get() {
-            for id in paused {
-                handle.engine().ask_to_pause(*id, PausedBy::Events, false);
-            }
+    fn resume(paused: &[(SessionId, Handle)]) {
+        for (id, handle) in paused {
+            handle.engine().ask_to_pause(*id, PausedBy::Events, false);
         }
     }
 
@@ -270,7 +262,6 @@ impl Handler for EventHandler {
         if self.push(session, Event::Frame { id, bytes: frame.to_vec() }) != Some(true) {
             return;
         }
-        self.shared.handle.get_or_init(|| session.handle().clone());
         // In this order: whoever makes room resumes it afterwards, or it is seen here that there is.
         session.ask_to_pause(PausedBy::Events, true);
         let mut queue = self.shared.queue.lock();
@@ -278,7 +269,7 @@ impl Handler for EventHandler {
             drop(queue);
             session.ask_to_pause(PausedBy::Events, false);
         } else {
-            queue.paused.push(id);
+            queue.paused.push((id, session.handle().clone()));
         }
     }
 
@@ -429,7 +420,7 @@ impl Events {
                 std::mem::swap(&mut queue.events, &mut self.taken);
             }
         }
-        self.shared.resume(&paused);
+        Shared::resume(&paused);
         none
     }
 }
@@ -462,8 +453,8 @@ impl Drop for Events {
             let paused = std::mem::take(&mut queue.paused);
             (std::mem::take(&mut queue.events), queue.task.take(), paused)
         };
-        drop((left, task));
-        self.shared.resume(&paused);
+        Shared::resume(&paused);
+        drop((left, task)); // the user's
     }
 }
 

@@ -179,7 +179,7 @@ macro_rules! pass_on_callbacks {
             &$self,
             session: &Session,
             state: &mut Self::State,
-            group: $crate::Group,
+            group: $crate::engine::Group,
             frames: u64,
         ) {
             ($to).lagged(session, state, group, frames);
@@ -193,8 +193,8 @@ macro_rules! pass_on_callbacks {
             &$self,
             session: &Session,
             state: &mut Self::State,
-            reason: $crate::CloseReason,
-        ) -> Option<$crate::Frame> {
+            reason: $crate::close::CloseReason,
+        ) -> Option<$crate::engine::Frame> {
             ($to).ending(session, state, reason)
         }
 
@@ -202,14 +202,14 @@ macro_rules! pass_on_callbacks {
             ($to).draining();
         }
 
-        fn accept_failed(&$self, error: &$crate::AcceptError) {
+        fn accept_failed(&$self, error: &$crate::error::AcceptError) {
             ($to).accept_failed(error);
         }
 
         fn connect_failed(
             &$self,
-            id: $crate::SessionId,
-            target: &$crate::Target,
+            id: $crate::session::SessionId,
+            target: &$crate::options::Target,
             error: &std::io::Error,
         ) {
             ($to).connect_failed(id, target, error);

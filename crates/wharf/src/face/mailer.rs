@@ -124,14 +124,18 @@ impl<N: Send + 'static> Mailer<N> {
     /// A session's jobs run one after another, in the order in which they were offloaded; those of different sessions run
     /// beside each other, on [`offload.threads`](field@crate::options::Offload::threads) threads. A session with
     /// [`offload.jobs_of_session_max`](field@crate::options::Offload::jobs_of_session_max) jobs is not received from,
-    /// until it has half as many: its peer cannot fill the pool. What a job returns is told within the pool's bound, not
-    /// within that of the notes. If the job panics, its session ends with
+    /// until it has half as many: its peer cannot fill the pool. What a job returns always has room among the notes, where it
+    /// counts like others. If the job panics, its session ends with
     /// [`CloseReason::HandlerPanicked`].
     ///
-    /// A session that closes has its jobs dropped, on its worker; the one that runs is not interrupted, and what it
-    /// returns is dropped. Both are counted ([`Stats::untold_jobs`](crate::Stats::untold_jobs)). A server that ends waits
-    /// for the jobs that run. A job must not wait for its server, as callbacks must not
-    /// ([`Error::InCallback`](crate::Error::InCallback)).
+    /// A session that closes has its jobs dropped, when its worker comes to it; the one that runs is not interrupted, and
+    /// what it returns is dropped. Both are counted ([`Stats::untold_jobs`](crate::Stats::untold_jobs)). A peer that ends
+    /// its stream ends its session, unless [`EndOfStream::Told`](crate::EndOfStream::Told) is asked for.
+    ///
+    /// A job that never returns keeps its thread, and its session paused if that has its share; a paused session is not
+    /// idle, and does not see that its peer has gone. [`Server::wait`](crate::Server::wait), and whoever drops the server,
+    /// wait for the jobs that run; a drain does not. So a job has a time-out of its own. It must not wait for its server,
+    /// as callbacks must not ([`Error::InCallback`](crate::Error::InCallback)).
     ///
     /// ```
     /// # use wharf::{Handler, Mailer, Session, Told};
@@ -191,6 +195,7 @@ impl<N: Send, F: FnOnce() -> N + Send> Job for Work<F, N> {
         if let Some(OfServer { handle, notes }) = shared.server.get() {
             handle.engine().job_has_run(notes, id, note);
         }
+        guarded::end(shared); // it may be the last that holds notes
     }
 }
 

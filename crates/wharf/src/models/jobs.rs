@@ -36,6 +36,7 @@ impl Job for Work {
 impl Model {
     fn new() -> Arc<Self> {
         let (engine, port) = engine(false, 1);
+        engine.pool_starts();
         let id = engine.admit(None, 0).unwrap();
         let (notes, runs) = (Box::new([Notes::default()]) as Box<[_]>, AtomicBool::new(false));
         Arc::new(Model { engine, port, id, notes, runs })

@@ -54,7 +54,8 @@ settings! {
         /// Which backend serves. Default [`Backend::Auto`]. The library reads no environment variable;
         /// a program that offers the choice reads its own.
         backend: Backend = Backend::Auto,
-        /// What the workers' threads are called: this, a hyphen and the worker's number. Linux shows the
+        /// What the workers' threads are called: this, a hyphen and the worker's number; those of the pool, this, `-job-`
+        /// and a number. Linux shows the
         /// first 15 bytes. Without a NUL. Default `wharf`.
         thread_name: String = String::from("wharf"),
         /// A worker's turn that takes longer than this is counted

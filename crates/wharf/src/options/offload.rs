@@ -13,7 +13,8 @@ settings! {
         /// The most jobs that the server has, 1 to 1,048,576: those that wait, those that run, and those whose note
         /// waits for its session. One more is refused. Default 1,024.
         jobs_max: u32 = 1_024,
-        /// With so many jobs a session's receiving is paused, until it has half as many; 1 to 1,048,576. Default 16.
+        /// With so many jobs, or with all that there may be, a session's receiving is paused until it has half as many; 1
+        /// to 1,048,576. Default 16.
         jobs_of_session_max: u32 = 16,
     }
 }

@@ -1,7 +1,7 @@
 //! The threads that run the jobs of sessions.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use super::running::Running;
@@ -13,6 +13,10 @@ impl Running {
     /// Starts the threads of the pool, which wait for [`begin`](Self::begin).
     pub(super) fn start_pool(&mut self) -> io::Result<()> {
         let count = self.engine.options.offload.threads;
+        if count == 0 {
+            return Ok(());
+        }
+        self.engine.pool_starts();
         #[cfg(feature = "simulation")]
         let first_place = match &self.engine.sockets {
             Sockets::Simulated(world) => {
@@ -45,6 +49,7 @@ impl Running {
             take_place(&engine, place);
             let _ = placed.send(());
             if may_begin.recv().is_ok() {
+                wait_for_turn(&engine);
                 while let Some(job) = engine.next_job() {
                     job.run();
                 }
@@ -57,8 +62,18 @@ impl Running {
     }
 }
 
+/// In a simulated world nobody looks at what is shared before its turn.
+fn wait_for_turn(engine: &Engine) {
+    #[cfg(feature = "simulation")]
+    if let Sockets::Simulated(world) = &engine.sockets {
+        world.wait_for_turn();
+    }
+    #[cfg(not(feature = "simulation"))]
+    let _ = engine;
+}
+
 /// In a simulated world: this thread's place.
-fn take_place(engine: &Arc<Engine>, place: usize) {
+fn take_place(engine: &Engine, place: usize) {
     #[cfg(feature = "simulation")]
     if let Sockets::Simulated(world) = &engine.sockets {
         world.take_place(place, true);

@@ -217,6 +217,7 @@ fn report_fault(engine: &Engine, worker: usize) {
     let is_shared = engine.ports.len() < engine.published.len();
     let port_index = if is_shared { 0 } else { worker };
     let port = &engine.ports[port_index];
+    port.turns.leave(if is_shared { worker } else { 0 });
     port.wake_all_others();
     if port.worker_left() {
         drop(port.mailbox.close());

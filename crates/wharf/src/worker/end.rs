@@ -49,6 +49,7 @@ impl<P: CompletionPort, H: Handler, C: Clock> Worker<'_, P, H, C> {
         }
         floor.tell_publishers();
         floor.publish();
+        floor.share().turns.leave(floor.place.at_port);
         // The last step of a worker: others may wait for its thread from now on.
         floor.engine.worker_ended(error);
     }
