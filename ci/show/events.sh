@@ -4,7 +4,7 @@
 #
 # Method: `wharf-soak events` (crates/wharf-soak/src/events.rs). 41 peers send numbered frames as fast as they can. The
 # loop takes them and checks each; every 2 s it stands still for 2 s. What waits then is what was received less what was
-# taken: it must reach the bound and not pass it by more than a frame of each session. Resident memory is the whole
+# taken: it must come near the bound and not pass it by more than a frame of each session. Resident memory is the whole
 # process's, the peers' threads with it.
 #
 # usage: ci/show/events.sh [--quick]      stands still once; else five times
