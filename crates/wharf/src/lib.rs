@@ -156,6 +156,8 @@ pub mod simulation;
 mod stats;
 mod sync;
 mod timer;
+#[allow(dead_code)]
+mod transport;
 mod worker;
 
 pub use close::{Close, CloseReason};

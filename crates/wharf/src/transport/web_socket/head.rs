@@ -1,0 +1,183 @@
+//! The head of a frame (RFC 6455, 5.2): 2 to 14 bytes.
+
+use super::{Role, Violation};
+
+/// The most bytes that a head has.
+pub(crate) const HEAD_BYTES_MAX: usize = 14;
+/// The most bytes in a control frame.
+pub(crate) const CONTROL_BYTES_MAX: u64 = 125;
+
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
+const CONTROL: u8 = 0x08;
+const MASKED: u8 = 0x80;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opcode {
+    Continuation,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+}
+
+impl Opcode {
+    fn of(bits: u8) -> Result<Self, Violation> {
+        Ok(match bits {
+            0 => Opcode::Continuation,
+            1 => Opcode::Text,
+            2 => Opcode::Binary,
+            8 => Opcode::Close,
+            9 => Opcode::Ping,
+            10 => Opcode::Pong,
+            opcode => return Err(Violation::Opcode { opcode }),
+        })
+    }
+
+    fn bits(self) -> u8 {
+        match self {
+            Opcode::Continuation => 0,
+            Opcode::Text => 1,
+            Opcode::Binary => 2,
+            Opcode::Close => 8,
+            Opcode::Ping => 9,
+            Opcode::Pong => 10,
+        }
+    }
+
+    pub(crate) fn is_control(self) -> bool {
+        self.bits() & CONTROL != 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// The last fragment of its message.
+    pub(crate) is_last: bool,
+    pub(crate) opcode: Opcode,
+    /// `None`: it is not masked.
+    pub(crate) key: Option<[u8; 4]>,
+    pub(crate) payload_bytes: u64,
+}
+
+impl Head {
+    /// Reads what a peer of this role's has sent. Returns the head and its own length, or `None`: more bytes are needed. A
+    /// violation is told as soon as the byte is there that has it.
+    pub(crate) fn read(bytes: &[u8], role: Role) -> Result<Option<(Head, usize)>, Violation> {
+        let [first, rest @ ..] = bytes else { return Ok(None) };
+        if first & RESERVED != 0 {
+            return Err(Violation::ReservedBit);
+        }
+        let (is_last, opcode) = (first & FIN != 0, Opcode::of(first & OPCODE)?);
+        if opcode.is_control() && !is_last {
+            return Err(Violation::ControlFragment);
+        }
+        let [second, rest @ ..] = rest else { return Ok(None) };
+        let is_masked = second & MASKED != 0;
+        if is_masked != (role == Role::Server) {
+            return Err(Violation::Mask);
+        }
+        let short = second & !MASKED;
+        if opcode.is_control() && u64::from(short) > CONTROL_BYTES_MAX {
+            return Err(Violation::ControlTooLong { bytes: short.into() });
+        }
+        let (payload_bytes, length_bytes, least) = match (short, rest) {
+            (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 2, 126),
+            (127, [a, b, c, d, e, f, g, h, ..]) => {
+                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 8, 1 << 16)
+            }
+            (126 | 127, _) => return Ok(None),
+            _ => (short.into(), 0, 0),
+        };
+        if payload_bytes < least || payload_bytes > u64::MAX / 2 {
+            return Err(Violation::Length);
+        }
+        let head_bytes = 2 + length_bytes;
+        if !is_masked {
+            return Ok(Some((Head { is_last, opcode, key: None, payload_bytes }, head_bytes)));
+        }
+        let Some([a, b, c, d, ..]) = rest.get(length_bytes..) else { return Ok(None) };
+        let key = Some([*a, *b, *c, *d]);
+        Ok(Some((Head { is_last, opcode, key, payload_bytes }, head_bytes + 4)))
+    }
+
+    /// Writes it in its shortest form. Returns how many bytes it has.
+    pub(crate) fn write(&self, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
+        let Head { is_last, opcode, key, payload_bytes } = *self;
+        out[0] = opcode.bits() | if is_last { FIN } else { 0 };
+        let mask_bit = if key.is_some() { MASKED } else { 0 };
+        let mut end = match payload_bytes {
+            0..126 => {
+                out[1] = payload_bytes as u8 | mask_bit;
+                2
+            }
+            126..65_536 => {
+                out[1] = 126 | mask_bit;
+                out[2..4].copy_from_slice(&(payload_bytes as u16).to_be_bytes());
+                4
+            }
+            _ => {
+                out[1] = 127 | mask_bit;
+                out[2..10].copy_from_slice(&payload_bytes.to_be_bytes());
+                10
+            }
+        };
+        if let Some(key) = key {
+            out[end..end + 4].copy_from_slice(&key);
+            end += 4;
+        }
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_no_part_of_it_is_a_head() {
+        let lengths = [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 40, u64::MAX / 2];
+        let opcodes = [Opcode::Text, Opcode::Binary, Opcode::Continuation];
+        for (payload_bytes, key) in
+            lengths.iter().flat_map(|length| [(*length, None), (*length, Some([1, 2, 3, 4]))])
+        {
+            for (opcode, is_last) in opcodes.iter().flat_map(|one| [(*one, true), (*one, false)]) {
+                let head = Head { is_last, opcode, key, payload_bytes };
+                let mut out = [0; HEAD_BYTES_MAX];
+                let end = head.write(&mut out);
+                let role = if key.is_some() { Role::Server } else { Role::Client };
+                assert_eq!(Head::read(&out, role), Ok(Some((head, end))));
+                for part in 0..end {
+                    assert_eq!(Head::read(&out[..part], role), Ok(None));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_peer_may_send_is_refused_at_the_byte_that_has_it() {
+        use Violation::*;
+        let refused = |bytes: &[u8], role| Head::read(bytes, role).expect_err("it is refused");
+        for bit in [0x40, 0x20, 0x10] {
+            assert_eq!(refused(&[0x82 | bit], Role::Client), ReservedBit);
+        }
+        for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+            assert_eq!(refused(&[0x80 | opcode], Role::Client), Opcode { opcode });
+        }
+        assert_eq!(refused(&[0x82, 0], Role::Server), Mask);
+        assert_eq!(refused(&[0x82, 0x80], Role::Client), Mask);
+        for opcode in [8, 9, 10] {
+            assert_eq!(refused(&[opcode], Role::Client), ControlFragment);
+            assert_eq!(refused(&[0x80 | opcode, 126], Role::Client), ControlTooLong { bytes: 126 });
+        }
+        assert_eq!(refused(&[0x82, 126, 0, 125], Role::Client), Length);
+        let mut long = [0; 10];
+        (long[0], long[1]) = (0x82, 127);
+        long[8..].copy_from_slice(&u16::MAX.to_be_bytes());
+        assert_eq!(refused(&long, Role::Client), Length);
+        long[2] = 0x80;
+        assert_eq!(refused(&long, Role::Client), Length);
+    }
+}
