@@ -156,6 +156,7 @@ pub mod simulation;
 mod stats;
 mod sync;
 mod timer;
+#[cfg(feature = "websocket")]
 #[allow(dead_code)]
 mod transport;
 mod worker;

@@ -4,6 +4,7 @@
 //! - `mask`: what a client's frames are masked with.
 //! - `cut`: frames to messages, in place; what a peer may not send ends here.
 //! - `close`: codes, and what a Close frame has in it.
+//! - `upgrade`: the HTTP request that begins it, and its answer.
 
 mod close;
 mod cut;
@@ -11,6 +12,7 @@ mod head;
 mod mask;
 #[cfg(test)]
 mod table;
+mod upgrade;
 
 /// Which end of a connection a session is. Clients mask what they send, servers do not (RFC 6455, 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
