@@ -96,6 +96,21 @@ pub enum CloseReason {
         /// The framing's reason.
         reason: &'static str,
     },
+    /// The peer closed its WebSocket, and said why.
+    PeerClosedWith {
+        /// Its code (RFC 6455, 7.4); 1005 if it sent none.
+        code: u16,
+    },
+    /// The peer broke the rules of its transport. It was told this code.
+    ProtocolError {
+        /// As of a Close frame (RFC 6455, 7.4.1).
+        code: u16,
+        /// Which rule, in a few words.
+        reason: &'static str,
+    },
+    /// The peer answered no ping, and sent nothing else, for twice
+    /// [`ping_after`](field@crate::WebSocket::ping_after).
+    PingTimeout,
     /// The operating system reported another error; or the completion port of the session's worker failed,
     /// which [`Server::wait`](crate::Server::wait) reports too, as [`Error::Port`](crate::Error::Port).
     Io {
@@ -108,7 +123,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 20;
+    pub(crate) const KINDS: usize = 23;
 
     /// The kinds' names, by [`CloseReason::kind_index`].
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -132,6 +147,9 @@ impl CloseReason {
         "kicked",
         "frame refused",
         "frame refused to send",
+        "peer closed with",
+        "protocol error",
+        "ping timeout",
     ];
 
     pub(crate) fn kind_index(self) -> usize {
@@ -156,6 +174,9 @@ impl CloseReason {
             CloseReason::Kicked { .. } => 17,
             CloseReason::FrameRefused { .. } => 18,
             CloseReason::FrameRefusedToSend { .. } => 19,
+            CloseReason::PeerClosedWith { .. } => 20,
+            CloseReason::ProtocolError { .. } => 21,
+            CloseReason::PingTimeout => 22,
         }
     }
 
@@ -216,6 +237,8 @@ impl fmt::Display for CloseReason {
             CloseReason::Io { kind, code: Some(code) } => write!(f, " ({kind}, os error {code})"),
             CloseReason::Io { kind, code: None } => write!(f, " ({kind})"),
             CloseReason::Kicked { code } => write!(f, " ({code})"),
+            CloseReason::PeerClosedWith { code } => write!(f, " ({code})"),
+            CloseReason::ProtocolError { code, reason } => write!(f, " ({code}, {reason})"),
             CloseReason::FrameRefused { reason } | CloseReason::FrameRefusedToSend { reason } => {
                 write!(f, " ({reason})")
             }

@@ -157,20 +157,23 @@ mod stats;
 mod sync;
 mod timer;
 #[cfg(feature = "websocket")]
-#[allow(dead_code)]
 mod transport;
 mod worker;
 
 pub use close::{Close, CloseReason};
 pub use engine::{Call, Callback, DrainReport, Frame, Group, LongTurn, RunningTurn, TurnCallbacks};
+#[cfg(feature = "websocket")]
+pub use error::EstablishError;
 pub use error::{
     AcceptError, BackendRefusal, ConnectError, EncodeError, Error, Gone, JoinError, ListenError,
     OffloadError, PublishError, Result, RoomError, SendError, TellError, TimerError,
 };
 pub use face::{
     AsFrame, Event, EventHandler, Events, Farewell, Groups, Handle, Handler, Mailed, Mailer,
-    Session, Tick, Ticker, Told, WhenRoom, WhenRoomToPublish, events,
+    Session, Text, Tick, Ticker, Told, WhenRoom, WhenRoomToPublish, events,
 };
+#[cfg(feature = "websocket")]
+pub use face::{Establishment, Upgrade};
 pub use framing::{
     CustomFraming, Cut, Delimiter, Endianness, Envelope, Framing, FramingError, LengthField,
     LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,
@@ -180,7 +183,11 @@ pub use options::{
     Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Heartbeat, Keepalive,
     Listener, Options, Target,
 };
+#[cfg(feature = "websocket")]
+pub use options::{Sends, Transport, WebSocket};
 pub use peer_address::{PeerAddress, PeerCredentials};
 pub use server::{Builder, Connector, ConnectorBuilder, Memory, Prepared, Server};
 pub use session::{ParseSessionIdError, Policy, SessionId};
 pub use stats::{Histograms, Metric, MetricValue, Stats};
+#[cfg(feature = "websocket")]
+pub use transport::web_socket::{Origins, UpgradeRequest};

@@ -141,6 +141,18 @@ schema! {
         closed: Counter of "sessions",
         /// Sessions that are open now.
         live: Gauge of "sessions",
+        /// Sessions whose transport does not stand yet.
+        establishing: Gauge of "sessions",
+        /// Sessions whose transport was established.
+        established: Counter of "sessions",
+        /// Sessions that ended before their transport stood, those with an HTTP answer not included.
+        establish_failures: Counter of "sessions",
+        /// Requests that were no upgrade to WebSocket, or a refused one, and got an HTTP answer.
+        refused_upgrades: Counter of "requests",
+        /// Pings sent to peers that were not heard for long.
+        pings: Counter of "frames",
+        /// Pings of peers that were answered.
+        pongs: Counter of "frames",
         /// Connections taken from the listeners, the refused ones included.
         accepted: Counter of "connections",
         /// Peers closed at once because `sessions.max` was reached, or the server was ending.

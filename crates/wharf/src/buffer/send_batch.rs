@@ -161,6 +161,11 @@ impl SendBatch {
         self.frames
     }
 
+    /// What was added last is no frame of the program's.
+    pub(crate) fn count_no_frame(&mut self) {
+        self.frames -= 1;
+    }
+
     /// Bytes of a frame, of whichever kind, for which nothing more is to be charged.
     pub(crate) fn free_room(&self) -> usize {
         self.own_room().min(PAGE_BYTES - 1 - self.shared_bytes % PAGE_BYTES)

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::envelope::Envelope;
+
 /// The largest piece, of own frames and of shared ones.
 pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// From this size on, send batches refer to a piece of a shared frame; below it they copy. Counting
@@ -10,32 +12,97 @@ pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// readiness, copied and shared in turns within one run, 2026-11-25).
 pub(super) const SHARED_BYTES_MIN: usize = 1024;
 
-/// The header and the body, in pieces of at most 64 KiB, so that a batch can free what has left. A clone only
+/// A frame with what stands around it, in pieces of at most 64 KiB, so that a batch can free what has left. A clone only
 /// counts a reference.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedFrame {
     pieces: Arc<[Arc<[u8]>]>,
-    bytes: usize,
+    /// At most 1 GiB, as a send queue.
+    bytes: u32,
+    header_bytes: u8,
+    trailer_bytes: u8,
+    /// The program gave it as text.
+    is_text: bool,
+    /// A Close frame of its session's transport is behind it.
+    closes: bool,
 }
 
 impl SharedFrame {
     /// Built from the parts that follow each other on the wire.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn new<const N: usize>(parts: [&[u8]; N]) -> Self {
-        Self::of(parts.iter().map(|part| part.len()).sum(), parts.into_iter())
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        Self::of(&Envelope::EMPTY, bytes, parts.into_iter(), |_| ())
     }
 
-    /// The same of any number of parts, which have so many bytes together.
-    pub(crate) fn of<'p>(bytes: usize, parts: impl Iterator<Item = &'p [u8]>) -> Self {
+    /// What stands around a body, and the body in parts, with so many bytes together. `change` is given the body as
+    /// one before it is shared.
+    pub(crate) fn of<'p>(
+        envelope: &Envelope,
+        bytes: usize,
+        body: impl Iterator<Item = &'p [u8]>,
+        change: impl FnOnce(&mut [u8]),
+    ) -> Self {
+        let (header, trailer) = (envelope.header(), envelope.trailer());
         let mut joined = Vec::with_capacity(bytes);
-        parts.for_each(|part| joined.extend_from_slice(part));
+        joined.extend_from_slice(header);
+        body.for_each(|part| joined.extend_from_slice(part));
+        change(&mut joined[header.len()..]);
+        joined.extend_from_slice(trailer);
         debug_assert_eq!(joined.len(), bytes, "they had other bytes a moment ago");
         let pieces = joined.chunks(PIECE_BYTES_MAX).map(Arc::from).collect();
-        SharedFrame { pieces, bytes }
+        let [header_bytes, trailer_bytes] = [header, trailer].map(|part| part.len() as u8); // at most 16
+        SharedFrame {
+            pieces,
+            bytes: bytes as u32,
+            header_bytes,
+            trailer_bytes,
+            is_text: false,
+            closes: false,
+        }
+    }
+
+    /// The program gave it as text.
+    pub(crate) fn as_text(mut self, is_text: bool) -> Self {
+        self.is_text = is_text;
+        self
+    }
+
+    /// The same, and a Close frame behind it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn with_close(&self, close: &[u8]) -> Self {
+        let (envelope, bytes) = (Envelope::default(), self.bytes() + close.len());
+        let parts = self.pieces.iter().map(|piece| &**piece).chain(std::iter::once(close));
+        SharedFrame { closes: true, ..SharedFrame::of(&envelope, bytes, parts, |_| ()) }
+    }
+
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        self.is_text
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
+    }
+
+    /// Bytes without what stands around them.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.bytes() - usize::from(self.header_bytes) - usize::from(self.trailer_bytes)
+    }
+
+    /// These, in pieces.
+    pub(crate) fn body(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut skipped, mut left) = (usize::from(self.header_bytes), self.body_bytes());
+        self.pieces.iter().map(move |piece| {
+            let start = skipped.min(piece.len());
+            skipped -= start;
+            let end = start + left.min(piece.len() - start);
+            left -= end - start;
+            &piece[start..end]
+        })
     }
 
     pub(crate) fn pieces(&self) -> &[Arc<[u8]>] {
@@ -53,6 +120,16 @@ mod tests {
         let frame = SharedFrame::new([b"head", &body]);
         assert_eq!(frame.bytes(), 200_004);
         assert!(frame.pieces().iter().all(|piece| piece.len() <= PIECE_BYTES_MAX));
+        let envelope = Envelope::of(b"head", b"tail").unwrap();
+        let body_bytes = 2 * PIECE_BYTES_MAX - 5; // so that a piece ends within the trailer
+        let around = SharedFrame::of(
+            &envelope,
+            body_bytes + 8,
+            std::iter::once(&body[..body_bytes]),
+            |_| (),
+        );
+        assert_eq!(around.body_bytes(), body_bytes);
+        assert_eq!(around.body().collect::<Vec<_>>().concat(), body[..body_bytes]);
         assert_eq!(frame.pieces().concat(), [b"head", &body[..]].concat());
         assert!(SharedFrame::new([b"", b""]).pieces().is_empty());
     }

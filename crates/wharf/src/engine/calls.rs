@@ -54,6 +54,8 @@ callbacks! {
     Ending "ending",
     /// [`Handler::closed`](crate::Handler::closed).
     Closed "closed",
+    /// [`Handler::upgrade`](crate::Handler#method.upgrade). Of no session that is open.
+    Upgrade "upgrade",
     /// [`Handler::connect_failed`](crate::Handler::connect_failed).
     ConnectFailed "connect_failed",
     /// [`Handler::draining`](crate::Handler::draining). Of no session.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::guarded;
+#[cfg(feature = "websocket")]
+use crate::options::Target;
 use crate::peer_address::{Peer, PeerAddress};
 use crate::session::{SessionId, Slot};
 use crate::sync::Mutex;
@@ -18,32 +20,47 @@ type Context = Arc<dyn Any + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Contexts(Mutex<HashMap<SessionId, Given>>);
 
-/// At least one of the two.
-struct Given {
-    context: Option<Context>,
-    path: Option<PathBuf>,
+/// At least one of them.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) context: Option<Context>,
+    pub(super) path: Option<PathBuf>,
+    /// The target, if it has a transport.
+    #[cfg(feature = "websocket")]
+    pub(super) target: Option<Arc<Target>>,
+}
+
+impl Given {
+    fn is_nothing(&self) -> bool {
+        let Given { context, path, .. } = self;
+        #[cfg(feature = "websocket")]
+        if self.target.is_some() {
+            return false;
+        }
+        context.is_none() && path.is_none()
+    }
 }
 
 impl Contexts {
     /// Before the session comes to its worker.
-    pub(crate) fn set(
-        &self,
-        id: SessionId,
-        slot: &Slot,
-        context: Option<Context>,
-        path: Option<PathBuf>,
-    ) {
-        if context.is_none() && path.is_none() {
+    pub(super) fn set(&self, id: SessionId, slot: &Slot, given: Given) {
+        if given.is_nothing() {
             return;
         }
         slot.set_has_context();
-        let before = self.0.lock().insert(id, Given { context, path });
+        let before = self.0.lock().insert(id, given);
         assert!(before.is_none(), "invariant 6: {id} was begun twice");
     }
 
     /// For who holds a count of the session.
     pub(crate) fn of(&self, id: SessionId, slot: &Slot) -> Option<Context> {
         if slot.has_context() { self.0.lock().get(&id)?.context.clone() } else { None }
+    }
+
+    /// The target with a transport by which it was begun, without its context. For who holds a count of the session.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn target_of(&self, id: SessionId, slot: &Slot) -> Option<Arc<Target>> {
+        if slot.has_context() { self.0.lock().get(&id)?.target.clone() } else { None }
     }
 
     /// Where a session's peer is, as programs are told. For who holds a count of the session, or releases it.
@@ -106,7 +123,8 @@ mod tests {
         let (contexts, slot) = (Contexts::default(), Slot::default());
         for index in 0..41 {
             let context = Arc::new(Undroppable(dropped.clone()));
-            contexts.set(SessionId::new(index, 3), &slot, Some(context), None);
+            let given = Given { context: Some(context), ..Given::default() };
+            contexts.set(SessionId::new(index, 3), &slot, given);
         }
         contexts.end(SessionId::new(0, 3), &slot);
         assert_eq!(dropped.load(Ordering::Relaxed), 1);

@@ -4,24 +4,26 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::frame::{Content, FORM_BYTES, Frame};
+use super::frame::{Content, FORM_BYTES, Formed, Frame};
 use super::publication::REQUEST_BYTES;
 use super::push::AtOnce;
 use super::share::Follows;
 use crate::buffer::{Envelope, Frame as Queued, SharedFrame};
 use crate::error::{EncodeError, SendError};
-use crate::framing::{Framing, Parts};
+use crate::framing::{Framing, Framings, Parts};
 use crate::session::Slot;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::mask;
 
 impl Engine {
     /// What is given, in every wire form of this server's.
     pub(crate) fn encode(&self, content: Content<'_>) -> Result<Frame, EncodeError<()>> {
-        match content {
-            Content::Plain(bytes) => self.encode_parts(Parts(&[IoSlice::new(bytes)])),
-            Content::Parts(parts) => self.encode_parts(parts),
-            Content::Encoded(frame) if self.could_have_encoded(frame) => Ok(frame.clone()),
-            Content::Encoded(frame) => self.encode_parts(Parts(&[IoSlice::new(&frame.body())])),
+        if let Content::Encoded(frame) = content
+            && self.could_have_encoded(frame)
+        {
+            return Ok(frame.clone());
         }
+        self.with_parts(content, |parts, is_text| self.encode_parts(parts, is_text))
     }
 
     /// The same for one session alone, in the form of its framing. It keeps that framing while the frame waits for it.
@@ -30,63 +32,113 @@ impl Engine {
         framing: u8,
         content: Content<'_>,
     ) -> Result<Frame, EncodeError<()>> {
-        let framing = self.framings.get(framing);
-        let (form, envelope) = match content {
-            Content::Plain(bytes) => {
-                self.encode_as(framing, Parts(&[IoSlice::new(bytes)]), bytes.len())?
-            }
-            Content::Parts(parts) => self.encode_as(framing, parts, parts.bytes())?,
-            Content::Encoded(frame) if self.could_have_encoded(frame) => return Ok(frame.clone()),
-            Content::Encoded(frame) => {
-                let body = frame.body();
-                self.encode_as(framing, Parts(&[IoSlice::new(&body)]), body.len())?
-            }
-        };
+        if let Content::Encoded(frame) = content
+            && self.could_have_encoded(frame)
+        {
+            return Ok(frame.clone());
+        }
+        let form = self.with_parts(content, |parts, is_text| {
+            self.encode_as(self.framings.get(framing), parts, is_text)
+        })?;
         let max = self.options.sending.publications_bytes_max - REQUEST_BYTES;
         if form.bytes() > max {
-            let max = self.frame_bytes_max(framing, max);
+            let max = self.frame_bytes_max(self.framings.get(framing), max);
             return Err(EncodeError::TooLarge { bytes: (), max });
         }
-        Ok(self.frame_of(form, None, &envelope))
+        Ok(self.frame_of(form, None))
     }
 
-    fn frame_of(
+    /// Calls `act` with the parts of a content, and whether it is text.
+    pub(super) fn with_parts<R>(
         &self,
-        first: SharedFrame,
-        others: Option<Arc<[SharedFrame]>>,
-        envelope: &Envelope,
-    ) -> Frame {
-        let [header_bytes, trailer_bytes] =
-            [envelope.header(), envelope.trailer()].map(|part| part.len() as u8); // at most 16
-        Frame { first, others, header_bytes, trailer_bytes, forms: self.framings.forms().clone() }
+        content: Content<'_>,
+        act: impl FnOnce(Parts<'_>, bool) -> R,
+    ) -> R {
+        match content {
+            Content::Plain(bytes) => act(Parts(&[IoSlice::new(bytes)]), false),
+            Content::Text(text) => act(Parts(&[IoSlice::new(text.as_bytes())]), true),
+            Content::Parts(parts) => act(parts, false),
+            Content::Encoded(frame) => act(Parts(&frame.body()), frame.is_text()),
+        }
     }
 
-    fn encode_parts(&self, body: Parts<'_>) -> Result<Frame, EncodeError<()>> {
+    fn frame_of(&self, first: SharedFrame, others: Option<Arc<[SharedFrame]>>) -> Frame {
+        Frame { first, others, forms: self.framings.forms().clone() }
+    }
+
+    fn encode_parts(&self, body: Parts<'_>, is_text: bool) -> Result<Frame, EncodeError<()>> {
         let (body_bytes, max) = (body.bytes(), self.encoded_bytes_max());
         if body_bytes > max {
             return Err(EncodeError::TooLarge { bytes: (), max });
         }
         let forms = self.framings.forms();
-        let (first, envelope) = self.encode_as(&forms[0], body, body_bytes)?;
-        let others = forms[1..].iter().map(|form| self.encode_as(form, body, body_bytes));
-        let others: Result<Vec<_>, _> = others.map(|form| form.map(|(form, _)| form)).collect();
+        let first = self.encode_as(&forms[0], body, is_text)?;
+        let others = forms[1..].iter().map(|form| self.encode_as(form, body, is_text));
+        let others: Result<Vec<_>, _> = others.collect();
         let others = Some(others?).filter(|others| !others.is_empty()).map(Arc::from);
-        Ok(self.frame_of(first, others, &envelope))
+        Ok(self.frame_of(first, others))
     }
 
-    /// A frame of so many bytes in one wire form, and what stands around it.
+    /// A frame in one wire form, with what stands around it.
     pub(super) fn encode_as(
         &self,
         form: &Framing,
         body: Parts<'_>,
-        body_bytes: usize,
-    ) -> Result<(SharedFrame, Envelope), EncodeError<()>> {
-        let mut envelope = Envelope::default();
+        is_text: bool,
+    ) -> Result<SharedFrame, EncodeError<()>> {
+        let (body_bytes, mut envelope) = (body.bytes(), Envelope::default());
         let written = form.envelop_parts(body, body_bytes, &mut envelope);
         let bytes = self.sendable(form, body_bytes, written, &envelope)?;
-        let parts = std::iter::once(envelope.header()).chain(body.0.iter().map(|part| &**part));
-        let parts = parts.chain(std::iter::once(envelope.trailer()));
-        Ok((SharedFrame::of(bytes, parts), envelope))
+        if is_text {
+            form.make_text(&mut envelope);
+        }
+        let key = self.draw_key_for(form, &mut envelope);
+        let parts = body.0.iter().map(|part| &**part);
+        let frame = SharedFrame::of(&envelope, bytes, parts, |body| {
+            #[cfg(feature = "websocket")]
+            if let Some(key) = key {
+                mask(body, key);
+            }
+            #[cfg(not(feature = "websocket"))]
+            let _ = (body, key);
+        });
+        Ok(frame.as_text(is_text))
+    }
+
+    /// Draws the key that a frame is to be masked with, if it is, and writes it at the end of the header.
+    fn draw_key_for(&self, form: &Framing, envelope: &mut Envelope) -> Option<[u8; 4]> {
+        #[cfg(feature = "websocket")]
+        if form.web_socket_form().is_some_and(|form| form.masks()) {
+            let key = self.keys.draw();
+            let header_bytes = envelope.header().len();
+            if let Some(place) = envelope.header_mut(header_bytes).last_chunk_mut() {
+                *place = key;
+            }
+            return Some(key);
+        }
+        let _ = (form, envelope);
+        None
+    }
+
+    /// A frame in the form of this framing, as one session is sent it that has this framing. Masked forms are not shared:
+    /// each is made from a form that is.
+    #[inline]
+    pub(super) fn formed<'f>(&self, framing: u8, form: &'f SharedFrame) -> Formed<'f> {
+        if Framings::masks(framing) {
+            self.formed_alone(framing, form)
+        } else {
+            Formed::Shared(form)
+        }
+    }
+
+    #[cold]
+    fn formed_alone<'f>(&self, framing: u8, form: &'f SharedFrame) -> Formed<'f> {
+        let parts: Vec<_> = form.body().map(IoSlice::new).collect();
+        match self.encode_as(self.framings.get(framing), Parts(&parts), form.is_text()) {
+            Ok(own) => Formed::Own(own),
+            // With a head that is 14 bytes long it is larger than a send queue.
+            Err(_) => Formed::Shared(form),
+        }
     }
 
     /// The most bytes of a frame for many: each of its wire forms can be queued, and a port that has nothing
@@ -115,12 +167,15 @@ impl Engine {
         frame: &Frame,
     ) -> (Result<(), SendError<()>>, Follows) {
         if !self.could_have_encoded(frame) {
-            let (pushed, follows) = self.push(slot, Content::Plain(&frame.body()), AtOnce::No);
+            let (pushed, follows) = self.with_parts(Content::Encoded(frame), |parts, is_text| {
+                self.push_parts(slot, parts, is_text, AtOnce::No)
+            });
             return (pushed.map(|_| ()), follows);
         }
         let (pushed, follows) = loop {
             let framing = slot.framing();
-            let form = Queued::Shared(self.form_for(framing, frame));
+            let form = self.formed(framing, self.form_for(framing, frame));
+            let form = Queued::Shared(&form);
             if let Some(pushed) = self.push_frame(slot, framing, form) {
                 break pushed;
             }

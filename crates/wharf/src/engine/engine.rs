@@ -6,6 +6,8 @@ use super::budget::{BUDGET_BYTES, Budget};
 use super::changed_framings::ChangedFramings;
 use super::contexts::Contexts;
 use super::jobs::Jobs;
+#[cfg(feature = "websocket")]
+use super::keys::Keys;
 use super::mailbox::Mail;
 use super::publishers::Publishers;
 use super::share::{PortShare, Published};
@@ -55,6 +57,11 @@ pub(crate) struct Engine {
     pub(crate) contexts: Contexts,
     /// What the threads of the pool run.
     pub(super) jobs: Jobs,
+    #[cfg(feature = "websocket")]
+    pub(crate) keys: Keys,
+    /// Sessions whose transport does not stand yet.
+    #[cfg(feature = "websocket")]
+    pub(super) establishing: AtomicU32,
     pub(crate) options: Options,
     /// Creates the sockets for connects.
     pub(crate) sockets: Sockets,
@@ -104,6 +111,10 @@ impl Engine {
             changed_framings: ChangedFramings::default(),
             contexts: Contexts::default(),
             jobs: Jobs::new(&options.offload),
+            #[cfg(feature = "websocket")]
+            keys: Keys::default(),
+            #[cfg(feature = "websocket")]
+            establishing: AtomicU32::new(0),
             options,
             sockets,
             each_port_accepts: false,

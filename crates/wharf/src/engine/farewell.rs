@@ -1,14 +1,15 @@
 //! A session ends with a last word.
 
-use std::io::IoSlice;
-
 use super::engine::Engine;
-use super::frame::Frame;
+use super::frame::{Content, Frame};
 use crate::buffer::SharedFrame;
 use crate::close::{Close, CloseReason};
 use crate::error::EncodeError;
-use crate::framing::Parts;
+#[cfg(feature = "websocket")]
+use crate::framing::WebSocketForm;
 use crate::session::{SessionId, Slot};
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::{ControlFrame, NO_CODE, code_of};
 
 /// The most bytes of a farewell, its header included.
 pub(crate) const FAREWELL_BYTES_MAX: usize = 1024;
@@ -21,7 +22,7 @@ impl Engine {
         id: SessionId,
         slot: &Slot,
         code: u32,
-        frame: Option<&[u8]>,
+        frame: Option<Content<'_>>,
     ) -> Result<bool, EncodeError<()>> {
         let reason = CloseReason::Kicked { code };
         let Some(frame) = frame else {
@@ -30,6 +31,12 @@ impl Engine {
         loop {
             let framing = slot.framing();
             let farewell = self.encode_for(framing, frame, FAREWELL_BYTES_MAX)?;
+            #[cfg(feature = "websocket")]
+            let farewell = match (self.framings.get(framing).web_socket_form(), frame) {
+                (None, _) => farewell,
+                (Some(form), Content::Text(said)) => self.with_close(form, &farewell, reason, said),
+                (Some(form), _) => self.with_close(form, &farewell, reason, ""),
+            };
             if let Some(ends) = self.ask_to_close_with(id, slot, reason, &farewell, framing) {
                 return Ok(ends);
             }
@@ -44,22 +51,38 @@ impl Engine {
     }
 
     fn farewell_of(&self, slot: &Slot, frame: &Frame) -> Option<SharedFrame> {
+        let framing = slot.framing();
         if !self.could_have_encoded(frame) {
-            return self.encode_for(slot.framing(), &frame.body(), FAREWELL_BYTES_MAX).ok();
+            return self.encode_for(framing, Content::Encoded(frame), FAREWELL_BYTES_MAX).ok();
         }
-        let form = self.form_for(slot.framing(), frame);
+        let form = self.formed(framing, self.form_for(framing, frame));
         (form.bytes() <= FAREWELL_BYTES_MAX).then(|| form.clone())
+    }
+
+    /// The same farewell, and a Close frame behind it.
+    #[cfg(feature = "websocket")]
+    fn with_close(
+        &self,
+        form: &WebSocketForm,
+        farewell: &SharedFrame,
+        reason: CloseReason,
+        said: &str,
+    ) -> SharedFrame {
+        let key = form.masks().then(|| self.keys.draw());
+        let code = code_of(reason).unwrap_or(NO_CODE);
+        farewell.with_close(ControlFrame::close(code, said, key).bytes())
     }
 
     /// A frame in the form of a framing, which may have at most `wire_bytes_max`.
     fn encode_for(
         &self,
         framing: u8,
-        body: &[u8],
+        content: Content<'_>,
         wire_bytes_max: usize,
     ) -> Result<SharedFrame, EncodeError<()>> {
         let framing = self.framings.get(framing);
-        let (form, _) = self.encode_as(framing, Parts(&[IoSlice::new(body)]), body.len())?;
+        let form =
+            self.with_parts(content, |parts, is_text| self.encode_as(framing, parts, is_text))?;
         if form.bytes() > wire_bytes_max {
             let max = self.frame_bytes_max(framing, wire_bytes_max);
             return Err(EncodeError::TooLarge { bytes: (), max });

@@ -1,6 +1,8 @@
 //! A frame that is encoded once, for many.
 
 use std::fmt;
+use std::io::IoSlice;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::buffer::SharedFrame;
@@ -20,10 +22,26 @@ pub struct Frame {
     pub(super) first: SharedFrame,
     /// In the others, if there are any.
     pub(super) others: Option<Arc<[SharedFrame]>>,
-    /// Bytes that stand before the frame in the first, and behind it.
-    pub(super) header_bytes: u8,
-    pub(super) trailer_bytes: u8,
     pub(super) forms: Arc<[Framing]>,
+}
+
+/// A frame as one session is sent it.
+pub(super) enum Formed<'f> {
+    /// As others are.
+    Shared(&'f SharedFrame),
+    /// Encoded for it alone.
+    Own(SharedFrame),
+}
+
+impl Deref for Formed<'_> {
+    type Target = SharedFrame;
+
+    fn deref(&self) -> &SharedFrame {
+        match self {
+            Formed::Shared(frame) => frame,
+            Formed::Own(frame) => frame,
+        }
+    }
 }
 
 /// What a caller gives to be sent.
@@ -31,6 +49,8 @@ pub struct Frame {
 pub enum Content<'a> {
     /// Bytes, to be encoded now.
     Plain(&'a [u8]),
+    /// The same, which are text where there is a difference.
+    Text(&'a str),
     /// The same in several pieces.
     Parts(Parts<'a>),
     /// What was encoded before.
@@ -42,6 +62,7 @@ impl Content<'_> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Content::Plain(bytes) => bytes.len(),
+            Content::Text(text) => text.len(),
             Content::Parts(parts) => parts.bytes(),
             Content::Encoded(frame) => frame.body_bytes(),
         }
@@ -53,12 +74,12 @@ impl Frame {
     #[cfg(test)]
     pub(super) fn of(body: &[u8]) -> Frame {
         let (first, forms) = (SharedFrame::new([b"", body]), Arc::from([Framing::raw()]));
-        Frame { first, others: None, header_bytes: 0, trailer_bytes: 0, forms }
+        Frame { first, others: None, forms }
     }
 
     /// How many bytes the program gave.
     pub fn body_bytes(&self) -> usize {
-        self.first.bytes() - usize::from(self.header_bytes) - usize::from(self.trailer_bytes)
+        self.first.body_bytes()
     }
 
     /// How many bytes it holds, in all wire forms, with [`FORM_BYTES`] for each but the first.
@@ -81,11 +102,13 @@ impl Frame {
         self.others.is_none().then_some(&self.first)
     }
 
-    pub(super) fn body(&self) -> Vec<u8> {
-        let mut bytes = self.first.pieces().concat();
-        bytes.truncate(bytes.len() - usize::from(self.trailer_bytes));
-        bytes.drain(..usize::from(self.header_bytes));
-        bytes
+    /// The program gave it as text.
+    pub(super) fn is_text(&self) -> bool {
+        self.first.is_text()
+    }
+
+    pub(super) fn body(&self) -> Vec<IoSlice<'_>> {
+        self.first.body().map(IoSlice::new).collect()
     }
 
     #[inline]

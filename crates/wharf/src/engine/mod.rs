@@ -21,6 +21,8 @@ mod frame;
 mod gather;
 mod groups;
 mod jobs;
+#[cfg(feature = "websocket")]
+mod keys;
 mod lag;
 mod long_turns;
 mod mailbox;
@@ -40,6 +42,8 @@ mod share;
 mod timers;
 mod turns;
 mod watch;
+#[cfg(feature = "websocket")]
+mod web_socket;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod wire_bytes;
 

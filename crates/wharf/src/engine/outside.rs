@@ -86,13 +86,13 @@ impl Engine {
             }
         };
         let (queue_max, bytes) = (sending.queue_bytes_max, frame.form_bytes_max());
-        let form = self.form_for(slot.framing(), &frame);
+        let form = self.formed(slot.framing(), self.form_for(slot.framing(), &frame));
         if queue.takes_latest(form.bytes(), queue_max) {
-            let pushed = queue.push(Queued::Shared(form), queue_max, self.store_of(slot));
+            let pushed = queue.push(Queued::Shared(&form), queue_max, self.store_of(slot));
             // Without room in the budget it waits.
             if !matches!(pushed, Err(Refusal::Full { .. })) {
                 drop(queue);
-                let (pushed, follows) = self.follow(slot, Queued::Shared(form), pushed);
+                let (pushed, follows) = self.follow(slot, Queued::Shared(&form), pushed);
                 return (pushed.map_err(|refusal| self.send_error(refusal)), follows);
             }
         }

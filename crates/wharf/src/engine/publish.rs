@@ -97,10 +97,12 @@ impl Engine {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let (frame, pushed) = {
             let mut queue = slot.send_queue.lock();
-            let frame = form(slot.framing());
-            (frame, queue.push_published(frame, policy, queue_max, store))
+            let framing = slot.framing();
+            let frame = self.formed(framing, form(framing));
+            let pushed = queue.push_published(&frame, policy, queue_max, store);
+            (frame, pushed)
         };
-        let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        let (pushed, follows) = self.follow(slot, Frame::Shared(&frame), pushed);
         (!matches!(pushed, Err(Refusal::Behind { .. })), follows)
     }
 
@@ -116,14 +118,14 @@ impl Engine {
     ) -> (bool, Follows) {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let mut queue = slot.send_queue.lock();
-        let form = self.form_for(slot.framing(), frame);
-        let pushed = queue.push_published(form, policy, queue_max, store);
+        let form = self.formed(slot.framing(), self.form_for(slot.framing(), frame));
+        let pushed = queue.push_published(&form, policy, queue_max, store);
         let has_room = !matches!(pushed, Err(Refusal::Behind { .. }));
         if has_key || has_room {
             queue.placed_send_came(frame.form_bytes_max());
         }
         drop(queue);
-        let (_, follows) = self.follow(slot, Frame::Shared(form), pushed);
+        let (_, follows) = self.follow(slot, Frame::Shared(&form), pushed);
         (has_room, follows)
     }
 
@@ -137,13 +139,13 @@ impl Engine {
     ) -> (bool, Follows) {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let mut queue = slot.send_queue.lock();
-        let form = self.form_for(slot.framing(), frame);
-        let pushed = queue.push_lacked(form, policy, queue_max, store);
+        let form = self.formed(slot.framing(), self.form_for(slot.framing(), frame));
+        let pushed = queue.push_lacked(&form, policy, queue_max, store);
         if is_placed && pushed.is_ok() {
             queue.placed_send_came(frame.form_bytes_max());
         }
         drop(queue);
-        let (pushed, follows) = self.follow(slot, Frame::Shared(form), pushed);
+        let (pushed, follows) = self.follow(slot, Frame::Shared(&form), pushed);
         (pushed.is_ok(), follows)
     }
 }

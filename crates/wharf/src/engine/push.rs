@@ -1,7 +1,5 @@
 //! A frame's way into a send queue, or past it, directly to the socket.
 
-use std::io::IoSlice;
-
 use super::budget::RESERVE_PAGES;
 use super::engine::Engine;
 use super::frame::Content;
@@ -9,7 +7,7 @@ use super::share::{Follows, PortShare};
 use crate::buffer::{Envelope, Frame, SendBatch};
 use crate::clock::Moment;
 use crate::error::{EncodeError, SendError};
-use crate::framing::{Framing, FramingError, Parts};
+use crate::framing::{Framing, FramingError, Framings, Parts};
 use crate::options::Backpressure;
 use crate::port::Anywhere;
 use crate::session::{Pushed, Refusal, Slot, Store};
@@ -135,16 +133,15 @@ impl Engine {
     #[cold]
     pub(crate) fn wire_bytes(&self, slot: &Slot, content: Content<'_>) -> usize {
         let (bytes, mut envelope) = (content.bytes(), Envelope::default());
-        let framing = self.framing_of(slot);
-        let enveloped = match content {
-            Content::Plain(frame) => framing.envelop(frame, &mut envelope),
-            Content::Parts(parts) => framing.envelop_parts(parts, bytes, &mut envelope),
-            Content::Encoded(frame) if self.could_have_encoded(frame) => {
-                return self.form_for(slot.framing(), frame).bytes();
-            }
-            // Another server's.
-            Content::Encoded(frame) => framing.envelop(&frame.body(), &mut envelope),
-        };
+        let (index, framing) = (slot.framing(), self.framing_of(slot));
+        if let Content::Encoded(frame) = content
+            && self.could_have_encoded(frame)
+            && !Framings::masks(index)
+        {
+            return self.form_for(index, frame).bytes();
+        }
+        let enveloped =
+            self.with_parts(content, |parts, _| framing.envelop_parts(parts, bytes, &mut envelope));
         bytes + enveloped.map_or(0, |()| envelope.bytes())
     }
 
@@ -164,10 +161,12 @@ impl Engine {
         content: Content<'_>,
         at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
+        let index = slot.framing();
         if let Content::Plain(frame) = content
             && at_once == AtOnce::No
+            && !Framings::masks(index)
         {
-            let (index, mut envelope) = (slot.framing(), Envelope::default());
+            let mut envelope = Envelope::default();
             let framing = self.framings.get(index);
             let written = framing.envelop(frame, &mut envelope);
             if let Err(error) = self.sendable(framing, frame.len(), written, &envelope) {
@@ -191,25 +190,41 @@ impl Engine {
         content: Content<'_>,
         at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
-        let one;
-        let parts = match content {
-            Content::Plain(frame) => {
-                one = [IoSlice::new(frame)];
-                Parts(&one)
-            }
-            Content::Parts(parts) => parts,
-            Content::Encoded(frame) => {
-                let (pushed, follows) = self.push_encoded(slot, frame);
-                return (pushed.map(|()| 0), follows);
-            }
-        };
+        if let Content::Encoded(frame) = content {
+            let (pushed, follows) = self.push_encoded(slot, frame);
+            return (pushed.map(|()| 0), follows);
+        }
+        self.with_parts(content, |parts, is_text| self.push_parts(slot, parts, is_text, at_once))
+    }
+
+    pub(super) fn push_parts(
+        &self,
+        slot: &Slot,
+        parts: Parts<'_>,
+        is_text: bool,
+        at_once: AtOnce,
+    ) -> (Result<usize, SendError<()>>, Follows) {
         let bytes = parts.bytes();
         loop {
             let (index, mut envelope) = (slot.framing(), Envelope::default());
             let framing = self.framings.get(index);
+            if Framings::masks(index) {
+                let own = match self.encode_as(framing, parts, is_text) {
+                    Ok(own) => own,
+                    Err(error) => return (Err(error.into()), Follows::default()),
+                };
+                if let Some((pushed, follows)) = self.push_frame(slot, index, Frame::Shared(&own)) {
+                    let pushed = pushed.map(|()| 0).map_err(|refusal| self.send_error(refusal));
+                    return (pushed, follows);
+                }
+                continue;
+            }
             let written = framing.envelop_parts(parts, bytes, &mut envelope);
             if let Err(error) = self.sendable(framing, bytes, written, &envelope) {
                 return (Err(error.into()), Follows::default());
+            }
+            if is_text {
+                framing.make_text(&mut envelope);
             }
             let frame = Frame::Parts { envelope: &envelope, parts: parts.0, left_bytes: 0 };
             let pushed = match at_once {

@@ -506,6 +506,12 @@ pub enum ConnectError {
     /// The server drains or has ended.
     #[error("the server is ending")]
     Ending,
+    /// What the target's transport is to ask for cannot be asked.
+    #[error("the target cannot be asked: {rule}")]
+    Target {
+        /// The rule that is broken.
+        rule: &'static str,
+    },
     /// The system gave no socket.
     #[error("cannot make a socket for {address}{}", InBrackets::of(source))]
     Socket {
@@ -514,6 +520,37 @@ pub enum ConnectError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+/// Why the transport of a session that [`Handle::connect`](crate::Handle::connect) began does not stand: what is within
+/// the [`io::Error`] of [`Handler::connect_failed`](crate::Handler::connect_failed).
+#[cfg(feature = "websocket")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EstablishError {
+    /// The server has answered with another HTTP status than 101. An [`io::ErrorKind::ConnectionRefused`].
+    #[error("the server has refused the WebSocket with the status {status}")]
+    Refused {
+        /// The status.
+        status: u16,
+    },
+    /// What the server has answered is no answer to the request. An [`io::ErrorKind::InvalidData`].
+    #[error("the server's answer is wrong: {reason}")]
+    Wrong {
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+#[cfg(feature = "websocket")]
+impl From<EstablishError> for io::Error {
+    fn from(error: EstablishError) -> Self {
+        let kind = match error {
+            EstablishError::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            EstablishError::Wrong { .. } => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,25 @@
 //! What can be sent.
 
 /// What can be sent: bytes (`&[u8]`, `Vec<u8>`, `&str`, `Arc<[u8]>` and whatever else is `AsRef<[u8]>`), which
-/// are encoded at that call, the same in several [`Parts`](crate::Parts), or a [`Frame`](crate::Frame), which is encoded
-/// already.
+/// are encoded at that call, the same in several [`Parts`](crate::Parts), a [`Text`](crate::Text), or a
+/// [`Frame`](crate::Frame), which is encoded already.
 pub trait AsFrame: sealed::Sealed {}
+
+/// A frame that is text: over WebSocket it is sent as a text message, as a browser's page expects strings. Elsewhere it
+/// is its bytes.
+///
+/// ```
+/// # fn greet(session: &wharf::Session) {
+/// session.send(wharf::Text("{\"hello\":1}"));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Text<S>(pub S);
 
 impl<F: sealed::Sealed> AsFrame for F {}
 
 pub(super) mod sealed {
+    use super::Text;
     use crate::engine::{Content, Frame};
     use crate::framing::Parts;
 
@@ -20,6 +32,12 @@ pub(super) mod sealed {
         #[inline]
         fn content(&self) -> Content<'_> {
             Content::Plain(self.as_ref())
+        }
+    }
+
+    impl<S: AsRef<str>> Sealed for Text<S> {
+        fn content(&self) -> Content<'_> {
+            Content::Text(self.0.as_ref())
         }
     }
 

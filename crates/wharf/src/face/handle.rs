@@ -144,8 +144,7 @@ impl Handle {
         farewell: Farewell,
     ) -> Result<bool, EncodeError<Farewell>> {
         let closed = self.engine.with_session(id, |slot| {
-            let closed =
-                self.engine.say_farewell(id, slot, farewell.code, farewell.frame.as_deref());
+            let closed = self.engine.say_farewell(id, slot, farewell.code, farewell.content());
             (closed, Follows { changed: closed == Ok(true), ..Follows::default() })
         });
         closed.unwrap_or(Ok(false)).map_err(|error| error.of(farewell))

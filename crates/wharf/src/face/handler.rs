@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use super::session::Session;
 use super::tells::{Internal, Tells};
+#[cfg(feature = "websocket")]
+use super::upgrade::Upgrade;
 use crate::close::CloseReason;
 use crate::engine::{Frame, Group};
 use crate::error::AcceptError;
 use crate::options::Target;
 use crate::session::SessionId;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::UpgradeRequest;
 
 /// The callbacks of a server or connector.
 ///
@@ -132,6 +136,34 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// A client asks for a WebSocket. Called once for each, before `opened`, when everything that belongs to the protocol
+    /// is as it should be: this is the place to see who it is, by a cookie or a token in the query, and what it wants. A
+    /// session that is refused is never opened. It blocks its worker, as any callback: what must ask a database is better
+    /// asked after `opened`.
+    ///
+    /// ```
+    /// # use wharf::{Session, Upgrade, UpgradeRequest};
+    /// # struct Chat;
+    /// # fn is_valid(_: &str) -> bool { true }
+    /// # impl wharf::Handler for Chat {
+    /// # type State = ();
+    /// # fn opened(&self, _: &Session) {}
+    /// # fn received(&self, _: &Session, _: &mut (), _: &[u8]) {}
+    /// fn upgrade(&self, request: &UpgradeRequest) -> Upgrade {
+    ///     match request.cookie("token") {
+    ///         _ if request.path() != "/chat" => Upgrade::refuse(404),
+    ///         Some(token) if is_valid(token) => Upgrade::accept(),
+    ///         _ => Upgrade::refuse(401),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "websocket")]
+    fn upgrade(&self, request: &UpgradeRequest) -> Upgrade {
+        let _ = request;
+        Upgrade::accept()
+    }
+
     /// The server begins to drain. Called once, by one worker, before any session is asked to end: what is
     /// published or sent here still leaves, so this is the place for a goodbye. The drain begins when the
     /// callback has returned; until then sessions may still come. Not called by a stop.
@@ -196,6 +228,14 @@ macro_rules! pass_on_callbacks {
             reason: $crate::close::CloseReason,
         ) -> Option<$crate::engine::Frame> {
             ($to).ending(session, state, reason)
+        }
+
+        #[cfg(feature = "websocket")]
+        fn upgrade(
+            &$self,
+            request: &$crate::transport::web_socket::UpgradeRequest,
+        ) -> $crate::face::Upgrade {
+            ($to).upgrade(request)
         }
 
         fn draining(&$self) {

@@ -11,10 +11,12 @@ mod mailer;
 mod session;
 mod tells;
 mod ticker;
+#[cfg(feature = "websocket")]
+mod upgrade;
 mod when_room;
 mod when_room_to_publish;
 
-pub use self::as_frame::AsFrame;
+pub use self::as_frame::{AsFrame, Text};
 pub use self::events::{Event, EventHandler, Events, events};
 pub use self::farewell::Farewell;
 pub use self::groups_by_name::Groups;
@@ -26,5 +28,7 @@ pub(crate) use self::session::Desk;
 pub use self::session::Session;
 pub(crate) use self::tells::{Internal, Tells};
 pub use self::ticker::{Tick, Ticker};
+#[cfg(feature = "websocket")]
+pub use self::upgrade::{Establishment, Upgrade};
 pub use self::when_room::WhenRoom;
 pub use self::when_room_to_publish::WhenRoomToPublish;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::as_frame::AsFrame;
 use super::farewell::Farewell;
 use super::handle::Handle;
+#[cfg(feature = "websocket")]
+use super::upgrade::Establishment;
 use crate::close::{Close, CloseReason};
 use crate::engine::{AtOnce, Callback, Content, Engine, Follows, Group, NO_SESSION, Watch};
 use crate::error::{EncodeError, JoinError, SendError, TimerError};
@@ -38,6 +40,9 @@ pub(crate) struct Desk {
     /// What left at once since the counters were last published.
     pub(crate) left_directly: Cell<LeftDirectly>,
     pub(crate) watch: Watch,
+    /// While `opened` runs, what the session's transport has learned.
+    #[cfg(feature = "websocket")]
+    pub(crate) establishment: RefCell<Option<Arc<Establishment>>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,8 @@ impl Desk {
             share_used: RefCell::default(),
             due_next: RefCell::default(),
             left_directly: Cell::default(),
+            #[cfg(feature = "websocket")]
+            establishment: RefCell::default(),
         }
     }
 
@@ -120,13 +127,23 @@ pub struct Session {
     peer: Cell<Peer>,
     /// What it has just received may be answered at once. By one frame: several leave together.
     direct: Cell<bool>,
+    /// The frame that `received` has is text.
+    #[cfg(feature = "websocket")]
+    is_text: Cell<bool>,
 }
 
 impl Session {
     /// For a worker: of no session so far.
     pub(crate) fn new(desk: Desk) -> Self {
         let (id, peer) = (Cell::new(NO_SESSION), Cell::new(Peer::Unknown));
-        Session { desk, id, peer, direct: Cell::new(false) }
+        Session {
+            desk,
+            id,
+            peer,
+            direct: Cell::new(false),
+            #[cfg(feature = "websocket")]
+            is_text: Cell::new(false),
+        }
     }
 
     /// Is this session from now on, on which the caller knows that a count is held, or whose release this is.
@@ -146,6 +163,25 @@ impl Session {
     /// Says whether what it has just received may be answered at once.
     pub(crate) fn set_direct(&self, direct: bool) {
         self.direct.set(direct);
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(crate) fn set_is_text(&self, is_text: bool) {
+        self.is_text.set(is_text);
+    }
+
+    /// Within [`received`](crate::Handler::received): whether the frame is a text message of a WebSocket. Then it is
+    /// UTF-8.
+    #[cfg(feature = "websocket")]
+    pub fn frame_is_text(&self) -> bool {
+        self.is_text.get()
+    }
+
+    /// Within [`opened`](crate::Handler::opened): what was learned while the session's transport was established. `None`
+    /// elsewhere, and if it has none.
+    #[cfg(feature = "websocket")]
+    pub fn establishment(&self) -> Option<Arc<Establishment>> {
+        self.desk.establishment.borrow().clone()
     }
 
     fn engine(&self) -> &Engine {
@@ -311,8 +347,8 @@ impl Session {
     /// # Errors
     /// As of [`Handle::close_with`].
     pub fn close_with(&self, farewell: Farewell) -> Result<bool, EncodeError<Farewell>> {
-        let (code, frame) = (farewell.code, farewell.frame.as_deref());
-        let closed = self.engine().say_farewell(self.id.get(), self.slot(), code, frame);
+        let (code, content) = (farewell.code, farewell.content());
+        let closed = self.engine().say_farewell(self.id.get(), self.slot(), code, content);
         if closed == Ok(true) {
             self.desk.attend_later(self.id.get());
         }

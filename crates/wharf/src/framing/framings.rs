@@ -4,12 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::kind::{Framing, Kind};
+#[cfg(feature = "websocket")]
+use super::web_socket::WebSocketForm;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::Role;
 
 /// The framings declared at the start. A session has one of them, and may change to another; its slot has the index. The
 /// array has a place for each value of the byte, so no index is out of range.
 #[derive(Clone)]
 pub(crate) struct Framings {
-    places: Box<[Framing; Framings::MAX]>,
+    places: Box<[Framing; 256]>,
     declared: usize,
     /// How many of the last ones are those that sessions may change to.
     further: usize,
@@ -23,8 +27,15 @@ impl Framings {
     /// At least one, and at most as many as there are places.
     pub(crate) fn of(declared: &[Framing]) -> Self {
         assert!(!declared.is_empty(), "there is a framing");
-        let mut places = vec![Framing(Kind::Raw); Self::MAX];
+        assert!(declared.len() <= Self::MAX, "there are as many places");
+        let mut places = vec![Framing(Kind::Raw); 256];
         places[..declared.len()].clone_from_slice(declared);
+        #[cfg(feature = "websocket")]
+        for sends_text in [false, true] {
+            let role = Role::Client;
+            let form = WebSocketForm { role, sends_text, message_bytes_max: 0 }; // each session has its own
+            places[usize::from(Self::of_client(sends_text))] = Framing::web_socket(form);
+        }
         let Ok(places) = places.try_into() else { unreachable!("there are as many places") };
         let mut forms: Vec<Framing> = Vec::new();
         let mut form_of = [0; 256];
@@ -52,7 +63,7 @@ impl Framings {
 
     /// Whether it is one of those that sessions may change to.
     pub(crate) fn is_further(&self, index: u8) -> bool {
-        usize::from(index) >= self.declared - self.further
+        (self.declared - self.further..self.declared).contains(&index.into())
     }
 
     /// The framings that differ.
@@ -67,7 +78,20 @@ impl Framings {
     }
 
     /// The most that may be declared.
-    pub(crate) const MAX: usize = 256;
+    pub(crate) const MAX: usize = 254;
+
+    /// That of the messages of WebSocket clients: every server has it, beside those that were declared, and nothing is
+    /// encoded in it for many.
+    #[cfg(feature = "websocket")]
+    pub(crate) const fn of_client(sends_text: bool) -> u8 {
+        Self::MAX as u8 + sends_text as u8
+    }
+
+    /// Whether what is sent is masked, with a key that is drawn for each frame.
+    #[inline]
+    pub(crate) fn masks(index: u8) -> bool {
+        cfg!(feature = "websocket") && usize::from(index) >= Self::MAX
+    }
 
     pub(crate) fn get(&self, index: u8) -> &Framing {
         &self.places[usize::from(index)]
@@ -75,7 +99,8 @@ impl Framings {
 
     /// Asserts that this index was declared.
     pub(crate) fn assert_declared(&self, index: u8) {
-        assert!(usize::from(index) < self.declared, "a framing is declared, then used");
+        let is_declared = usize::from(index) < self.declared || Self::masks(index);
+        assert!(is_declared, "a framing is declared, then used");
     }
 }
 

@@ -9,6 +9,8 @@ use super::length::LengthPrefix;
 use super::length_field::LengthField;
 use super::parts::Parts;
 use super::varint::VarintPrefix;
+#[cfg(feature = "websocket")]
+use super::web_socket::{WebSocketForm, make_text};
 use crate::buffer::Envelope;
 use crate::error::{Error, Result};
 
@@ -28,10 +30,14 @@ pub(super) enum Kind {
     Length(LengthPrefix),
     Lines(Lines),
     Delimited(Delimiter),
-    Fixed { frame_bytes: usize },
+    Fixed {
+        frame_bytes: usize,
+    },
     Field(LengthField),
     Varint(VarintPrefix),
     Custom(Custom),
+    #[cfg(feature = "websocket")]
+    WebSocket(WebSocketForm),
 }
 
 impl Framing {
@@ -77,6 +83,42 @@ impl Framing {
         Framing(Kind::Custom(Custom::new(framing)))
     }
 
+    /// Messages of a WebSocket.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn web_socket(form: WebSocketForm) -> Self {
+        Framing(Kind::WebSocket(form))
+    }
+
+    /// The form of its messages, if it has those of a WebSocket.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn web_socket_form(&self) -> Option<&WebSocketForm> {
+        match &self.0 {
+            Kind::WebSocket(form) => Some(form),
+            _ => None,
+        }
+    }
+
+    /// Whether it has peers that may listen for ever.
+    pub(crate) fn may_be_silent(&self) -> bool {
+        match &self.0 {
+            Kind::Raw => true,
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(_) => true, // they have shown who they are
+            _ => false,
+        }
+    }
+
+    /// Has an envelope say that its frame is text, if the framing can.
+    pub(crate) fn make_text(&self, envelope: &mut Envelope) {
+        match &self.0 {
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(_) => make_text(envelope),
+            _ => {
+                let _ = envelope;
+            }
+        }
+    }
+
     pub(crate) fn is_raw(&self) -> bool {
         self.0 == Kind::Raw
     }
@@ -91,6 +133,8 @@ impl Framing {
             }
             Kind::Field(field) => field.broken_rule(),
             Kind::Varint(prefix) => prefix.broken_rule(),
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(_) => None,
         };
         match broken {
             None => Ok(()),
@@ -109,6 +153,8 @@ impl Framing {
             Kind::Field(field) => Some(field.wire_frame_bytes_max()),
             Kind::Varint(prefix) => Some(prefix.wire_frame_bytes_max()),
             Kind::Custom(custom) => Some(custom.wire_frame_bytes_max),
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) => Some(form.wire_frame_bytes_max()),
         }
     }
 
@@ -124,6 +170,8 @@ impl Framing {
             Kind::Field(field) => field.frame_bytes_within(wire_bytes),
             Kind::Varint(prefix) => prefix.frame_bytes_within(wire_bytes),
             Kind::Custom(_) => wire_bytes,
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) => form.frame_bytes_within(wire_bytes),
         }
     }
 
@@ -137,6 +185,8 @@ impl Framing {
             Kind::Field(field) => field.stripped(),
             Kind::Varint(prefix) => prefix.header_bytes_max(),
             Kind::Custom(_) => 2 * Envelope::BYTES_MAX,
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(_) => crate::transport::web_socket::HEAD_BYTES_MAX,
         }
     }
 
@@ -168,6 +218,10 @@ impl Framing {
             Kind::Field(field) => field.cut(bytes),
             Kind::Varint(prefix) => prefix.cut(bytes),
             Kind::Custom(custom) => custom.cut(bytes, scanned),
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(_) => {
+                Cut::Refused(FramingError::Refused { reason: "its layer cuts its messages" })
+            }
         }
     }
 
@@ -220,6 +274,10 @@ impl Framing {
             Kind::Field(field) => field.envelope(frame),
             Kind::Varint(prefix) => prefix.envelope(frame),
             Kind::Custom(custom) => custom.envelope(frame),
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) => {
+                form.envelope_of(frame_bytes, frame.0.iter().map(|part| &**part))
+            }
         }
     }
 

@@ -21,6 +21,8 @@ mod parts;
 #[cfg(test)]
 mod tests;
 mod varint;
+#[cfg(feature = "websocket")]
+mod web_socket;
 
 pub use self::custom::CustomFraming;
 pub use self::cut::{Cut, FramingError};
@@ -34,4 +36,6 @@ pub use self::length::{Endianness, LengthPrefix, LengthWidth};
 pub use self::length_field::LengthField;
 pub use self::parts::Parts;
 pub use self::varint::VarintPrefix;
+#[cfg(feature = "websocket")]
+pub(crate) use self::web_socket::WebSocketForm;
 pub use crate::buffer::Envelope;

@@ -164,6 +164,7 @@ impl Options {
         };
         for (name, value) in [
             ("time.connect_timeout", self.time.connect_timeout),
+            ("time.establish_timeout", Some(self.time.establish_timeout)),
             ("time.idle_timeout", self.time.idle_timeout),
             ("time.first_frame_timeout", first_frame),
             ("time.send_stall_timeout", self.time.send_stall_timeout),

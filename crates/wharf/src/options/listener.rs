@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::time::Time;
+#[cfg(feature = "websocket")]
+use super::web_socket::Transport;
 use crate::framing::Framing;
 use crate::peer_address::PeerAddress;
 
@@ -44,6 +46,10 @@ pub struct Listener {
     /// How the bytes of its sessions become frames. `None`, the default: as
     /// [`Builder::framing`](crate::Builder::framing) says.
     pub framing: Option<Framing>,
+    /// The layers between the bytes and the frames of its sessions. `None`, the default: there is none. With one that has
+    /// messages of its own, such as WebSocket, the framing means nothing.
+    #[cfg(feature = "websocket")]
+    pub transport: Option<Transport>,
     /// The time-outs of its sessions, all of them. `None`, the default: those of
     /// [`Options::time`](field@crate::Options::time).
     pub time: Option<Time>,
@@ -77,6 +83,8 @@ impl Listener {
         Listener {
             name,
             framing: None,
+            #[cfg(feature = "websocket")]
+            transport: None,
             time: None,
             backlog: None,
             mode: None,
@@ -185,6 +193,14 @@ impl Listener {
     #[must_use]
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = Some(framing);
+        self
+    }
+
+    /// Sets [`transport`](field@Self::transport).
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn transport(mut self, transport: impl Into<Transport>) -> Self {
+        self.transport = Some(transport.into());
         self
     }
 

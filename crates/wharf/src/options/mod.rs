@@ -30,6 +30,8 @@ mod sending;
 mod sessions;
 mod target;
 mod time;
+#[cfg(feature = "websocket")]
+mod web_socket;
 
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub use self::sending::Sending;
 pub use self::sessions::Sessions;
 pub use self::target::Target;
 pub use self::time::{FirstFrameTimeout, Heartbeat, Keepalive, Time};
+#[cfg(feature = "websocket")]
+pub use self::web_socket::{Sends, Transport, WebSocket};
 use crate::settings::settings;
 
 settings! {

@@ -10,7 +10,8 @@ use crate::settings::settings;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FirstFrameTimeout {
-    /// 10 s with any framing but raw. No limit with raw framing, whose peers may listen for ever.
+    /// 10 s with any framing but raw. No limit with raw framing, whose peers may listen for ever, and none for WebSockets,
+    /// whose peers have shown who they are ([`establish_timeout`](field@Time::establish_timeout)).
     #[default]
     ByFraming,
     /// No limit.
@@ -69,6 +70,9 @@ settings! {
         /// [`connect_failed`](crate::Handler::connect_failed) then gets `TimedOut`. `None` leaves it to TCP,
         /// which tries for about two minutes. Default 10 s: three attempts of TCP's.
         connect_timeout: Option<Duration> = Some(Duration::from_secs(10)),
+        /// Ends a session whose [transport](crate::Transport) does not stand after this long, whoever began it. Default
+        /// 10 s.
+        establish_timeout: Duration = Duration::from_secs(10),
         /// Ends a session from which nothing has come for this long. Bytes that wait in its socket have
         /// come, even if the worker is behind, so a peer that has spoken is never ended. Default `None`: many
         /// long-lived sessions only listen.
@@ -111,7 +115,7 @@ settings! {
 impl Time {
     pub(crate) fn first_frame_limit(&self, framing: &Framing) -> Option<Duration> {
         match self.first_frame_timeout {
-            FirstFrameTimeout::ByFraming if framing.is_raw() => None,
+            FirstFrameTimeout::ByFraming if framing.may_be_silent() => None,
             FirstFrameTimeout::ByFraming => Some(Duration::from_secs(10)),
             FirstFrameTimeout::Never => None,
             FirstFrameTimeout::After(limit) => Some(limit),

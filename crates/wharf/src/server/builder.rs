@@ -25,6 +25,8 @@ use crate::port::Sockets;
 use crate::port::simulated::{SimulatedPort, World};
 #[cfg(feature = "simulation")]
 use crate::session::SessionId;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::Role;
 
 /// What a server will be: listeners, framing, options. Nothing happens before [`start`](Self::start) or
 /// [`prepare`](Self::prepare).
@@ -98,7 +100,7 @@ impl Connector {
 }
 
 impl Builder {
-    /// Adds a listener: a [`Listener`], or whatever one can be made of, such as `"[::]:7000"`. At most 255.
+    /// Adds a listener: a [`Listener`], or whatever one can be made of, such as `"[::]:7000"`. At most 253.
     pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
         self.listeners.push(listener.into());
         self
@@ -174,14 +176,19 @@ impl Settings {
         options.backend = backend.unwrap_or(options.backend);
         let first = || listeners.first().and_then(|listener| listener.framing.clone());
         let of_connects = framing.or_else(first).unwrap_or_default();
-        let of_listener =
-            |listener: &Listener| listener.framing.clone().unwrap_or(of_connects.clone());
+        let of_listener = |listener: &Listener| {
+            #[cfg(feature = "websocket")]
+            if let Some(transport) = &listener.transport {
+                return transport.framing(Role::Server);
+            }
+            listener.framing.clone().unwrap_or(of_connects.clone())
+        };
         let further = further_framings.len();
         let framings =
             std::iter::once(of_connects.clone()).chain(listeners.iter().map(of_listener));
         let framings: Vec<_> = framings.chain(further_framings).collect();
         if framings.len() > Framings::MAX {
-            let (value, rule) = (framings.len() as u64 - 1, "there may be at most 255");
+            let (value, rule) = (framings.len() as u64 - 1, "there may be at most 253");
             let name = if further > 0 { "listeners and framings" } else { "listeners" };
             return Err(Error::Option { name, value, rule });
         }
@@ -191,6 +198,10 @@ impl Settings {
         }
         options.check_heartbeat(&of_connects)?;
         for listener in listeners {
+            #[cfg(feature = "websocket")]
+            if let Some(transport) = &listener.transport {
+                transport.check()?;
+            }
             let options = options.at(listener);
             options.check_durations()?;
             options.check_heartbeat(&of_listener(listener))?;

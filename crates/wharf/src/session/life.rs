@@ -14,6 +14,8 @@ pub(crate) enum Phase {
     Absent,
     /// A connect is outstanding.
     Connecting,
+    /// The connection stands, and the layers of its transport do not yet.
+    Establishing,
     /// Frames are delivered and sent.
     Open,
     /// No more frames are delivered. What is queued is being sent.
@@ -143,6 +145,8 @@ pub(crate) enum Next {
     Finish,
     /// Ask it to close, because its stream has ended or failed.
     End,
+    /// End what was never open.
+    GiveUp,
     /// Enter [`Phase::Draining`].
     Drain,
     /// Enter [`Phase::Lingering`].
@@ -242,7 +246,7 @@ impl Life {
     #[inline(always)] // into attending, where a send alone is the usual case
     pub(crate) fn next(self, facts: &Facts) -> Step {
         let before = self.before_send(facts);
-        let stands = matches!(self.phase, Phase::Open | Phase::Draining | Phase::Lingering);
+        let stands = !matches!(self.phase, Phase::Absent | Phase::Connecting | Phase::Closing);
         if before != Next::Nothing || !stands {
             return Step { sends: false, next: before };
         }
@@ -266,10 +270,13 @@ impl Life {
             Phase::Absent | Phase::Closing => Next::Nothing,
             Phase::Open if facts.is_last_word_due => Next::AskLastWord,
             Phase::Connecting if is_cut || has_drained => Next::CancelConnect,
+            Phase::Establishing if is_cut || has_drained || stream != Stream::Goes => Next::GiveUp,
             _ if is_cut => Next::Close,
             _ if time_came => Next::LookAtTime,
             Phase::Open | Phase::Draining if facts.is_to_refill => Next::Refill,
-            Phase::Connecting | Phase::Draining | Phase::Lingering => Next::Nothing,
+            Phase::Connecting | Phase::Establishing | Phase::Draining | Phase::Lingering => {
+                Next::Nothing
+            }
             Phase::Open => {
                 let pauses = self.pauses_after(facts);
                 let is_heard_out = closing.is_none() && pauses == Pauses::NONE;
@@ -320,9 +327,10 @@ impl Life {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] = [
+    const PHASES: [Phase; 7] = [
         Phase::Absent,
         Phase::Connecting,
+        Phase::Establishing,
         Phase::Open,
         Phase::Draining,
         Phase::Lingering,

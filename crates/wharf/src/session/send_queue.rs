@@ -14,6 +14,7 @@
 //! queued.
 
 mod aside;
+mod control;
 mod end;
 mod marks;
 mod pace;
@@ -232,11 +233,11 @@ impl SendQueue {
 
     /// What to send next, if no send is outstanding. The caller posts it, at `now`.
     pub(crate) fn take(&mut self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
-        if self.marks.has(SENDING | HELD_BACK) {
+        if self.marks.has(SENDING) {
             return None;
         }
         let batch = self.leaving.take().or_else(|| {
-            let begins = self.waiting.take()?;
+            let begins = self.waiting.take_if(|_| !self.marks.has(HELD_BACK))?;
             self.progress_at = now();
             Some(begins)
         })?;
@@ -268,6 +269,9 @@ impl SendQueue {
         self.queued_bytes -= count as u32;
         self.progress_at = now;
         let freed_pages = self.free_pages(&mut batch);
+        if self.has_aside() {
+            self.queue_control(bytes_max);
+        }
         let whole = batch.bytes() == 0;
         let (left, goes_on) = if whole {
             // Disarmed if nothing waits. The next push arms it again.
@@ -344,7 +348,9 @@ impl SendQueue {
 
     /// Whether [`take`](Self::take) would return a batch.
     pub(crate) fn may_take(&self) -> bool {
-        !self.marks.has(SENDING | HELD_BACK) && (self.leaving.is_some() || self.waiting.is_some())
+        let is_held_back = self.marks.has(HELD_BACK);
+        !self.marks.has(SENDING)
+            && (self.leaving.is_some() || self.waiting.is_some() && !is_held_back)
     }
 
     /// When bytes last left, or began to. `None`: never, or not since the queue was empty.

@@ -32,13 +32,22 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if let Ok(registration) = registered {
                 slot.set_registration(Some(registration.0));
             }
-            floor.open(&mut held);
+            floor.stands_or_begins(&mut held);
             if let Err(refused) = registered {
                 slot.ask_to_stop(CloseReason::of_io(&refused.error));
                 floor.begin_closing(None::<&mut AtPort<'_, P>>, &mut held);
             }
             floor.give_back(held);
         });
+    }
+
+    /// The connection stands. Opens the session, unless its transport is to be established first.
+    pub(super) fn stands_or_begins(&mut self, held: &mut Held<'e, H::State>) {
+        #[cfg(feature = "websocket")]
+        if self.has_web_socket(held.slot) {
+            return self.begin_establishing(held);
+        }
+        self.open(held);
     }
 
     /// Begins a connect that another thread asked for.

@@ -204,6 +204,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Next::AskLastWord => self.ask_last_word(held),
             Next::Refill => self.refill(held.id, held.slot),
             Next::TellEnd => self.tell_end(held),
+            #[cfg(feature = "websocket")]
+            Next::Finish | Next::Linger if self.says_close(held) => {} // it leaves first
             Next::Finish => {
                 let ends = held.slot.send_queue.lock().finished();
                 if ends {
@@ -211,6 +213,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
             }
             Next::End => self.stream_ended(held),
+            Next::GiveUp => {
+                #[cfg(feature = "websocket")]
+                self.give_up_establishing(held);
+                self.begin_closing(Some(at), held);
+            }
             Next::Drain => {
                 held.half.life.enter(Phase::Draining);
                 self.forget_due(held.id, held.slot); // it may drain for long

@@ -79,6 +79,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             held.half.heard(self.now());
             self.sample_wait();
             self.deliver(held, lent);
+        } else {
+            #[cfg(feature = "websocket")]
+            if held.half.life.phase() == Phase::Establishing {
+                held.half.heard(self.now());
+                self.establish(held, lent);
+            }
         }
         if !more || held.half.life.receive_goes_on() {
             self.session.desk.attend_later(held.id);
@@ -106,7 +112,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         self.stats.receives += 1;
         self.stats.received_bytes += count as u64;
-        if half.life.phase() != Phase::Open || !has_room {
+        let is_heard = matches!(half.life.phase(), Phase::Open | Phase::Establishing);
+        if !is_heard || !has_room {
             if !has_room {
                 let queued = half.queue.len();
                 slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
@@ -115,6 +122,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             return;
         }
         half.heard(self.now());
+        #[cfg(feature = "websocket")]
+        if half.life.phase() == Phase::Establishing {
+            return self.establish(held, Lent { bytes: &mut [], direct: false });
+        }
         self.sample_wait();
         self.deliver_waiting(held, false);
     }
@@ -199,7 +210,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             // A draining session opens too, because its queued frames must leave.
             Ok(_) if !slot.closing().is_some_and(Closing::is_stop) => {
-                self.open(held);
+                self.stands_or_begins(held);
                 return;
             }
             Err(Failure::Os(error)) => error,

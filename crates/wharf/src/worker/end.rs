@@ -1,6 +1,8 @@
 //! Ends: of a session whose count reached 0, of all sessions, of the worker.
 
 use std::io;
+#[cfg(feature = "websocket")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Worker;
@@ -71,10 +73,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// socket, frees the slot.
     pub(super) fn release<P: CompletionPort>(&mut self, port: &mut P, id: SessionId) {
         let half = self.last_half(id);
-        let opened = half.opened;
+        let is_failed_connect = half.connect_error.is_some();
         if let Some(registration) = self.finish(id, half) {
             let socket = port.deregister(registration);
-            if !opened {
+            if is_failed_connect {
                 socket.reset_at_close(); // a connect that reached itself must not keep the port in TIME-WAIT
             }
             // This drop closes the socket. No other code does (invariant 5).
@@ -112,7 +114,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             && let Some(address) = engine.contexts.peer_address(id, slot, ended.peer)
         {
             self.stats.connect_failures += 1;
-            let mut target = Target::new(address);
+            #[cfg(feature = "websocket")]
+            let given = engine.contexts.target_of(id, slot).map(Arc::unwrap_or_clone);
+            #[cfg(not(feature = "websocket"))]
+            let given = None;
+            let mut target = given.unwrap_or_else(|| Target::new(address));
             target.context = engine.contexts.of(id, slot);
             let session = self.session.be(id, ended.peer);
             session.enter(Callback::ConnectFailed);
@@ -223,7 +229,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
                 self.connect_failed(&mut held, aborted);
             }
-            Phase::Open | Phase::Draining | Phase::Lingering => {
+            phase => {
+                #[cfg(feature = "websocket")]
+                if phase == Phase::Establishing {
+                    self.give_up_establishing(&mut held);
+                }
+                let _ = phase;
                 held.half.life.enter(Phase::Closing);
                 held.slot.ask_to_stop(reason);
                 let last = held.slot.count.lower();

@@ -9,6 +9,8 @@ use crate::peer_address::Peer;
 use crate::session::{Life, Pauses, ReceiveQueue};
 use crate::stats::Stats;
 use crate::timer::TimerId;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::Layer;
 
 /// After a pause a session receives one buffer at a time, so that the next pause finds little that has
 /// already come. This ends after so many receives in a row without a pause.
@@ -40,6 +42,9 @@ pub(crate) struct ReceiveHalf<S> {
     pub(super) stream_end: Option<CloseReason>,
     /// Why its connect failed. The release tells the handler.
     pub(super) connect_error: Option<io::Error>,
+    /// What it keeps of its transport, if it has one.
+    #[cfg(feature = "websocket")]
+    pub(super) layer: Option<Box<Layer>>,
 }
 
 impl<S> Default for ReceiveHalf<S> {
@@ -60,6 +65,8 @@ impl<S> Default for ReceiveHalf<S> {
             has_more_time: false,
             stream_end: None,
             connect_error: None,
+            #[cfg(feature = "websocket")]
+            layer: None,
         }
     }
 }

@@ -54,6 +54,8 @@ mod to_itself;
 #[cfg(test)]
 mod told_to_end;
 mod turn;
+#[cfg(feature = "websocket")]
+mod web_socket;
 
 pub(crate) use self::floor::{Halves, WORKER_AT_REST_BYTES, WORKER_BYTES};
 pub(crate) use self::held::RECEIVE_ROOM_BYTES_MIN;

@@ -1,5 +1,6 @@
 //! From bytes to the handler: cuts frames, and keeps what cannot be delivered yet.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::floor::Floor;
@@ -37,8 +38,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
         loop {
-            let (done, scanned) = self.deliver_now(held, Lent { bytes, direct });
-            bytes = &mut bytes[done..];
+            let (left, scanned) = self.deliver_now(held, Lent { bytes, direct });
+            bytes = &mut bytes[left];
             if bytes.is_empty() {
                 return held.half.queue.set_scanned(scanned, held.slot.framing());
             }
@@ -65,24 +66,30 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
     }
 
-    /// Delivers what can be delivered now. Returns how many of the lent bytes are done with, and how many of
-    /// the waiting bytes are scanned.
+    /// Delivers what can be delivered now. Returns which of the lent bytes are left, and how many of the waiting bytes
+    /// are scanned.
     fn deliver_now(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
-    ) -> (usize, usize) {
+    ) -> (Range<usize>, usize) {
+        #[cfg(feature = "websocket")]
+        if held.half.layer.is_some() {
+            return (self.deliver_messages(held, Lent { bytes, direct }), 0);
+        }
         let mut done = 0;
         if !held.half.queue.is_empty() {
             done = match self.complete_waiting(held, Lent { bytes, direct }) {
                 Some(done) if held.half.queue.is_empty() => done,
-                Some(done) => return (done, held.half.queue.scanned(held.slot.framing())),
-                None => return (bytes.len(), 0), // it ends
+                Some(done) => {
+                    return (done..bytes.len(), held.half.queue.scanned(held.slot.framing()));
+                }
+                None => return (bytes.len()..bytes.len(), 0), // it ends
             };
         }
         let lent = Lent { bytes: &mut bytes[done..], direct };
         let (taken, scanned) = self.deliver_from(held, lent, 0, None);
-        (done + taken, scanned)
+        (done + taken..bytes.len(), scanned)
     }
 
     /// Completes the waiting frame with bytes that came behind it, and delivers it. Takes only bytes that belong to
@@ -124,6 +131,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Delivers the whole frames in the receive queue.
     pub(super) fn deliver_waiting(&mut self, held: &mut Held<'e, H::State>, direct: bool) {
         if !held.half.queue.is_empty() && self.may_deliver(held) {
+            #[cfg(feature = "websocket")]
+            if held.half.layer.is_some() {
+                return self.deliver_waiting_messages(held, direct);
+            }
             self.deliver_waiting_from(held, direct, None);
         }
     }
@@ -213,7 +224,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// Whether frames may be delivered to the session.
-    fn may_deliver(&mut self, held: &mut Held<'e, H::State>) -> bool {
+    pub(super) fn may_deliver(&mut self, held: &mut Held<'e, H::State>) -> bool {
         let Held { id, slot, half } = held;
         let hears = half.life.hears() && !slot.count.is_closing();
         if hears && slot.is_asked_to_pause() {
@@ -225,7 +236,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// The bytes do not fit into the receive queue. The session ends, because continuing would lose bytes.
-    fn receive_queues_are_full(&mut self, held: &Held<'e, H::State>, bytes: usize) {
+    pub(super) fn receive_queues_are_full(&mut self, held: &Held<'e, H::State>, bytes: usize) {
         let queued = held.half.queue.len() + bytes;
         held.slot.ask_to_stop(CloseReason::ReceiveQueueFull { queued });
         self.session.desk.attend_later(held.id);
@@ -236,7 +247,7 @@ impl<S> ReceiveHalf<S> {
     /// Sets the pause that the program has asked for, where that is first seen. What has come waits from now on,
     /// so who takes the pause away delivers it, however soon that is.
     #[cold]
-    fn pause_as_asked(&mut self, slot: &Slot, stats: &mut Stats) {
+    pub(super) fn pause_as_asked(&mut self, slot: &Slot, stats: &mut Stats) {
         self.pause(self.life.pauses().with(Pauses::ASKED), stats);
         slot.set_paused(true);
     }

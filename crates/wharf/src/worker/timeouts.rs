@@ -34,6 +34,9 @@ enum Limit {
     Idle,
     Heartbeat,
     Connect,
+    Establish,
+    Ping,
+    Pong,
     SendStall,
     Drain,
     Linger,
@@ -77,6 +80,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             .filter(|_| hears && !half.frame_came && !half.life.end_is_told());
         let idle = own_idle.unwrap_or(time.idle_timeout).filter(|_| hears);
         let connect = time.connect_timeout.filter(|_| phase == Phase::Connecting);
+        let establish = (phase == Phase::Establishing).then_some(time.establish_timeout);
+        let (ping, pong) = self.pings(held, hears);
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
         let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);
         let linger = (phase == Phase::Lingering).then_some(time.close_linger);
@@ -107,12 +112,29 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             after(active_at, idle, Limit::Idle),
             after(quiet_since, heartbeat, Limit::Heartbeat),
             after(half.phase_since, connect, Limit::Connect),
+            after(half.phase_since, establish, Limit::Establish),
+            after(half.received_at, ping, Limit::Ping),
+            after(half.received_at, pong, Limit::Pong),
             after(stall_from, stall, Limit::SendStall),
             after(half.phase_since, drain, Limit::Drain),
             after(half.phase_since, linger, Limit::Linger),
         ]
         .into_iter()
         .flatten()
+    }
+
+    /// After how much silence the session is sent a ping, and after how much it ends for want of an answer.
+    fn pings(
+        &self,
+        held: &Held<'e, H::State>,
+        hears: bool,
+    ) -> (Option<Duration>, Option<Duration>) {
+        #[cfg(feature = "websocket")]
+        if let Some((after, is_pinged)) = self.ping_after(held).filter(|_| hears) {
+            return ((!is_pinged).then_some(after), Some(after * 2));
+        }
+        let _ = (held, hears);
+        (None, None)
     }
 
     /// A session's timer fired: notes the session, so that its deadlines are checked.
@@ -142,10 +164,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 at.cancel(OperationKind::Connect);
                 return; // its completion decides
             }
-            Some(Limit::FirstFrame | Limit::Idle) if half.life.end_is_told() => {
+            Some(Limit::FirstFrame | Limit::Idle | Limit::Pong) if half.life.end_is_told() => {
                 Some(CloseReason::IdleTimeout)
             }
-            Some(limit @ (Limit::FirstFrame | Limit::Idle)) => {
+            Some(limit @ (Limit::FirstFrame | Limit::Idle | Limit::Pong)) => {
                 if half.stream_end.is_some() {
                     return; // it already ends for that
                 }
@@ -165,13 +187,29 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 }
                 None
             }
+            Some(Limit::Establish | Limit::Ping) => {
+                #[cfg(feature = "websocket")]
+                if due.is_some_and(|(_, limit)| limit == Limit::Ping) {
+                    self.ping(held);
+                } else {
+                    self.establishing_took_too_long(held);
+                    return;
+                }
+                None
+            }
             Some(Limit::SendStall) => self.stall(at, *id, slot),
             Some(Limit::Drain) => Some(CloseReason::DrainTimeout),
             Some(Limit::Linger) => Some(CloseReason::Local),
         };
         match ends {
+            #[cfg(feature = "websocket")]
+            Some(
+                reason @ (CloseReason::IdleTimeout
+                | CloseReason::FirstFrameTimeout
+                | CloseReason::PingTimeout),
+            ) => self.end_for_silence(held.id, held.slot, reason),
             Some(reason) => {
-                slot.ask_to_stop(reason);
+                held.slot.ask_to_stop(reason);
             }
             None => self.arm_timer(held),
         }
@@ -189,8 +227,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let now = self.now();
         let waits = at.port.has_unread(at.registration);
         match limit {
-            Limit::Idle if waits => half.received_at = now,
+            Limit::Idle | Limit::Pong if waits => half.received_at = now,
             Limit::Idle => return Some(CloseReason::IdleTimeout),
+            Limit::Pong => return Some(CloseReason::PingTimeout),
             _ if waits && !(half.has_more_time && half.received_at > half.phase_since) => {
                 (half.has_more_time, half.phase_since) = (true, now);
             }

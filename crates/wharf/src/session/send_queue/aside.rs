@@ -25,6 +25,8 @@ pub(super) struct Aside {
     pub(super) placed_bytes: u32,
     /// A frame was refused for the server's budget.
     pub(super) is_short: bool,
+    /// The newest control frame for which there was no room: of several only that one need be sent.
+    pub(super) control: Option<Box<[u8]>>,
 }
 
 /// The session lacks publications: it is behind.
@@ -85,6 +87,8 @@ pub(super) struct End {
     pub(super) farewell: Option<SharedFrame>,
     /// Our direction of the stream ends when everything has left.
     pub(super) finish: Option<Finish>,
+    /// A Close frame of the session's transport was queued: nothing follows it.
+    pub(super) said_close: bool,
 }
 
 /// The most tasks and callbacks that wait for room in one send queue.

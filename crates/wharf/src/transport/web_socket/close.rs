@@ -1,6 +1,7 @@
 //! Close frames: codes and reasons (RFC 6455, 5.5.1 and 7.4).
 
 use super::Violation;
+use crate::close::CloseReason;
 
 pub(crate) const NORMAL: u16 = 1000;
 pub(crate) const GOING_AWAY: u16 = 1001;
@@ -10,6 +11,8 @@ pub(crate) const NO_CODE: u16 = 1005;
 pub(crate) const NOT_CONSISTENT: u16 = 1007;
 pub(crate) const POLICY: u16 = 1008;
 pub(crate) const TOO_LONG: u16 = 1009;
+/// The server met something that it did not expect.
+const INTERNAL: u16 = 1011;
 
 /// The most bytes of a reason: a control frame has 125.
 pub(crate) const REASON_BYTES_MAX: usize = 123;
@@ -18,6 +21,27 @@ pub(crate) const REASON_BYTES_MAX: usize = 123;
 /// libraries and frameworks (3000 on), those of programs (4000 to 4999).
 pub(crate) fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The code that a peer is told. `None`: it is told nothing, since it hears nothing any more.
+pub(crate) fn code_of(reason: CloseReason) -> Option<u16> {
+    Some(match reason {
+        CloseReason::PeerClosed | CloseReason::PeerClosedInFrame { .. } | CloseReason::Reset => {
+            return None;
+        }
+        CloseReason::PeerClosedWith { code } | CloseReason::ProtocolError { code, .. } => code,
+        CloseReason::Drained
+        | CloseReason::IdleTimeout
+        | CloseReason::FirstFrameTimeout
+        | CloseReason::PingTimeout => GOING_AWAY,
+        CloseReason::FrameTooLarge { .. } => TOO_LONG,
+        CloseReason::Kicked { code } => {
+            u16::try_from(code).ok().filter(|code| may_be_sent(*code)).unwrap_or(POLICY)
+        }
+        CloseReason::SlowConsumer { .. } | CloseReason::ReceiveQueueFull { .. } => POLICY,
+        CloseReason::Local => NORMAL,
+        _ => INTERNAL,
+    })
 }
 
 /// The code and the reason in the payload of a Close frame; [`NO_CODE`] if it is empty.

@@ -7,17 +7,18 @@
 use std::ops::Range;
 
 use super::head::{Head, Opcode};
-use super::{Limits, Role, Violation, close, mask};
+use super::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation, close, mask};
 
-/// How far the bytes of a session have come.
+/// How far the bytes of a session have come. Each session has one, so it is kept small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cutter {
-    role: Role,
     message: Option<Message>,
     /// Of which frame bytes are to come.
     frame: Option<Frame>,
-    empty_fragments: u32,
-    control_frames: u32,
+    message_bytes_max: u32,
+    control_frames: u16,
+    empty_fragments: u8,
+    role: Role,
     /// The peer has sent a Close frame: what follows is nothing.
     is_closed: bool,
 }
@@ -25,20 +26,20 @@ pub(crate) struct Cutter {
 /// A message that is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Message {
-    is_text: bool,
     /// So much of it waits, of which so much is known to be UTF-8.
-    bytes: usize,
-    valid_bytes: usize,
+    bytes: u32,
+    valid_bytes: u32,
+    is_text: bool,
 }
 
 /// A frame of a message, whose head has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Frame {
+    /// Bytes that have not come.
+    left_bytes: u32,
+    /// What the next byte meets first. Zeros, if it is not masked.
+    key: [u8; 4],
     is_last: bool,
-    key: Option<[u8; 4]>,
-    /// Bytes that have come, and those that have not.
-    done_bytes: u64,
-    left_bytes: u64,
 }
 
 /// What is found next. Ranges are of the pass's bytes.
@@ -69,32 +70,52 @@ pub(crate) struct Pass<'a> {
     next: usize,
 }
 
+impl Pass<'_> {
+    /// Whether nothing is left that was not looked at.
+    pub(crate) fn is_done(&self) -> bool {
+        self.next == self.bytes.len()
+    }
+}
+
 impl Cutter {
-    /// For a session that has this role.
-    pub(crate) fn new(role: Role) -> Self {
+    /// For a session that has this role, and messages of at most so many bytes.
+    pub(crate) fn new(role: Role, message_bytes_max: u32) -> Self {
         Cutter {
-            role,
             message: None,
             frame: None,
-            empty_fragments: 0,
+            message_bytes_max,
             control_frames: 0,
+            empty_fragments: 0,
+            role,
             is_closed: false,
+        }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// How many bytes must come, at least, behind what waits for more to be found. 0: look at what waits.
+    pub(crate) fn wants(&self, waiting: &[u8]) -> usize {
+        match self.frame {
+            Some(frame) => frame.left_bytes as usize,
+            None => {
+                let came = &waiting[self.message.map_or(0, |message| message.bytes as usize)..];
+                Head::bytes_needed(came).saturating_sub(came.len())
+            }
         }
     }
 
     /// Begins a look. The bytes are those that the last look has left, and new ones behind them.
     pub(crate) fn pass<'a>(&self, bytes: &'a mut [u8]) -> Pass<'a> {
-        let end = self.message.map_or(0, |message| message.bytes);
+        let end = self.message.map_or(0, |message| message.bytes as usize);
         debug_assert!(end <= bytes.len(), "what waited is there");
         Pass { bytes, start: 0, end, next: end }
     }
 
     /// Finds what is next. After a violation, and after a Close, there is nothing more.
-    pub(crate) fn next(
-        &mut self,
-        pass: &mut Pass<'_>,
-        limits: &Limits,
-    ) -> Result<Found, Violation> {
+    #[inline]
+    pub(crate) fn next(&mut self, pass: &mut Pass<'_>) -> Result<Found, Violation> {
         loop {
             if self.is_closed {
                 pass.next = pass.bytes.len();
@@ -121,14 +142,14 @@ impl Cutter {
                     return Ok(Found::Nothing);
                 }
                 self.control_frames += 1;
-                if self.control_frames > limits.control_frames_max {
+                if self.control_frames > CONTROL_FRAMES_MAX {
                     return Err(Violation::ControlFrames);
                 }
                 let payload = pass.next + head_bytes..pass.next + frame_bytes;
                 pass.next = payload.end;
                 return self.control(head, payload, pass);
             }
-            self.begin(head, limits)?;
+            self.begin(head)?;
             pass.next += head_bytes;
             if head.opcode != Opcode::Continuation {
                 (pass.start, pass.end) = (pass.next, pass.next);
@@ -139,34 +160,40 @@ impl Cutter {
     /// Ends a look. Returns what must be kept for the next.
     pub(crate) fn end(&mut self, pass: Pass<'_>) -> Range<usize> {
         let Pass { bytes, start, end, next } = pass;
-        let rest = bytes.len() - next; // at most a head, or a control frame
-        bytes.copy_within(next.., end);
+        if self.message.is_none() {
+            return next..bytes.len();
+        }
+        let rest = bytes.len() - next;
+        if next > end {
+            bytes.copy_within(next.., end);
+        }
         start..end + rest
     }
 
     /// The head of a fragment has come.
-    fn begin(&mut self, head: Head, limits: &Limits) -> Result<(), Violation> {
+    fn begin(&mut self, head: Head) -> Result<(), Violation> {
         let waiting = match (head.opcode, self.message) {
             (Opcode::Continuation, None) => return Err(Violation::Continuation),
             (Opcode::Continuation, Some(message)) => message.bytes,
             (_, Some(_)) => return Err(Violation::Interleaved),
             (opcode, None) => {
                 let is_text = opcode == Opcode::Text;
-                self.message = Some(Message { is_text, bytes: 0, valid_bytes: 0 });
+                self.message = Some(Message { bytes: 0, valid_bytes: 0, is_text });
                 0
             }
         };
-        let (bytes, max) = (waiting as u64 + head.payload_bytes, limits.message_bytes_max);
-        if bytes > max as u64 {
-            return Err(Violation::TooLong { bytes, max });
+        let bytes = u64::from(waiting) + head.payload_bytes;
+        if bytes > self.message_bytes_max.into() {
+            return Err(Violation::TooLong { bytes, max: self.message_bytes_max });
         }
         self.control_frames = 0;
         self.empty_fragments = if head.payload_bytes == 0 { self.empty_fragments + 1 } else { 0 };
-        if self.empty_fragments > limits.empty_fragments_max {
+        if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
             return Err(Violation::EmptyFragments);
         }
-        let Head { is_last, key, payload_bytes: left_bytes, .. } = head;
-        self.frame = Some(Frame { is_last, key, done_bytes: 0, left_bytes });
+        let Head { is_last, key, payload_bytes, .. } = head;
+        let left_bytes = payload_bytes as u32; // at most `message_bytes_max`
+        self.frame = Some(Frame { left_bytes, key: key.unwrap_or_default(), is_last });
         Ok(())
     }
 
@@ -179,7 +206,7 @@ impl Cutter {
             return Err(Violation::NotUtf8);
         }
         let message = pass.start..pass.end;
-        debug_assert_eq!(message.len(), bytes);
+        debug_assert_eq!(message.len(), bytes as usize);
         (pass.start, pass.end) = (pass.next, pass.next);
         Ok(Found::Message { is_text, bytes: message })
     }
@@ -192,7 +219,7 @@ impl Cutter {
     ) -> Result<Found, Violation> {
         let bytes = &mut pass.bytes[payload.clone()];
         if let Some(key) = head.key {
-            mask::apply(bytes, key, 0);
+            mask::apply(bytes, key);
         }
         Ok(match head.opcode {
             Opcode::Ping => Found::Ping(payload),
@@ -208,20 +235,20 @@ impl Cutter {
 
 impl Frame {
     /// Takes what has come of it to its message.
+    #[inline]
     fn take(&mut self, message: &mut Message, pass: &mut Pass<'_>) -> Result<(), Violation> {
-        let came = pass.bytes.len() - pass.next;
-        let count = usize::try_from(self.left_bytes).unwrap_or(usize::MAX).min(came);
+        let count = (self.left_bytes as usize).min(pass.bytes.len() - pass.next);
         let (from, to) = (pass.next..pass.next + count, pass.end..pass.end + count);
         if from != to {
             pass.bytes.copy_within(from.clone(), to.start);
         }
-        if let Some(key) = self.key {
-            mask::apply(&mut pass.bytes[to.clone()], key, (self.done_bytes % 4) as usize);
+        if self.key != [0; 4] {
+            mask::apply(&mut pass.bytes[to.clone()], self.key);
+            self.key.rotate_left(count % 4);
         }
         (pass.next, pass.end) = (from.end, to.end);
-        self.done_bytes += count as u64;
-        self.left_bytes -= count as u64;
-        message.bytes += count;
+        self.left_bytes -= count as u32; // no more than that
+        message.bytes += count as u32;
         if message.is_text {
             message.validate(&pass.bytes[pass.start..pass.end])?;
         }
@@ -232,11 +259,21 @@ impl Frame {
 impl Message {
     /// Looks at what is new of a text. A character that has not come whole may still become one.
     fn validate(&mut self, text: &[u8]) -> Result<(), Violation> {
-        match std::str::from_utf8(&text[self.valid_bytes..]) {
-            Ok(_) => self.valid_bytes = text.len(),
+        match simdutf8::compat::from_utf8(&text[self.valid_bytes as usize..]) {
+            Ok(_) => self.valid_bytes = self.bytes,
             Err(error) if error.error_len().is_some() => return Err(Violation::NotUtf8),
-            Err(error) => self.valid_bytes += error.valid_up_to(),
+            Err(error) => self.valid_bytes += error.valid_up_to() as u32, // no more than there is
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_keeps_of_its_web_socket_is_small() {
+        assert!(size_of::<Cutter>() <= 40, "{}", size_of::<Cutter>());
     }
 }

@@ -36,7 +36,7 @@ impl Opcode {
         })
     }
 
-    fn bits(self) -> u8 {
+    pub(crate) fn bits(self) -> u8 {
         match self {
             Opcode::Continuation => 0,
             Opcode::Text => 1,
@@ -103,6 +103,20 @@ impl Head {
         Ok(Some((Head { is_last, opcode, key, payload_bytes }, head_bytes + 4)))
     }
 
+    /// How many bytes there must be, at least, for the frame to go on whose head begins here: those of the head, and if
+    /// it is a control frame's, those of the frame.
+    pub(crate) fn bytes_needed(bytes: &[u8]) -> usize {
+        let [first, second, ..] = bytes else { return 2 };
+        let length_bytes = match second & !MASKED {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let head_bytes = 2 + length_bytes + if second & MASKED != 0 { 4 } else { 0 };
+        let is_control = first & CONTROL != 0;
+        if is_control { head_bytes + usize::from(second & !MASKED) } else { head_bytes }
+    }
+
     /// Writes it in its shortest form. Returns how many bytes it has.
     pub(crate) fn write(&self, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
         let Head { is_last, opcode, key, payload_bytes } = *self;
@@ -151,7 +165,10 @@ mod tests {
                 assert_eq!(Head::read(&out, role), Ok(Some((head, end))));
                 for part in 0..end {
                     assert_eq!(Head::read(&out[..part], role), Ok(None));
+                    let needed = Head::bytes_needed(&out[..part]);
+                    assert!(needed > part && needed <= end);
                 }
+                assert_eq!(Head::bytes_needed(&out[..end]), end);
             }
         }
     }

@@ -1,9 +1,8 @@
 //! Masking (RFC 6455, 5.3): byte n of a payload is combined with byte n mod 4 of the key.
 
-/// Masks or unmasks, in place, the bytes of a payload from this offset of it on.
-pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset % 4);
+/// Masks or unmasks, in place, bytes of a payload; the first of them meets the first byte of the key.
+#[inline]
+pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4]) {
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for word in words {
@@ -24,10 +23,11 @@ mod tests {
         let plain: Vec<u8> = (0..100).collect();
         let masked: Vec<u8> = plain.iter().enumerate().map(|(n, byte)| byte ^ key[n % 4]).collect();
         for at in 0..=plain.len() {
-            let mut bytes = plain.clone();
+            let (mut bytes, mut further) = (plain.clone(), key);
             let (front, back) = bytes.split_at_mut(at);
-            apply(front, key, 0);
-            apply(back, key, at);
+            apply(front, key);
+            further.rotate_left(at % 4);
+            apply(back, further);
             assert_eq!(bytes, masked, "{at}");
         }
     }

@@ -5,7 +5,7 @@
 use super::close::{GOING_AWAY, NO_CODE, NORMAL};
 use super::cut::{Cutter, Found};
 use super::head::{HEAD_BYTES_MAX, Head, Opcode};
-use super::{Limits, Role, Violation, mask};
+use super::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation, mask};
 
 /// What was found, with its own bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,7 @@ enum Heard {
 
 use Heard::{Binary, Close, Ping, Pong, Refused, Text};
 
-const LIMITS: Limits =
-    Limits { message_bytes_max: 70_000, empty_fragments_max: 3, control_frames_max: 8 };
+const MESSAGE_BYTES_MAX: u32 = 70_000;
 
 /// A frame as a peer of this role's sends it.
 fn frame(role: Role, opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
@@ -31,14 +30,15 @@ fn frame(role: Role, opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
     let end = head.write(&mut out);
     let mut masked = payload.to_vec();
     if let Some(key) = key {
-        mask::apply(&mut masked, key, 0);
+        mask::apply(&mut masked, key);
     }
     [&out[..end], &masked].concat()
 }
 
 /// What a session hears of these bytes, in parts of such sizes.
 fn hear(role: Role, bytes: &[u8], mut part: impl FnMut() -> usize) -> Vec<Heard> {
-    let (mut cutter, mut heard, mut waiting) = (Cutter::new(role), Vec::new(), Vec::new());
+    let (mut cutter, mut heard, mut waiting) =
+        (Cutter::new(role, MESSAGE_BYTES_MAX), Vec::new(), Vec::new());
     let mut at = 0;
     while at < bytes.len() {
         let end = (at + part().max(1)).min(bytes.len());
@@ -46,7 +46,7 @@ fn hear(role: Role, bytes: &[u8], mut part: impl FnMut() -> usize) -> Vec<Heard>
         at = end;
         let mut pass = cutter.pass(&mut waiting);
         loop {
-            let found = cutter.next(&mut pass, &LIMITS);
+            let found = cutter.next(&mut pass);
             let copy = |range: std::ops::Range<usize>| pass.bytes[range].to_vec();
             let text = |range| String::from_utf8(copy(range)).expect("it was looked at");
             heard.push(match found {
@@ -171,17 +171,19 @@ fn a_message_that_is_too_long_is_refused_by_its_head() {
 
 #[test]
 fn endless_fragments_and_control_frames_without_data_are_refused() {
-    let empty: Vec<_> =
-        std::iter::once((TEXT, false, &b""[..])).chain(vec![(MORE, false, &b""[..]); 3]).collect();
-    check(&empty[..3], &[]);
+    let empty: Vec<_> = std::iter::once((TEXT, false, &b""[..]))
+        .chain(vec![(MORE, false, &b""[..]); EMPTY_FRAGMENTS_MAX.into()])
+        .collect();
+    check(&empty[..EMPTY_FRAGMENTS_MAX.into()], &[]);
     check(&empty, &[Refused(Violation::EmptyFragments)]);
-    let pings = vec![(PING, true, &b"!"[..]); 9];
-    let heard: Vec<_> = std::iter::repeat_n(Ping(b"!".to_vec()), 8)
+    let most = usize::from(CONTROL_FRAMES_MAX);
+    let pings = vec![(PING, true, &b"!"[..]); most + 1];
+    let heard: Vec<_> = std::iter::repeat_n(Ping(b"!".to_vec()), most)
         .chain([Refused(Violation::ControlFrames)])
         .collect();
     check(&pings, &heard);
     let between: Vec<_> =
-        pings[..8].iter().chain(&[(TEXT, true, &b"x"[..])]).chain(&pings[..8]).copied().collect();
+        pings[1..].iter().chain(&[(TEXT, true, &b"x"[..])]).chain(&pings[1..]).copied().collect();
     assert_eq!(
         hear(
             Role::Client,
@@ -192,7 +194,7 @@ fn endless_fragments_and_control_frames_without_data_are_refused() {
             || 5
         )
         .len(),
-        17
+        2 * most + 1
     );
 }
 

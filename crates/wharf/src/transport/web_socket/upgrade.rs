@@ -1,69 +1,62 @@
 //! The request that begins a WebSocket, and its answer (RFC 6455, 4).
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
-/// What a head may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HeadLimits {
-    pub(crate) bytes_max: usize,
-    pub(crate) headers_max: usize,
-}
+use super::base64;
 
-impl Default for HeadLimits {
-    fn default() -> Self {
-        HeadLimits { bytes_max: 8 * 1024, headers_max: HEADERS_MAX }
-    }
-}
-
-/// The most headers that are looked at, whatever the limits say.
+/// The most bytes of a head.
+pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// The most headers in it.
 const HEADERS_MAX: usize = 64;
 /// What is hashed behind a key (RFC 6455, 1.3).
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Which origins a browser's page may have. A request without one is no browser's, and passes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Origins {
-    /// That of the host that is asked.
+/// Which pages may open a WebSocket, by the origin that a browser tells. Any page may try: a browser lets it, and sends
+/// the user's cookies along (RFC 6455, 10.2). A request without an origin is no browser's, and passes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Origins {
+    /// Pages of the host that is asked.
     #[default]
     Same,
-    /// These, each as a browser writes it: `https://example.com`.
+    /// Pages of these origins, each as a browser writes it: `https://example.com`.
     Of(Vec<String>),
+    /// All pages.
     Any,
 }
 
-/// A request for a WebSocket that is as it should be.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Upgrade<'a> {
-    /// The path with its query.
-    pub(crate) target: &'a str,
-    pub(crate) key: &'a [u8],
-    /// Those that the client would speak, the dearest first.
-    pub(crate) subprotocols: Vec<&'a str>,
-    pub(crate) headers: Vec<(&'a str, &'a [u8])>,
-    /// What has come behind the head.
-    pub(crate) head_bytes: usize,
+/// The HTTP request that asked for a WebSocket: what the program may decide by.
+///
+/// What belongs to the protocol was looked at already: method, version, key, origin, that no header that matters is there
+/// twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeRequest {
+    head: Box<[u8]>,
+    target: Range<usize>,
+    key: Range<usize>,
+    /// Of each the name and the value.
+    headers: Box<[(Range<usize>, Range<usize>)]>,
 }
 
 /// Why a request is refused, by the status of its answer (RFC 9110, 15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    #[error("400: {0}")]
     BadRequest(&'static str),
-    #[error("403: the page is of another origin")]
     Origin,
-    #[error("405: only GET is answered")]
     Method,
-    #[error("426: this is spoken by WebSockets of version 13")]
     UpgradeRequired,
-    #[error("431: the head is too large")]
     TooLarge,
-    #[error("505: only HTTP/1.1 is spoken")]
     Version,
+    /// The program has refused it with this status.
+    Program(u16),
 }
 
 impl Refusal {
     pub(crate) fn status(self) -> (u16, &'static str) {
         match self {
+            Refusal::Program(status @ 400..=599) => (status, words_of(status)),
+            Refusal::Program(_) => (500, words_of(500)),
             Refusal::BadRequest(_) => (400, "Bad Request"),
             Refusal::Origin => (403, "Forbidden"),
             Refusal::Method => (405, "Method Not Allowed"),
@@ -87,32 +80,39 @@ impl Refusal {
     }
 }
 
+/// What stands behind a status for people to read.
+fn words_of(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "Refused",
+    }
+}
+
 /// What was found at the front of what a peer has sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Request<'a> {
+pub(crate) enum Request {
     /// More of the head is to come.
     More,
-    Upgrade(Upgrade<'a>),
-    /// A GET that asks for no upgrade: for its path there may be a fixed answer.
-    Get {
-        target: &'a str,
-        head_bytes: usize,
-    },
+    /// It has so many bytes.
+    Upgrade { request: UpgradeRequest, head_bytes: usize },
+    /// A GET that asks for no upgrade: for its target there may be a fixed answer.
+    Get { target: String },
 }
 
 /// Reads a request.
-pub(crate) fn read<'a>(
-    bytes: &'a [u8],
-    limits: &HeadLimits,
-    origins: &Origins,
-) -> Result<Request<'a>, Refusal> {
+pub(crate) fn read(bytes: &[u8], origins: &Origins) -> Result<Request, Refusal> {
     let mut room = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let headers_max = limits.headers_max.min(HEADERS_MAX);
-    let mut request = httparse::Request::new(&mut room[..headers_max]);
-    let looked_at = &bytes[..bytes.len().min(limits.bytes_max)];
+    let mut request = httparse::Request::new(&mut room);
+    let looked_at = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     let head_bytes = match request.parse(looked_at) {
         Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-        Ok(httparse::Status::Partial) if looked_at.len() < limits.bytes_max => {
+        Ok(httparse::Status::Partial) if looked_at.len() < HEAD_BYTES_MAX => {
             return Ok(Request::More);
         }
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
@@ -136,29 +136,87 @@ pub(crate) fn read<'a>(
     }
     let host = headers.one("host")?.ok_or(Refusal::BadRequest("there is no host"))?;
     if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
-        return Ok(Request::Get { target, head_bytes });
+        return Ok(Request::Get { target: target.to_owned() });
     }
     if headers.one("sec-websocket-version")? != Some(b"13") {
         return Err(Refusal::UpgradeRequired);
     }
-    let key = headers.one("sec-websocket-key")?.filter(|key| is_key(key));
+    let key = headers.one("sec-websocket-key")?.filter(|key| base64::is_16_bytes(key));
     let key = key.ok_or(Refusal::BadRequest("the key is not of 16 bytes"))?;
     let origin = headers.one("origin")?;
     if !origin.is_none_or(|origin| origins.take(origin, host)) {
         return Err(Refusal::Origin);
     }
-    let subprotocols = headers.tokens("sec-websocket-protocol").collect();
-    let headers = request.headers.iter().map(|header| (header.name, header.value)).collect();
-    Ok(Request::Upgrade(Upgrade { target, key, subprotocols, headers, head_bytes }))
+    let head = &looked_at[..head_bytes];
+    let at = |part: &[u8]| {
+        let start = part.as_ptr().addr() - head.as_ptr().addr();
+        start..start + part.len()
+    };
+    let headers = request.headers.iter();
+    let request = UpgradeRequest {
+        head: head.into(),
+        target: at(target.as_bytes()),
+        key: at(key),
+        headers: headers.map(|header| (at(header.name.as_bytes()), at(header.value))).collect(),
+    };
+    Ok(Request::Upgrade { request, head_bytes })
 }
 
-impl Upgrade<'_> {
+impl UpgradeRequest {
+    fn text(&self, at: &Range<usize>) -> &str {
+        std::str::from_utf8(&self.head[at.clone()]).unwrap_or("") // it was looked at
+    }
+
+    /// What is asked for: the path, with its query.
+    pub fn target(&self) -> &str {
+        self.text(&self.target)
+    }
+
+    /// The target before its `?`.
+    pub fn path(&self) -> &str {
+        self.target().split('?').next().unwrap_or("")
+    }
+
+    /// The target behind its `?`, as it came: nothing in it is decoded.
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The headers, in their order. Names may have small or capital letters.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (self.text(name), &self.head[value.clone()]))
+    }
+
+    /// The value of the first header of this name, if it is UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers().find(|(one, _)| one.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The value of a cookie.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let lines = self.headers().filter(|(one, _)| one.eq_ignore_ascii_case("cookie"));
+        let texts = lines.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+        let pairs = texts.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(one, value)| (one.trim(), value.trim()))
+            .find(|(one, _)| *one == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The subprotocols that the client would speak, the dearest first.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        let lines =
+            self.headers().filter(|(one, _)| one.eq_ignore_ascii_case("sec-websocket-protocol"));
+        tokens(lines.map(|(_, value)| value))
+    }
+
     /// The answer that takes it.
     pub(crate) fn answer(&self, subprotocol: Option<&str>) -> String {
         let mut answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\n",
-            accept(self.key)
+            accept(&self.head[self.key.clone()])
         );
         if let Some(subprotocol) = subprotocol {
             let _ = write!(answer, "Sec-WebSocket-Protocol: {subprotocol}\r\n");
@@ -189,7 +247,7 @@ impl Origins {
     }
 }
 
-struct Headers<'h, 'a>(&'h [httparse::Header<'a>]);
+pub(super) struct Headers<'h, 'a>(pub(super) &'h [httparse::Header<'a>]);
 
 impl<'h, 'a> Headers<'h, 'a> {
     fn named(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + use<'h, 'a> {
@@ -199,12 +257,12 @@ impl<'h, 'a> Headers<'h, 'a> {
             .map(|header| header.value)
     }
 
-    fn has(&self, name: &'static str) -> bool {
+    pub(super) fn has(&self, name: &'static str) -> bool {
         self.named(name).next().is_some()
     }
 
     /// Its value; twice is one too many: others on the way may have taken the other one.
-    fn one(&self, name: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
+    pub(super) fn one(&self, name: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
         let mut values = self.named(name);
         let value = values.next();
         match values.next() {
@@ -215,44 +273,26 @@ impl<'h, 'a> Headers<'h, 'a> {
 
     /// The members of its list, of all its lines.
     fn tokens(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'h, 'a> {
-        let lines = self.named(name).filter_map(|value| std::str::from_utf8(value).ok());
-        lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+        tokens(self.named(name))
     }
 
-    fn has_token(&self, name: &'static str, wanted: &str) -> bool {
+    pub(super) fn has_token(&self, name: &'static str, wanted: &str) -> bool {
         self.tokens(name).any(|token| token.eq_ignore_ascii_case(wanted))
     }
 }
 
+/// The members of lists with commas between them.
+fn tokens<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
+    let lines = lines.filter_map(|value| std::str::from_utf8(value).ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
 /// What the answer says of a key.
-pub(crate) fn accept(key: &[u8]) -> String {
+pub(super) fn accept(key: &[u8]) -> String {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(key);
     hash.update(ACCEPT_SUFFIX);
-    base64(&hash.digest().bytes())
-}
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// 16 bytes in base64: 22 characters, of which the last has 4 bits of nothing, and `==`.
-fn is_key(key: &[u8]) -> bool {
-    let [characters @ .., b'=', b'='] = key else { return false };
-    characters.len() == 22
-        && characters.iter().all(|one| BASE64.contains(one))
-        && b"AQgw".contains(&characters[21])
-}
-
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let six = (bits >> (18 - 6 * place) & 63) as usize;
-            text.push(if place <= three.len() { char::from(BASE64[six]) } else { '=' });
-        }
-    }
-    text
+    base64::encode(&hash.digest().bytes())
 }
 
 #[cfg(test)]
@@ -264,8 +304,8 @@ mod tests {
         Origin: http://server.example.com\r\nSec-WebSocket-Protocol: chat, superchat\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n";
 
-    fn read_text(text: &str) -> Result<Request<'_>, Refusal> {
-        read(text.as_bytes(), &HeadLimits::default(), &Origins::Same)
+    fn read_text(text: &str) -> Result<Request, Refusal> {
+        read(text.as_bytes(), &Origins::Same)
     }
 
     fn without(line: &str) -> String {
@@ -280,14 +320,20 @@ mod tests {
     /// The example of RFC 6455, 1.3.
     #[test]
     fn a_request_is_read_and_answered() {
-        let behind = format!("{CHAT}frames");
-        let Ok(Request::Upgrade(upgrade)) = read_text(&behind) else {
+        let behind = format!("{}frames", with("Cookie: a=1; token=abc=; b=2"));
+        let Ok(Request::Upgrade { request, head_bytes }) = read_text(&behind) else {
             panic!("{:?}", read_text(&behind))
         };
-        assert_eq!((upgrade.target, upgrade.head_bytes), ("/chat?room=1", CHAT.len()));
-        assert_eq!(upgrade.subprotocols, ["chat", "superchat"]);
+        assert_eq!(&behind[head_bytes..], "frames");
+        assert_eq!((request.target(), request.path()), ("/chat?room=1", "/chat"));
+        assert_eq!(request.query(), Some("room=1"));
+        assert_eq!(request.header("HOST"), Some("server.example.com"));
+        assert_eq!(request.cookie("token"), Some("abc="));
+        assert_eq!((request.cookie("tok"), request.header("Authorization")), (None, None));
+        assert!(request.subprotocols().eq(["chat", "superchat"]));
+        assert_eq!(request.headers().count(), 8);
         assert_eq!(
-            upgrade.answer(Some("chat")),
+            request.answer(Some("chat")),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
         );
@@ -321,15 +367,13 @@ mod tests {
         for line in ["Upgrade", "Connection"] {
             let get = without(line);
             let found = read_text(&get);
-            assert_eq!(found, Ok(Request::Get { target: "/chat?room=1", head_bytes: get.len() }));
+            assert_eq!(found, Ok(Request::Get { target: "/chat?room=1".to_owned() }));
         }
     }
 
     #[test]
     fn an_origin_must_be_the_hosts_or_one_of_those_that_are_named() {
-        let of = |origins: &Origins, text: &str| {
-            read(text.as_bytes(), &HeadLimits::default(), origins).is_ok()
-        };
+        let of = |origins: &Origins, text: &str| read(text.as_bytes(), origins).is_ok();
         let evil = CHAT.replace("http://server", "http://evil");
         assert!(of(&Origins::Same, &without("Origin")), "no browser");
         assert!(of(&Origins::Same, &CHAT.replace("http://server", "HTTPS://SERVER")));
@@ -338,14 +382,5 @@ mod tests {
         assert!(of(&Origins::Any, &evil));
         let named = Origins::Of(vec!["http://evil.example.com".to_owned()]);
         assert!(of(&named, &evil) && !of(&named, CHAT));
-    }
-
-    #[test]
-    fn every_remainder_has_its_base64() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 }

@@ -1,0 +1,190 @@
+//! What may lie between a session's bytes and its frames, and the settings of it.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::framing::{Framing, WebSocketForm};
+use crate::transport::web_socket::{Origins, Role};
+
+/// The layers between the bytes of a session and its frames.
+///
+/// A [`Listener`](crate::Listener) has one, and so has the [`Target`](crate::Target) of a connect. Sessions of all
+/// transports meet in one handler and in its groups.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Transport {
+    pub(crate) web_socket: WebSocket,
+}
+
+impl Transport {
+    /// WebSocket, over TCP as it is.
+    pub fn web_socket(web_socket: WebSocket) -> Self {
+        Transport { web_socket }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.web_socket.check()
+    }
+
+    /// The framing of its messages.
+    pub(crate) fn framing(&self, role: Role) -> Framing {
+        let WebSocket { message_bytes_max, sends, .. } = &self.web_socket;
+        Framing::web_socket(WebSocketForm {
+            role,
+            sends_text: *sends == Sends::Text,
+            message_bytes_max: *message_bytes_max,
+        })
+    }
+}
+
+impl From<WebSocket> for Transport {
+    fn from(web_socket: WebSocket) -> Self {
+        Transport::web_socket(web_socket)
+    }
+}
+
+/// What messages are that are sent as bytes. (A [`Text`](crate::Text) is sent as text in any case.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sends {
+    /// Binary: a browser's page gets an `ArrayBuffer` or a `Blob`.
+    #[default]
+    Binary,
+    /// Text: a page gets a string. What is not UTF-8 is refused.
+    Text,
+}
+
+/// How a listener, or a connect, speaks WebSocket (RFC 6455).
+///
+/// A message is a frame: whatever fragments it comes in, [`received`](crate::Handler::received) gets it whole, and what
+/// is sent goes out as one. No framing is had beside it.
+///
+/// ```no_run
+/// use wharf::{Listener, Origins, Server, WebSocket};
+/// # struct Chat;
+/// # impl wharf::Handler for Chat {
+/// #     type State = ();
+/// #     fn opened(&self, _: &wharf::Session) {}
+/// #     fn received(&self, _: &wharf::Session, _: &mut (), _: &[u8]) {}
+/// # }
+///
+/// let pages = Origins::Of(vec!["https://chat.example.com".to_owned()]);
+/// let web_socket = WebSocket::new().origins(pages).subprotocols(["chat.v2"]);
+/// let server = Server::builder()
+///     .listen("[::]:7000") // plain TCP
+///     .listen(Listener::new("[::]:8080").transport(web_socket))
+///     .start(Chat)?;
+/// # Ok::<(), wharf::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct WebSocket {
+    /// Which pages may connect. Default [`Origins::Same`]. Of a connect it means nothing.
+    pub origins: Origins,
+    /// What the server speaks, or the client would. The server takes the first of the client's that is among them;
+    /// [`Handler::upgrade`](crate::Handler::upgrade) may choose otherwise. Default: none.
+    pub subprotocols: Vec<String>,
+    /// The most bytes of a message that comes, at most 1 GiB. A longer one ends the session by what its head says, with
+    /// the code 1009, as [`FrameTooLarge`](crate::CloseReason::FrameTooLarge). Default 64 KiB.
+    pub message_bytes_max: usize,
+    /// A peer that was not heard for so long is sent a ping, and ends as
+    /// [`PingTimeout`](crate::CloseReason::PingTimeout) if it was not heard for twice as long. 10 ms or more; `None`
+    /// sends none. Default 30 s: shorter than the minute after which proxies forget a connection.
+    pub ping_after: Option<Duration>,
+    /// What messages are that are sent as bytes. Default [`Sends::Binary`].
+    pub sends: Sends,
+    /// Paths that a GET without an upgrade is answered at, with 200 and this text: for health checks. Others get 426.
+    /// Default: none.
+    pub answers: Vec<(String, String)>,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        WebSocket {
+            origins: Origins::Same,
+            subprotocols: Vec::new(),
+            message_bytes_max: 64 * 1024,
+            ping_after: Some(Duration::from_secs(30)),
+            sends: Sends::Binary,
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl WebSocket {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`origins`](field@Self::origins).
+    #[must_use]
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Sets [`subprotocols`](field@Self::subprotocols).
+    #[must_use]
+    pub fn subprotocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`message_bytes_max`](field@Self::message_bytes_max).
+    #[must_use]
+    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.message_bytes_max = bytes;
+        self
+    }
+
+    /// Sets [`ping_after`](field@Self::ping_after).
+    #[must_use]
+    pub fn ping_after(mut self, silence: Option<Duration>) -> Self {
+        self.ping_after = silence;
+        self
+    }
+
+    /// Sets [`sends`](field@Self::sends).
+    #[must_use]
+    pub fn sends(mut self, sends: Sends) -> Self {
+        self.sends = sends;
+        self
+    }
+
+    /// Adds one of the [`answers`](field@Self::answers).
+    #[must_use]
+    pub fn answer(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
+        self.answers.push((path.into(), text.into()));
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        let option = |name, value, rule| Err(Error::Option { name, value, rule });
+        let bytes = self.message_bytes_max;
+        if !(1..=1 << 30).contains(&bytes) {
+            return option(
+                "web_socket.message_bytes_max",
+                bytes as u64,
+                "it must be 1 byte to 1 GiB",
+            );
+        }
+        let unfit = self.subprotocols.iter().position(|name| !is_token(name));
+        if let Some(place) = unfit {
+            let rule = "the one at this place must have letters, digits and -_.~!#$%&'*+^`| only";
+            return option("web_socket.subprotocols", place as u64, rule);
+        }
+        match self.ping_after {
+            Some(value) if value.as_millis() < 10 => {
+                let (name, rule) = ("web_socket.ping_after", "it must be 10 ms or more, or none");
+                Err(Error::OptionDuration { name, value, rule })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A name of a subprotocol, or of a header, as HTTP has it (RFC 9110, 5.6.2).
+pub(super) fn is_token(name: &str) -> bool {
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_of_token)
+}

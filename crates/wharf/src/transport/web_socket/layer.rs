@@ -1,0 +1,40 @@
+//! What a session keeps of its WebSocket.
+
+use super::Role;
+use super::cut::Cutter;
+
+/// What a session keeps of its WebSocket, from its beginning on. It has nothing of what waits: that is in its receive
+/// queue.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) cutter: Cutter,
+    /// It stands: what comes are frames.
+    pub(crate) is_established: bool,
+    /// The peer was sent a ping since it was last heard.
+    pub(crate) is_pinged: bool,
+}
+
+impl Layer {
+    pub(crate) fn new(role: Role, message_bytes_max: u32) -> Box<Layer> {
+        Box::new(Layer {
+            cutter: Cutter::new(role, message_bytes_max),
+            is_established: false,
+            is_pinged: false,
+        })
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.cutter.role()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With what an allocator adds (8 bytes, in steps of 16) it is 48.
+    #[test]
+    fn it_is_small_because_each_idle_session_has_one() {
+        assert!(size_of::<Layer>() <= 40, "{}", size_of::<Layer>());
+    }
+}
