@@ -162,6 +162,7 @@ impl SendBatch {
     }
 
     /// What was added last is no frame of the program's.
+    #[cfg(feature = "websocket")]
     pub(crate) fn count_no_frame(&mut self) {
         self.frames -= 1;
     }

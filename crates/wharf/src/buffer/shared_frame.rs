@@ -24,6 +24,7 @@ pub(crate) struct SharedFrame {
     /// The program gave it as text.
     is_text: bool,
     /// A Close frame of its session's transport is behind it.
+    #[cfg(feature = "websocket")]
     closes: bool,
 }
 
@@ -58,12 +59,13 @@ impl SharedFrame {
             header_bytes,
             trailer_bytes,
             is_text: false,
+            #[cfg(feature = "websocket")]
             closes: false,
         }
     }
 
     /// The program gave it as text.
-    pub(crate) fn as_text(mut self, is_text: bool) -> Self {
+    pub(crate) fn with_text(mut self, is_text: bool) -> Self {
         self.is_text = is_text;
         self
     }
@@ -76,6 +78,7 @@ impl SharedFrame {
         SharedFrame { closes: true, ..SharedFrame::of(&envelope, bytes, parts, |_| ()) }
     }
 
+    #[cfg(feature = "websocket")]
     pub(crate) fn closes(&self) -> bool {
         self.closes
     }

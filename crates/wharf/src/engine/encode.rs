@@ -102,7 +102,7 @@ impl Engine {
             #[cfg(not(feature = "websocket"))]
             let _ = (body, key);
         });
-        Ok(frame.as_text(is_text))
+        Ok(frame.with_text(is_text))
     }
 
     /// Draws the key that a frame is to be masked with, if it is, and writes it at the end of the header.

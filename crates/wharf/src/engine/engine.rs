@@ -164,6 +164,12 @@ impl Engine {
         listener.and_then(|listener| listener.time.as_ref()).unwrap_or(&self.options.time)
     }
 
+    /// In a simulation, where the seed says all.
+    #[cfg(all(feature = "websocket", feature = "simulation"))]
+    pub(crate) fn set_key_seed(&mut self, seed: u64) {
+        self.keys = Keys::seeded(seed);
+    }
+
     pub(crate) fn set_clock(&mut self, clock: impl Clock) {
         self.clock = Some(AnyClock::new(clock));
     }

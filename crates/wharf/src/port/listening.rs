@@ -26,6 +26,12 @@ pub(crate) enum Sockets {
 }
 
 impl Sockets {
+    /// Whether the seed of a simulation says all.
+    #[cfg(all(feature = "websocket", feature = "simulation"))]
+    pub(crate) fn are_simulated(&self) -> bool {
+        matches!(self, Sockets::Simulated(_))
+    }
+
     /// Sockets that listen at one address: one per port, so that the OS distributes connects among them; or a
     /// single one for all, if the OS cannot. `both_families`: an IPv6 address also accepts IPv4.
     pub(crate) fn listen(

@@ -188,6 +188,10 @@ fn engine_of<P: CompletionPort, C: Clock>(plan: Plan<C>, sockets: &ListeningSock
     let mut engine = Engine::new(P::SHARED, framings, options, plan.sockets);
     engine.set_clock(clock);
     engine.table.begin_generations_at(plan.first_generation);
+    #[cfg(all(feature = "websocket", feature = "simulation"))]
+    if engine.sockets.are_simulated() {
+        engine.set_key_seed(plan.first_generation);
+    }
     if sockets.iter().filter(|at_port| !at_port.is_empty()).count() == engine.ports.len() {
         engine.accept_at_each_port();
     }

@@ -14,6 +14,7 @@
 //! queued.
 
 mod aside;
+#[cfg(feature = "websocket")]
 mod control;
 mod end;
 mod marks;
@@ -269,6 +270,7 @@ impl SendQueue {
         self.queued_bytes -= count as u32;
         self.progress_at = now;
         let freed_pages = self.free_pages(&mut batch);
+        #[cfg(feature = "websocket")]
         if self.has_aside() {
             self.queue_control(bytes_max);
         }

@@ -13,6 +13,7 @@
 use std::net::Shutdown;
 
 use super::floor::Floor;
+use super::half::StreamEnd;
 use super::held::{AtPort, Held};
 use crate::buffer::SendBatch;
 use crate::clock::Clock;
@@ -129,7 +130,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (half, slot) = (&*held.half, held.slot);
         let stream = match half.stream_end {
             None => Stream::Goes,
-            Some(CloseReason::PeerClosed) => Stream::Ended,
+            Some(StreamEnd::Finished) => Stream::Ended,
             Some(_) => Stream::Failed,
         };
         // Its receive has ended, or continues despite the cancel.
@@ -299,7 +300,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Asks the session to close because its stream has ended or failed. What came before has been delivered
     /// as far as possible.
     fn stream_ended(&mut self, held: &mut Held<'e, H::State>) {
-        let Some(reason) = held.half.stream_end else { return };
+        let Some(end) = held.half.stream_end else { return };
+        let reason = end.reason();
         // What is left in the queue is an incomplete frame that will never be completed.
         let (reason, how) = match (reason, held.half.queue.len()) {
             (CloseReason::PeerClosed, 0) => (reason, Close::Drain),

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::floor::Floor;
+use super::half::StreamEnd;
 use super::held::Held;
 use super::receive::Lent;
 use super::timeouts::CONNECT_TIMED_OUT;
@@ -69,7 +70,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         }
         if lent.bytes.is_empty() {
             // The end takes effect after what waits has been delivered.
-            held.half.stream_end.get_or_insert(CloseReason::PeerClosed);
+            held.half.stream_end.get_or_insert(StreamEnd::Finished);
             self.session.desk.attend_later(held.id);
             return;
         }
@@ -107,7 +108,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         half.life.receive_ends();
         self.session.desk.attend_later(*id);
         if count == 0 {
-            half.stream_end.get_or_insert(CloseReason::PeerClosed);
+            half.stream_end.get_or_insert(StreamEnd::Finished);
             return;
         }
         self.stats.receives += 1;
@@ -153,7 +154,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             Failure::Cancelled => {}
             Failure::BuffersExhausted => self.stats.buffers_exhausted += 1,
             Failure::Os(error) => {
-                held.half.stream_end = Some(CloseReason::of_io(&error));
+                held.half.stream_end = Some(StreamEnd::of_io(&error));
             }
         }
         self.session.desk.attend_later(held.id);

@@ -39,12 +39,42 @@ pub(crate) struct ReceiveHalf<S> {
     /// Bytes were waiting when the time for its first frame was over, so it got that time once more.
     pub(super) has_more_time: bool,
     /// Why the stream has ended. Takes effect when what waits has been delivered.
-    pub(super) stream_end: Option<CloseReason>,
+    pub(super) stream_end: Option<StreamEnd>,
     /// Why its connect failed. The release tells the handler.
     pub(super) connect_error: Option<io::Error>,
     /// What it keeps of its transport, if it has one.
     #[cfg(feature = "websocket")]
     pub(super) layer: Option<Box<Layer>>,
+}
+
+/// How the peer's direction of the stream has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The peer has finished it.
+    Finished,
+    Reset,
+    /// The operating system reported an error with this number.
+    Failed {
+        kind: io::ErrorKind,
+        code: Option<i32>,
+    },
+}
+
+impl StreamEnd {
+    pub(super) fn of_io(error: &io::Error) -> Self {
+        match CloseReason::of_io(error) {
+            CloseReason::Io { kind, code } => StreamEnd::Failed { kind, code },
+            _ => StreamEnd::Reset,
+        }
+    }
+
+    pub(super) fn reason(self) -> CloseReason {
+        match self {
+            StreamEnd::Finished => CloseReason::PeerClosed,
+            StreamEnd::Reset => CloseReason::Reset,
+            StreamEnd::Failed { kind, code } => CloseReason::Io { kind, code },
+        }
+    }
 }
 
 impl<S> Default for ReceiveHalf<S> {
@@ -132,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_half_is_two_cache_lines_and_with_a_small_state_three_or_four() {
+    fn a_half_is_two_cache_lines_and_with_a_small_state_up_to_four() {
         fn of<S>() -> usize {
             size_of::<crate::session::HalfCell<ReceiveHalf<S>>>()
         }
         assert_eq!(of::<()>(), crate::session::SLOT_AND_HALF_BYTES - size_of::<Slot>());
         let large = of::<Box<[u64; 16]>>();
-        assert_eq!([of::<()>(), of::<u64>(), of::<[u64; 15]>(), large], [128, 192, 256, 192]);
+        assert_eq!([of::<()>(), of::<u64>(), of::<[u64; 15]>(), large], [128, 192, 256, 128]);
     }
 }

@@ -87,6 +87,6 @@ mod tests {
             LargeState::<Keeps<S>>::IS_NEEDED
         }
         assert!(!is_large::<()>() && !is_large::<[u64; 15]>() && !is_large::<Vec<u8>>());
-        assert!(is_large::<[u64; 16]>() && is_large::<Aligned>());
+        assert!(is_large::<[u64; 18]>() && is_large::<Aligned>());
     }
 }

@@ -19,7 +19,8 @@ fn audience(number: u64) -> Audience {
 }
 
 fn number(publication: &Publication) -> u32 {
-    u32::from_be_bytes(publication.frame.body().try_into().unwrap())
+    let body: Vec<u8> = publication.frame.body().iter().flat_map(|part| part.to_vec()).collect();
+    u32::from_be_bytes(body.try_into().unwrap())
 }
 
 fn at(secs: u64) -> Moment {

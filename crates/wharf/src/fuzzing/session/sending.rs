@@ -146,7 +146,9 @@ impl Sending {
     /// What has left in part goes first; and one send at a time.
     fn begin(&mut self, now: u64, queue: &mut SendQueue) {
         let taken = queue.take(|| now);
-        if self.outstanding.is_some() || self.held_back || self.queued_bytes() == 0 {
+        // What has left in part, or is ahead of all, is not held back.
+        let is_held_back = self.held_back && self.leaving.bytes == 0;
+        if self.outstanding.is_some() || is_held_back || self.queued_bytes() == 0 {
             assert!(taken.is_none());
             return;
         }

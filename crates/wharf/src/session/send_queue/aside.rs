@@ -26,6 +26,7 @@ pub(super) struct Aside {
     /// A frame was refused for the server's budget.
     pub(super) is_short: bool,
     /// The newest control frame for which there was no room: of several only that one need be sent.
+    #[cfg(feature = "websocket")]
     pub(super) control: Option<Box<[u8]>>,
 }
 
@@ -88,6 +89,7 @@ pub(super) struct End {
     /// Our direction of the stream ends when everything has left.
     pub(super) finish: Option<Finish>,
     /// A Close frame of the session's transport was queued: nothing follows it.
+    #[cfg(feature = "websocket")]
     pub(super) said_close: bool,
 }
 

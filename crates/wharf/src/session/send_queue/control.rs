@@ -6,7 +6,7 @@ use super::{NO_PROGRESS, Pushed, SendQueue};
 use crate::buffer::{Envelope, Frame, SendBatch};
 
 /// Control frames may be queued so far beyond the queue's bound.
-pub(crate) const CONTROL_BYTES_MAX: usize = 4 * 1024;
+const CONTROL_BYTES_MAX: usize = 4 * 1024;
 
 impl SendQueue {
     /// Queues a control frame. If there is no room for it, the newest one is kept, and queued when there is: a peer that
@@ -72,5 +72,17 @@ impl SendQueue {
         if !self.marks.set(ARMED, true) {
             self.progress_at = NO_PROGRESS;
         }
+    }
+
+    /// Whether a Close frame of the session's transport was queued.
+    pub(crate) fn has_said_close(&self) -> bool {
+        self.aside.as_deref().is_some_and(|aside| aside.end.said_close)
+    }
+
+    /// Queues a Close frame of the session's transport, behind everything: nothing follows it. Its bytes are beyond the
+    /// queue's bound.
+    pub(crate) fn say_close(&mut self, frame: &[u8]) {
+        self.aside.get_or_insert_default().end.said_close = true;
+        self.queue_uncharged(frame);
     }
 }

@@ -144,24 +144,15 @@ impl SendQueue {
         if *finish == Some(Finish::Done) {
             return; // nothing can follow our end of stream
         }
-        end.said_close |= farewell.closes();
+        #[cfg(feature = "websocket")]
+        {
+            end.said_close |= farewell.closes();
+        }
         self.waiting.get_or_insert_default().push(Frame::Shared(&farewell));
         self.queued_bytes += farewell.bytes() as u32; // at most 1 KiB beyond the bound, and not charged
         if !self.marks.set(ARMED, true) {
             self.progress_at = NO_PROGRESS;
         }
-    }
-
-    /// Whether a Close frame of the session's transport was queued.
-    pub(crate) fn has_said_close(&self) -> bool {
-        self.end_so_far().is_some_and(|end| end.said_close)
-    }
-
-    /// Queues a Close frame of the session's transport, behind everything: nothing follows it. Its bytes are beyond the
-    /// queue's bound.
-    pub(crate) fn say_close(&mut self, frame: &[u8]) {
-        self.end_mut().said_close = true;
-        self.queue_uncharged(frame);
     }
 
     /// Whether an ending queue takes what was published before.
