@@ -217,7 +217,7 @@ on_every_backend! {
         harness.finish();
     }
 
-    fn a_server_has_at_most_255_listeners_and_each_of_so_many_is_told_apart(backend) {
+    fn a_server_has_at_most_253_listeners_and_each_of_so_many_is_told_apart(backend) {
         let builder = |count: usize| {
             let listeners = (0..count).map(|index| {
                 let listener = Listener::new(HERE).name(index.to_string());
@@ -226,17 +226,17 @@ on_every_backend! {
             let builder = Server::builder().framing(Framing::raw()).options(options(1));
             listeners.fold(builder, |builder, listener| builder.listen(listener))
         };
-        let error = builder(256).backend(backend).start(Nobody).unwrap_err();
-        let is_told = matches!(error, Error::Option { name: "listeners", value: 256, .. });
+        let error = builder(254).backend(backend).start(Nobody).unwrap_err();
+        let is_told = matches!(error, Error::Option { name: "listeners", value: 254, .. });
         assert!(is_told, "{error}");
 
         let behaviour = Behaviour::silent().on_opened(|session| {
             let name = &session.listener().expect("it was accepted").name;
             session.send(name.as_bytes());
         });
-        let harness = start_builder(backend, builder(255), behaviour);
+        let harness = start_builder(backend, builder(253), behaviour);
         let addresses: Vec<SocketAddr> = harness.server.addresses().to_vec();
-        assert_eq!(addresses.len(), 255);
+        assert_eq!(addresses.len(), 253);
         for index in [0, 1, 127, 128, 253, 254] {
             let peer = connect(addresses[index]);
             let name = index.to_string();

@@ -1,18 +1,8 @@
 //! Close frames: codes and reasons (RFC 6455, 5.5.1 and 7.4).
 
-use super::Violation;
+use super::rules::Violation;
+use super::rules::codes::{GOING_AWAY, INTERNAL, NO_CODE, NORMAL, POLICY, TOO_LONG};
 use crate::close::CloseReason;
-
-pub(crate) const NORMAL: u16 = 1000;
-pub(crate) const GOING_AWAY: u16 = 1001;
-pub(crate) const PROTOCOL_ERROR: u16 = 1002;
-/// No code was sent. Never sent itself.
-pub(crate) const NO_CODE: u16 = 1005;
-pub(crate) const NOT_CONSISTENT: u16 = 1007;
-pub(crate) const POLICY: u16 = 1008;
-pub(crate) const TOO_LONG: u16 = 1009;
-/// The server met something that it did not expect.
-const INTERNAL: u16 = 1011;
 
 /// The most bytes of a reason: a control frame has 125.
 pub(crate) const REASON_BYTES_MAX: usize = 123;

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::head::{Head, Opcode};
-use super::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation, close, mask};
+use super::rules::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation};
+use super::{close, mask};
 
 /// How far the bytes of a session have come. Each session has one, so it is kept small.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The head of a frame (RFC 6455, 5.2): 2 to 14 bytes.
 
-use super::{Role, Violation};
+use super::rules::{Role, Violation};
 
 /// The most bytes that a head has.
 pub(crate) const HEAD_BYTES_MAX: usize = 14;

@@ -1,7 +1,7 @@
 //! What a session keeps of its WebSocket.
 
-use super::Role;
 use super::cut::Cutter;
+use super::rules::Role;
 
 /// What a session keeps of its WebSocket, from its beginning on. It has nothing of what waits: that is in its receive
 /// queue.

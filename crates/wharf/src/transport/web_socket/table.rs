@@ -2,10 +2,11 @@
 //!
 //! Each is sent whole, a byte at a time, and in parts drawn from a seed, as a client and as a server.
 
-use super::close::{GOING_AWAY, NO_CODE, NORMAL};
 use super::cut::{Cutter, Found};
 use super::head::{HEAD_BYTES_MAX, Head, Opcode};
-use super::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation, mask};
+use super::mask;
+use super::rules::codes::{GOING_AWAY, NO_CODE, NORMAL};
+use super::rules::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation};
 
 /// What was found, with its own bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
