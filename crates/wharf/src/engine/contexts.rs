@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::guarded;
-#[cfg(feature = "websocket")]
 use crate::options::Target;
 use crate::peer_address::{Peer, PeerAddress};
 use crate::session::{SessionId, Slot};
@@ -76,6 +75,18 @@ impl Contexts {
             Peer::Tcp(address) => Some(PeerAddress::Tcp(address)),
             Peer::Unix(_) => Some(PeerAddress::Unix(path())),
         }
+    }
+
+    /// The target that a session was begun with, as programs are told. As of [`peer_address`](Self::peer_address).
+    pub(crate) fn target(&self, id: SessionId, slot: &Slot, peer: Peer) -> Option<Target> {
+        let address = self.peer_address(id, slot, peer)?;
+        #[cfg(feature = "websocket")]
+        let mut target =
+            self.target_of(id, slot).map_or_else(|| Target::new(address), Arc::unwrap_or_clone);
+        #[cfg(not(feature = "websocket"))]
+        let mut target = Target::new(address);
+        target.context = self.of(id, slot);
+        Some(target)
     }
 
     /// For the release of the session.

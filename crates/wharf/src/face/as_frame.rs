@@ -5,22 +5,11 @@
 /// [`Frame`](crate::Frame), which is encoded already.
 pub trait AsFrame: sealed::Sealed {}
 
-/// A frame that is text: over WebSocket it is sent as a text message, as a browser's page expects strings. Elsewhere it
-/// is its bytes.
-///
-/// ```
-/// # fn greet(session: &wharf::Session) {
-/// session.send(wharf::Text("{\"hello\":1}"));
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Text<S>(pub S);
-
 impl<F: sealed::Sealed> AsFrame for F {}
 
 pub(super) mod sealed {
-    use super::Text;
     use crate::engine::{Content, Frame};
+    use crate::face::text::Text;
     use crate::framing::Parts;
 
     pub trait Sealed {

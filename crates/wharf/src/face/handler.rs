@@ -234,7 +234,7 @@ macro_rules! pass_on_callbacks {
         fn upgrade(
             &$self,
             request: &$crate::transport::web_socket::UpgradeRequest,
-        ) -> $crate::face::Upgrade {
+        ) -> $crate::face::upgrade::Upgrade {
             ($to).upgrade(request)
         }
 

@@ -10,13 +10,14 @@ mod handler;
 mod mailer;
 mod session;
 mod tells;
+mod text;
 mod ticker;
 #[cfg(feature = "websocket")]
-mod upgrade;
+pub(crate) mod upgrade; // named by `pass_on_callbacks`
 mod when_room;
 mod when_room_to_publish;
 
-pub use self::as_frame::{AsFrame, Text};
+pub use self::as_frame::AsFrame;
 pub use self::events::{Event, EventHandler, Events, events};
 pub use self::farewell::Farewell;
 pub use self::groups_by_name::Groups;
@@ -27,6 +28,7 @@ pub use self::mailer::{Mailed, Mailer, Told};
 pub(crate) use self::session::Desk;
 pub use self::session::Session;
 pub(crate) use self::tells::{Internal, Tells};
+pub use self::text::Text;
 pub use self::ticker::{Tick, Ticker};
 #[cfg(feature = "websocket")]
 pub use self::upgrade::{Establishment, Upgrade};

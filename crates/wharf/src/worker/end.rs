@@ -1,8 +1,6 @@
 //! Ends: of a session whose count reached 0, of all sessions, of the worker.
 
 use std::io;
-#[cfg(feature = "websocket")]
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Worker;
@@ -15,7 +13,6 @@ use crate::engine::{Callback, DrainReport, Engine, Mail};
 use crate::error::Error;
 use crate::face::{Handler, Internal};
 use crate::guarded::{self, guarded};
-use crate::options::Target;
 use crate::peer_address::Peer;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Closing, HalfInHand, Phase, SessionId, Slot};
@@ -111,15 +108,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         engine.table.leave_place(slot);
         engine.end_memberships(id, slot); // so that `closed` finds a group empty whose last member this was
         if let Some(error) = ended.connect_error.take()
-            && let Some(address) = engine.contexts.peer_address(id, slot, ended.peer)
+            && let Some(target) = engine.contexts.target(id, slot, ended.peer)
         {
             self.stats.connect_failures += 1;
-            #[cfg(feature = "websocket")]
-            let given = engine.contexts.target_of(id, slot).map(Arc::unwrap_or_clone);
-            #[cfg(not(feature = "websocket"))]
-            let given = None;
-            let mut target = given.unwrap_or_else(|| Target::new(address));
-            target.context = engine.contexts.of(id, slot);
             let session = self.session.be(id, ended.peer);
             session.enter(Callback::ConnectFailed);
             let failed = guarded(|| self.handler.connect_failed(id, &target, &error));
