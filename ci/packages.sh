@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGE_KB_MAX=500
+PACKAGE_KB_MAX=600
 
 least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")/packages
