@@ -109,7 +109,7 @@ pub enum CloseReason {
         reason: &'static str,
     },
     /// The peer answered no ping, and sent nothing else, for twice
-    /// [`ping_after`](field@crate::WebSocket::ping_after).
+    /// the `ping_after` of its WebSocket.
     PingTimeout,
     /// The operating system reported another error; or the completion port of the session's worker failed,
     /// which [`Server::wait`](crate::Server::wait) reports too, as [`Error::Port`](crate::Error::Port).

@@ -11,7 +11,7 @@ settings! {
         /// [`connect_failed`](crate::Handler::connect_failed) begins: a connect from there finds a place.
         /// Default 65,536: more than the usual limit on descriptors. An idle session takes 300 to 400 bytes.
         max: u32 = 65_536,
-        /// The most accepted sessions whose [transport](crate::Transport) does not stand yet. One more is closed at once
+        /// The most accepted sessions whose transport does not stand yet. One more is closed at once
         /// and counted as [refused](crate::Stats::refused). `None`, the default: an eighth of `max`, and at least 1,024.
         /// Each takes the memory of a session and up to 8 KiB of a head that is not whole, within
         /// [`receiving.queues_bytes_max`](field@crate::options::Receiving::queues_bytes_max).

@@ -70,7 +70,7 @@ settings! {
         /// [`connect_failed`](crate::Handler::connect_failed) then gets `TimedOut`. `None` leaves it to TCP,
         /// which tries for about two minutes. Default 10 s: three attempts of TCP's.
         connect_timeout: Option<Duration> = Some(Duration::from_secs(10)),
-        /// Ends a session whose [transport](crate::Transport) does not stand after this long, whoever began it. Default
+        /// Ends a session whose transport does not stand after this long, whoever began it. Default
         /// 10 s.
         establish_timeout: Duration = Duration::from_secs(10),
         /// Ends a session from which nothing has come for this long. Bytes that wait in its socket have
