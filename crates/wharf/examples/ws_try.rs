@@ -27,7 +27,11 @@ fn main() -> wharf::Result<()> {
     let address = a.next().unwrap();
     let backend =
         if a.next().as_deref() == Some("readiness") { Backend::Readiness } else { Backend::Uring };
-    let ws = WebSocket::new().message_bytes_max(20 << 20).answer("/health", "fine\n");
+    #[cfg(feature = "deflate")]
+    let ws = WebSocket::new().deflate(wharf::Deflate::default().bytes_min(1));
+    #[cfg(not(feature = "deflate"))]
+    let ws = WebSocket::new();
+    let ws = ws.message_bytes_max(20 << 20).answer("/health", "fine\n");
     let options = Options::default().workers(1).with(|o| {
         o.sending.queue_bytes_max = 80 << 20;
         o.receiving.queues_bytes_max = Some(256 << 20);

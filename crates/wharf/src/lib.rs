@@ -179,6 +179,8 @@ pub use framing::{
     LengthPrefix, LengthWidth, LineEnd, Lines, Parts, VarintPrefix,
 };
 pub use histogram::Histogram;
+#[cfg(feature = "deflate")]
+pub use options::Deflate;
 pub use options::{
     Backend, BackendChoice, Backpressure, EndOfStream, FirstFrameTimeout, Heartbeat, Keepalive,
     Listener, Options, Target,

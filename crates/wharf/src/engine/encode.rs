@@ -86,8 +86,20 @@ impl Engine {
         body: Parts<'_>,
         is_text: bool,
     ) -> Result<SharedFrame, EncodeError<()>> {
-        let (body_bytes, mut envelope) = (body.bytes(), Envelope::default());
+        let (mut body_bytes, mut envelope) = (body.bytes(), Envelope::default());
         let written = form.envelop_parts(body, body_bytes, &mut envelope);
+        #[cfg(feature = "deflate")]
+        let (deflated, one);
+        #[cfg(feature = "deflate")]
+        let body = match self.deflate_for(form, body).filter(|_| written.is_ok()) {
+            None => body,
+            Some((bytes, around)) => {
+                (deflated, envelope) = (bytes, around);
+                body_bytes = deflated.len();
+                one = [IoSlice::new(&deflated)];
+                Parts(&one)
+            }
+        };
         let bytes = self.sendable(form, body_bytes, written, &envelope)?;
         if is_text {
             form.make_text(&mut envelope);
@@ -103,6 +115,21 @@ impl Engine {
             let _ = (body, key);
         });
         Ok(frame.with_text(is_text))
+    }
+
+    /// A frame as it is compressed, and what stands before it, if its form compresses it and it has less bytes then.
+    #[cfg(feature = "deflate")]
+    fn deflate_for(&self, form: &Framing, body: Parts<'_>) -> Option<(Vec<u8>, Envelope)> {
+        let form = form.web_socket_form()?;
+        let (level, bytes_min) = form.deflate?;
+        let body_bytes = body.bytes();
+        if body_bytes < bytes_min {
+            return None;
+        }
+        let parts = body.0.iter().map(|part| &**part);
+        let deflated = self.deflaters.deflate(level, parts, body_bytes)?;
+        let envelope = form.envelope_with(deflated.len(), true);
+        Some((deflated, envelope))
     }
 
     /// Draws the key that a frame is to be masked with, if it is, and writes it at the end of the header.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::budget::{BUDGET_BYTES, Budget};
 use super::changed_framings::ChangedFramings;
 use super::contexts::Contexts;
+#[cfg(feature = "deflate")]
+use super::deflaters::Deflaters;
 use super::jobs::Jobs;
 #[cfg(feature = "websocket")]
 use super::keys::Keys;
@@ -52,13 +54,15 @@ pub(crate) struct Engine {
     listeners_have_times: bool,
     /// For each socket that listens at a port, which of the listeners it belongs to.
     pub(super) listener_of_socket: Vec<usize>,
-    changed_framings: ChangedFramings,
+    pub(super) changed_framings: ChangedFramings,
     /// Of the sessions that were begun with one.
     pub(crate) contexts: Contexts,
     /// What the threads of the pool run.
     pub(super) jobs: Jobs,
     #[cfg(feature = "websocket")]
     pub(crate) keys: Keys,
+    #[cfg(feature = "deflate")]
+    pub(super) deflaters: Deflaters,
     /// Sessions whose transport does not stand yet.
     #[cfg(feature = "websocket")]
     pub(super) establishing: AtomicU32,
@@ -113,6 +117,8 @@ impl Engine {
             jobs: Jobs::new(&options.offload),
             #[cfg(feature = "websocket")]
             keys: Keys::default(),
+            #[cfg(feature = "deflate")]
+            deflaters: Deflaters::new(workers),
             #[cfg(feature = "websocket")]
             establishing: AtomicU32::new(0),
             options,
@@ -184,6 +190,10 @@ impl Engine {
     /// would have to keep the old one.
     pub(crate) fn change_framing(&self, id: SessionId, slot: &Slot, place: usize) -> bool {
         let Some(framing) = self.framings.further(place) else { return false };
+        #[cfg(feature = "websocket")]
+        if self.framing_of(slot).web_socket_form().is_some() {
+            return false; // its layer cuts its messages
+        }
         // Before it has changed, because its release looks for this only then.
         let first = slot.framing();
         if !self.framings.is_further(first) {

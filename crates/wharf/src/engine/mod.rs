@@ -9,6 +9,8 @@ mod changed_framings;
 mod charges;
 mod connect;
 mod contexts;
+#[cfg(feature = "deflate")]
+mod deflaters;
 mod direct;
 mod drain_report;
 mod due;

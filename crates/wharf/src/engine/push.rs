@@ -162,12 +162,12 @@ impl Engine {
         at_once: AtOnce,
     ) -> (Result<usize, SendError<()>>, Follows) {
         let index = slot.framing();
+        let framing = self.framings.get(index);
         if let Content::Plain(frame) = content
             && at_once == AtOnce::No
-            && !Framings::masks(index)
+            && !framing.changes_frames()
         {
             let mut envelope = Envelope::default();
-            let framing = self.framings.get(index);
             let written = framing.envelop(frame, &mut envelope);
             if let Err(error) = self.sendable(framing, frame.len(), written, &envelope) {
                 return (Err(error.into()), Follows::default());
@@ -208,7 +208,7 @@ impl Engine {
         loop {
             let (index, mut envelope) = (slot.framing(), Envelope::default());
             let framing = self.framings.get(index);
-            if Framings::masks(index) {
+            if framing.changes_frames() {
                 let own = match self.encode_as(framing, parts, is_text) {
                     Ok(own) => own,
                     Err(error) => return (Err(error.into()), Follows::default()),

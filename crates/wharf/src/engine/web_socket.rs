@@ -1,6 +1,8 @@
 //! What the engine knows of sessions with a WebSocket.
 
 use super::engine::Engine;
+#[cfg(feature = "deflate")]
+use crate::options::Transport;
 use crate::options::{Target, WebSocket};
 use crate::session::{SessionId, Slot};
 use crate::sync::Ordering;
@@ -45,7 +47,17 @@ impl Engine {
         let subprotocols =
             subprotocols.map_or(&[][..], |transport| &transport.web_socket.subprotocols);
         let (headers, nonce) = (&target.headers, self.keys.nonce_of(id));
-        act(Asked { host, target: &target.path, headers, subprotocols, nonce })
+        #[cfg(feature = "deflate")]
+        let deflates = |transport: &Transport| transport.web_socket.deflate.is_some();
+        act(Asked {
+            host,
+            target: &target.path,
+            headers,
+            subprotocols,
+            #[cfg(feature = "deflate")]
+            deflates: target.transport.as_ref().is_some_and(deflates),
+            nonce,
+        })
     }
 
     /// One session more establishes its transport. False: there are too many. Connects always may: the program begins
@@ -63,6 +75,17 @@ impl Engine {
     pub(crate) fn ends_establishing(&self) {
         let before = self.establishing.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more sessions are established than have begun to be");
+    }
+
+    /// The session's peer cannot inflate what is compressed for all: it is sent messages as they are.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn leave_deflate(&self, id: SessionId, slot: &Slot) {
+        if let Some(without) = self.framings.without_deflate(slot.framing()) {
+            self.changed_framings.note(id, slot.framing());
+            if !slot.change_framing(without) {
+                self.changed_framings.end(id); // it closes
+            }
+        }
     }
 
     /// Queues a control frame for a session on which the caller holds a count. True: its worker must attend to it.

@@ -15,8 +15,13 @@ use crate::transport::web_socket::Role;
 pub(crate) struct Framings {
     places: Box<[Framing; 256]>,
     declared: usize,
-    /// How many of the last ones are those that sessions may change to.
+    /// How many of the last ones are those that sessions may change to; of these, how many of the first the program has
+    /// not given.
     further: usize,
+    hidden: usize,
+    /// For a framing that compresses, the one that does not.
+    #[cfg(feature = "deflate")]
+    without_deflate: Vec<(u8, u8)>,
     /// Those that differ: what is published is encoded once in each.
     forms: Arc<[Framing]>,
     /// Which of the forms each place has.
@@ -33,7 +38,13 @@ impl Framings {
         #[cfg(feature = "websocket")]
         for sends_text in [false, true] {
             let role = Role::Client;
-            let form = WebSocketForm { role, sends_text, message_bytes_max: 0 }; // each session has its own
+            let form = WebSocketForm {
+                role,
+                sends_text,
+                message_bytes_max: 0, // each session has its own
+                #[cfg(feature = "deflate")]
+                deflate: None,
+            };
             places[usize::from(Self::of_client(sends_text))] = Framing::web_socket(form);
         }
         let Ok(places) = places.try_into() else { unreachable!("there are as many places") };
@@ -46,7 +57,16 @@ impl Framings {
                 forms.push(framing.clone());
             }
         }
-        Framings { places, declared: declared.len(), further: 0, forms: forms.into(), form_of }
+        Framings {
+            places,
+            declared: declared.len(),
+            further: 0,
+            hidden: 0,
+            #[cfg(feature = "deflate")]
+            without_deflate: Vec::new(),
+            forms: forms.into(),
+            form_of,
+        }
     }
 
     /// The same; sessions may change to so many of the last ones.
@@ -55,10 +75,27 @@ impl Framings {
         Framings { further, ..Framings::of(declared) }
     }
 
+    /// The same; before those that sessions may change to there are these: for a framing that compresses, the place of
+    /// the one that does not.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn with_hidden(mut self, without_deflate: Vec<(u8, u8)>) -> Self {
+        self.hidden = without_deflate.len();
+        self.further += self.hidden;
+        self.without_deflate = without_deflate;
+        self
+    }
+
+    /// For a framing that compresses, the one that does not.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn without_deflate(&self, index: u8) -> Option<u8> {
+        self.without_deflate.iter().find(|(with, _)| *with == index).map(|(_, without)| *without)
+    }
+
     /// The index of the one that sessions may change to and that is at this place among those.
     pub(crate) fn further(&self, place: usize) -> Option<u8> {
         // There are no more than places.
-        (place < self.further).then(|| (self.declared - self.further + place) as u8)
+        let given = self.further - self.hidden;
+        (place < given).then(|| (self.declared - given + place) as u8)
     }
 
     /// Whether it is one of those that sessions may change to.

@@ -98,6 +98,16 @@ impl Framing {
         }
     }
 
+    /// Whether a frame is changed on its way, beside what stands around it.
+    #[inline]
+    pub(crate) fn changes_frames(&self) -> bool {
+        match &self.0 {
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) => form.changes_frames(),
+            _ => false,
+        }
+    }
+
     /// Whether it has peers that may listen for ever.
     pub(crate) fn may_be_silent(&self) -> bool {
         match &self.0 {

@@ -13,14 +13,22 @@ pub(crate) struct WebSocketForm {
     pub(crate) sends_text: bool,
     /// The most bytes of a message that comes.
     pub(crate) message_bytes_max: usize,
+    /// Messages are compressed at this level, from so many bytes on.
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<(u8, usize)>,
 }
 
 impl WebSocketForm {
     /// The head of a message of so many bytes. A client's has a key of zeros: who sends it draws one, and masks.
     pub(super) fn envelope(&self, frame_bytes: usize) -> Envelope {
+        self.envelope_with(frame_bytes, false)
+    }
+
+    pub(crate) fn envelope_with(&self, frame_bytes: usize, is_deflated: bool) -> Envelope {
         let opcode = if self.sends_text { Opcode::Text } else { Opcode::Binary };
         let key = self.masks().then_some([0; 4]);
-        let head = Head { is_last: true, opcode, key, payload_bytes: frame_bytes as u64 };
+        let payload_bytes = frame_bytes as u64;
+        let head = Head { is_last: true, opcode, is_deflated, key, payload_bytes };
         let mut bytes = [0; HEAD_BYTES_MAX];
         let end = head.write(&mut bytes);
         let mut envelope = Envelope::default();
@@ -42,6 +50,15 @@ impl WebSocketForm {
 
     pub(crate) fn masks(&self) -> bool {
         self.role == Role::Client
+    }
+
+    /// Whether a frame is changed on its way, beside what stands around it.
+    pub(super) fn changes_frames(&self) -> bool {
+        #[cfg(feature = "deflate")]
+        if self.deflate.is_some() {
+            return true;
+        }
+        self.masks()
     }
 
     pub(super) fn wire_frame_bytes_max(&self) -> usize {
@@ -91,7 +108,7 @@ fn is_utf8<'p>(mut parts: impl Iterator<Item = &'p [u8]>) -> bool {
 pub(super) fn make_text(envelope: &mut Envelope) {
     let bytes = envelope.header().len();
     if let Some(first) = envelope.header_mut(bytes).first_mut() {
-        *first = 0x80 | Opcode::Text.bits();
+        *first = *first & !Opcode::MASK | Opcode::Text.bits();
     }
 }
 
@@ -102,7 +119,13 @@ mod tests {
     #[test]
     fn the_most_that_fits_fits_and_a_byte_more_does_not() {
         for role in [Role::Server, Role::Client] {
-            let form = WebSocketForm { role, sends_text: false, message_bytes_max: 1 };
+            let form = WebSocketForm {
+                role,
+                sends_text: false,
+                message_bytes_max: 1,
+                #[cfg(feature = "deflate")]
+                deflate: None,
+            };
             for wire_bytes in (16..200).chain(65_500..65_600) {
                 let most = form.frame_bytes_within(wire_bytes);
                 let wire = |bytes: usize| bytes + form.envelope(bytes).bytes();

@@ -46,6 +46,8 @@ pub use self::sending::Sending;
 pub use self::sessions::Sessions;
 pub use self::target::Target;
 pub use self::time::{FirstFrameTimeout, Heartbeat, Keepalive, Time};
+#[cfg(feature = "deflate")]
+pub use self::web_socket::Deflate;
 #[cfg(feature = "websocket")]
 pub use self::web_socket::{Sends, Transport, WebSocket};
 use crate::settings::settings;

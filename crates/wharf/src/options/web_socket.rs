@@ -32,7 +32,18 @@ impl Transport {
             role,
             sends_text: *sends == Sends::Text,
             message_bytes_max: *message_bytes_max,
+            #[cfg(feature = "deflate")]
+            deflate: self.web_socket.deflate.map(|deflate| (deflate.level, deflate.bytes_min)),
         })
+    }
+
+    /// The same of sessions whose peers cannot inflate, if others can.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn framing_without_deflate(&self) -> Option<Framing> {
+        self.web_socket.deflate?;
+        let mut without = self.clone();
+        without.web_socket.deflate = None;
+        Some(without.framing(Role::Server))
     }
 }
 
@@ -51,6 +62,44 @@ pub enum Sends {
     Binary,
     /// Text: a page gets a string. What is not UTF-8 is refused.
     Text,
+}
+
+/// How messages are compressed (permessage-deflate, RFC 7692), with peers that offer it, each for itself: what is
+/// published is compressed once for all. What comes is bounded by
+/// [`message_bytes_max`](field@WebSocket::message_bytes_max) when it is inflated, and takes memory as it is.
+#[cfg(feature = "deflate")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Deflate {
+    /// 0 to 9: from hardly at all to as much as can be. Default 1: compressing takes some 10 µs for each KiB, and a
+    /// higher level several times as much for a tenth less.
+    pub level: u8,
+    /// Shorter messages are sent as they are. Default 256 B: what is saved of them is less than a packet's head.
+    pub bytes_min: usize,
+}
+
+#[cfg(feature = "deflate")]
+impl Default for Deflate {
+    fn default() -> Self {
+        Deflate { level: 1, bytes_min: 256 }
+    }
+}
+
+#[cfg(feature = "deflate")]
+impl Deflate {
+    /// Sets [`level`](field@Self::level).
+    #[must_use]
+    pub fn level(mut self, level: u8) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Sets [`bytes_min`](field@Self::bytes_min).
+    #[must_use]
+    pub fn bytes_min(mut self, bytes: usize) -> Self {
+        self.bytes_min = bytes;
+        self
+    }
 }
 
 /// How a listener, or a connect, speaks WebSocket (RFC 6455).
@@ -92,6 +141,10 @@ pub struct WebSocket {
     pub ping_after: Option<Duration>,
     /// What messages are that are sent as bytes. Default [`Sends::Binary`].
     pub sends: Sends,
+    /// Whether messages are compressed, with peers that can. Default `None`: they are not, for that costs more CPU than
+    /// all else that is done for a message. A client compresses nothing that it sends, but takes what is compressed.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<Deflate>,
     /// Paths that a GET without an upgrade is answered at, with 200 and this text: for health checks. Others get 426.
     /// Default: none.
     pub answers: Vec<(String, String)>,
@@ -105,6 +158,8 @@ impl Default for WebSocket {
             message_bytes_max: 64 * 1024,
             ping_after: Some(Duration::from_secs(30)),
             sends: Sends::Binary,
+            #[cfg(feature = "deflate")]
+            deflate: None,
             answers: Vec::new(),
         }
     }
@@ -151,6 +206,14 @@ impl WebSocket {
         self
     }
 
+    /// Sets [`deflate`](field@Self::deflate).
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        self.deflate = Some(deflate);
+        self
+    }
+
     /// Adds one of the [`answers`](field@Self::answers).
     #[must_use]
     pub fn answer(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
@@ -167,6 +230,10 @@ impl WebSocket {
                 bytes as u64,
                 "it must be 1 byte to 1 GiB",
             );
+        }
+        #[cfg(feature = "deflate")]
+        if let Some(level) = self.deflate.map(|deflate| deflate.level).filter(|level| *level > 9) {
+            return option("web_socket.deflate.level", level.into(), "it may be at most 9");
         }
         let unfit = self.subprotocols.iter().position(|name| !is_token(name));
         if let Some(place) = unfit {

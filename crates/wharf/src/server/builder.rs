@@ -186,6 +186,17 @@ impl Settings {
         let further = further_framings.len();
         let framings =
             std::iter::once(of_connects.clone()).chain(listeners.iter().map(of_listener));
+        #[cfg(feature = "deflate")]
+        let (hidden, places): (Vec<_>, Vec<_>) = listeners
+            .iter()
+            .zip(1..)
+            .filter_map(|(listener, place)| {
+                let transport = listener.transport.as_ref()?;
+                Some((transport.framing_without_deflate()?, place))
+            })
+            .unzip();
+        #[cfg(feature = "deflate")]
+        let framings = framings.chain(hidden);
         let framings: Vec<_> = framings.chain(further_framings).collect();
         if framings.len() > Framings::MAX {
             let (value, rule) = (framings.len() as u64 - 1, "there may be at most 253");
@@ -207,7 +218,11 @@ impl Settings {
             options.check_heartbeat(&of_listener(listener))?;
         }
         options.workers = options.worker_count();
-        Ok((Framings::with_further(&framings, further), options))
+        let framings = Framings::with_further(&framings, further);
+        #[cfg(feature = "deflate")]
+        let framings =
+            framings.with_hidden(places.into_iter().zip(1 + listeners.len() as u8..).collect());
+        Ok((framings, options))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::guarded::guarded;
 use crate::port::{Completion, Sink};
 use crate::session::{HalfTable, SessionId, Slot};
 use crate::stats::{Histograms, Recorders, Stats};
+#[cfg(feature = "deflate")]
+use crate::transport::web_socket::Inflater;
 
 /// Bytes that a worker holds besides its sessions and lent buffers: its port's queues, its stack, spare
 /// batches, histograms.
@@ -55,6 +57,9 @@ pub(crate) struct Floor<'e, H: Handler, C> {
     /// Receives left until one is measured. Never 0.
     pub(super) receives_until_sample: u32,
     pub(super) drain: Option<DrainReport>,
+    /// Made when a message comes that is compressed.
+    #[cfg(feature = "deflate")]
+    pub(super) inflater: Option<Box<Inflater>>,
 }
 
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {

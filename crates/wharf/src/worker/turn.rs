@@ -61,6 +61,8 @@ impl<'e, P: CompletionPort, H: Handler, C: Clock> Worker<'e, P, H, C> {
             recorders: &engine.published[index].recorders,
             receives_until_sample: 1,
             drain: None,
+            #[cfg(feature = "deflate")]
+            inflater: None,
         };
         Worker { port, floor }
     }

@@ -15,6 +15,8 @@ use crate::error::EstablishError;
 use crate::face::{Establishment, Handler, Upgrade};
 use crate::options::WebSocket;
 use crate::session::{Pauses, Phase, SessionId, Slot};
+#[cfg(feature = "deflate")]
+use crate::transport::web_socket::{Agreed, InflateError, Inflater};
 use crate::transport::web_socket::{
     Answer, Asked, ControlFrame, Found, Layer, Opcode, Refusal, Request, Role, UPGRADE_BYTES_MAX,
     UpgradeRequest, Violation, code_of, read,
@@ -162,10 +164,34 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 self.engine.with_web_socket(*id, slot, ours).flatten()
             }
         };
-        let answer = request.answer(subprotocol.as_deref());
+        #[cfg(feature = "deflate")]
+        let extension = self.agree_on_deflate(held, &request);
+        #[cfg(not(feature = "deflate"))]
+        let extension: Option<String> = None;
+        let answer = request.answer(subprotocol.as_deref(), extension.as_deref());
+        let slot = held.slot;
         slot.send_queue.lock().push_first(answer.as_bytes());
         self.stands(held, Establishment::new(Some(request), subprotocol));
         Head::Taken(head_bytes)
+    }
+
+    /// Whether messages are compressed. Returns what is answered to that.
+    #[cfg(feature = "deflate")]
+    fn agree_on_deflate(
+        &mut self,
+        held: &mut Held<'e, H::State>,
+        request: &UpgradeRequest,
+    ) -> Option<String> {
+        let Held { id, slot, half } = held;
+        let is_offered = self.engine.with_web_socket(*id, slot, |it| it.deflate.is_some());
+        let agreed = request.deflate().filter(|_| is_offered == Some(true));
+        if !agreed.is_some_and(Agreed::takes_largest_window) {
+            self.engine.leave_deflate(*id, slot);
+        }
+        if let (Some(_), Some(layer)) = (agreed, &mut half.layer) {
+            layer.cutter.allow_deflated();
+        }
+        agreed.map(Agreed::answer)
     }
 
     /// Runs `opened`.
@@ -186,7 +212,16 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let answer = self.engine.with_asked(*id, &target, |asked| asked.answer(bytes));
         let error = match answer {
             Answer::More => return Head::More,
-            Answer::Taken { subprotocol, head_bytes } => {
+            Answer::Taken {
+                subprotocol,
+                #[cfg(feature = "deflate")]
+                deflate,
+                head_bytes,
+            } => {
+                #[cfg(feature = "deflate")]
+                if let (Some(_), Some(layer)) = (deflate, &mut half.layer) {
+                    layer.cutter.allow_deflated();
+                }
                 self.stands(held, Establishment::new(None, subprotocol));
                 return Head::Taken(head_bytes);
             }
@@ -311,7 +346,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Held { id, slot, half } = held;
         let half = &mut **half;
-        let (engine, share) = (self.engine, self.share());
+        let engine = self.engine;
+        #[cfg(feature = "deflate")]
+        let inflater = &mut self.inflater;
         let Self { stats, handler, clock, session, .. } = self;
         let session = session.be(*id, half.peer);
         session.enter(Callback::Received);
@@ -330,14 +367,24 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 break;
             }
             match layer.cutter.next(&mut pass) {
-                Ok(Found::Message { is_text, bytes }) => {
+                Ok(Found::Message { is_text, is_deflated, bytes }) => {
+                    let message = &pass.bytes[bytes];
+                    #[cfg(feature = "deflate")]
+                    let message = match inflated(inflater, &layer, is_text, is_deflated, message) {
+                        Ok(message) => message,
+                        Err(violation) => {
+                            session.ask_to_close(reason_of(violation), Close::Drain);
+                            break;
+                        }
+                    };
+                    #[cfg(not(feature = "deflate"))]
+                    let _ = is_deflated;
                     let Some(state) = half.state.as_mut() else { break };
                     stats.received_frames += 1;
                     half.frame_came = true;
                     // What came before it is answered first, and together.
                     session.set_direct(direct && pass.is_done());
                     session.set_is_text(is_text);
-                    let message = &pass.bytes[bytes];
                     Self::guarded(session, stats, || handler.received(session, state, message));
                 }
                 Ok(Found::Ping(payload)) => {
@@ -362,7 +409,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 session.desk.attend_later(*id);
             }
         }
-        let _ = share;
         session.set_is_text(false);
         session.desk.leave();
         let left = layer.cutter.end(pass);
@@ -407,6 +453,31 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let how = if takes { Close::Drain } else { Close::Stop };
         self.engine.ask_to_close(id, slot, reason, how);
     }
+}
+
+/// A message as it was before it was deflated.
+#[cfg(feature = "deflate")]
+fn inflated<'m>(
+    inflater: &'m mut Option<Box<Inflater>>,
+    layer: &Layer,
+    is_text: bool,
+    is_deflated: bool,
+    message: &'m [u8],
+) -> Result<&'m [u8], Violation> {
+    if !is_deflated {
+        return Ok(message);
+    }
+    let max = layer.cutter.message_bytes_max();
+    let inflater = inflater.get_or_insert_with(|| Box::new(Inflater::new()));
+    inflater.rest();
+    let message = inflater.inflate(message, max).map_err(|error| match error {
+        InflateError::Broken => Violation::Deflate,
+        InflateError::TooLong => Violation::TooLong { bytes: max as u64 + 1, max: max as u32 },
+    })?;
+    if is_text && simdutf8::basic::from_utf8(message).is_err() {
+        return Err(Violation::NotUtf8);
+    }
+    Ok(message)
 }
 
 fn reason_of(violation: Violation) -> CloseReason {

@@ -17,7 +17,13 @@ impl ControlFrame {
     /// With this payload, or as much of it as a control frame may have. `key`: of a client.
     pub(crate) fn new(opcode: Opcode, payload: &[u8], key: Option<[u8; 4]>) -> Self {
         let payload = &payload[..payload.len().min(CONTROL_BYTES_MAX as usize)];
-        let head = Head { is_last: true, opcode, key, payload_bytes: payload.len() as u64 };
+        let head = Head {
+            is_last: true,
+            opcode,
+            is_deflated: false,
+            key,
+            payload_bytes: payload.len() as u64,
+        };
         let mut head_bytes = [0; HEAD_BYTES_MAX];
         let start = head.write(&mut head_bytes);
         let mut bytes = [0; BYTES_MAX];

@@ -20,6 +20,8 @@ pub(crate) struct Cutter {
     control_frames: u16,
     empty_fragments: u8,
     role: Role,
+    /// Both have agreed on it.
+    may_be_deflated: bool,
     /// The peer has sent a Close frame: what follows is nothing.
     is_closed: bool,
 }
@@ -31,6 +33,7 @@ struct Message {
     bytes: u32,
     valid_bytes: u32,
     is_text: bool,
+    is_deflated: bool,
 }
 
 /// A frame of a message, whose head has come.
@@ -48,6 +51,8 @@ struct Frame {
 pub(crate) enum Found {
     Message {
         is_text: bool,
+        /// Whether a text is one is not known yet.
+        is_deflated: bool,
         bytes: Range<usize>,
     },
     Ping(Range<usize>),
@@ -88,8 +93,20 @@ impl Cutter {
             control_frames: 0,
             empty_fragments: 0,
             role,
+            may_be_deflated: false,
             is_closed: false,
         }
+    }
+
+    /// From now on messages may be deflated.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn allow_deflated(&mut self) {
+        self.may_be_deflated = true;
+    }
+
+    #[cfg(feature = "deflate")]
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max as usize
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -134,7 +151,8 @@ impl Cutter {
                 }
             }
             let came = &pass.bytes[pass.next..];
-            let Some((head, head_bytes)) = Head::read(came, self.role)? else {
+            let Some((head, head_bytes)) = Head::read(came, self.role, self.may_be_deflated)?
+            else {
                 return Ok(Found::Nothing);
             };
             if head.opcode.is_control() {
@@ -179,7 +197,8 @@ impl Cutter {
             (_, Some(_)) => return Err(Violation::Interleaved),
             (opcode, None) => {
                 let is_text = opcode == Opcode::Text;
-                self.message = Some(Message { bytes: 0, valid_bytes: 0, is_text });
+                let is_deflated = head.is_deflated;
+                self.message = Some(Message { bytes: 0, valid_bytes: 0, is_text, is_deflated });
                 0
             }
         };
@@ -199,17 +218,17 @@ impl Cutter {
     }
 
     fn message_ends(&mut self, pass: &mut Pass<'_>) -> Result<Found, Violation> {
-        let Some(Message { is_text, bytes, valid_bytes }) = self.message.take() else {
+        let Some(Message { is_text, bytes, valid_bytes, is_deflated }) = self.message.take() else {
             return Ok(Found::Nothing); // there is one
         };
         self.empty_fragments = 0;
-        if is_text && valid_bytes < bytes {
+        if is_text && !is_deflated && valid_bytes < bytes {
             return Err(Violation::NotUtf8);
         }
         let message = pass.start..pass.end;
         debug_assert_eq!(message.len(), bytes as usize);
         (pass.start, pass.end) = (pass.next, pass.next);
-        Ok(Found::Message { is_text, bytes: message })
+        Ok(Found::Message { is_text, is_deflated, bytes: message })
     }
 
     fn control(
@@ -250,7 +269,7 @@ impl Frame {
         (pass.next, pass.end) = (from.end, to.end);
         self.left_bytes -= count as u32; // no more than that
         message.bytes += count as u32;
-        if message.is_text {
+        if message.is_text && !message.is_deflated {
             message.validate(&pass.bytes[pass.start..pass.end])?;
         }
         Ok(())

@@ -8,6 +8,8 @@ pub(crate) const HEAD_BYTES_MAX: usize = 14;
 pub(crate) const CONTROL_BYTES_MAX: u64 = 125;
 
 const FIN: u8 = 0x80;
+/// The first reserved bit: the message is deflated (RFC 7692, 6).
+pub(crate) const DEFLATED: u8 = 0x40;
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const CONTROL: u8 = 0x08;
@@ -24,6 +26,9 @@ pub(crate) enum Opcode {
 }
 
 impl Opcode {
+    /// Where it is in the first byte.
+    pub(crate) const MASK: u8 = OPCODE;
+
     fn of(bits: u8) -> Result<Self, Violation> {
         Ok(match bits {
             0 => Opcode::Continuation,
@@ -57,6 +62,8 @@ pub(crate) struct Head {
     /// The last fragment of its message.
     pub(crate) is_last: bool,
     pub(crate) opcode: Opcode,
+    /// The message that begins with it is deflated.
+    pub(crate) is_deflated: bool,
     /// `None`: it is not masked.
     pub(crate) key: Option<[u8; 4]>,
     pub(crate) payload_bytes: u64,
@@ -65,12 +72,20 @@ pub(crate) struct Head {
 impl Head {
     /// Reads what a peer of this role's has sent. Returns the head and its own length, or `None`: more bytes are needed. A
     /// violation is told as soon as the byte is there that has it.
-    pub(crate) fn read(bytes: &[u8], role: Role) -> Result<Option<(Head, usize)>, Violation> {
+    pub(crate) fn read(
+        bytes: &[u8],
+        role: Role,
+        may_be_deflated: bool,
+    ) -> Result<Option<(Head, usize)>, Violation> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
-        if first & RESERVED != 0 {
+        let is_deflated = may_be_deflated && first & RESERVED == DEFLATED;
+        if first & RESERVED != 0 && !is_deflated {
             return Err(Violation::ReservedBit);
         }
         let (is_last, opcode) = (first & FIN != 0, Opcode::of(first & OPCODE)?);
+        if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(Violation::ReservedBit); // a message is deflated, not a frame
+        }
         if opcode.is_control() && !is_last {
             return Err(Violation::ControlFragment);
         }
@@ -95,12 +110,12 @@ impl Head {
             return Err(Violation::Length);
         }
         let head_bytes = 2 + length_bytes;
+        let head = |key| Head { is_last, opcode, is_deflated, key, payload_bytes };
         if !is_masked {
-            return Ok(Some((Head { is_last, opcode, key: None, payload_bytes }, head_bytes)));
+            return Ok(Some((head(None), head_bytes)));
         }
         let Some([a, b, c, d, ..]) = rest.get(length_bytes..) else { return Ok(None) };
-        let key = Some([*a, *b, *c, *d]);
-        Ok(Some((Head { is_last, opcode, key, payload_bytes }, head_bytes + 4)))
+        Ok(Some((head(Some([*a, *b, *c, *d])), head_bytes + 4)))
     }
 
     /// How many bytes there must be, at least, for the frame to go on whose head begins here: those of the head, and if
@@ -119,8 +134,9 @@ impl Head {
 
     /// Writes it in its shortest form. Returns how many bytes it has.
     pub(crate) fn write(&self, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
-        let Head { is_last, opcode, key, payload_bytes } = *self;
-        out[0] = opcode.bits() | if is_last { FIN } else { 0 };
+        let Head { is_last, opcode, is_deflated, key, payload_bytes } = *self;
+        let deflated_bit = if is_deflated { DEFLATED } else { 0 };
+        out[0] = opcode.bits() | deflated_bit | if is_last { FIN } else { 0 };
         let mask_bit = if key.is_some() { MASKED } else { 0 };
         let mut end = match payload_bytes {
             0..126 => {
@@ -158,13 +174,14 @@ mod tests {
             lengths.iter().flat_map(|length| [(*length, None), (*length, Some([1, 2, 3, 4]))])
         {
             for (opcode, is_last) in opcodes.iter().flat_map(|one| [(*one, true), (*one, false)]) {
-                let head = Head { is_last, opcode, key, payload_bytes };
+                let is_deflated = key.is_some() && opcode == Opcode::Text;
+                let head = Head { is_last, opcode, is_deflated, key, payload_bytes };
                 let mut out = [0; HEAD_BYTES_MAX];
                 let end = head.write(&mut out);
                 let role = if key.is_some() { Role::Server } else { Role::Client };
-                assert_eq!(Head::read(&out, role), Ok(Some((head, end))));
+                assert_eq!(Head::read(&out, role, is_deflated), Ok(Some((head, end))));
                 for part in 0..end {
-                    assert_eq!(Head::read(&out[..part], role), Ok(None));
+                    assert_eq!(Head::read(&out[..part], role, true), Ok(None));
                     let needed = Head::bytes_needed(&out[..part]);
                     assert!(needed > part && needed <= end);
                 }
@@ -176,9 +193,14 @@ mod tests {
     #[test]
     fn what_no_peer_may_send_is_refused_at_the_byte_that_has_it() {
         use Violation::*;
-        let refused = |bytes: &[u8], role| Head::read(bytes, role).expect_err("it is refused");
+        let refused =
+            |bytes: &[u8], role| Head::read(bytes, role, false).expect_err("it is refused");
         for bit in [0x40, 0x20, 0x10] {
             assert_eq!(refused(&[0x82 | bit], Role::Client), ReservedBit);
+        }
+        for opcode in [0, 8, 9, 10] {
+            let read = Head::read(&[0xc0 | opcode, 0], Role::Client, true);
+            assert_eq!(read, Err(ReservedBit), "a message is deflated, not a frame");
         }
         for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
             assert_eq!(refused(&[0x80 | opcode], Role::Client), Opcode { opcode });

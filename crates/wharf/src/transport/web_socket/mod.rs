@@ -3,6 +3,7 @@
 //! - `head`: the head of a frame, read and written.
 //! - `mask`: what a client's frames are masked with.
 //! - `cut`: frames to messages, in place; what a peer may not send ends here.
+//! - `deflate`: messages compressed and inflated.
 //! - `close`: codes, and what a Close frame has in it.
 //! - `control`: control frames, written.
 //! - `upgrade`: the HTTP request that begins it, and its answer; `request`: the same as a client.
@@ -12,6 +13,8 @@ mod base64;
 mod close;
 mod control;
 mod cut;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod head;
 mod layer;
 mod mask;
@@ -24,6 +27,8 @@ mod upgrade;
 pub(crate) use self::close::code_of;
 pub(crate) use self::control::ControlFrame;
 pub(crate) use self::cut::Found;
+#[cfg(feature = "deflate")]
+pub(crate) use self::deflate::{Agreed, Deflater, InflateError, Inflater};
 pub(crate) use self::head::{HEAD_BYTES_MAX, Head, Opcode};
 pub(crate) use self::layer::Layer;
 pub(crate) use self::mask::apply as mask;

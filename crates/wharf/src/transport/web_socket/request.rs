@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use super::base64;
+#[cfg(feature = "deflate")]
+use super::deflate::{Agreed, OFFER};
 use super::upgrade::{HEAD_BYTES_MAX, Headers, accept};
 
 /// The most headers in an answer.
@@ -16,6 +18,9 @@ pub(crate) struct Asked<'a> {
     pub(crate) target: &'a str,
     pub(crate) headers: &'a [(String, String)],
     pub(crate) subprotocols: &'a [String],
+    /// Messages may be deflated.
+    #[cfg(feature = "deflate")]
+    pub(crate) deflates: bool,
     /// 16 bytes that nobody can guess.
     pub(crate) nonce: [u8; 16],
 }
@@ -26,7 +31,12 @@ pub(crate) enum Answer {
     /// More of it is to come.
     More,
     /// It is taken. The head has so many bytes.
-    Taken { subprotocol: Option<String>, head_bytes: usize },
+    Taken {
+        subprotocol: Option<String>,
+        #[cfg(feature = "deflate")]
+        deflate: Option<Agreed>,
+        head_bytes: usize,
+    },
     /// It is not.
     Refused { status: u16 },
     /// It is no answer to this request.
@@ -44,6 +54,10 @@ impl Asked<'_> {
         );
         if !self.subprotocols.is_empty() {
             let _ = write!(request, "Sec-WebSocket-Protocol: {}\r\n", self.subprotocols.join(", "));
+        }
+        #[cfg(feature = "deflate")]
+        if self.deflates {
+            let _ = write!(request, "Sec-WebSocket-Extensions: {OFFER}\r\n");
         }
         for (name, value) in self.headers {
             let _ = write!(request, "{name}: {value}\r\n");
@@ -82,6 +96,19 @@ impl Asked<'_> {
         {
             return wrong("it is the answer to another key");
         }
+        #[cfg(feature = "deflate")]
+        let deflate = match headers.one("sec-websocket-extensions") {
+            Ok(None) => None,
+            Ok(Some(said)) => {
+                let said = std::str::from_utf8(said).ok().filter(|_| self.deflates);
+                match said.and_then(Agreed::of_answer) {
+                    None => return wrong("it has an extension that was not asked for"),
+                    agreed => agreed,
+                }
+            }
+            Err(_) => return wrong("a header is there twice"),
+        };
+        #[cfg(not(feature = "deflate"))]
         if headers.has("sec-websocket-extensions") {
             return wrong("it has an extension that was not asked for");
         }
@@ -95,7 +122,12 @@ impl Asked<'_> {
             }
             Err(_) => return wrong("a header is there twice"),
         };
-        Answer::Taken { subprotocol, head_bytes }
+        Answer::Taken {
+            subprotocol,
+            #[cfg(feature = "deflate")]
+            deflate,
+            head_bytes,
+        }
     }
 }
 
@@ -106,7 +138,15 @@ mod tests {
 
     fn asked(subprotocols: &[String]) -> Asked<'_> {
         let (host, target) = ("example.com:7000", "/chat?room=1");
-        Asked { host, target, headers: &[], subprotocols, nonce: [7; 16] }
+        Asked {
+            host,
+            target,
+            headers: &[],
+            subprotocols,
+            #[cfg(feature = "deflate")]
+            deflates: false,
+            nonce: [7; 16],
+        }
     }
 
     #[test]
@@ -124,12 +164,17 @@ mod tests {
         assert_eq!(request.header("host"), Some("example.com:7000"));
         assert!(request.subprotocols().eq(["game.v2", "game.v1"]));
         for subprotocol in [None, Some("game.v1")] {
-            let answers = request.answer(subprotocol);
+            let answers = request.answer(subprotocol, None);
             for end in 0..answers.len() {
                 assert_eq!(asked.answer(&answers.as_bytes()[..end]), Answer::More);
             }
             let (subprotocol, head_bytes) = (subprotocol.map(str::to_owned), answers.len());
-            let taken = Answer::Taken { subprotocol, head_bytes };
+            let taken = Answer::Taken {
+                subprotocol,
+                #[cfg(feature = "deflate")]
+                deflate: None,
+                head_bytes,
+            };
             assert_eq!(asked.answer(format!("{answers}frames").as_bytes()), taken);
         }
     }
@@ -142,7 +187,7 @@ mod tests {
         let Ok(Request::Upgrade { request, .. }) = read(asks.as_bytes(), &Origins::Same) else {
             panic!("{asks}")
         };
-        let answers = request.answer(None);
+        let answers = request.answer(None, None);
         let with = |line: &str| answers.replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
         let accepts = accept(base64::encode(&[7; 16]).as_bytes());
         for wrong in [

@@ -53,6 +53,9 @@ pub(crate) enum Violation {
     },
     EmptyFragments,
     ControlFrames,
+    /// A message is not deflated as it says.
+    #[cfg(feature = "deflate")]
+    Deflate,
     /// A Close frame with one byte, or a code that no peer may send.
     CloseCode,
 }
@@ -72,6 +75,8 @@ impl Violation {
             Violation::TooLong { .. } => "a message is too long",
             Violation::EmptyFragments => "too many empty fragments",
             Violation::ControlFrames => "too many control frames without data",
+            #[cfg(feature = "deflate")]
+            Violation::Deflate => "a message cannot be inflated",
             Violation::CloseCode => "a close frame has a code that may not be sent",
         }
     }
@@ -80,6 +85,8 @@ impl Violation {
     pub(crate) fn code(self) -> u16 {
         match self {
             Violation::NotUtf8 => codes::NOT_CONSISTENT,
+            #[cfg(feature = "deflate")]
+            Violation::Deflate => codes::NOT_CONSISTENT,
             Violation::TooLong { .. } => codes::TOO_LONG,
             Violation::EmptyFragments | Violation::ControlFrames => codes::POLICY,
             _ => codes::PROTOCOL_ERROR,

@@ -27,7 +27,8 @@ const MESSAGE_BYTES_MAX: u32 = 70_000;
 fn frame(role: Role, opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
     let key = (role == Role::Server).then_some([0x37, 0xfa, 0x21, 0x3d]);
     let mut out = [0; HEAD_BYTES_MAX];
-    let head = Head { is_last, opcode, key, payload_bytes: payload.len() as u64 };
+    let head =
+        Head { is_last, opcode, is_deflated: false, key, payload_bytes: payload.len() as u64 };
     let end = head.write(&mut out);
     let mut masked = payload.to_vec();
     if let Some(key) = key {
@@ -52,8 +53,8 @@ fn hear(role: Role, bytes: &[u8], mut part: impl FnMut() -> usize) -> Vec<Heard>
             let text = |range| String::from_utf8(copy(range)).expect("it was looked at");
             heard.push(match found {
                 Ok(Found::Nothing) => break,
-                Ok(Found::Message { is_text: true, bytes }) => Text(text(bytes)),
-                Ok(Found::Message { is_text: false, bytes }) => Binary(copy(bytes)),
+                Ok(Found::Message { is_text: true, bytes, .. }) => Text(text(bytes)),
+                Ok(Found::Message { is_text: false, bytes, .. }) => Binary(copy(bytes)),
                 Ok(Found::Ping(bytes)) => Ping(copy(bytes)),
                 Ok(Found::Pong(bytes)) => Pong(copy(bytes)),
                 Ok(Found::Close { code, reason }) => Close(code, text(reason)),
@@ -163,7 +164,8 @@ fn a_message_that_is_too_long_is_refused_by_its_head() {
     for role in [Role::Server, Role::Client] {
         let key = (role == Role::Server).then_some([1, 2, 3, 4]);
         let mut out = [0; HEAD_BYTES_MAX];
-        let head = Head { is_last: true, opcode: BINARY, key, payload_bytes: 70_001 };
+        let head =
+            Head { is_last: true, opcode: BINARY, is_deflated: false, key, payload_bytes: 70_001 };
         let end = head.write(&mut out);
         check_bytes(role, &out[..end], &[refused(70_001)]);
     }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::base64;
+#[cfg(feature = "deflate")]
+use super::deflate::Agreed;
 
 /// The most bytes of a head.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -211,8 +213,16 @@ impl UpgradeRequest {
         tokens(lines.map(|(_, value)| value))
     }
 
+    /// What of its extensions can be had.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn deflate(&self) -> Option<Agreed> {
+        let lines =
+            self.headers().filter(|(one, _)| one.eq_ignore_ascii_case("sec-websocket-extensions"));
+        Agreed::of_offers(tokens(lines.map(|(_, value)| value)))
+    }
+
     /// The answer that takes it.
-    pub(crate) fn answer(&self, subprotocol: Option<&str>) -> String {
+    pub(crate) fn answer(&self, subprotocol: Option<&str>, extension: Option<&str>) -> String {
         let mut answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\n",
@@ -220,6 +230,9 @@ impl UpgradeRequest {
         );
         if let Some(subprotocol) = subprotocol {
             let _ = write!(answer, "Sec-WebSocket-Protocol: {subprotocol}\r\n");
+        }
+        if let Some(extension) = extension {
+            let _ = write!(answer, "Sec-WebSocket-Extensions: {extension}\r\n");
         }
         answer.push_str("\r\n");
         answer
@@ -333,7 +346,7 @@ mod tests {
         assert!(request.subprotocols().eq(["chat", "superchat"]));
         assert_eq!(request.headers().count(), 8);
         assert_eq!(
-            request.answer(Some("chat")),
+            request.answer(Some("chat"), None),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
         );

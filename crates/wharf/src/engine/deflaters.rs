@@ -1,0 +1,41 @@
+//! Compressors, for whichever thread sends.
+
+use crate::sync::Mutex;
+use crate::transport::web_socket::Deflater;
+
+/// Compressors at rest, some 270 KiB each; at most as many as there are workers.
+#[derive(Debug)]
+pub(super) struct Deflaters {
+    at_rest: Mutex<Vec<Box<Deflater>>>,
+    at_rest_max: usize,
+}
+
+impl Deflaters {
+    pub(super) fn new(workers: usize) -> Self {
+        Deflaters { at_rest: Mutex::default(), at_rest_max: workers }
+    }
+
+    /// A frame in parts, compressed at this level. `None`: it would have `bytes_max` bytes or more.
+    pub(super) fn deflate<'p>(
+        &self,
+        level: u8,
+        parts: impl Iterator<Item = &'p [u8]>,
+        bytes_max: usize,
+    ) -> Option<Vec<u8>> {
+        let mut deflater = self.take(level);
+        let deflated = deflater.deflate(parts, bytes_max);
+        let mut at_rest = self.at_rest.lock();
+        if at_rest.len() < self.at_rest_max {
+            at_rest.push(deflater);
+        }
+        deflated
+    }
+
+    fn take(&self, level: u8) -> Box<Deflater> {
+        let mut at_rest = self.at_rest.lock();
+        let place = at_rest.iter().rposition(|deflater| deflater.level() == level);
+        let found = place.map(|place| at_rest.swap_remove(place));
+        drop(at_rest);
+        found.unwrap_or_else(|| Box::new(Deflater::new(level)))
+    }
+}
