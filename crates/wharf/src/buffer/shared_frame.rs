@@ -21,12 +21,17 @@ pub(crate) struct SharedFrame {
     bytes: u32,
     header_bytes: u8,
     trailer_bytes: u8,
-    /// The program gave it as text.
-    is_text: bool,
-    /// A Close frame of its session's transport is behind it.
-    #[cfg(feature = "websocket")]
-    closes: bool,
+    marks: u8,
 }
+
+/// The program gave it as text.
+const TEXT: u8 = 1;
+/// A Close frame of its session's transport is behind it.
+#[cfg(feature = "websocket")]
+const CLOSES: u8 = 2;
+/// It is masked, for one session alone.
+#[cfg(feature = "websocket")]
+const MASKED: u8 = 4;
 
 impl SharedFrame {
     /// Built from the parts that follow each other on the wire.
@@ -53,21 +58,25 @@ impl SharedFrame {
         debug_assert_eq!(joined.len(), bytes, "they had other bytes a moment ago");
         let pieces = joined.chunks(PIECE_BYTES_MAX).map(Arc::from).collect();
         let [header_bytes, trailer_bytes] = [header, trailer].map(|part| part.len() as u8); // at most 16
-        SharedFrame {
-            pieces,
-            bytes: bytes as u32,
-            header_bytes,
-            trailer_bytes,
-            is_text: false,
-            #[cfg(feature = "websocket")]
-            closes: false,
-        }
+        SharedFrame { pieces, bytes: bytes as u32, header_bytes, trailer_bytes, marks: 0 }
     }
 
     /// The program gave it as text.
     pub(crate) fn with_text(mut self, is_text: bool) -> Self {
-        self.is_text = is_text;
+        self.marks |= if is_text { TEXT } else { 0 };
         self
+    }
+
+    /// It is masked, for one session alone.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn with_mask(mut self) -> Self {
+        self.marks |= MASKED;
+        self
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(crate) fn is_masked(&self) -> bool {
+        self.marks & MASKED != 0
     }
 
     /// The same, and a Close frame behind it.
@@ -75,16 +84,16 @@ impl SharedFrame {
     pub(crate) fn with_close(&self, close: &[u8]) -> Self {
         let (envelope, bytes) = (Envelope::default(), self.bytes() + close.len());
         let parts = self.pieces.iter().map(|piece| &**piece).chain(std::iter::once(close));
-        SharedFrame { closes: true, ..SharedFrame::of(&envelope, bytes, parts, |_| ()) }
+        SharedFrame { marks: CLOSES, ..SharedFrame::of(&envelope, bytes, parts, |_| ()) }
     }
 
     #[cfg(feature = "websocket")]
     pub(crate) fn closes(&self) -> bool {
-        self.closes
+        self.marks & CLOSES != 0
     }
 
     pub(crate) fn is_text(&self) -> bool {
-        self.is_text
+        self.marks & TEXT != 0
     }
 
     pub(crate) fn bytes(&self) -> usize {

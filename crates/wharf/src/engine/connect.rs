@@ -14,6 +14,8 @@ use crate::framing::Framings;
 use crate::options::Sends;
 use crate::options::Target;
 use crate::session::SessionId;
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::Role;
 
 impl Engine {
     pub(crate) fn connect(&self, mut target: Target) -> Result<SessionId, ConnectError> {
@@ -22,6 +24,12 @@ impl Engine {
         }
         #[cfg(feature = "websocket")]
         target.check().map_err(|rule| ConnectError::Target { rule })?;
+        #[cfg(feature = "websocket")]
+        if let Some(transport) = &target.transport
+            && self.options.check_heartbeat(&transport.framing(Role::Client)).is_err()
+        {
+            return Err(ConnectError::Target { rule: "the heartbeat cannot be sent as text" });
+        }
         #[cfg(feature = "websocket")]
         let framing = target
             .transport

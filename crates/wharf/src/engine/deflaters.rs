@@ -1,5 +1,6 @@
 //! Compressors, for whichever thread sends.
 
+use crate::guarded::caught;
 use crate::sync::Mutex;
 use crate::transport::web_socket::Deflater;
 
@@ -15,15 +16,16 @@ impl Deflaters {
         Deflaters { at_rest: Mutex::default(), at_rest_max: workers }
     }
 
-    /// A frame in parts, compressed at this level. `None`: it would have `bytes_max` bytes or more.
+    /// A frame in parts, with so many bytes together, compressed at this level. `None`: that makes it no shorter.
     pub(super) fn deflate<'p>(
         &self,
         level: u8,
         parts: impl Iterator<Item = &'p [u8]>,
-        bytes_max: usize,
+        bytes: usize,
     ) -> Option<Vec<u8>> {
         let mut deflater = self.take(level);
-        let deflated = deflater.deflate(parts, bytes_max);
+        // What is not ours may panic; then the frame is sent as it is, and the compressor is not used again.
+        let deflated = caught(|| deflater.deflate(parts, bytes))?;
         let mut at_rest = self.at_rest.lock();
         if at_rest.len() < self.at_rest_max {
             at_rest.push(deflater);

@@ -8,12 +8,14 @@ use super::frame::{Content, FORM_BYTES, Formed, Frame};
 use super::publication::REQUEST_BYTES;
 use super::push::AtOnce;
 use super::share::Follows;
-use crate::buffer::{Envelope, Frame as Queued, SharedFrame};
+use crate::buffer::{Envelope, SharedFrame};
 use crate::error::{EncodeError, SendError};
-use crate::framing::{Framing, Framings, Parts};
+#[cfg(feature = "websocket")]
+use crate::framing::Framings;
+use crate::framing::{Framing, Parts};
 use crate::session::Slot;
 #[cfg(feature = "websocket")]
-use crate::transport::web_socket::mask;
+use crate::transport::web_socket::{HEAD_BYTES_MAX, mask};
 
 impl Engine {
     /// What is given, in every wire form of this server's.
@@ -86,85 +88,100 @@ impl Engine {
         body: Parts<'_>,
         is_text: bool,
     ) -> Result<SharedFrame, EncodeError<()>> {
-        let (mut body_bytes, mut envelope) = (body.bytes(), Envelope::default());
+        let (body_bytes, mut envelope) = (body.bytes(), Envelope::default());
         let written = form.envelop_parts(body, body_bytes, &mut envelope);
         #[cfg(feature = "deflate")]
-        let (deflated, one);
-        #[cfg(feature = "deflate")]
-        let body = match self.deflate_for(form, body).filter(|_| written.is_ok()) {
-            None => body,
-            Some((bytes, around)) => {
-                (deflated, envelope) = (bytes, around);
-                body_bytes = deflated.len();
-                one = [IoSlice::new(&deflated)];
-                Parts(&one)
-            }
-        };
+        if written.is_ok()
+            && let Some((deflated, envelope)) = self.deflate_for(form, body, is_text)
+        {
+            let bytes = self.sendable(form, deflated.len(), Ok(()), &envelope)?;
+            let parts = std::iter::once(&deflated[..]);
+            return Ok(SharedFrame::of(&envelope, bytes, parts, |_| ()).with_text(is_text));
+        }
         let bytes = self.sendable(form, body_bytes, written, &envelope)?;
         if is_text {
             form.make_text(&mut envelope);
         }
-        let key = self.draw_key_for(form, &mut envelope);
+        #[cfg(feature = "websocket")]
+        if form.web_socket_form().is_some_and(|form| form.masks()) {
+            return Ok(self.masked(envelope, body).with_text(is_text));
+        }
         let parts = body.0.iter().map(|part| &**part);
-        let frame = SharedFrame::of(&envelope, bytes, parts, |body| {
-            #[cfg(feature = "websocket")]
-            if let Some(key) = key {
-                mask(body, key);
-            }
-            #[cfg(not(feature = "websocket"))]
-            let _ = (body, key);
-        });
-        Ok(frame.with_text(is_text))
+        Ok(SharedFrame::of(&envelope, bytes, parts, |_| ()).with_text(is_text))
+    }
+
+    /// A client's frame: masked, with a key that is drawn for it, which stands at the end of the header.
+    #[cfg(feature = "websocket")]
+    fn masked(&self, mut envelope: Envelope, body: Parts<'_>) -> SharedFrame {
+        let key = self.keys.draw();
+        let header_bytes = envelope.header().len();
+        if let Some(place) = envelope.header_mut(header_bytes).last_chunk_mut() {
+            *place = key;
+        }
+        let (bytes, parts) = (envelope.bytes() + body.bytes(), body.0.iter().map(|part| &**part));
+        SharedFrame::of(&envelope, bytes, parts, |body| mask(body, key)).with_mask()
     }
 
     /// A frame as it is compressed, and what stands before it, if its form compresses it and it has less bytes then.
     #[cfg(feature = "deflate")]
-    fn deflate_for(&self, form: &Framing, body: Parts<'_>) -> Option<(Vec<u8>, Envelope)> {
-        let form = form.web_socket_form()?;
-        let (level, bytes_min) = form.deflate?;
+    fn deflate_for(
+        &self,
+        form: &Framing,
+        body: Parts<'_>,
+        is_text: bool,
+    ) -> Option<(Vec<u8>, Envelope)> {
+        let web_socket = form.web_socket_form()?;
+        let (level, bytes_min) = web_socket.deflate?;
         let body_bytes = body.bytes();
         if body_bytes < bytes_min {
             return None;
         }
         let parts = body.0.iter().map(|part| &**part);
         let deflated = self.deflaters.deflate(level, parts, body_bytes)?;
-        let envelope = form.envelope_with(deflated.len(), true);
-        Some((deflated, envelope))
-    }
-
-    /// Draws the key that a frame is to be masked with, if it is, and writes it at the end of the header.
-    fn draw_key_for(&self, form: &Framing, envelope: &mut Envelope) -> Option<[u8; 4]> {
-        #[cfg(feature = "websocket")]
-        if form.web_socket_form().is_some_and(|form| form.masks()) {
-            let key = self.keys.draw();
-            let header_bytes = envelope.header().len();
-            if let Some(place) = envelope.header_mut(header_bytes).last_chunk_mut() {
-                *place = key;
-            }
-            return Some(key);
+        let mut envelope = web_socket.envelope_with(deflated.len(), true);
+        if is_text {
+            form.make_text(&mut envelope);
         }
-        let _ = (form, envelope);
-        None
+        Some((deflated, envelope))
     }
 
     /// A frame in the form of this framing, as one session is sent it that has this framing. Masked forms are not shared:
     /// each is made from a form that is.
     #[inline]
     pub(super) fn formed<'f>(&self, framing: u8, form: &'f SharedFrame) -> Formed<'f> {
-        if Framings::masks(framing) {
-            self.formed_alone(framing, form)
-        } else {
-            Formed::Shared(form)
+        #[cfg(feature = "websocket")]
+        if Framings::masks(framing) && !form.is_masked() {
+            return self.formed_alone(framing, form);
         }
+        let _ = framing;
+        Formed::Shared(form)
     }
 
+    #[cfg(feature = "websocket")]
     #[cold]
-    fn formed_alone<'f>(&self, framing: u8, form: &'f SharedFrame) -> Formed<'f> {
+    fn formed_alone<'f>(&self, framing: u8, form: &SharedFrame) -> Formed<'f> {
         let parts: Vec<_> = form.body().map(IoSlice::new).collect();
-        match self.encode_as(self.framings.get(framing), Parts(&parts), form.is_text()) {
-            Ok(own) => Formed::Own(own),
-            // With a head that is 14 bytes long it is larger than a send queue.
-            Err(_) => Formed::Shared(form),
+        let (body, mut envelope, framing) =
+            (Parts(&parts), Envelope::default(), self.framings.get(framing));
+        // What was encoded for many may be no text, though this session sends nothing else: then it is binary.
+        if framing.envelop_parts(body, form.body_bytes(), &mut envelope).is_err() {
+            let binary = self.framings.get(Framings::of_client(false));
+            let _ = binary.envelop_parts(body, form.body_bytes(), &mut envelope);
+        }
+        if form.is_text() {
+            framing.make_text(&mut envelope);
+        }
+        Formed::Own(self.masked(envelope, body))
+    }
+
+    /// The most bytes that may be queued for a session when this is: for masked frames there is room for their heads, of
+    /// which the bounds of what is encoded for many know nothing.
+    pub(super) fn queue_bytes_max_with(&self, form: &Formed<'_>) -> usize {
+        let max = self.options.sending.queue_bytes_max;
+        match form {
+            Formed::Shared(_) => max,
+            #[cfg(feature = "websocket")]
+            Formed::Own(_) => max + HEAD_BYTES_MAX,
         }
     }
 
@@ -202,8 +219,7 @@ impl Engine {
         let (pushed, follows) = loop {
             let framing = slot.framing();
             let form = self.formed(framing, self.form_for(framing, frame));
-            let form = Queued::Shared(&form);
-            if let Some(pushed) = self.push_frame(slot, framing, form) {
+            if let Some(pushed) = self.push_form(slot, framing, &form) {
                 break pushed;
             }
         };

@@ -152,7 +152,7 @@ impl Engine {
 
     /// Which framing a session has that a socket has accepted, the one at this place at its port.
     pub(crate) fn framing_at(&self, socket: usize) -> u8 {
-        self.listener_of_socket.get(socket).map_or(0, |listener| *listener as u8 + 1) // at most 255
+        self.listener_of_socket.get(socket).map_or(0, |listener| *listener as u8 + 1) // at most 253
     }
 
     /// Where a session was accepted; `None`: it was connected. For who holds a count.

@@ -30,6 +30,7 @@ pub(super) enum Formed<'f> {
     /// As others are.
     Shared(&'f SharedFrame),
     /// Encoded for it alone.
+    #[cfg(feature = "websocket")]
     Own(SharedFrame),
 }
 
@@ -39,6 +40,7 @@ impl Deref for Formed<'_> {
     fn deref(&self) -> &SharedFrame {
         match self {
             Formed::Shared(frame) => frame,
+            #[cfg(feature = "websocket")]
             Formed::Own(frame) => frame,
         }
     }

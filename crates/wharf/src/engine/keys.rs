@@ -27,7 +27,7 @@ impl Keys {
         Keys { hasher: None, seed, drawn: AtomicU64::new(0) }
     }
 
-    /// A key that was not drawn before.
+    /// A key that nobody can foresee.
     pub(crate) fn draw(&self) -> [u8; 4] {
         let drawn = self.drawn.fetch_add(1, Ordering::Relaxed); // it orders nothing
         let [a, b, c, d, ..] = self.hash((drawn, 0)).to_ne_bytes();

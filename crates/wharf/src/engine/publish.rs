@@ -94,11 +94,12 @@ impl Engine {
         form: impl Fn(u8) -> &'f SharedFrame,
         policy: Policy,
     ) -> (bool, Follows) {
-        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let store = self.store_of(slot);
         let (frame, pushed) = {
             let mut queue = slot.send_queue.lock();
             let framing = slot.framing();
             let frame = self.formed(framing, form(framing));
+            let queue_max = self.queue_bytes_max_with(&frame);
             let pushed = queue.push_published(&frame, policy, queue_max, store);
             (frame, pushed)
         };
@@ -116,9 +117,10 @@ impl Engine {
         policy: Policy,
         has_key: bool,
     ) -> (bool, Follows) {
-        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let store = self.store_of(slot);
         let mut queue = slot.send_queue.lock();
         let form = self.formed(slot.framing(), self.form_for(slot.framing(), frame));
+        let queue_max = self.queue_bytes_max_with(&form);
         let pushed = queue.push_published(&form, policy, queue_max, store);
         let has_room = !matches!(pushed, Err(Refusal::Behind { .. }));
         if has_key || has_room {
@@ -137,9 +139,10 @@ impl Engine {
         policy: Policy,
         is_placed: bool,
     ) -> (bool, Follows) {
-        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
+        let store = self.store_of(slot);
         let mut queue = slot.send_queue.lock();
         let form = self.formed(slot.framing(), self.form_for(slot.framing(), frame));
+        let queue_max = self.queue_bytes_max_with(&form);
         let pushed = queue.push_lacked(&form, policy, queue_max, store);
         if is_placed && pushed.is_ok() {
             queue.placed_send_came(frame.form_bytes_max());

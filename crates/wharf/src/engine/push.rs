@@ -2,7 +2,7 @@
 
 use super::budget::RESERVE_PAGES;
 use super::engine::Engine;
-use super::frame::Content;
+use super::frame::{Content, Formed};
 use super::share::{Follows, PortShare};
 use crate::buffer::{Envelope, Frame, SendBatch};
 use crate::clock::Moment;
@@ -258,6 +258,18 @@ impl Engine {
     ) -> Option<(Result<(), Refusal>, Follows)> {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let pushed = slot.lock_for(framing)?.push(frame, queue_max, store);
+        Some(self.follow(slot, frame, pushed))
+    }
+
+    /// The same of a frame that was encoded for many.
+    pub(super) fn push_form(
+        &self,
+        slot: &Slot,
+        framing: u8,
+        form: &Formed<'_>,
+    ) -> Option<(Result<(), Refusal>, Follows)> {
+        let (frame, queue_max) = (Frame::Shared(form), self.queue_bytes_max_with(form));
+        let pushed = slot.lock_for(framing)?.push(frame, queue_max, self.store_of(slot));
         Some(self.follow(slot, frame, pushed))
     }
 

@@ -1,10 +1,12 @@
 //! What the engine knows of sessions with a WebSocket.
 
+use std::net::SocketAddr;
+
 use super::engine::Engine;
 #[cfg(feature = "deflate")]
 use crate::options::Transport;
 use crate::options::{Target, WebSocket};
-use crate::session::{SessionId, Slot};
+use crate::session::{IfFull, SessionId, Slot};
 use crate::sync::Ordering;
 use crate::transport::web_socket::Asked;
 
@@ -36,8 +38,9 @@ impl Engine {
         let host = match &target.name {
             Some(name) => name,
             None => {
+                // Without the scope of an IPv6 address, which means nothing elsewhere.
                 address = match target.address.as_tcp() {
-                    Some(address) => address.to_string(),
+                    Some(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
                     None => "localhost".to_owned(),
                 };
                 &address
@@ -60,12 +63,11 @@ impl Engine {
         })
     }
 
-    /// One session more establishes its transport. False: there are too many. Connects always may: the program begins
-    /// them.
-    pub(crate) fn begin_establishing(&self, is_client: bool) -> bool {
+    /// One accepted session more establishes its transport. False: there are too many.
+    pub(crate) fn begin_establishing(&self) -> bool {
         // Relaxed: it guards nothing.
         let before = self.establishing.fetch_add(1, Ordering::Relaxed);
-        let may = is_client || before < self.options.sessions.establishing_count_max();
+        let may = before < self.options.sessions.establishing_count_max();
         if !may {
             self.ends_establishing();
         }
@@ -89,9 +91,9 @@ impl Engine {
     }
 
     /// Queues a control frame for a session on which the caller holds a count. True: its worker must attend to it.
-    pub(crate) fn push_control(&self, slot: &Slot, frame: &[u8]) -> bool {
+    pub(crate) fn push_control(&self, slot: &Slot, frame: &[u8], if_full: IfFull) -> bool {
         let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
-        let pushed = slot.send_queue.lock().push_control(frame, queue_max, store);
+        let pushed = slot.send_queue.lock().push_control(frame, queue_max, if_full, store);
         pushed.is_some_and(|pushed| pushed.armed)
     }
 }

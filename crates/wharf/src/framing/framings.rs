@@ -51,10 +51,11 @@ impl Framings {
         let mut forms: Vec<Framing> = Vec::new();
         let mut form_of = [0; 256];
         for (place, framing) in form_of.iter_mut().zip(declared) {
-            let known = forms.iter().position(|form| form == framing);
+            let form = framing.form();
+            let known = forms.iter().position(|known| *known == form);
             *place = known.unwrap_or(forms.len()) as u8; // there are no more than places
             if known.is_none() {
-                forms.push(framing.clone());
+                forms.push(form);
             }
         }
         Framings {
@@ -103,7 +104,11 @@ impl Framings {
         (self.declared - self.further..self.declared).contains(&index.into())
     }
 
-    /// The framings that differ.
+    pub(crate) fn declared(&self) -> &[Framing] {
+        &self.places[..self.declared]
+    }
+
+    /// The framings that differ in what is sent.
     pub(crate) fn forms(&self) -> &Arc<[Framing]> {
         &self.forms
     }

@@ -98,6 +98,17 @@ impl Framing {
         }
     }
 
+    /// What of it says how frames are sent.
+    pub(super) fn form(&self) -> Framing {
+        match &self.0 {
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) => {
+                Framing(Kind::WebSocket(WebSocketForm { message_bytes_max: 0, ..*form }))
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// Whether a frame is changed on its way, beside what stands around it.
     #[inline]
     pub(crate) fn changes_frames(&self) -> bool {

@@ -88,6 +88,14 @@ impl Target {
         if !self.headers.iter().all(|(name, value)| is_token(name) && is_value(value)) {
             return Err("a header's name or value has what may not be in it");
         }
+        let is_own = |name: &str| {
+            let own = ["host", "upgrade", "connection"];
+            own.iter().any(|own| name.eq_ignore_ascii_case(own))
+                || name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"))
+        };
+        if self.headers.iter().any(|(name, _)| is_own(name)) {
+            return Err("a header is one that the request has already");
+        }
         Ok(())
     }
 

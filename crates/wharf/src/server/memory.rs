@@ -35,7 +35,7 @@ pub struct Memory {
     pub worker_bytes_max: u64,
     /// Everything at once: the memory at rest, with every worker and every session at its maximum, but what
     /// waits to be sent within [`sending.queued_bytes_max`](field@crate::options::Sending::queued_bytes_max), up
-    /// to 17 KiB of each session that are not counted there, and 1 MiB of each worker beyond that. Each worker may have
+    /// to 22 KiB of each session that are not counted there, and 1 MiB of each worker beyond that. Each worker may have
     /// one more session, which is ending. (A worker's receive queues may hold a frame, however small their bound.)
     pub total_bytes_max: u64,
 }
@@ -70,6 +70,11 @@ impl fmt::Display for Bytes {
         }
     }
 }
+
+/// What a session with a WebSocket has more than others: its layer, control frames beyond the bound of its queue, one that
+/// is kept, and its Close frame.
+#[cfg(feature = "websocket")]
+const WEB_SOCKET_BYTES: u64 = crate::session::CONTROL_BYTES_MAX as u64 + 512;
 
 impl Options {
     /// What a server with these options takes of user-space memory, and can come to take. Of options outside
@@ -168,6 +173,8 @@ impl Options {
             // The places of its close and of its end, and as many of those before it.
             3 * crate::engine::REQUEST_BYTES as u64,
             own_buffer as u64,
+            #[cfg(feature = "websocket")]
+            WEB_SOCKET_BYTES,
         ])
     }
 

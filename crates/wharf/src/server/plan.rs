@@ -38,7 +38,7 @@ impl<C> Plan<C> {
         let (framings, listeners): (Framings, _) = (framings.into(), Arc::default());
         let mut options = options;
         // What is given is checked elsewhere. The default must hold a frame, too.
-        let largest = framings.forms().iter().filter_map(Framing::wire_frame_bytes_max).max();
+        let largest = framings.declared().iter().filter_map(Framing::wire_frame_bytes_max).max();
         let queues_bytes = options.receiving.queues_bytes_max.get_or_insert(RECEIVE_QUEUES_BYTES);
         *queues_bytes = (*queues_bytes).max(largest.unwrap_or(0));
         let listener_of_socket = Vec::new();

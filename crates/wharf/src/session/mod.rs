@@ -32,6 +32,8 @@ pub(crate) use send_queue::{
     ASIDE_BYTES_MAX, Closing, PausedBy, Pushed, Refusal, RoomFound, Sent, Store, Unsent,
     WAITERS_MAX, Wakes,
 };
+#[cfg(feature = "websocket")]
+pub(crate) use send_queue::{CONTROL_BYTES_MAX, IfFull};
 pub(crate) use slot::Slot;
 #[cfg(any(test, fuzzing))]
 pub(crate) use table::Reference;

@@ -81,7 +81,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let idle = own_idle.unwrap_or(time.idle_timeout).filter(|_| hears);
         let connect = time.connect_timeout.filter(|_| phase == Phase::Connecting);
         let establish = (phase == Phase::Establishing).then_some(time.establish_timeout);
-        let (ping, pong) = self.pings(held, hears);
+        let (ping, pong, pinged_at) = self.pings(held, hears && !half.life.end_is_told());
         let stall = time.send_stall_timeout.filter(|_| phase != Phase::Connecting);
         let drain = time.drain_timeout.filter(|_| phase == Phase::Draining);
         let linger = (phase == Phase::Lingering).then_some(time.close_linger);
@@ -114,7 +114,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             after(half.phase_since, connect, Limit::Connect),
             after(half.phase_since, establish, Limit::Establish),
             after(half.received_at, ping, Limit::Ping),
-            after(half.received_at, pong, Limit::Pong),
+            after(pinged_at, pong, Limit::Pong),
             after(stall_from, stall, Limit::SendStall),
             after(half.phase_since, drain, Limit::Drain),
             after(half.phase_since, linger, Limit::Linger),
@@ -123,18 +123,22 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         .flatten()
     }
 
-    /// After how much silence the session is sent a ping, and after how much it ends for want of an answer.
+    /// After how much silence the session is sent a ping, after how much more it ends for want of an answer, and since
+    /// when it waits for that.
     fn pings(
         &self,
         held: &Held<'e, H::State>,
         hears: bool,
-    ) -> (Option<Duration>, Option<Duration>) {
+    ) -> (Option<Duration>, Option<Duration>, Moment) {
         #[cfg(feature = "websocket")]
-        if let Some((after, is_pinged)) = self.ping_after(held).filter(|_| hears) {
-            return ((!is_pinged).then_some(after), Some(after * 2));
+        if let Some((after, pinged_at)) = self.ping_after(held).filter(|_| hears) {
+            return match pinged_at {
+                None => (Some(after), None, Moment::default()),
+                Some(pinged_at) => (None, Some(after), pinged_at),
+            };
         }
         let _ = (held, hears);
-        (None, None)
+        (None, None, Moment::default())
     }
 
     /// A session's timer fired: notes the session, so that its deadlines are checked.
@@ -164,7 +168,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 at.cancel(OperationKind::Connect);
                 return; // its completion decides
             }
-            Some(Limit::FirstFrame | Limit::Idle | Limit::Pong) if half.life.end_is_told() => {
+            Some(Limit::FirstFrame | Limit::Idle) if half.life.end_is_told() => {
                 Some(CloseReason::IdleTimeout)
             }
             Some(limit @ (Limit::FirstFrame | Limit::Idle | Limit::Pong)) => {
@@ -179,7 +183,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     }
                     return; // checked again when the receive completes
                 }
-                self.silence(at, half, limit)
+                match limit {
+                    #[cfg(feature = "websocket")]
+                    Limit::Pong => self.no_pong(at, held),
+                    _ => self.silence(at, half, limit),
+                }
             }
             Some(Limit::Heartbeat) => {
                 if let Some(heartbeat) = &self.engine.time_of(*id, slot).heartbeat {
@@ -227,9 +235,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let now = self.now();
         let waits = at.port.has_unread(at.registration);
         match limit {
-            Limit::Idle | Limit::Pong if waits => half.received_at = now,
+            Limit::Idle if waits => half.received_at = now,
             Limit::Idle => return Some(CloseReason::IdleTimeout),
-            Limit::Pong => return Some(CloseReason::PingTimeout),
             _ if waits && !(half.has_more_time && half.received_at > half.phase_since) => {
                 (half.has_more_time, half.phase_since) = (true, now);
             }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::floor::Floor;
-use super::held::Held;
+use super::held::{AtPort, Held};
 use super::receive::{FRAMES_BETWEEN_LOOKS, Lent};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::Callback;
 use crate::error::EstablishError;
 use crate::face::{Establishment, Handler, Upgrade};
+#[cfg(feature = "deflate")]
+use crate::guarded::caught;
+use crate::guarded::guarded;
 use crate::options::WebSocket;
-use crate::session::{Pauses, Phase, SessionId, Slot};
+use crate::port::CompletionPort;
+use crate::session::{Closing, IfFull, Pauses, Phase, SessionId, Slot};
 #[cfg(feature = "deflate")]
 use crate::transport::web_socket::{Agreed, InflateError, Inflater};
 use crate::transport::web_socket::{
@@ -42,7 +46,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     pub(super) fn begin_establishing(&mut self, held: &mut Held<'e, H::State>) {
         let target = self.engine.contexts.target_of(held.id, held.slot);
         let is_client = target.is_some();
-        let may = self.engine.begin_establishing(is_client);
+        let may = is_client || self.engine.begin_establishing();
         let role = if is_client { Role::Client } else { Role::Server };
         let now = self.now();
         let Held { id, slot, half } = held;
@@ -69,14 +73,19 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// It is established, or never will be.
-    fn ends_establishing(&mut self) {
+    fn ends_establishing(&mut self, role: Role) {
         self.stats.establishing = self.stats.establishing.wrapping_sub(1);
-        self.engine.ends_establishing();
+        if role == Role::Server {
+            self.engine.ends_establishing();
+        }
     }
 
     /// Bytes have come before the WebSocket stands.
     pub(super) fn establish(&mut self, held: &mut Held<'e, H::State>, lent: Lent<'_>) {
         let Lent { bytes, direct } = lent;
+        if held.slot.closing().is_some_and(Closing::is_stop) {
+            return; // it ends, and something may be missing of what has come
+        }
         if held.half.queue.is_empty() {
             return match self.take_head(held, bytes) {
                 Head::Taken(count) => {
@@ -147,14 +156,19 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let Held { id, slot, half } = held;
         let session = self.session.be(*id, half.peer);
         session.enter(Callback::Upgrade);
-        let upgrade = crate::guarded::guarded(|| self.handler.upgrade(&request));
+        let upgrade = guarded(|| self.handler.upgrade(&request));
         session.desk.leave();
         self.stats.handler_panics += u64::from(upgrade.is_none());
         let subprotocol = match upgrade.unwrap_or(Upgrade::refuse(500)) {
             Upgrade::Refuse { status } => {
                 return self.refuse(held, &Refusal::Program(status).answer());
             }
-            Upgrade::Accept { subprotocol: Some(chosen) } => Some(chosen),
+            Upgrade::Accept { subprotocol: Some(chosen) } => {
+                if !request.subprotocols().any(|one| one == chosen) {
+                    return self.refuse(held, &Refusal::Program(500).answer());
+                }
+                Some(chosen)
+            }
             Upgrade::Accept { subprotocol: None } => {
                 let ours = |it: &WebSocket| {
                     let mut asked = request.subprotocols();
@@ -198,8 +212,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn stands(&mut self, held: &mut Held<'e, H::State>, establishment: Establishment) {
         if let Some(layer) = &mut held.half.layer {
             layer.is_established = true;
+            let role = layer.role();
+            self.ends_establishing(role);
         }
-        self.ends_establishing();
         self.stats.established += 1;
         self.session.desk.establishment.replace(Some(Arc::new(establishment)));
         self.open(held);
@@ -236,7 +251,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// Answers what is no upgrade, and ends the session when the answer has left. It was never open.
     fn refuse(&mut self, held: &mut Held<'e, H::State>, answer: &str) -> Head {
-        self.ends_establishing();
+        self.ends_establishing(Role::Server);
         self.stats.refused_upgrades += 1;
         let now = self.now();
         let Held { id, slot, half } = held;
@@ -255,14 +270,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// The session ends before its WebSocket stands.
     pub(super) fn give_up_establishing(&mut self, held: &mut Held<'e, H::State>) {
-        if held.half.layer.is_none() {
-            return; // too many were at it
-        }
-        self.ends_establishing();
+        // If too many were at it, there is none.
+        let Some(role) = held.half.layer.as_ref().map(|layer| layer.role()) else { return };
+        self.ends_establishing(role);
         self.stats.establish_failures += 1;
         let Held { slot, half, .. } = held;
-        let is_client = half.layer.as_ref().is_some_and(|layer| layer.role() == Role::Client);
-        if is_client {
+        if role == Role::Client {
             let has_ended = half.stream_end.is_some();
             let kind = if has_ended {
                 io::ErrorKind::UnexpectedEof
@@ -277,7 +290,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// It took too long.
     pub(super) fn establishing_took_too_long(&mut self, held: &mut Held<'e, H::State>) {
-        held.half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
+        if held.half.layer.as_ref().is_some_and(|layer| layer.role() == Role::Client) {
+            held.half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
+        }
         held.slot.ask_to_stop(CloseReason::Local);
     }
 
@@ -297,6 +312,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             if taken == 0 && held.half.queue.len() == before {
                 return done..bytes.len();
             }
+        }
+        if !self.may_deliver(held) {
+            return done..bytes.len(); // what waited for it may be gone
         }
         let lent = Lent { bytes: &mut bytes[done..], direct };
         let left = self.deliver_messages_from(held, lent);
@@ -342,7 +360,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Lent { bytes, direct }: Lent<'_>,
     ) -> Range<usize> {
         let Some(mut layer) = held.half.layer.take() else { return 0..bytes.len() };
-        layer.is_pinged = false;
+        layer.pinged_at = None;
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Held { id, slot, half } = held;
         let half = &mut **half;
@@ -391,7 +409,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                     let key = (layer.role() == Role::Client).then(|| engine.keys.draw());
                     let pong = ControlFrame::new(Opcode::Pong, &pass.bytes[payload], key);
                     stats.pongs += 1;
-                    if engine.push_control(slot, pong.bytes()) {
+                    if engine.push_control(slot, pong.bytes(), IfFull::KeepNewest) {
                         session.desk.attend_later(*id);
                     }
                 }
@@ -430,21 +448,45 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     }
 
     /// After how much silence the session is sent a ping; and whether it was.
-    pub(super) fn ping_after(&self, held: &Held<'e, H::State>) -> Option<(Duration, bool)> {
+    pub(super) fn ping_after(
+        &self,
+        held: &Held<'e, H::State>,
+    ) -> Option<(Duration, Option<Moment>)> {
         let layer = held.half.layer.as_ref().filter(|layer| layer.is_established)?;
         let after = self.engine.with_web_socket(held.id, held.slot, |it| it.ping_after)??;
-        Some((after, layer.is_pinged))
+        Some((after, layer.pinged_at))
     }
 
     pub(super) fn ping(&mut self, held: &mut Held<'e, H::State>) {
+        let now = self.now();
         let Some(layer) = &mut held.half.layer else { return };
-        layer.is_pinged = true;
+        layer.pinged_at = Some(now);
         self.stats.pings += 1;
         let key = (layer.role() == Role::Client).then(|| self.engine.keys.draw());
         let ping = ControlFrame::new(Opcode::Ping, b"", key);
-        if self.engine.push_control(held.slot, ping.bytes()) {
+        if self.engine.push_control(held.slot, ping.bytes(), IfFull::Drop) {
             self.session.desk.attend_later(held.id);
         }
+    }
+
+    /// Checks a session that has answered no ping, as [`silence`](Self::silence) does. A peer that takes what waits for it
+    /// may not have come to the ping.
+    pub(super) fn no_pong<P: CompletionPort>(
+        &mut self,
+        at: &mut AtPort<'_, P>,
+        held: &mut Held<'e, H::State>,
+    ) -> Option<CloseReason> {
+        let now = self.now();
+        let (after, _) = self.ping_after(held)?;
+        let is_behind = held.slot.send_queue.lock().queued_bytes() > 0
+            || at.port.unacknowledged_bytes(at.registration).is_some_and(|bytes| bytes > 0);
+        let takes = || at.port.stalled_for(at.registration).is_some_and(|stalled| stalled < after);
+        if at.port.has_unread(at.registration) || is_behind && takes() {
+            let layer = held.half.layer.as_mut()?;
+            layer.pinged_at = Some(now);
+            return None;
+        }
+        Some(CloseReason::PingTimeout)
     }
 
     /// A time-out ends the session. One with a WebSocket is told why, if it takes what it is sent.
@@ -470,10 +512,14 @@ fn inflated<'m>(
     let max = layer.cutter.message_bytes_max();
     let inflater = inflater.get_or_insert_with(|| Box::new(Inflater::new()));
     inflater.rest();
-    let message = inflater.inflate(message, max).map_err(|error| match error {
-        InflateError::Broken => Violation::Deflate,
-        InflateError::TooLong => Violation::TooLong { bytes: max as u64 + 1, max: max as u32 },
-    })?;
+    // What is not ours may panic.
+    let message = match caught(|| inflater.inflate(message, max)) {
+        Some(Ok(message)) => message,
+        Some(Err(InflateError::TooLong)) => {
+            return Err(Violation::TooLong { bytes: max as u64 + 1, max: max as u32 });
+        }
+        Some(Err(InflateError::Broken)) | None => return Err(Violation::Deflate),
+    };
     if is_text && simdutf8::basic::from_utf8(message).is_err() {
         return Err(Violation::NotUtf8);
     }

@@ -6,15 +6,23 @@ use super::{NO_PROGRESS, Pushed, SendQueue};
 use crate::buffer::{Envelope, Frame, SendBatch};
 
 /// Control frames may be queued so far beyond the queue's bound.
-const CONTROL_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const CONTROL_BYTES_MAX: usize = 4 * 1024;
+
+/// What becomes of a control frame for which there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfFull {
+    Drop,
+    /// The newest is kept, and queued when there is room: a peer that does not read what it asks for asks for no memory.
+    KeepNewest,
+}
 
 impl SendQueue {
-    /// Queues a control frame. If there is no room for it, the newest one is kept, and queued when there is: a peer that
-    /// does not read what it asks for asks for no memory. An ending queue drops it. `None`: nothing follows.
+    /// Queues a control frame. An ending queue drops it. `None`: nothing follows.
     pub(crate) fn push_control(
         &mut self,
         frame: &[u8],
         bytes_max: usize,
+        if_full: IfFull,
         store: impl Store,
     ) -> Option<Pushed> {
         if self.is_ending() {
@@ -25,6 +33,7 @@ impl SendQueue {
         match (&pushed, &mut self.waiting) {
             (Ok(_), Some(batch)) => batch.count_no_frame(),
             (Ok(_), None) => {}
+            (Err(_), _) if if_full == IfFull::Drop => {}
             (Err(_), _) => self.aside.get_or_insert_default().control = Some(frame.into()),
         }
         pushed.ok()

@@ -145,6 +145,10 @@ impl SendQueue {
             return; // nothing can follow our end of stream
         }
         #[cfg(feature = "websocket")]
+        if end.said_close {
+            return; // nor a Close frame
+        }
+        #[cfg(feature = "websocket")]
         {
             end.said_close |= farewell.closes();
         }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::head::{Head, Opcode};
-use super::rules::{CONTROL_FRAMES_MAX, EMPTY_FRAGMENTS_MAX, Role, Violation};
+use super::rules::{EMPTY_FRAGMENTS_MAX, Role, Violation};
 use super::{close, mask};
 
 /// How far the bytes of a session have come. Each session has one, so it is kept small.
@@ -17,7 +17,6 @@ pub(crate) struct Cutter {
     /// Of which frame bytes are to come.
     frame: Option<Frame>,
     message_bytes_max: u32,
-    control_frames: u16,
     empty_fragments: u8,
     role: Role,
     /// Both have agreed on it.
@@ -90,7 +89,6 @@ impl Cutter {
             message: None,
             frame: None,
             message_bytes_max,
-            control_frames: 0,
             empty_fragments: 0,
             role,
             may_be_deflated: false,
@@ -160,10 +158,6 @@ impl Cutter {
                 if came.len() < frame_bytes {
                     return Ok(Found::Nothing);
                 }
-                self.control_frames += 1;
-                if self.control_frames > CONTROL_FRAMES_MAX {
-                    return Err(Violation::ControlFrames);
-                }
                 let payload = pass.next + head_bytes..pass.next + frame_bytes;
                 pass.next = payload.end;
                 return self.control(head, payload, pass);
@@ -206,7 +200,6 @@ impl Cutter {
         if bytes > self.message_bytes_max.into() {
             return Err(Violation::TooLong { bytes, max: self.message_bytes_max });
         }
-        self.control_frames = 0;
         self.empty_fragments = if head.payload_bytes == 0 { self.empty_fragments + 1 } else { 0 };
         if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
             return Err(Violation::EmptyFragments);

@@ -119,30 +119,28 @@ impl Deflater {
         self.level
     }
 
-    /// A message in parts, compressed. `None`: it would have `bytes_max` bytes or more.
+    /// A message in parts, with so many bytes together, compressed. `None`: that makes it no shorter.
     pub(crate) fn deflate<'p>(
         &mut self,
         parts: impl Iterator<Item = &'p [u8]>,
-        bytes_max: usize,
+        bytes: usize,
     ) -> Option<Vec<u8>> {
         self.compress.reset();
-        let mut out = Vec::with_capacity(bytes_max + TAIL.len() + 16);
-        let mut room_is_left = |compress: &mut Compress, part: &[u8], flush| {
-            let before = compress.total_in();
-            let status = compress.compress_vec(part, &mut out, flush);
-            let is_taken = compress.total_in() - before == part.len() as u64;
-            status.is_ok() && is_taken && out.len() < out.capacity()
-        };
+        // Room for all, whatever is in it: zlib-rs 0.6.8 panics if there is less (deflate.rs, `send_bits_overflow`).
+        let mut out = Vec::with_capacity(bytes + bytes / 4 + 64);
         for part in parts {
-            if !room_is_left(&mut self.compress, part, FlushCompress::None) {
-                return None;
-            }
+            self.take(part, &mut out, FlushCompress::None)?;
         }
-        if !room_is_left(&mut self.compress, &[], FlushCompress::Sync) {
-            return None;
-        }
+        self.take(&[], &mut out, FlushCompress::Sync)?;
         out.truncate(out.strip_suffix(&TAIL)?.len());
-        (out.len() < bytes_max).then_some(out)
+        (out.len() < bytes).then_some(out)
+    }
+
+    fn take(&mut self, part: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Option<()> {
+        let before = self.compress.total_in();
+        self.compress.compress_vec(part, out, flush).ok()?;
+        let is_taken = self.compress.total_in() - before == part.len() as u64;
+        (is_taken && out.len() < out.capacity()).then_some(())
     }
 }
 
@@ -231,14 +229,20 @@ mod tests {
     use super::*;
 
     fn deflated(message: &[u8]) -> Vec<u8> {
-        Deflater::new(6).deflate(std::iter::once(message), message.len() + 100).unwrap()
+        deflated_by(&mut Deflater::new(6), message)
+    }
+
+    /// Also if that makes it longer.
+    fn deflated_by(deflater: &mut Deflater, message: &[u8]) -> Vec<u8> {
+        deflater.deflate(std::iter::once(message), message.len() + 100).unwrap()
     }
 
     #[test]
     fn what_is_deflated_is_inflated_again_each_message_for_itself() {
         let (mut deflater, mut inflater) = (Deflater::new(6), Inflater::new());
         for bytes in [0, 1, 5, 1_000, 65_536, 1_000_000] {
-            let message: Vec<u8> = (0..bytes).map(|at: u32| (at / 7).wrapping_mul(at) as u8).collect();
+            let message: Vec<u8> =
+                (0..bytes).map(|at: u32| (at / 7).wrapping_mul(at) as u8).collect();
             for size in [1_usize, 100, 100_000] {
                 let parts = message.chunks(size.max(message.len() / 50).max(1));
                 let short = deflater.deflate(parts, message.len() + 1_000).unwrap();
@@ -292,7 +296,18 @@ mod tests {
             (random >> 33) as u8
         });
         let noise: Vec<u8> = noise.take(10_000).collect();
-        assert_eq!(Deflater::new(1).deflate(std::iter::once(&noise[..]), noise.len()), None);
+        let mut inflater = Inflater::new();
+        for level in 0..=9 {
+            let mut deflater = Deflater::new(level);
+            for bytes in [1, 100, 1_000, noise.len()] {
+                let message = &noise[..bytes];
+                assert_eq!(deflater.deflate(std::iter::once(message), bytes), None);
+                let text = b"one line like another\n".repeat(bytes);
+                let short = deflater.deflate(std::iter::once(&text[..]), text.len());
+                let inflated = inflater.inflate(short.as_deref().unwrap_or(&[0]), text.len());
+                assert_eq!(inflated.unwrap().len(), if short.is_some() { text.len() } else { 0 });
+            }
+        }
     }
 
     #[test]

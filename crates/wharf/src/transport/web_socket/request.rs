@@ -68,23 +68,32 @@ impl Asked<'_> {
 
     /// Reads what has been answered.
     pub(crate) fn answer(&self, bytes: &[u8]) -> Answer {
-        let mut room = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut answer = httparse::Response::new(&mut room);
         let looked_at = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-        let head_bytes = match answer.parse(looked_at) {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) if looked_at.len() < HEAD_BYTES_MAX => {
-                return Answer::More;
+        let mut start = 0;
+        loop {
+            let mut room = [httparse::EMPTY_HEADER; HEADERS_MAX];
+            let mut answer = httparse::Response::new(&mut room);
+            let head_bytes = match answer.parse(&looked_at[start..]) {
+                Ok(httparse::Status::Complete(head_bytes)) => start + head_bytes,
+                Ok(httparse::Status::Partial) if looked_at.len() < HEAD_BYTES_MAX => {
+                    return Answer::More;
+                }
+                Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+                    return Answer::Wrong { reason: "the head is too large" };
+                }
+                Err(_) => return Answer::Wrong { reason: "the head is not HTTP" },
+            };
+            match answer.code {
+                Some(101) if answer.version == Some(1) => return self.taken(&answer, head_bytes),
+                // Something before the answer (RFC 9110, 15.2).
+                Some(100 | 102..=199) => start = head_bytes,
+                status => return Answer::Refused { status: status.unwrap_or(0) },
             }
-            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-                return Answer::Wrong { reason: "the head is too large" };
-            }
-            Err(_) => return Answer::Wrong { reason: "the head is not HTTP" },
-        };
-        match answer.code {
-            Some(101) => {}
-            status => return Answer::Refused { status: status.unwrap_or(0) },
         }
+    }
+
+    /// It is a 101, whose head ends there.
+    fn taken(&self, answer: &httparse::Response<'_, '_>, head_bytes: usize) -> Answer {
         let headers = Headers(answer.headers);
         let wrong = |reason| Answer::Wrong { reason };
         if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade")
@@ -202,6 +211,11 @@ mod tests {
         ] {
             assert!(matches!(asked.answer(wrong.as_bytes()), Answer::Wrong { .. }), "{wrong}");
         }
+        let early = format!("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n{answers}");
+        let taken = asked.answer(early.as_bytes());
+        let is_taken =
+            matches!(taken, Answer::Taken { head_bytes, .. } if head_bytes == early.len());
+        assert!(is_taken, "{taken:?}");
         let refused = asked.answer(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(refused, Answer::Refused { status: 503 });
     }

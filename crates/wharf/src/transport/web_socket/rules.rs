@@ -16,8 +16,6 @@ pub(super) mod codes {
 
 /// The most fragments without a byte in a row.
 pub(super) const EMPTY_FRAGMENTS_MAX: u8 = 64;
-/// The most control frames without data between them.
-pub(super) const CONTROL_FRAMES_MAX: u16 = 1_024;
 
 /// Which end of a connection a session is. Clients mask what they send, servers do not (RFC 6455, 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +50,6 @@ pub(crate) enum Violation {
         max: u32,
     },
     EmptyFragments,
-    ControlFrames,
     /// A message is not deflated as it says.
     #[cfg(feature = "deflate")]
     Deflate,
@@ -74,7 +71,6 @@ impl Violation {
             Violation::NotUtf8 => "a text is not UTF-8",
             Violation::TooLong { .. } => "a message is too long",
             Violation::EmptyFragments => "too many empty fragments",
-            Violation::ControlFrames => "too many control frames without data",
             #[cfg(feature = "deflate")]
             Violation::Deflate => "a message cannot be inflated",
             Violation::CloseCode => "a close frame has a code that may not be sent",
@@ -88,7 +84,7 @@ impl Violation {
             #[cfg(feature = "deflate")]
             Violation::Deflate => codes::NOT_CONSISTENT,
             Violation::TooLong { .. } => codes::TOO_LONG,
-            Violation::EmptyFragments | Violation::ControlFrames => codes::POLICY,
+            Violation::EmptyFragments => codes::POLICY,
             _ => codes::PROTOCOL_ERROR,
         }
     }

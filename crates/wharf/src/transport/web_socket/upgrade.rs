@@ -124,11 +124,19 @@ pub(crate) fn read(bytes: &[u8], origins: &Origins) -> Result<Request, Refusal> 
         Err(_) => return Err(Refusal::BadRequest("the head is not HTTP")),
     };
     let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
-    if request.version != Some(1) {
-        return Err(Refusal::Version);
-    }
     if method != "GET" {
         return Err(Refusal::Method);
+    }
+    if !target.starts_with('/') {
+        return Err(Refusal::BadRequest("the target is no path"));
+    }
+    // Others on the way may take it for no end of a line.
+    if has_bare_line_feed(&looked_at[..head_bytes]) {
+        return Err(Refusal::BadRequest("a line ends without a carriage return"));
+    }
+    if request.version != Some(1) {
+        // What asks for nothing but whether the server is there.
+        return Ok(Request::Get { target: target.to_owned() });
     }
     let headers = Headers(request.headers);
     if headers.has("transfer-encoding")
@@ -136,7 +144,8 @@ pub(crate) fn read(bytes: &[u8], origins: &Origins) -> Result<Request, Refusal> 
     {
         return Err(Refusal::BadRequest("a GET has no content"));
     }
-    let host = headers.one("host")?.ok_or(Refusal::BadRequest("there is no host"))?;
+    let host = headers.one("host")?.filter(|host| !host.is_empty());
+    let host = host.ok_or(Refusal::BadRequest("there is no host"))?;
     if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
         return Ok(Request::Get { target: target.to_owned() });
     }
@@ -162,6 +171,10 @@ pub(crate) fn read(bytes: &[u8], origins: &Origins) -> Result<Request, Refusal> 
         headers: headers.map(|header| (at(header.name.as_bytes()), at(header.value))).collect(),
     };
     Ok(Request::Upgrade { request, head_bytes })
+}
+
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    head.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || head[at - 1] != b'\r'))
 }
 
 impl UpgradeRequest {
@@ -247,14 +260,16 @@ impl Origins {
                 origins.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin))
             }
             Origins::Same => {
-                let after = |scheme: &[u8]| {
-                    origin
-                        .get(..scheme.len())
-                        .filter(|start| start.eq_ignore_ascii_case(scheme))
-                        .map(|_| &origin[scheme.len()..])
+                // A browser leaves out the port that belongs to the scheme; a proxy may not.
+                let is_same = |scheme: &[u8], port: &[u8]| {
+                    let of_page = origin.get(scheme.len()..)?;
+                    let has_scheme = origin[..scheme.len()].eq_ignore_ascii_case(scheme);
+                    let without = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
+                    let is_same = without(of_page).eq_ignore_ascii_case(without(host));
+                    Some(has_scheme && is_same)
                 };
-                let of_page = after(b"https://").or_else(|| after(b"http://"));
-                of_page.is_some_and(|of_page| of_page.eq_ignore_ascii_case(host))
+                is_same(b"https://", b":443") == Some(true)
+                    || is_same(b"http://", b":80") == Some(true)
             }
         }
     }
@@ -374,7 +389,13 @@ mod tests {
         assert_eq!(status(&CHAT.replace("GET", "POST")), 405);
         assert_eq!(status(&CHAT.replace("Version: 13", "Version: 8")), 426);
         assert_eq!(status(&without("Sec-WebSocket-Version")), 426);
-        assert_eq!(status(&CHAT.replace("HTTP/1.1", "HTTP/1.0")), 505);
+        let old = Request::Get { target: "/chat?room=1".to_owned() };
+        assert_eq!(read_text(&CHAT.replace("HTTP/1.1", "HTTP/1.0")), Ok(old));
+        assert_eq!(status(&CHAT.replace("HTTP/1.1", "HTTP/3.0")), 505);
+        assert_eq!(status(&CHAT.replace("GET /", "GET http://server.example.com/")), 400);
+        assert_eq!(status(&CHAT.replace("GET /chat?room=1", "GET *")), 400);
+        assert_eq!(status(&CHAT.replace("Host: server.example.com", "Host:")), 400);
+        assert_eq!(status(&with("X: a\nY: b")), 400);
         assert_eq!(status(&with(&format!("Cookie: {}", "x".repeat(9_000)))), 431);
         assert_eq!(status(&with(&vec!["A: b"; 64].join("\r\n"))), 431);
         for line in ["Upgrade", "Connection"] {
@@ -392,6 +413,9 @@ mod tests {
         assert!(of(&Origins::Same, &CHAT.replace("http://server", "HTTPS://SERVER")));
         assert!(!of(&Origins::Same, &CHAT.replace("http://server.example.com", "null")));
         assert!(!of(&Origins::Same, &CHAT.replace("example.com\r\nSec", "example.com:81\r\nSec")));
+        let by_proxy = CHAT.replace("Host: server.example.com", "Host: server.example.com:80");
+        assert!(of(&Origins::Same, &by_proxy));
+        assert!(!of(&Origins::Same, &by_proxy.replace(":80", ":8080")));
         assert!(of(&Origins::Any, &evil));
         let named = Origins::Of(vec!["http://evil.example.com".to_owned()]);
         assert!(of(&named, &evil) && !of(&named, CHAT));
