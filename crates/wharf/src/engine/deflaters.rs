@@ -7,7 +7,7 @@ use crate::transport::web_socket::Deflater;
 /// Compressors at rest, some 270 KiB each; at most as many as there are workers.
 #[derive(Debug)]
 pub(super) struct Deflaters {
-    at_rest: Mutex<Vec<Box<Deflater>>>,
+    at_rest: Mutex<Vec<Deflater>>,
     at_rest_max: usize,
 }
 
@@ -33,11 +33,11 @@ impl Deflaters {
         deflated
     }
 
-    fn take(&self, level: u8) -> Box<Deflater> {
+    fn take(&self, level: u8) -> Deflater {
         let mut at_rest = self.at_rest.lock();
         let place = at_rest.iter().rposition(|deflater| deflater.level() == level);
         let found = place.map(|place| at_rest.swap_remove(place));
         drop(at_rest);
-        found.unwrap_or_else(|| Box::new(Deflater::new(level)))
+        found.unwrap_or_else(|| Deflater::new(level))
     }
 }

@@ -29,7 +29,7 @@ mod tests;
 use self::aside::Aside;
 pub(crate) use self::aside::{ASIDE_BYTES_MAX, Closing, RoomFound, WAITERS_MAX, Wakes};
 #[cfg(feature = "websocket")]
-pub(crate) use self::control::{CONTROL_BYTES_MAX, IfFull};
+pub(crate) use self::aside::{CONTROL_BYTES_MAX, IfFull};
 pub(crate) use self::marks::PausedBy;
 use self::marks::{ARMED, DUE, HELD_BACK, Marks, PAUSED, PUT_OFF, SENDING};
 pub(crate) use self::store::Store;

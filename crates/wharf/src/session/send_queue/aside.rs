@@ -79,6 +79,19 @@ pub(super) enum LastWord {
     BeingAsked,
 }
 
+/// Control frames may be queued so far beyond the queue's bound.
+#[cfg(feature = "websocket")]
+pub(crate) const CONTROL_BYTES_MAX: usize = 4 * 1024;
+
+/// What becomes of a control frame for which there is no room.
+#[cfg(feature = "websocket")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfFull {
+    Drop,
+    /// The newest is kept, and queued when there is room: a peer that does not read what it asks for asks for no memory.
+    KeepNewest,
+}
+
 /// What was asked for the end, so far.
 #[derive(Debug, Default)]
 pub(super) struct End {

@@ -1,20 +1,10 @@
 //! What a session's transport sends of its own: beside the program's frames, and never refused.
 
+use super::aside::{CONTROL_BYTES_MAX, IfFull};
 use super::marks::ARMED;
 use super::store::Store;
 use super::{NO_PROGRESS, Pushed, SendQueue};
 use crate::buffer::{Envelope, Frame, SendBatch};
-
-/// Control frames may be queued so far beyond the queue's bound.
-pub(crate) const CONTROL_BYTES_MAX: usize = 4 * 1024;
-
-/// What becomes of a control frame for which there is no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IfFull {
-    Drop,
-    /// The newest is kept, and queued when there is room: a peer that does not read what it asks for asks for no memory.
-    KeepNewest,
-}
 
 impl SendQueue {
     /// Queues a control frame. An ending queue drops it. `None`: nothing follows.
