@@ -242,8 +242,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// It took too long.
     pub(super) fn establishing_took_too_long(&mut self, held: &mut Held<'e, H::State>) {
-        held.half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
-        held.slot.ask_to_stop(CloseReason::Local);
+        let Held { slot, half, .. } = held;
+        if half.layer.as_ref().is_some_and(|layer| layer.role() == Role::Client) {
+            half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
+        }
+        slot.ask_to_stop(CloseReason::Local);
     }
 
     /// Delivers messages: first with what waits, then straight from the lent bytes. Returns what of those must be kept.
