@@ -60,6 +60,16 @@ pub(crate) fn read_taken(peer: &TcpStream) -> String {
     head
 }
 
+/// The answer that takes this request, which asked with its own key.
+pub(crate) fn answer_to(asks: &str) -> String {
+    let key = asks.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
 /// A frame, with its length in the shortest form.
 fn encode(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let mask_bit = if key.is_some() { 0x80 } else { 0 };
@@ -143,9 +153,23 @@ pub(crate) fn expect_ws(peer: &TcpStream, first: u8, payload: &[u8]) {
 /// the peer ends its own direction.
 #[track_caller]
 pub(crate) fn read_to_close(peer: &TcpStream) -> (Vec<WsFrame>, Option<(u16, String)>) {
+    read_to_close_by(peer, read_ws)
+}
+
+/// The same of a client's frames.
+#[track_caller]
+pub(crate) fn read_masked_to_close(peer: &TcpStream) -> (Vec<WsFrame>, Option<(u16, String)>) {
+    read_to_close_by(peer, |peer| read_masked(peer).0)
+}
+
+#[track_caller]
+fn read_to_close_by(
+    peer: &TcpStream,
+    next_frame: fn(&TcpStream) -> WsFrame,
+) -> (Vec<WsFrame>, Option<(u16, String)>) {
     let (mut frames, mut close, mut next) = (Vec::new(), None, [0]);
     while peer.peek(&mut next).expect("an end in order") > 0 {
-        let frame = read_ws(peer);
+        let frame = next_frame(peer);
         assert_eq!(close, None, "a frame behind the Close: {frame:?}");
         match (frame.first & 0x0f, &frame.payload[..]) {
             (CLOSE, []) => close = Some((1005, String::new())),
