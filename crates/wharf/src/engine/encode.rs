@@ -38,7 +38,7 @@ impl Engine {
             return Ok(frame.clone());
         }
         let form = self.with_parts(content, |parts, is_text| {
-            self.encode_as(self.framings.get(framing), parts, is_text)
+            self.encode_unmasked(self.framings.get(framing), parts, is_text)
         })?;
         let max = self.options.sending.publications_bytes_max - REQUEST_BYTES;
         if form.bytes() > max {
@@ -88,7 +88,37 @@ impl Engine {
     ) -> Result<SharedFrame, EncodeError<()>> {
         let (body_bytes, mut envelope) = (body.bytes(), Envelope::default());
         let written = form.envelop_parts(body, body_bytes, &mut envelope);
-        let bytes = self.sendable(form, body_bytes, written, &envelope)?;
+        self.sendable(form, body_bytes, written, &envelope)?;
+        Ok(self.write_as(form, body, envelope, is_text))
+    }
+
+    /// The same; what is to be masked is not yet. That is done whenever it is queued, see [`formed`](Self::formed).
+    fn encode_unmasked(
+        &self,
+        form: &Framing,
+        body: Parts<'_>,
+        is_text: bool,
+    ) -> Result<SharedFrame, EncodeError<()>> {
+        #[cfg(feature = "websocket")]
+        if let Some(unmasked) = form.unmasked() {
+            let max = self.frame_bytes_max(form, usize::MAX);
+            if body.bytes() > max {
+                return Err(EncodeError::TooLarge { bytes: (), max });
+            }
+            return self.encode_as(&unmasked, body, is_text);
+        }
+        self.encode_as(form, body, is_text)
+    }
+
+    /// The same, however large it is, with what was written around it.
+    fn write_as(
+        &self,
+        form: &Framing,
+        body: Parts<'_>,
+        mut envelope: Envelope,
+        is_text: bool,
+    ) -> SharedFrame {
+        let bytes = body.bytes() + envelope.bytes();
         if is_text {
             form.make_text(&mut envelope);
         }
@@ -102,7 +132,7 @@ impl Engine {
             #[cfg(not(feature = "websocket"))]
             let _ = (body, key);
         });
-        Ok(frame.with_text(is_text))
+        frame.with_text(is_text)
     }
 
     /// Draws the key that a frame is to be masked with, if it is, and writes it at the end of the header.
@@ -131,14 +161,18 @@ impl Engine {
         }
     }
 
+    /// It may be larger than the send queue, with the longer head: then there is never room for it. What was meant for many
+    /// and is no text is bytes to who sends text.
     #[cold]
-    fn formed_alone<'f>(&self, framing: u8, form: &'f SharedFrame) -> Formed<'f> {
+    fn formed_alone(&self, framing: u8, form: &SharedFrame) -> Formed<'static> {
         let parts: Vec<_> = form.body().map(IoSlice::new).collect();
-        match self.encode_as(self.framings.get(framing), Parts(&parts), form.is_text()) {
-            Ok(own) => Formed::Own(own),
-            // With a head that is 14 bytes long it is larger than a send queue.
-            Err(_) => Formed::Shared(form),
+        let (body, mut envelope) = (Parts(&parts), Envelope::default());
+        let mut framing = self.framings.get(framing);
+        if framing.envelop_parts(body, body.bytes(), &mut envelope).is_err() {
+            framing = self.framings.get(Framings::MAX as u8);
+            let _ = framing.envelop_parts(body, body.bytes(), &mut envelope); // it takes all bytes
         }
+        Formed::Own(self.write_as(framing, body, envelope, form.is_text()))
     }
 
     /// The most bytes of a frame for many: each of its wire forms can be queued, and a port that has nothing

@@ -13,6 +13,8 @@ use super::varint::VarintPrefix;
 use super::web_socket::{WebSocketForm, make_text};
 use crate::buffer::Envelope;
 use crate::error::{Error, Result};
+#[cfg(feature = "websocket")]
+use crate::transport::web_socket::Role;
 
 /// The largest raw frame. What arrives at once may be delivered in several.
 pub(crate) const RAW_FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -96,6 +98,13 @@ impl Framing {
             Kind::WebSocket(form) => Some(form),
             _ => None,
         }
+    }
+
+    /// What is the same but for masks, of one that masks.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn unmasked(&self) -> Option<Framing> {
+        let form = self.web_socket_form().filter(|form| form.masks())?;
+        Some(Framing::web_socket(WebSocketForm { role: Role::Server, ..*form }))
     }
 
     /// Whether it has peers that may listen for ever.
