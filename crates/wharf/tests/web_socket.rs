@@ -13,8 +13,8 @@ use support::*;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket as Stranger};
 use wharf::{
-    Backend, Close, CloseReason, EncodeError, Group, Options, PublishError, SendError, Sends, Text,
-    WebSocket,
+    Backend, Close, CloseReason, EncodeError, Framing, Group, Lines, Listener, Options,
+    PublishError, SendError, Sends, Server, Text, WebSocket,
 };
 
 const PEERS: usize = 41;
@@ -322,20 +322,43 @@ on_every_backend! {
         harness.finish();
     }
 
-    fn a_session_that_is_given_a_framing_of_others_keeps_its_own(backend) {
+    fn a_session_keeps_its_messages_where_others_may_change_their_framing(backend) {
         let behaviour = Behaviour::silent().on_received(|session, frame| {
             let changed = session.set_framing(usize::from(frame[0] - b'0'));
             session.send(format!("{changed}"));
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
-        let (peer, _) = harness.web_socket();
-        let mut peer = Stranger::from_raw_socket(peer, Role::Client, None);
-        for index in 0..3 {
-            peer.send(Message::text(format!("{index}"))).unwrap();
-            assert_eq!(peer.read().unwrap(), Message::binary(&b"false"[..]));
+        let listener = Listener::new("127.0.0.1:0").transport(WebSocket::new());
+        let builder = Server::builder().listen(listener).options(one_worker());
+        let builder = builder.framings([Framing::lines(Lines::default()), length_framing()]);
+        let harness = start_builder(backend, builder, behaviour);
+        for _ in 0..PEERS {
+            let (peer, _) = harness.web_socket();
+            let mut peer = Stranger::from_raw_socket(peer, Role::Client, None);
+            for index in 0..3 {
+                peer.send(Message::text(format!("{index}"))).unwrap();
+                assert_eq!(peer.read().unwrap(), Message::binary(&b"false"[..]));
+            }
         }
-        drop(peer);
         harness.settle();
         harness.finish();
+    }
+
+    fn settings_that_mean_nothing_are_refused(backend) {
+        let refused = |web_socket: WebSocket, options: Options| {
+            let listener = Listener::new("127.0.0.1:0").transport(web_socket);
+            let builder = Server::builder().listen(listener).options(options).backend(backend);
+            builder.start(Nobody).expect_err("it is refused").to_string()
+        };
+        let says = |web_socket, word: &str| {
+            let error = refused(web_socket, one_worker());
+            assert!(error.contains(word), "{error}");
+        };
+        says(WebSocket::new().message_bytes_max(0), "message_bytes_max");
+        says(WebSocket::new().message_bytes_max((1 << 30) + 1), "message_bytes_max");
+        says(WebSocket::new().subprotocols(["chat v2"]), "subprotocols");
+        says(WebSocket::new().ping_after(Some(Duration::from_millis(9))), "ping_after");
+        let small = one_worker().with(|options| options.receiving.queues_bytes_max = Some(66_000));
+        let error = refused(large(), small);
+        assert!(error.contains("queues_bytes_max"), "{error}");
     }
 }

@@ -17,11 +17,12 @@ use tungstenite::Message;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::CloseFrame;
 use wharf::{
-    Backend, Close, CloseReason, EstablishError, Farewell, Options, SessionId, Target, Text,
-    WebSocket,
+    Backend, Close, CloseReason, EstablishError, Farewell, Group, Options, Policy, SendError,
+    Sends, SessionId, Target, Text, WebSocket,
 };
 
 const PEERS: usize = 41;
+const ROOM: Group = Group(7);
 const HERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// Sessions that are begun, and the servers that they are begun with.
@@ -366,5 +367,78 @@ on_every_backend! {
         clients.harness.settle();
         let stats = clients.harness.finish();
         assert_eq!((stats.refused, stats.establish_failures), (0, 1));
+    }
+
+    fn what_is_sent_to_be_replaced_by_what_is_newer_is_masked_once(backend) {
+        let options = one_worker().with(|options| {
+            options.sending.queue_bytes_max = 64 * 1024;
+            options.sending.kernel_bytes = Some(16 * 1024);
+        });
+        let clients = begin(backend, options, Behaviour::silent());
+        let handle = &clients.harness.handle;
+        for _ in 0..PEERS {
+            let (server, id) = clients.stands();
+            handle.send_latest(id, 3, Text("at once")).unwrap();
+            assert_eq!(read_masked(&server).0, WsFrame { first: FIN | TEXT, payload: b"at once".to_vec() });
+        }
+        let (server, id) = clients.stands();
+        while handle.try_send(id, [7; 1_000]).is_ok() {}
+        for number in 0..100_u8 {
+            handle.send_latest(id, 3, [number; 5]).unwrap();
+        }
+        let mut newest = read_masked(&server).0;
+        while newest.payload.len() == 1_000 || newest.payload[0] < 99 {
+            assert!(newest.payload == [7; 1_000] || newest.payload == [newest.payload[0]; 5], "{newest:?}");
+            newest = read_masked(&server).0;
+        }
+        assert_eq!(newest, WsFrame { first: FIN | BINARY, payload: vec![99; 5] });
+        drop(server);
+        clients.finish(0);
+    }
+
+    fn what_is_published_and_is_no_text_reaches_who_sends_text_as_bytes(backend) {
+        let clients = begin(backend, one_worker(), Behaviour::silent());
+        let handle = &clients.harness.handle;
+        let servers: Vec<_> = (0..PEERS).map(|_| {
+            let target = clients.target().transport(WebSocket::new().sends(Sends::Text));
+            let (server, id, asks) = clients.asks(target);
+            write(&server, answer_to(&asks).as_bytes());
+            clients.harness.log.wait("it opens", |ledger| ledger.ids.contains(&id).then_some(()));
+            handle.join(id, ROOM).unwrap();
+            assert!(matches!(handle.try_send(id, b"\xff"), Err(SendError::Refused { .. })));
+            server
+        }).collect();
+        handle.publish(ROOM, "text").unwrap();
+        handle.publish(ROOM, b"\xff\xfe").unwrap();
+        handle.publish(ROOM, "text").unwrap();
+        for server in &servers {
+            for (opcode, payload) in [(TEXT, &b"text"[..]), (BINARY, b"\xff\xfe"), (TEXT, b"text")] {
+                assert_eq!(read_masked(server).0, WsFrame { first: FIN | opcode, payload: payload.to_vec() });
+            }
+        }
+        drop(servers);
+        clients.finish(0);
+    }
+
+    fn what_is_too_large_for_a_client_alone_is_never_sent_to_it_in_another_form(backend) {
+        let options = one_worker().with(|options| options.sending.queue_bytes_max = 100_000);
+        let clients = begin(backend, options, Behaviour::silent());
+        let handle = &clients.harness.handle;
+        let (server, id) = clients.stands();
+        handle.join_with(id, ROOM, Policy::Skip).unwrap();
+        let largest = 100_000 - 10; // a client's head has four bytes more
+        handle.publish(ROOM, vec![7; largest]).unwrap();
+        let frame = handle.encode(vec![7; largest]).unwrap();
+        assert!(handle.try_send(id, &frame).is_err());
+        // It has missed the first, and is told so when its worker next looks at it.
+        write(&server, &unmasked(FIN | PING, b""));
+        assert_eq!(read_masked(&server).0, WsFrame { first: FIN | PONG, payload: Vec::new() });
+        handle.publish(ROOM, "small").unwrap();
+        assert_eq!(read_masked(&server).0, WsFrame { first: FIN | BINARY, payload: b"small".to_vec() });
+        eventually("it has left", || handle.queued_bytes(id) == Some(0));
+        handle.publish(ROOM, vec![8; largest - 4]).unwrap();
+        assert_same(&read_masked(&server).0.payload, &vec![8; largest - 4]);
+        drop(server);
+        clients.finish(0);
     }
 }
