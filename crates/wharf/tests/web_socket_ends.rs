@@ -6,7 +6,6 @@
 mod support;
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::*;
@@ -419,55 +418,5 @@ on_every_backend! {
         harness.settle();
         let stats = harness.finish();
         assert_eq!(stats.closed_like(CloseReason::PeerClosed), PEERS as u64);
-    }
-
-    /// `WHARF_TEST_LAST_FRAMES` says how many.
-    fn the_last_frame_and_the_close_behind_it_arrive_under_load(backend) {
-        const THREADS: usize = 8;
-        let total = std::env::var("WHARF_TEST_LAST_FRAMES").map_or(1_000, |text| text.parse().unwrap());
-        let behaviour = Behaviour::silent().on_received(|session, frame| {
-            let Some((b"end", many)) = frame.split_at_checked(3) else { return session.send(frame) };
-            (0..many[0]).for_each(|n| session.send(vec![n; 1 + 700 * usize::from(n)]));
-            session.close(Close::Drain);
-        });
-        let harness = start_web_socket(backend, WebSocket::new(), Options::default().workers(2), behaviour);
-        let is_over = AtomicBool::new(false);
-        let load = || {
-            let (peer, _) = harness.web_socket();
-            while !is_over.load(Ordering::SeqCst) {
-                write(&peer, &masked(FIN | BINARY, &[7; 20_000]));
-                expect_ws(&peer, FIN | BINARY, &[7; 20_000]);
-            }
-        };
-        let one = |nth: usize| {
-            let peer = harness.connect();
-            let asks = masked(FIN | BINARY, &[b'e', b'n', b'd', (nth % 24) as u8]);
-            write(&peer, &[request().as_bytes(), &asks].concat());
-            read_taken(&peer);
-            if nth % 5 == 0 {
-                write(&peer, &masked(FIN | TEXT, b"speaks on").repeat(20)); // it may find the session closing
-            }
-            let (frames, close) = read_to_close(&peer);
-            assert_eq!(close, Some((1000, String::new())), "session {nth}");
-            let last = frames.len().checked_sub(nth % 24).expect("none is missing");
-            for (n, frame) in frames[last..].iter().enumerate() {
-                assert_same(&frame.payload, &vec![n as u8; 1 + 700 * n]);
-            }
-            assert_eq!(last, 0, "session {nth}: frames that nobody has sent");
-        };
-        std::thread::scope(|scope| {
-            let over = SetOnDrop(&is_over);
-            scope.spawn(load);
-            scope.spawn(load);
-            let peers: Vec<_> = (0..THREADS).map(|first| {
-                scope.spawn(move || (first..total).step_by(THREADS).for_each(one))
-            }).collect();
-            let ended: Vec<_> = peers.into_iter().map(|peer| peer.join()).collect();
-            drop(over);
-            ended.into_iter().for_each(|ended| ended.unwrap());
-        });
-        harness.settle();
-        let stats = harness.finish();
-        assert_eq!(stats.closed_like(CloseReason::Local), total as u64);
     }
 }

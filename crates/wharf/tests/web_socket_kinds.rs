@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use socket2::SockRef;
 use support::*;
 use wharf::{
-    Backend, CloseReason, Farewell, FirstFrameTimeout, Framing, Group, Handle, Listener, Options,
-    Policy, PublishError, Sends, Server, SessionId, Target, Text, WebSocket,
+    Backend, Close, CloseReason, Farewell, FirstFrameTimeout, Framing, Group, Handle, Listener,
+    Options, Policy, PublishError, Sends, Server, SessionId, Target, Text, WebSocket,
 };
 
 const PEERS: usize = 41;
@@ -332,5 +332,37 @@ on_every_backend! {
         harness.settle();
         let stats = harness.finish();
         assert!(stats.superseded_frames > 0);
+    }
+
+    fn a_server_speaks_with_itself(backend) {
+        for workers in [1, 3] {
+            // Each answers a number with the one below, and who says 0 closes.
+            let behaviour = Behaviour::silent()
+                .on_opened(|session| {
+                    if session.establishment().unwrap().request().is_none() {
+                        session.send(Text("20"));
+                    }
+                })
+                .on_received(|session, frame| {
+                    assert!(session.frame_is_text());
+                    let number: u32 = str::from_utf8(frame).unwrap().parse().unwrap();
+                    let Some(below) = number.checked_sub(1) else { return };
+                    session.send(Text(below.to_string()));
+                    if number == 1 {
+                        session.close(Close::Drain);
+                    }
+                });
+            let harness = start_web_socket(backend, WebSocket::new(), options(workers), behaviour);
+            let target = Target::new(harness.address()).transport(WebSocket::new());
+            for _ in 0..PEERS {
+                harness.handle.connect(target.clone()).unwrap();
+            }
+            harness.log.wait_closed_count(2 * PEERS);
+            harness.settle();
+            let stats = harness.finish();
+            assert_eq!((stats.established, stats.received_frames), (2 * PEERS as u64, 21 * PEERS as u64));
+            assert_eq!(stats.closed_like(CloseReason::PeerClosedWith { code: 1000 }), PEERS as u64);
+            assert_eq!(stats.closed_like(CloseReason::Local), PEERS as u64);
+        }
     }
 }

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use wharf::{
     AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, ConnectorBuilder,
-    Endianness, Error, Framing, Handle, Handler, LengthPrefix, Mailer, Options, Server, Session,
-    SessionId, Stats, Told,
+    Endianness, Error, Frame, Framing, Handle, Handler, LengthPrefix, Mailer, Options, Server,
+    Session, SessionId, Stats, Told,
 };
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
@@ -182,6 +182,7 @@ type OnReceived = Box<dyn Fn(&Session, &[u8]) + Send + Sync>;
 type OnTimer = Box<dyn Fn(&Session, u64) + Send + Sync>;
 type OnTold = Box<dyn Fn(&Session, Note) + Send + Sync>;
 type OnClosed = Box<dyn Fn(&Session, CloseReason) + Send + Sync>;
+type OnEnding = Box<dyn Fn(&Session, CloseReason) -> Option<Frame> + Send + Sync>;
 type OnConnectFailed = Box<dyn Fn(SessionId, &io::Error) + Send + Sync>;
 #[cfg(feature = "websocket")]
 type OnUpgrade = Box<dyn Fn(&wharf::UpgradeRequest) -> wharf::Upgrade + Send + Sync>;
@@ -192,6 +193,7 @@ pub(crate) struct Behaviour {
     received: OnReceived,
     timer: OnTimer,
     told: OnTold,
+    ending: OnEnding,
     closed: OnClosed,
     connect_failed: OnConnectFailed,
     #[cfg(feature = "websocket")]
@@ -212,6 +214,7 @@ impl Behaviour {
             received: Box::new(|_, _| {}),
             timer: Box::new(|_, _| {}),
             told: Box::new(|_, _| {}),
+            ending: Box::new(|_, _| None),
             closed: Box::new(|_, _| {}),
             connect_failed: Box::new(|_, _| {}),
             #[cfg(feature = "websocket")]
@@ -251,6 +254,14 @@ impl Behaviour {
         act: impl Fn(&Session, CloseReason) + Send + Sync + 'static,
     ) -> Self {
         self.closed = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_ending(
+        mut self,
+        act: impl Fn(&Session, CloseReason) -> Option<Frame> + Send + Sync + 'static,
+    ) -> Self {
+        self.ending = Box::new(act);
         self
     }
 
@@ -464,6 +475,10 @@ impl Handler for Recorder {
             self.fault(format!("{id}: it was lent the state of {}", witness.id));
         }
         (self.behaviour.timer)(session, key);
+    }
+
+    fn ending(&self, session: &Session, _: &mut Witness, reason: CloseReason) -> Option<Frame> {
+        (self.behaviour.ending)(session, reason)
     }
 
     fn closed(&self, session: &Session, witness: Witness, reason: CloseReason) {
