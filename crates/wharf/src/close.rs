@@ -23,7 +23,7 @@ pub enum CloseReason {
     PeerClosed,
     /// The peer ended its stream inside a frame.
     PeerClosedInFrame {
-        /// Bytes of that frame that had come, its header included.
+        /// Bytes of that frame that had come, its header included; of a WebSocket's message, without the heads.
         bytes: usize,
     },
     /// The peer reset the connection, or vanished and the kernel gave up.

@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// Has a session's frames in the framing at this place among those that sessions may change to, from now on. The
-    /// caller holds a count. False: there is no such framing, or the session is closing, or something waits for it that
+    /// caller holds a count. False: there is no such framing, or the session has a WebSocket or is closing, or something waits for it that
     /// would have to keep the old one.
     pub(crate) fn change_framing(&self, id: SessionId, slot: &Slot, place: usize) -> bool {
         let Some(framing) = self.framings.further(place) else { return false };

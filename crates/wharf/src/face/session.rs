@@ -360,7 +360,7 @@ impl Session {
     /// were not delivered yet are cut by it, whether they had come before or not. Frames that were queued before are as
     /// they were.
     ///
-    /// Returns whether it has changed: not if there is no such framing, the session has a WebSocket or is closing, or publications (and
+    /// Returns whether it has changed: not if there is no such framing, the session has a WebSocket, it is closing, or publications (and
     /// sends behind them) wait for it that there was no room for. When they have left,
     /// [`Handler::writable`](crate::Handler::writable) is called for who has asked
     /// ([`notify_writable`](Self::notify_writable)); so ask, and try again there.

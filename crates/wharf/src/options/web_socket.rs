@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::framing::{Framing, WebSocketForm};
-use crate::transport::web_socket::{Origins, Role};
+use crate::transport::web_socket::{HEAD_BYTES_MAX, Origins, Role};
 
 /// The layers between the bytes of a session and its frames.
 ///
@@ -53,6 +53,9 @@ impl From<WebSocket> for Transport {
     }
 }
 
+/// The most that `message_bytes_max` may be.
+const BYTES_MAX: usize = (1 << 30) - HEAD_BYTES_MAX;
+
 /// What messages are that are sent as bytes. (A [`Text`](crate::Text) is sent as text in any case.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -60,7 +63,8 @@ pub enum Sends {
     /// Binary: a browser's page gets an `ArrayBuffer` or a `Blob`.
     #[default]
     Binary,
-    /// Text: a page gets a string. What is not UTF-8 is refused.
+    /// Text: a page gets a string. What is not UTF-8 is refused. (What is published in a server whose listeners send binary
+    /// is not: if it is no text, it reaches a session that [`Handle::connect`](crate::Handle::connect) has begun as binary.)
     Text,
 }
 
@@ -132,7 +136,7 @@ pub struct WebSocket {
     /// What the server speaks, or the client would. The server takes the first of the client's that is among them;
     /// [`Handler::upgrade`](crate::Handler::upgrade) may choose otherwise. Default: none.
     pub subprotocols: Vec<String>,
-    /// The most bytes of a message that comes, at most 1 GiB. A longer one ends the session by what its head says, with
+    /// The most bytes of a message that comes, at most 1 GiB with its head. A longer one ends the session by what its head says, with
     /// the code 1009, as [`FrameTooLarge`](crate::CloseReason::FrameTooLarge). Default 64 KiB.
     pub message_bytes_max: usize,
     /// A peer that was not heard for so long is sent a ping, and ends as
@@ -224,11 +228,11 @@ impl WebSocket {
     fn check(&self) -> Result<()> {
         let option = |name, value, rule| Err(Error::Option { name, value, rule });
         let bytes = self.message_bytes_max;
-        if !(1..=1 << 30).contains(&bytes) {
+        if !(1..=BYTES_MAX).contains(&bytes) {
             return option(
                 "web_socket.message_bytes_max",
                 bytes as u64,
-                "it must be 1 byte to 1 GiB",
+                "it must be 1 byte to 1 GiB with its head",
             );
         }
         #[cfg(feature = "deflate")]

@@ -203,16 +203,16 @@ impl Settings {
             let name = if further > 0 { "listeners and framings" } else { "listeners" };
             return Err(Error::Option { name, value, rule });
         }
+        #[cfg(feature = "websocket")]
+        for transport in listeners.iter().filter_map(|listener| listener.transport.as_ref()) {
+            transport.check()?;
+        }
         for framing in &framings {
             framing.check()?;
             options.check(framing)?;
         }
         options.check_heartbeat(&of_connects)?;
         for listener in listeners {
-            #[cfg(feature = "websocket")]
-            if let Some(transport) = &listener.transport {
-                transport.check()?;
-            }
             let options = options.at(listener);
             options.check_durations()?;
             options.check_heartbeat(&of_listener(listener))?;

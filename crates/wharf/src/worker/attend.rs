@@ -162,7 +162,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             is_full,
             is_asked_to_pause: flags.is_asked_to_pause(),
             tells_end: self.engine.options.receiving.end_of_stream == EndOfStream::Told
-                && half.queue.is_empty(),
+                && half.unfinished_bytes().is_none(),
             is_to_finish: queue.is_to_finish(),
             has_finished: queue.has_finished(),
             has_wanted_room: queue.has_wanted_room(self.engine.options.sending.queue_bytes_max),
@@ -302,10 +302,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     fn stream_ended(&mut self, held: &mut Held<'e, H::State>) {
         let Some(end) = held.half.stream_end else { return };
         let reason = end.reason();
-        // What is left in the queue is an incomplete frame that will never be completed.
-        let (reason, how) = match (reason, held.half.queue.len()) {
-            (CloseReason::PeerClosed, 0) => (reason, Close::Drain),
-            (CloseReason::PeerClosed, bytes) => {
+        // What is left is an incomplete frame that will never be completed.
+        let (reason, how) = match (reason, held.half.unfinished_bytes()) {
+            (CloseReason::PeerClosed, None) => (reason, Close::Drain),
+            (CloseReason::PeerClosed, Some(bytes)) => {
                 (CloseReason::PeerClosedInFrame { bytes }, Close::Drain)
             }
             (failure, _) => (failure, Close::Stop),

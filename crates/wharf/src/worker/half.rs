@@ -108,6 +108,17 @@ impl<S> ReceiveHalf<S> {
         *life == Life::default() && queue.is_empty() && timer.is_none() && stream_end.is_none()
     }
 
+    /// How many bytes wait of a frame that has not come whole; `None`: there is no such frame. (While it pauses, whole ones
+    /// wait too.)
+    pub(super) fn unfinished_bytes(&self) -> Option<usize> {
+        let is_unfinished = !self.queue.is_empty();
+        #[cfg(feature = "websocket")]
+        let within = |layer: &Layer| layer.cutter.is_within_message();
+        #[cfg(feature = "websocket")]
+        let is_unfinished = is_unfinished || self.layer.as_deref().is_some_and(within);
+        is_unfinished.then(|| self.queue.len())
+    }
+
     /// Notes that something arrived in the turn that has this moment.
     pub(super) fn heard(&mut self, turn: Moment) {
         if self.received_at != turn {

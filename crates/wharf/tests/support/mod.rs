@@ -12,6 +12,8 @@
 
 mod peer;
 mod room;
+#[cfg(feature = "websocket")]
+mod web_socket;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -25,14 +27,17 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use wharf::{
     AcceptError, Backend, Backpressure, Builder, CloseReason, Connector, ConnectorBuilder,
-    Endianness, Error, Framing, Handle, Handler, LengthPrefix, Mailer, Options, Server, Session,
-    SessionId, Stats, Told,
+    Endianness, Error, Frame, Framing, Handle, Handler, LengthPrefix, Mailer, Options, Server,
+    Session, SessionId, Stats, Told,
 };
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use peer::*;
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use room::wait_for_room_to_publish;
+#[cfg(feature = "websocket")]
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use web_socket::*;
 
 /// What has not happened after this long will not happen.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
@@ -177,6 +182,10 @@ type OnReceived = Box<dyn Fn(&Session, &[u8]) + Send + Sync>;
 type OnTimer = Box<dyn Fn(&Session, u64) + Send + Sync>;
 type OnTold = Box<dyn Fn(&Session, Note) + Send + Sync>;
 type OnClosed = Box<dyn Fn(&Session, CloseReason) + Send + Sync>;
+type OnEnding = Box<dyn Fn(&Session, CloseReason) -> Option<Frame> + Send + Sync>;
+type OnConnectFailed = Box<dyn Fn(SessionId, &io::Error) + Send + Sync>;
+#[cfg(feature = "websocket")]
+type OnUpgrade = Box<dyn Fn(&wharf::UpgradeRequest) -> wharf::Upgrade + Send + Sync>;
 
 /// What a test's handler does besides writing down.
 pub(crate) struct Behaviour {
@@ -184,7 +193,11 @@ pub(crate) struct Behaviour {
     received: OnReceived,
     timer: OnTimer,
     told: OnTold,
+    ending: OnEnding,
     closed: OnClosed,
+    connect_failed: OnConnectFailed,
+    #[cfg(feature = "websocket")]
+    upgrade: OnUpgrade,
 }
 
 /// What a session is told: who tells it, and how much that one has told it before.
@@ -201,7 +214,11 @@ impl Behaviour {
             received: Box::new(|_, _| {}),
             timer: Box::new(|_, _| {}),
             told: Box::new(|_, _| {}),
+            ending: Box::new(|_, _| None),
             closed: Box::new(|_, _| {}),
+            connect_failed: Box::new(|_, _| {}),
+            #[cfg(feature = "websocket")]
+            upgrade: Box::new(|_| wharf::Upgrade::accept()),
         }
     }
 
@@ -237,6 +254,31 @@ impl Behaviour {
         act: impl Fn(&Session, CloseReason) + Send + Sync + 'static,
     ) -> Self {
         self.closed = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_ending(
+        mut self,
+        act: impl Fn(&Session, CloseReason) -> Option<Frame> + Send + Sync + 'static,
+    ) -> Self {
+        self.ending = Box::new(act);
+        self
+    }
+
+    pub(crate) fn on_connect_failed(
+        mut self,
+        act: impl Fn(SessionId, &io::Error) + Send + Sync + 'static,
+    ) -> Self {
+        self.connect_failed = Box::new(act);
+        self
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(crate) fn on_upgrade(
+        mut self,
+        act: impl Fn(&wharf::UpgradeRequest) -> wharf::Upgrade + Send + Sync + 'static,
+    ) -> Self {
+        self.upgrade = Box::new(act);
         self
     }
 }
@@ -435,6 +477,10 @@ impl Handler for Recorder {
         (self.behaviour.timer)(session, key);
     }
 
+    fn ending(&self, session: &Session, _: &mut Witness, reason: CloseReason) -> Option<Frame> {
+        (self.behaviour.ending)(session, reason)
+    }
+
     fn closed(&self, session: &Session, witness: Witness, reason: CloseReason) {
         let id = session.id();
         self.log.write(|ledger| {
@@ -467,6 +513,12 @@ impl Handler for Recorder {
             let address = target.address.as_tcp().unwrap();
             ledger.connects_failed.push((id, address, error.kind()));
         });
+        (self.behaviour.connect_failed)(id, error);
+    }
+
+    #[cfg(feature = "websocket")]
+    fn upgrade(&self, request: &wharf::UpgradeRequest) -> wharf::Upgrade {
+        (self.behaviour.upgrade)(request)
     }
 }
 
@@ -609,12 +661,18 @@ impl Harness {
     pub(crate) fn connect_known(&self) -> (TcpStream, SessionId) {
         let before = self.log.look(|ledger| ledger.ids.len());
         let peer = self.connect();
+        let id = self.id_since(before, &peer);
+        (peer, id)
+    }
+
+    /// The session of a peer's, among those that have opened since there were so many.
+    #[track_caller]
+    pub(crate) fn id_since(&self, before: usize, peer: &TcpStream) -> SessionId {
         let address = peer.local_addr().unwrap();
-        let id = self.log.wait("the session opens", |ledger| {
+        self.log.wait("the session opens", |ledger| {
             let mut newer = ledger.ids[before..].iter();
             newer.find(|id| ledger.records[*id].peer_address == Some(address)).copied()
-        });
-        (peer, id)
+        })
     }
 
     /// Waits until no session is left, nor on its way from the worker that accepts to its own.
@@ -622,8 +680,10 @@ impl Harness {
     pub(crate) fn settle(&self) {
         eventually("no session is live", || {
             let stats = self.handle.stats();
-            let arrived = stats.accepted <= stats.opened + stats.refused;
-            arrived && stats.live == 0 && stats.opened == stats.closed
+            let never_opened = stats.refused + stats.refused_upgrades + stats.establish_failures;
+            let arrived = stats.accepted <= stats.opened + never_opened;
+            let established = stats.establishing == 0;
+            arrived && established && stats.live == 0 && stats.opened == stats.closed
         });
     }
 
@@ -641,7 +701,7 @@ impl Harness {
         server.wait();
         let stats = handle.stats();
         assert_eq!(stats.opened, stats.closed);
-        assert_eq!(stats.live, 0);
+        assert_eq!((stats.live, stats.establishing), (0, 0));
         assert_eq!(stats.stale_completions, 0);
         assert_eq!(stats.queued_bytes, 0);
         assert_eq!(stats.held_jobs, 0);

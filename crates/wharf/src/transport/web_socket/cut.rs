@@ -111,6 +111,11 @@ impl Cutter {
         self.role
     }
 
+    /// Whether a message has begun and is not whole. Nothing may wait of it: heads are taken.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// How many bytes must come, at least, behind what waits for more to be found. 0: look at what waits.
     pub(crate) fn wants(&self, waiting: &[u8]) -> usize {
         match self.frame {
