@@ -151,6 +151,7 @@ impl Errors {
         const HTTP: u64 = u32::from_be_bytes(*b"HTTP") as u64;
         let hint = match reason {
             CloseReason::FrameTooLarge { bytes: HTTP, .. } => MAYBE_WEB_SOCKET,
+            CloseReason::PeerClosedInFrame { .. } => " (does the server have this framing?)",
             _ => "",
         };
         let kind = match reason {
