@@ -1,18 +1,17 @@
 //! `--ws`: the echo server and the load against each other, against others, and against what is no WebSocket.
 
-#[cfg(unix)]
-use std::io::{BufRead, Read, Write};
-#[cfg(unix)]
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(unix)]
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use serde_json::{Value, json};
 use wharf::{Close, Farewell, Handler, Listener, Session, Text, WebSocket};
 
+use crate::on_each_backend;
 use crate::running::{EchoServer, Output, run, stdout_json};
-#[cfg(unix)]
-use crate::running::{Folder, until};
-use crate::{BACKENDS, on_each_backend};
 
 /// `wharf echo --ws` on each backend that can be had here, and the words that name the backend and the server.
 fn with_ws(options: &[&str], test: impl Fn(EchoServer, &[&str])) {
@@ -101,7 +100,8 @@ fn a_load_that_is_over_says_so_to_the_server() {
 #[cfg(unix)]
 #[test]
 fn web_sockets_are_served_at_a_path_too() {
-    for backend in BACKENDS.iter().copied() {
+    use crate::running::Folder;
+    for backend in crate::BACKENDS.iter().copied() {
         let folder = Folder::new("web-sockets");
         let path = format!("unix:{}", folder.file("socket"));
         let options = ["--ws", "--listen", &path, "--backend", backend];
@@ -338,7 +338,8 @@ fn pages_of_other_hosts_are_refused_if_it_is_told_to() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_load_of_web_sockets_hears_the_server_drain_and_is_stopped_by_a_signal() {
-    use crate::running::{Started, wharf};
+    use crate::running::{Started, until, wharf};
+    use std::io::BufRead;
     for mode in ["echo", "idle"] {
         let options = ["--ws", "--json", "--stats-every", "0.02"];
         let (server, mut stdout) = EchoServer::start_unread(&options).unwrap();
