@@ -1,6 +1,7 @@
 //! `--ws`: the echo server and the load against each other, against others, and against what is no WebSocket.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 #[cfg(unix)]
 use std::{
     io::{Read, Write},
@@ -76,8 +77,8 @@ fn a_web_socket_that_is_churned_is_closed_by_both() {
 
 #[test]
 fn web_sockets_that_sit_answer_pings_and_still_answer_afterwards() {
-    with_ws(&["--ws-ping-after", "0.1"], |server, target| {
-        let json = good(&["idle", "--sessions", "300", "--secs", "1"], target);
+    with_ws(&["--ws-ping-after", "1"], |server, target| {
+        let json = good(&["idle", "--sessions", "300", "--secs", "2"], target);
         assert_eq!(json["completed"], 300);
         assert!(json["pings_answered"].as_u64() >= Some(300), "{json}");
         server.terminate();
@@ -215,7 +216,7 @@ fn what_a_bad_server_does_to_a_web_socket_is_told() {
             "refused the WebSocket with the status 404",
         ),
     ] {
-        let bad = std::sync::Arc::new(BadServer { mischief, upgrades: AtomicUsize::new(0) });
+        let bad = Arc::new(BadServer { mischief, upgrades: AtomicUsize::new(0) });
         let listener = Listener::new("127.0.0.1:0").transport(WebSocket::new());
         let server =
             wharf::Server::builder().listen(listener).workers(1).start(bad.clone()).unwrap();
@@ -224,6 +225,49 @@ fn what_a_bad_server_does_to_a_web_socket_is_told() {
             fails(&[mode, "--ws", "--bytes", "8192", "--target", &target], says);
         }
         assert!(bad.upgrades.load(Ordering::Relaxed) >= modes.len());
+    }
+}
+
+/// Takes who asks for this path at this host, and echoes.
+#[derive(Default)]
+struct Picky(OnceLock<String>);
+
+impl Handler for Picky {
+    type State = ();
+
+    fn opened(&self, _: &Session) {}
+
+    fn upgrade(&self, request: &wharf::UpgradeRequest) -> wharf::Upgrade {
+        let host = self.0.get().map(String::as_str);
+        let is_right = request.target() == "/chat?room=1" && request.header("host") == host;
+        if is_right { wharf::Upgrade::accept() } else { wharf::Upgrade::refuse(404) }
+    }
+
+    fn received(&self, session: &Session, (): &mut (), frame: &[u8]) {
+        session.send(frame);
+    }
+}
+
+#[test]
+fn a_load_asks_for_its_path_at_its_host() {
+    for host in [None, Some("chat.example.com:81")] {
+        let picky = Arc::new(Picky::default());
+        let listener = Listener::new("127.0.0.1:0").transport(WebSocket::new());
+        let server = wharf::Server::builder().listen(listener).workers(1);
+        let server = server.start(picky.clone()).unwrap();
+        // What is asked is the target as it is given, if nothing else is.
+        let target = format!("localhost:{}", server.addresses()[0].port());
+        picky.0.set(host.unwrap_or(&target).to_owned()).unwrap();
+        let right = host.map(|host| ["--host", host]);
+        let right = right.as_ref().map_or(&[][..], |words| &words[..]);
+        let ws = ["--ws", "--json", "-", "--target", &target];
+        for mode in ["echo", "churn", "idle"] {
+            let load = [mode, "--secs", "0.1", "--sessions", "3"];
+            good(&load, &[&ws, &["--path", "/chat?room=1"][..], right].concat());
+            fails(&[&[mode], &ws[..], right].concat(), "with the status 404");
+            let wrong = ["--path", "/chat?room=1", "--host", "localhost"];
+            fails(&[&[mode], &ws[..], &wrong].concat(), "with the status 404");
+        }
     }
 }
 
