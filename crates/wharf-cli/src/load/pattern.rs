@@ -14,7 +14,9 @@ use crate::arguments::FramingName;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pattern {
     seed: u64,
-    is_text: bool,
+    /// Bits that every word has, and the only ones that it may have.
+    has: u64,
+    may_have: u64,
 }
 
 /// Bits that each byte of a text has, and the only ones that it may have: ASCII, and no byte that ends a line.
@@ -25,12 +27,12 @@ impl Pattern {
     /// The pattern of one session in one run. Runs differ too, so that two load testers at one
     /// server cannot pass off each other's bytes.
     pub(super) fn of_session(run_seed: u64, index: u64) -> Pattern {
-        Pattern { seed: splitmix(run_seed ^ splitmix(index)), is_text: false }
+        Pattern { seed: splitmix(run_seed ^ splitmix(index)), has: 0, may_have: u64::MAX }
     }
 
     /// The same, as ASCII without bytes that end a line if it `is_text`.
     pub(super) fn as_text(self, is_text: bool) -> Pattern {
-        Pattern { is_text, ..self }
+        if is_text { Pattern { has: TEXT_HAS, may_have: TEXT_MAY_HAVE, ..self } } else { self }
     }
 
     /// Writes the stream's bytes from `position` on.
@@ -72,12 +74,10 @@ impl Pattern {
     }
 
     /// The word at this place, as it stands in the stream. For one seed no two places have the
-    /// same word, unless it is text: both steps can be undone.
+    /// same word, unless it is text: both steps before that can be undone.
     fn word(self, index: u64) -> [u8; 8] {
         let mixed = (self.seed ^ index).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let word = mixed ^ (mixed >> 32);
-        let word = if self.is_text { word & TEXT_MAY_HAVE | TEXT_HAS } else { word };
-        word.to_le_bytes()
+        ((mixed ^ (mixed >> 32)) & self.may_have | self.has).to_le_bytes()
     }
 
     fn byte(self, position: u64) -> u8 {
@@ -248,7 +248,7 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
 
-    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0, is_text: false };
+    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0, has: 0, may_have: u64::MAX };
 
     fn stream(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
@@ -309,7 +309,7 @@ mod tests {
         swapped[64..192].rotate_left(64);
         assert!(take(&swapped, 400).is_err());
         let mut foreign = vec![0; 400];
-        Pattern { seed: 1, is_text: false }.fill(0, &mut foreign);
+        Pattern { seed: 1, ..PATTERN }.fill(0, &mut foreign);
         assert!(take(&foreign, 400).is_err());
     }
 
