@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
-use wharf::{Backend, Framing, LengthPrefix, Lines, VarintPrefix};
+use wharf::{Backend, Framing, LengthPrefix, Lines, Origins, VarintPrefix};
 
 /// Which completion port to use.
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,12 +52,21 @@ pub(crate) enum FramingName {
     Varint,
     /// Each frame is a line of text.
     Lines,
+    /// By WebSocket, which `--ws` asks for.
+    #[value(skip)]
+    #[serde(rename = "websocket")]
+    WsBinary,
+    /// The same, and each is text.
+    #[value(skip)]
+    #[serde(rename = "websocket, text")]
+    WsText,
 }
 
 impl FramingName {
+    /// Of sessions without a transport.
     pub(crate) fn framing(self) -> Framing {
         match self {
-            FramingName::Raw => Framing::raw(),
+            FramingName::Raw | FramingName::WsBinary | FramingName::WsText => Framing::raw(),
             FramingName::Length => Framing::length_prefixed(LengthPrefix::default()),
             FramingName::Varint => Framing::varint(VarintPrefix::default()),
             FramingName::Lines => Framing::lines(Lines::default()),
@@ -69,9 +78,13 @@ impl FramingName {
         self != FramingName::Raw
     }
 
-    /// Whether some bytes mean the end of a frame.
+    /// Whether not all bytes may be in a frame.
     pub(crate) fn is_text(self) -> bool {
-        self == FramingName::Lines
+        matches!(self, FramingName::Lines | FramingName::WsText)
+    }
+
+    pub(crate) fn is_web_socket(self) -> bool {
+        matches!(self, FramingName::WsBinary | FramingName::WsText)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -80,6 +93,26 @@ impl FramingName {
             FramingName::Length => "length",
             FramingName::Varint => "varint",
             FramingName::Lines => "lines",
+            FramingName::WsBinary => "websocket",
+            FramingName::WsText => "websocket, text",
+        }
+    }
+}
+
+/// Which browser's pages may connect.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum OriginsName {
+    /// All.
+    Any,
+    /// Those of the host that is asked.
+    Same,
+}
+
+impl OriginsName {
+    pub(crate) fn origins(self) -> Origins {
+        match self {
+            OriginsName::Any => Origins::Any,
+            OriginsName::Same => Origins::Same,
         }
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use wharf::{
-    AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, Options, PeerAddress, Server,
-    Session,
+    AcceptError, Backend, Backpressure, DrainReport, Handle, Handler, LengthPrefix, Options,
+    PeerAddress, Server, Session, Text, WebSocket,
 };
 
 use crate::allocator::GivesBack;
-use crate::arguments::{BackendName, FramingName, WORKERS_MAX, seconds, whole};
+use crate::arguments::{BackendName, FramingName, OriginsName, WORKERS_MAX, seconds, whole};
 use crate::figures::{Bytes, Count};
 use crate::listen::listeners;
 use crate::output::print;
@@ -40,6 +40,17 @@ pub(crate) struct EchoArguments {
     /// How bytes are cut into frames.
     #[arg(long, value_enum, default_value = "raw")]
     framing: FramingName,
+    /// Speak WebSocket on every listener: text comes back as text, binary as binary. Its messages may have as many
+    /// bytes as the frames of other framings.
+    #[arg(long, conflicts_with = "framing")]
+    ws: bool,
+    /// With --ws: which pages may connect, by what a browser says of them.
+    #[arg(long, value_name = "WHICH", value_enum, requires = "ws", default_value = "any")]
+    ws_origins: OriginsName,
+    /// With --ws: send a ping to a peer that was not heard for so long, and end its session if it was not for twice as
+    /// long; 0: never.
+    #[arg(long, value_name = "SECS", requires = "ws", value_parser = seconds, default_value = "30")]
+    ws_ping_after: Duration,
     /// The most sessions at once; more are closed at once and counted as refused.
     #[arg(long, value_name = "N")]
     sessions_max: Option<u32>,
@@ -71,7 +82,11 @@ impl Handler for Echo {
     fn opened(&self, _session: &Session) {}
 
     fn received(&self, session: &Session, _state: &mut (), frame: &[u8]) {
-        session.send(frame);
+        let text = session.frame_is_text().then(|| std::str::from_utf8(frame));
+        match text {
+            Some(Ok(text)) => session.send(Text(text)),
+            _ => session.send(frame),
+        }
     }
 
     fn accept_failed(&self, error: &AcceptError) {
@@ -86,20 +101,22 @@ enum Happening {
 
 pub(crate) fn run(arguments: EchoArguments) -> Result<Outcome, StartFailure> {
     let options = arguments.options()?;
-    let framing = arguments.framing.framing();
+    let framing = if arguments.ws { FramingName::WsBinary } else { arguments.framing };
 
     let mut builder = Server::builder();
     for listener in listeners(&arguments.listen)? {
+        let listener =
+            if arguments.ws { listener.transport(arguments.web_socket()) } else { listener };
         builder = builder.listen(listener);
     }
     // Before the first session there is one who hears a signal: no moment without a drain.
     let (happenings, inbox) = channel();
     let signals = signals::listen()?;
-    let server = builder.framing(framing).options(options.clone()).start(Echo)?;
+    let server = builder.framing(framing.framing()).options(options.clone()).start(Echo)?;
 
     let handle = server.handle();
     let mut console = Console { quiet: arguments.quiet, json: arguments.json, failed: false };
-    announce(&mut console, &server, &options, arguments.framing);
+    announce(&mut console, &server, &options, framing);
     for failure in server.listen_errors() {
         complain(&with_causes(failure));
     }
@@ -135,6 +152,14 @@ impl EchoArguments {
         options.receiving.backpressure = Backpressure::PauseReceive;
         options.time.idle_timeout = self.idle_timeout.filter(|timeout| !timeout.is_zero());
         Ok(options)
+    }
+
+    fn web_socket(&self) -> WebSocket {
+        let ping_after = Some(self.ws_ping_after).filter(|silence| !silence.is_zero());
+        WebSocket::new()
+            .origins(self.ws_origins.origins())
+            .message_bytes_max(LengthPrefix::default().frame_bytes_max)
+            .ping_after(ping_after)
     }
 }
 

@@ -4,7 +4,7 @@
 //! it over a channel, so nothing needs a lock.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,19 +12,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use wharf::{
     Close, CloseReason, ConnectError, Handle, Handler, PeerAddress, Session, SessionId, Target,
 };
 
 use super::pace::Pace;
-use super::pattern::{Fault, Pattern, Verifier};
+use super::pattern::{Fault, Pattern, Replies, Verifier};
 use super::progress::Progress;
-use super::report::{Errors, Report};
-use super::tally::Counts;
+use super::report::{Errors, Latency, Report};
+use super::tally::{Counts, histogram, record};
 use super::targets::Targets;
 use super::{BYTES_MAX, CONNECTING_MAX, Common, GRACE, SESSIONS_MAX, run_seed};
 use crate::StartFailure;
-use crate::arguments::{FramingName, rate, seconds, whole};
+use crate::arguments::{rate, seconds, whole};
 
 #[derive(Args)]
 pub(crate) struct ChurnLoad {
@@ -51,8 +52,7 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
         opened: Arc::clone(&opened),
         ends: sender,
         run_seed: run_seed(),
-        bytes: load.bytes,
-        framing: load.common.framing,
+        replies: Replies { framing: load.common.framing(), bytes: load.bytes },
     };
     let server = load.common.connector(load.sessions, load.bytes, 1, visitor)?;
     let mut report = load.common.report("churn", &server, load.sessions, load.bytes);
@@ -62,7 +62,7 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
     let mut steering = Steering {
         load,
         stop,
-        targets: load.common.targets(),
+        targets: load.common.targets(load.bytes),
         pace,
         end: pace.end(),
         handle: server.handle(),
@@ -71,6 +71,8 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
         begun: 0,
         live: HashMap::new(),
         counts: Counts::new(),
+        opened_ns: histogram(),
+        close_codes: BTreeMap::new(),
         errors: Errors::default(),
         failed_to_connect: 0,
     };
@@ -79,27 +81,37 @@ pub(super) fn run(load: &ChurnLoad, stop: &AtomicBool) -> Result<Report, StartFa
     steering.wait_for_the_last();
 
     let due = pace.due_until(steering.is_stopped());
-    let Steering { counts, begun, errors, handle, targets, .. } = steering;
+    let Steering { counts, begun, errors, handle, targets, opened_ns, close_codes, .. } = steering;
     report.targets = targets.addresses();
     report.given_up = targets.given_up();
     report.secs = lasted.as_secs_f64();
     report.count(&counts, counts.messages_in_time, lasted);
     report.not_sent = load.rate.map_or(0, |_| due.saturating_sub(begun));
     report.errors = errors;
+    report.close_codes = close_codes;
     handle.stop();
     server.wait()?;
+    if load.common.framing().is_web_socket() {
+        report.upgrade_us = Some(Latency::of(&opened_ns));
+        report.pings_answered = Some(handle.stats().pongs);
+    }
     Ok(report)
 }
 
 /// The end of one connection, as the worker saw it.
 struct End {
     id: SessionId,
+    /// If it ever was.
+    opened_at: Option<Instant>,
     at: Instant,
     how: How,
 }
 
 enum How {
-    Answered,
+    /// And closed by the server with this code, if it is WebSocket.
+    Answered(Option<u16>),
+    /// But not closed as WebSocket is.
+    Unclosed(CloseReason),
     Faulty(Fault),
     Early(CloseReason),
     NotConnected(PeerAddress, io::Error),
@@ -110,6 +122,8 @@ struct Begun {
     connection: usize,
     /// From when its latency counts.
     since: Instant,
+    /// When it was asked for, at the address that is in use.
+    asked_at: Instant,
 }
 
 struct Steering<'a> {
@@ -125,6 +139,9 @@ struct Steering<'a> {
     begun: u64,
     live: HashMap<SessionId, Begun>,
     counts: Counts,
+    /// From each connect until its session was open.
+    opened_ns: Histogram<u64>,
+    close_codes: BTreeMap<u16, u64>,
     errors: Errors,
     failed_to_connect: u64,
 }
@@ -170,18 +187,20 @@ impl Steering<'_> {
             if self.live.len() >= self.load.sessions || self.connecting() >= CONNECTING_MAX {
                 return None;
             }
-            let since = if self.load.rate.is_some() { due } else { Instant::now() };
+            let asked_at = Instant::now();
+            let since = if self.load.rate.is_some() { due } else { asked_at };
             let connection = self.begun as usize;
             self.begun += 1;
-            self.begin(Begun { connection, since });
+            self.begin(Begun { connection, since, asked_at });
         }
         None
     }
 
     /// At the first address of its target at which that can be.
-    fn begin(&mut self, begun: Begun) {
+    fn begin(&mut self, mut begun: Begun) {
         loop {
-            match self.handle.connect(self.targets.address_of(begun.connection)) {
+            begun.asked_at = Instant::now();
+            match self.handle.connect(self.targets.target_of(begun.connection)) {
                 Ok(id) => {
                     self.live.insert(id, begun);
                     return;
@@ -234,24 +253,29 @@ impl Steering<'_> {
             self.errors.add("unknown session", format_args!("{} ended twice", end.id));
             return;
         };
-        if !matches!(end.how, How::NotConnected(..)) {
+        if let Some(opened_at) = end.opened_at {
             self.targets.reached(begun.connection);
+            record(&mut self.opened_ns, opened_at.saturating_duration_since(begun.asked_at));
         }
         match end.how {
-            How::Answered => {
+            How::Answered(code) => {
                 let in_time = end.at < self.end;
                 self.counts.record(end.at.saturating_duration_since(begun.since), in_time);
+                if let Some(code) = code {
+                    *self.close_codes.entry(code).or_default() += 1;
+                }
+            }
+            How::Unclosed(reason) => {
+                let id = end.id;
+                let whole = format_args!("session {id}: the server sent no Close: {reason}");
+                self.errors.add("no Close", whole);
             }
             How::Faulty(fault) => {
                 self.errors.add(fault.kind(), format_args!("session {}: {fault}", end.id));
             }
             How::Early(reason) => {
-                let reason = reason.to_string();
-                let kind = reason.split(" (").next().unwrap_or(&reason);
-                self.errors.add(
-                    format!("ended early: {kind}"),
-                    format_args!("session {} ended before its reply: {reason}", end.id),
-                );
+                let what = format_args!("session {} ended before its reply", end.id);
+                self.errors.add_end(what, reason);
             }
             How::NotConnected(address, error) => {
                 if self.try_another(begun, &address, &error) {
@@ -285,13 +309,19 @@ struct Visitor {
     opened: Arc<AtomicU64>,
     ends: Sender<End>,
     run_seed: u64,
-    bytes: usize,
-    framing: FramingName,
+    replies: Replies,
 }
 
 struct Visit {
+    opened_at: Instant,
     verifier: Verifier,
     fault: Option<Fault>,
+}
+
+impl Visit {
+    fn is_answered(&self, bytes: usize) -> bool {
+        self.verifier.position() == bytes as u64
+    }
 }
 
 impl Handler for Visitor {
@@ -301,43 +331,55 @@ impl Handler for Visitor {
         thread_local! {
             static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
+        let opened_at = Instant::now();
         let index = self.opened.fetch_add(1, Ordering::Relaxed);
-        let pattern = Pattern::of_session(self.run_seed, index).as_text(self.framing.is_text());
+        let pattern =
+            Pattern::of_session(self.run_seed, index).as_text(self.replies.framing.is_text());
         MESSAGE.with_borrow_mut(|message| {
-            message.resize(self.bytes, 0);
+            message.resize(self.replies.bytes, 0);
             pattern.fill(0, message);
             session.send(message);
         });
-        Visit { verifier: Verifier::new(pattern), fault: None }
+        Visit { opened_at, verifier: Verifier::new(pattern), fault: None }
     }
 
     fn received(&self, session: &Session, visit: &mut Visit, frame: &[u8]) {
-        let due = self.bytes;
-        let taken = if self.framing.is_framed() && frame.len() != due {
-            Err(Fault::FrameLength { bytes: frame.len(), due })
-        } else {
-            visit.verifier.take(frame, due as u64)
-        };
+        let Replies { framing, bytes } = self.replies;
+        let is_text = session.frame_is_text();
+        let taken = visit.verifier.take_frame(frame, is_text, self.replies, bytes as u64);
         if let Err(fault) = taken {
             visit.fault.get_or_insert(fault);
         }
-        if visit.fault.is_some() || visit.verifier.position() == due as u64 {
+        if visit.fault.is_some() || visit.is_answered(bytes) && !framing.is_web_socket() {
             session.close(Close::Stop);
+        } else if visit.is_answered(bytes) {
+            session.finish(); // by a Close, and the server's ends the session
         }
     }
 
     fn closed(&self, session: &Session, visit: Visit, reason: CloseReason) {
         let how = match visit.fault {
             Some(fault) => How::Faulty(fault),
-            None if visit.verifier.position() == self.bytes as u64 => How::Answered,
-            None => How::Early(reason),
+            None if !visit.is_answered(self.replies.bytes) => How::Early(reason),
+            None => match reason {
+                CloseReason::PeerClosedWith { code } => How::Answered(Some(code)),
+                _ if self.replies.framing.is_web_socket() => How::Unclosed(reason),
+                _ => How::Answered(None),
+            },
         };
-        let _ = self.ends.send(End { id: session.id(), at: Instant::now(), how });
+        self.tell(session.id(), Some(visit.opened_at), how);
     }
 
     fn connect_failed(&self, id: SessionId, target: &Target, error: &io::Error) {
         let error = super::client::copy_of(error);
         let how = How::NotConnected(target.address.clone(), error);
-        let _ = self.ends.send(End { id, at: Instant::now(), how });
+        self.tell(id, None, how);
+    }
+}
+
+impl Visitor {
+    fn tell(&self, id: SessionId, opened_at: Option<Instant>, how: How) {
+        // Nobody listens any more only when the result stands already.
+        let _ = self.ends.send(End { id, opened_at, at: Instant::now(), how });
     }
 }

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use wharf::{Close, CloseReason, Handler, PeerAddress, Session, SessionId, Target};
 
 use super::pace::Pace;
-use super::pattern::{Fault, Pattern, Verifier};
+use super::pattern::{Fault, Pattern, Replies, Verifier};
 use super::tally::Tally;
-use crate::arguments::FramingName;
 
 /// Who sends the messages, and so from when a reply's latency counts.
 ///
@@ -33,7 +32,7 @@ pub(super) enum Plan {
 
 /// What the workers tell the steering thread. Nothing here happens for every message.
 pub(super) enum Event {
-    Opened { index: usize, id: SessionId },
+    Opened { index: usize, id: SessionId, at: Instant },
     ConnectFailed { id: SessionId, address: PeerAddress, error: io::Error },
     Faulty { index: usize, fault: Fault },
     Ended { index: usize, reason: CloseReason },
@@ -57,9 +56,7 @@ pub(super) struct Slot {
 pub(super) struct Shared {
     pub(super) plan: Plan,
     pub(super) run_seed: u64,
-    pub(super) message_bytes: usize,
-    /// Whether a frame must be one whole message.
-    pub(super) framing: FramingName,
+    pub(super) replies: Replies,
     pub(super) epoch: Instant,
     pub(super) pace: OnceLock<Pace>,
     pub(super) slots: Box<[Slot]>,
@@ -73,7 +70,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn pattern(&self, index: usize) -> Pattern {
-        Pattern::of_session(self.run_seed, index as u64).as_text(self.framing.is_text())
+        Pattern::of_session(self.run_seed, index as u64).as_text(self.replies.framing.is_text())
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -96,9 +93,9 @@ impl Shared {
         }
         let sent = &self.slots[index].sent;
         MESSAGE.with_borrow_mut(|message| {
-            message.resize(self.message_bytes, 0);
+            message.resize(self.replies.bytes, 0);
             let number = sent.fetch_add(1, Ordering::AcqRel);
-            self.pattern(index).fill(number * self.message_bytes as u64, message);
+            self.pattern(index).fill(number * self.replies.bytes as u64, message);
             send(message).inspect_err(|_| {
                 sent.fetch_sub(1, Ordering::AcqRel);
             })
@@ -125,7 +122,7 @@ impl Handler for Client {
 
     fn opened(&self, session: &Session) -> Stream {
         let index = self.shared.opened.fetch_add(1, Ordering::Relaxed);
-        self.tell(Event::Opened { index, id: session.id() });
+        self.tell(Event::Opened { index, id: session.id(), at: Instant::now() });
         Stream {
             index,
             verifier: Verifier::new(self.shared.pattern(index)),
@@ -139,7 +136,7 @@ impl Handler for Client {
             return;
         }
         let now = Instant::now();
-        match self.verify(stream, frame) {
+        match self.verify(session, stream, frame) {
             Ok(0) => {}
             Ok(answered) => self.answered(session, stream, answered, now),
             Err(fault) => {
@@ -169,15 +166,13 @@ impl Handler for Client {
 
 impl Client {
     /// Checks what came, and says how many messages it completed.
-    fn verify(&self, stream: &mut Stream, frame: &[u8]) -> Result<u64, Fault> {
-        let due = self.shared.message_bytes;
-        if self.shared.framing.is_framed() && frame.len() != due {
-            return Err(Fault::FrameLength { bytes: frame.len(), due });
-        }
-        let slot = &self.shared.slots[stream.index];
-        let before = stream.verifier.position() / due as u64;
-        stream.verifier.take(frame, slot.sent.load(Ordering::Acquire) * due as u64)?;
-        Ok(stream.verifier.position() / due as u64 - before)
+    fn verify(&self, session: &Session, stream: &mut Stream, frame: &[u8]) -> Result<u64, Fault> {
+        let Shared { replies, slots, .. } = &*self.shared;
+        let due = replies.bytes as u64;
+        let sent = slots[stream.index].sent.load(Ordering::Acquire);
+        let before = stream.verifier.position() / due;
+        stream.verifier.take_frame(frame, session.frame_is_text(), *replies, sent * due)?;
+        Ok(stream.verifier.position() / due - before)
     }
 
     /// Counts the messages just completed, and sends the next ones if that is the plan.

@@ -9,12 +9,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use wharf::{ConnectError, Connector, Handle, PeerAddress, SessionId};
 
 use super::client::{Client, Event, Plan, Shared, Slot};
+use super::pattern::Replies;
 use super::progress::Progress;
-use super::report::{Errors, Report};
-use super::tally::Tally;
+use super::report::{Errors, Latency, Report};
+use super::tally::{Tally, histogram, record};
 use super::targets::Targets;
 use super::{CONNECTING_MAX, Common, GRACE, run_seed};
 use crate::StartFailure;
@@ -42,6 +44,15 @@ pub(super) struct Fleet {
     events: Receiver<Event>,
     ids: Vec<Option<SessionId>>,
     over: usize,
+    /// From each connect until its session was open.
+    opened_ns: Histogram<u64>,
+}
+
+/// A connect that is under way.
+#[derive(Clone, Copy)]
+struct Asked {
+    connection: usize,
+    at: Instant,
 }
 
 impl Fleet {
@@ -64,8 +75,7 @@ impl Fleet {
         let shared = Arc::new(Shared {
             plan,
             run_seed: run_seed(),
-            message_bytes,
-            framing: common.framing,
+            replies: Replies { framing: common.framing(), bytes: message_bytes },
             epoch: Instant::now(),
             pace: OnceLock::new(),
             slots: slots.into_boxed_slice(),
@@ -84,10 +94,11 @@ impl Fleet {
             shared,
             in_flight_max,
             errors: Errors::default(),
-            targets: common.targets(),
+            targets: common.targets(message_bytes),
             events,
             ids,
             over: 0,
+            opened_ns: histogram(),
         })
     }
 
@@ -108,9 +119,10 @@ impl Fleet {
                 next += 1;
             }
             match self.events.recv_timeout(Progress::PERIOD) {
-                Ok(Event::Opened { index, id }) => {
-                    if let Some(connection) = asked.remove(&id) {
-                        self.targets.reached(connection);
+                Ok(Event::Opened { index, id, at }) => {
+                    if let Some(asked) = asked.remove(&id) {
+                        self.targets.reached(asked.connection);
+                        record(&mut self.opened_ns, at.saturating_duration_since(asked.at));
                     }
                     self.ids[index] = Some(id);
                     there += 1;
@@ -118,7 +130,7 @@ impl Fleet {
                     opened(self, index);
                 }
                 Ok(Event::ConnectFailed { id, address, error }) => {
-                    let connection = asked.remove(&id).unwrap_or_default();
+                    let connection = asked.remove(&id).map_or(0, |asked| asked.connection);
                     let goes_on = self.try_another(connection, &address, &error)
                         && self.ask(connection, &mut asked);
                     if !goes_on {
@@ -142,11 +154,12 @@ impl Fleet {
     }
 
     /// Begins this connection, at the first address of its target at which that can be. False: at none.
-    fn ask(&mut self, connection: usize, asked: &mut HashMap<SessionId, usize>) -> bool {
+    fn ask(&mut self, connection: usize, asked: &mut HashMap<SessionId, Asked>) -> bool {
         loop {
-            match self.handle.connect(self.targets.address_of(connection)) {
+            let at = Instant::now();
+            match self.handle.connect(self.targets.target_of(connection)) {
                 Ok(id) => {
-                    asked.insert(id, connection);
+                    asked.insert(id, Asked { connection, at });
                     return true;
                 }
                 Err(ConnectError::Socket { address, source }) => {
@@ -274,12 +287,7 @@ impl Fleet {
                 self.over += 1;
             }
             Event::Ended { index, reason } => {
-                let reason = reason.to_string();
-                let kind = reason.split(" (").next().unwrap_or(&reason);
-                self.errors.add(
-                    format!("ended early: {kind}"),
-                    format_args!("session {index} ended early: {reason}"),
-                );
+                self.errors.add_end(format_args!("session {index} ended early"), reason);
                 self.over += 1;
             }
         }
@@ -292,9 +300,17 @@ impl Fleet {
         let (targets, given_up) = (self.targets.addresses(), self.targets.given_up());
         thread::sleep(SETTLE);
         self.shared.finishing.store(true, Ordering::Release);
-        self.handle.stop();
+        let speaks_web_socket = self.shared.replies.framing.is_web_socket();
+        if speaks_web_socket {
+            self.handle.drain(GRACE)?; // each is sent a Close
+        } else {
+            self.handle.stop();
+        }
         self.hear_all();
         self.connector.wait()?;
-        Ok(Report { targets, given_up, errors: self.errors, ..report })
+        let upgrade_us = speaks_web_socket.then(|| Latency::of(&self.opened_ns));
+        let pings_answered = speaks_web_socket.then(|| self.handle.stats().pongs);
+        let errors = self.errors;
+        Ok(Report { targets, given_up, errors, upgrade_us, pings_answered, ..report })
     }
 }

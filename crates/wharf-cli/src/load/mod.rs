@@ -14,7 +14,9 @@ mod progress;
 mod report;
 mod tally;
 mod targets;
+mod web_socket;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -28,6 +30,7 @@ use crate::process::cpu_time;
 use crate::{Outcome, StartFailure, complain, signals};
 use report::{Errors, JsonSink, Latency, Report};
 use targets::{Target, Targets, target};
+use web_socket::WebSocketArguments;
 
 /// The most that the library lets a send queue hold.
 const QUEUE_BYTES_MAX: u64 = 1 << 30;
@@ -38,7 +41,7 @@ const SESSIONS_SLACK: u64 = 64;
 
 /// The largest message: a send queue holds two, and the length before each.
 const BYTES_MAX: u64 = QUEUE_BYTES_MAX / 2 - HEADER_BYTES;
-const HEADER_BYTES: u64 = 8;
+const HEADER_BYTES: u64 = 14; // WebSocket's
 
 /// How long after its time a run waits for what is still unanswered.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +58,8 @@ pub(crate) enum Load {
     /// messages are due at that pace whatever the server does, and latency counts from when each
     /// was due (open loop).
     Echo(echo::EchoLoad),
-    /// Connect, send one message, check the reply, close, and again.
+    /// Connect, send one message, check the reply, close, and again. With --ws it closes by a Close
+    /// frame, and sees the code of the server's.
     ///
     /// The side that closes first, here this one, keeps its port busy for a minute (TIME_WAIT),
     /// and for one target there are 28,232 ports (net.ipv4.ip_local_port_range). Over loopback
@@ -64,7 +68,8 @@ pub(crate) enum Load {
     /// over 470/s elsewhere, give --target several times (127.0.0.1, 127.0.0.2, …): each has ports
     /// of its own. Windows has 16,384 (netsh int ipv4 show dynamicport tcp) unless told otherwise.
     Churn(churn::ChurnLoad),
-    /// Sessions that answer once, sit for a while, and must then still answer.
+    /// Sessions that answer once, sit for a while, and must then still answer. With --ws they answer
+    /// the server's pings meanwhile.
     Idle(idle::IdleLoad),
 }
 
@@ -85,6 +90,8 @@ struct Common {
     /// How bytes are cut into frames, as the server does it.
     #[arg(long, value_enum, default_value = "raw")]
     framing: FramingName,
+    #[command(flatten)]
+    web_socket: WebSocketArguments,
     /// Write all figures here as JSON; `-` is stdout.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -126,7 +133,8 @@ impl Common {
         handler: impl Handler,
     ) -> Result<Connector, StartFailure> {
         let frame_bytes_max = LengthPrefix::default().frame_bytes_max;
-        if self.framing.is_framed() && message_bytes > frame_bytes_max {
+        let framing = self.framing();
+        if framing.is_framed() && message_bytes > frame_bytes_max {
             return Err(format!("a frame may have at most {frame_bytes_max} bytes").into());
         }
         // Twice, because an answer may be here before we hear that its message has left.
@@ -145,8 +153,7 @@ impl Common {
                     (queue_bytes as usize).max(options.sending.queue_bytes_max);
                 options.time.first_frame_timeout = FirstFrameTimeout::Never;
             });
-        let framing = self.framing.framing();
-        Ok(Connector::builder().framing(framing).options(options).start(handler)?)
+        Ok(Connector::builder().framing(framing.framing()).options(options).start(handler)?)
     }
 
     /// A report without results.
@@ -163,7 +170,7 @@ impl Common {
             given_up: Vec::new(),
             backend: connector.backend().to_string(),
             workers: self.worker_count(),
-            framing: self.framing.name(),
+            framing: self.framing().name(),
             sessions,
             bytes,
             depth: None,
@@ -174,6 +181,9 @@ impl Common {
             completed_per_s: 0.0,
             mb_per_s: 0.0,
             latency_us: Latency::default(),
+            upgrade_us: None,
+            close_codes: BTreeMap::new(),
+            pings_answered: None,
             send_late_us: None,
             not_sent: 0,
             cpu: None,
@@ -185,8 +195,13 @@ impl Common {
         Options::default().workers(self.workers).worker_count()
     }
 
-    fn targets(&self) -> Targets {
-        Targets::new(&self.target)
+    /// For messages of so many bytes.
+    fn targets(&self, message_bytes: usize) -> Targets {
+        Targets::new(&self.target, self.web_socket.upgrade(message_bytes))
+    }
+
+    fn framing(&self) -> FramingName {
+        self.web_socket.framing().unwrap_or(self.framing)
     }
 }
 
@@ -203,6 +218,9 @@ fn connect_remedy(error: &std::io::Error) -> &'static str {
     const NO_PORT: [i32; 2] = [10_055, 10_048];
     match (error.kind(), error.raw_os_error()) {
         (std::io::ErrorKind::AddrNotAvailable, _) => NO_PORT_IS_FREE,
+        (std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof, None) => {
+            NO_WEB_SOCKET
+        }
         (_, Some(code)) if cfg!(windows) && NO_PORT.contains(&code) => NO_PORT_IS_FREE,
         (_, Some(NO_DESCRIPTOR)) if cfg!(windows) => " (this process may have no more sockets)",
         (_, Some(NO_DESCRIPTOR)) => " (raise `ulimit -n`)",
@@ -212,6 +230,12 @@ fn connect_remedy(error: &std::io::Error) -> &'static str {
 
 const NO_PORT_IS_FREE: &str =
     " (no port is free for this target: give --target more addresses, e.g. 127.0.0.2)";
+
+/// Only an upgrade can be answered wrongly, or not at all.
+const NO_WEB_SOCKET: &str = " (is it a server with WebSocket? if not, leave out --ws)";
+
+/// For who got HTTP where a reply was due.
+const MAYBE_WEB_SOCKET: &str = " (it is a server with WebSocket, or of HTTP alone: try --ws)";
 
 #[cfg(test)]
 mod tests {

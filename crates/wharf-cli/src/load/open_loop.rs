@@ -10,7 +10,7 @@ use super::GRACE;
 use super::fleet::{Fleet, Turn};
 use super::pace::Pace;
 use super::progress::Progress;
-use super::tally::Counts;
+use super::tally::{histogram, record};
 use crate::process::wake_punctually;
 
 /// Sends from the calling thread. A message whose session has too many unanswered is owed: it
@@ -44,7 +44,7 @@ impl<'a> OpenLoop<'a> {
             sent: vec![0; sessions],
             owed: vec![0; sessions],
             indebted: VecDeque::new(),
-            late_ns: Counts::new().latency_ns,
+            late_ns: histogram(),
         }
     }
 
@@ -114,8 +114,7 @@ impl<'a> OpenLoop<'a> {
                 Turn::Never => return true,
             }
             let due = self.pace.due_of(session, self.sessions, self.sent[session]);
-            let late = Instant::now().saturating_duration_since(due);
-            self.late_ns.saturating_record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
+            record(&mut self.late_ns, Instant::now().saturating_duration_since(due));
             self.sent[session] += 1;
             self.owed[session] -= 1;
         }

@@ -7,27 +7,32 @@
 
 use std::fmt;
 
+use super::MAYBE_WEB_SOCKET;
+use crate::arguments::FramingName;
+
 /// What one session sends, as a function of the place in its stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pattern {
     seed: u64,
-    /// Bits that are set in every word.
-    set: u64,
+    /// Bits that every word has, and the only ones that it may have.
+    has: u64,
+    may_have: u64,
 }
 
-/// No byte with this bit ends a line.
-const TEXT: u64 = u64::from_ne_bytes([0x80; 8]);
+/// Bits that each byte of a text has, and the only ones that it may have: ASCII, and no byte that ends a line.
+const TEXT_HAS: u64 = u64::from_ne_bytes([0x40; 8]);
+const TEXT_MAY_HAVE: u64 = u64::from_ne_bytes([0x7f; 8]);
 
 impl Pattern {
     /// The pattern of one session in one run. Runs differ too, so that two load testers at one
     /// server cannot pass off each other's bytes.
     pub(super) fn of_session(run_seed: u64, index: u64) -> Pattern {
-        Pattern { seed: splitmix(run_seed ^ splitmix(index)), set: 0 }
+        Pattern { seed: splitmix(run_seed ^ splitmix(index)), has: 0, may_have: u64::MAX }
     }
 
-    /// The same, without bytes that end a line if it `is_text`.
+    /// The same, as ASCII without bytes that end a line if it `is_text`.
     pub(super) fn as_text(self, is_text: bool) -> Pattern {
-        Pattern { set: if is_text { TEXT } else { 0 }, ..self }
+        if is_text { Pattern { has: TEXT_HAS, may_have: TEXT_MAY_HAVE, ..self } } else { self }
     }
 
     /// Writes the stream's bytes from `position` on.
@@ -69,10 +74,10 @@ impl Pattern {
     }
 
     /// The word at this place, as it stands in the stream. For one seed no two places have the
-    /// same word, unless bits are set: both steps can be undone.
+    /// same word, unless it is text: both steps before that can be undone.
     fn word(self, index: u64) -> [u8; 8] {
         let mixed = (self.seed ^ index).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed ^ (mixed >> 32) | self.set).to_le_bytes()
+        ((mixed ^ (mixed >> 32)) & self.may_have | self.has).to_le_bytes()
     }
 
     fn byte(self, position: u64) -> u8 {
@@ -114,6 +119,19 @@ fn splitmix(state: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// What the replies of a server are to be.
+#[derive(Clone, Copy)]
+pub(super) struct Replies {
+    pub(super) framing: FramingName,
+    /// Of each message.
+    pub(super) bytes: usize,
+}
+
+/// Whether an answer is HTTP's. A framing may have taken its first byte for a header.
+fn is_http(frame: &[u8]) -> bool {
+    frame.starts_with(b"HTTP/1.") || frame.starts_with(b"TTP/1.")
+}
+
 /// Follows the replies of one session.
 pub(super) struct Verifier {
     pattern: Pattern,
@@ -139,6 +157,27 @@ impl Verifier {
         }
     }
 
+    /// The same of a whole frame, which must be as the replies are.
+    pub(super) fn take_frame(
+        &mut self,
+        frame: &[u8],
+        is_text: bool,
+        replies: Replies,
+        sent_bytes: u64,
+    ) -> Result<(), Fault> {
+        let Replies { framing, bytes: due } = replies;
+        let bytes = frame.len();
+        let is_first = self.position == 0;
+        let taken = if framing.is_web_socket() && is_text != framing.is_text() {
+            Err(Fault::Kind { is_text })
+        } else if framing.is_framed() && bytes != due {
+            Err(Fault::FrameLength { bytes, due })
+        } else {
+            self.take(frame, sent_bytes)
+        };
+        taken.map_err(|fault| if is_first && is_http(frame) { Fault::Http } else { fault })
+    }
+
     /// How many bytes were right so far.
     pub(super) fn position(&self) -> u64 {
         self.position
@@ -148,10 +187,29 @@ impl Verifier {
 /// What was wrong with a reply, and where in the session's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    Wrong { position: u64, due: u8, got: u8 },
-    Missing { position: u64, bytes: usize },
-    Extra { position: u64, bytes: usize },
-    FrameLength { bytes: usize, due: usize },
+    Wrong {
+        position: u64,
+        due: u8,
+        got: u8,
+    },
+    Missing {
+        position: u64,
+        bytes: usize,
+    },
+    Extra {
+        position: u64,
+        bytes: usize,
+    },
+    FrameLength {
+        bytes: usize,
+        due: usize,
+    },
+    /// A message is text, or is not, though what was sent is not, or is.
+    Kind {
+        is_text: bool,
+    },
+    /// The server takes a message for a request.
+    Http,
 }
 
 impl Fault {
@@ -162,6 +220,8 @@ impl Fault {
             Fault::Missing { .. } => "missing byte",
             Fault::Extra { .. } => "extra byte",
             Fault::FrameLength { .. } => "wrong frame length",
+            Fault::Kind { .. } => "wrong kind of message",
+            Fault::Http => "answered by HTTP",
         }
     }
 }
@@ -177,6 +237,9 @@ impl fmt::Display for Fault {
                 write!(f, "{kind} at {position} of the stream: {bytes} of them")
             }
             Fault::FrameLength { bytes, due } => write!(f, "{kind}: {bytes}, not {due}"),
+            Fault::Kind { is_text: true } => write!(f, "{kind}: text, not binary"),
+            Fault::Kind { is_text: false } => write!(f, "{kind}: binary, not text"),
+            Fault::Http => write!(f, "{kind}{MAYBE_WEB_SOCKET}"),
         }
     }
 }
@@ -185,7 +248,7 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
 
-    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0, set: 0 };
+    const PATTERN: Pattern = Pattern { seed: 0x1234_5678_9ABC_DEF0, has: 0, may_have: u64::MAX };
 
     fn stream(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
@@ -246,16 +309,16 @@ mod tests {
         swapped[64..192].rotate_left(64);
         assert!(take(&swapped, 400).is_err());
         let mut foreign = vec![0; 400];
-        Pattern { seed: 1, set: 0 }.fill(0, &mut foreign);
+        Pattern { seed: 1, ..PATTERN }.fill(0, &mut foreign);
         assert!(take(&foreign, 400).is_err());
     }
 
     #[test]
-    fn text_has_no_byte_that_ends_a_line_and_is_checked_like_the_rest() {
+    fn text_is_ascii_without_a_byte_that_ends_a_line_and_is_checked_like_the_rest() {
         let pattern = Pattern::of_session(1, 2).as_text(true);
         let mut bytes = vec![0; 100_000];
         pattern.fill(3, &mut bytes);
-        assert!(bytes.iter().all(|byte| ![b'\n', b'\r'].contains(byte)));
+        assert!(bytes.iter().all(|byte| byte.is_ascii() && ![b'\n', b'\r'].contains(byte)));
         assert!(pattern.matches(3, &bytes) && !Pattern::of_session(1, 2).matches(3, &bytes));
         bytes[77_777] ^= 1;
         assert!(!pattern.matches(3, &bytes));

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use wharf::CloseReason;
 use wharf_sim::whole_file::WholeFile;
 
+use super::MAYBE_WEB_SOCKET;
 use super::tally::Counts;
 use crate::figures::{Count, Span, per_second};
 use crate::output::print;
@@ -47,6 +49,15 @@ pub(super) struct Report {
     /// Bytes in one direction.
     pub(super) mb_per_s: f64,
     pub(super) latency_us: Latency,
+    /// From each connect until its upgrade was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upgrade_us: Option<Latency>,
+    /// How often the server closed a WebSocket with which code, after its client had.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) close_codes: BTreeMap<u16, u64>,
+    /// The server's pings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pings_answered: Option<u64>,
     /// How late the load tester itself was with what was due: the machine's part in the latency.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) send_late_us: Option<Latency>,
@@ -134,6 +145,23 @@ impl Errors {
         }
     }
 
+    /// That something ended, for this reason, when it should not have. `what` ends with which session it was.
+    pub(super) fn add_end(&mut self, what: impl fmt::Display, reason: CloseReason) {
+        /// The length in a header of four bytes that an answer of HTTP is taken for.
+        const HTTP: u64 = u32::from_be_bytes(*b"HTTP") as u64;
+        let hint = match reason {
+            CloseReason::FrameTooLarge { bytes: HTTP, .. } => MAYBE_WEB_SOCKET,
+            CloseReason::PeerClosedInFrame { .. } => " (does the server have this framing?)",
+            _ => "",
+        };
+        let kind = match reason {
+            // The code is all that there is to tell.
+            CloseReason::PeerClosedWith { .. } => reason.to_string(),
+            _ => reason.to_string().split(" (").next().unwrap_or_default().to_owned(),
+        };
+        self.add(format!("ended early: {kind}"), format_args!("{what}: {reason}{hint}"));
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.total
     }
@@ -175,6 +203,17 @@ impl fmt::Display for Report {
             self.mb_per_s,
         )?;
         writeln!(f, "latency      {}", self.latency_us)?;
+        if let Some(upgrade) = &self.upgrade_us {
+            writeln!(f, "upgrade      {upgrade}")?;
+        }
+        if !self.close_codes.is_empty() {
+            let said = |(code, count): (&u16, &u64)| format!("{code}: {}", Count(*count));
+            let codes: Vec<_> = self.close_codes.iter().map(said).collect();
+            writeln!(f, "close codes  {}", codes.join(", "))?;
+        }
+        if let Some(pings @ 1..) = self.pings_answered {
+            writeln!(f, "pings        {} answered", Count(pings))?;
+        }
         if let Some(late) = &self.send_late_us {
             writeln!(f, "sent late    {late}")?;
         }
@@ -261,6 +300,9 @@ mod tests {
             completed_per_s: 1000.0,
             mb_per_s: 0.064,
             latency_us: Latency::of(&counts.latency_ns),
+            upgrade_us: None,
+            close_codes: BTreeMap::new(),
+            pings_answered: None,
             send_late_us: None,
             not_sent: 0,
             cpu: None,

@@ -18,17 +18,24 @@ pub(super) struct Counts {
     pub(super) messages_in_time: u64,
 }
 
+/// For nanoseconds, with three digits. One hour is more than anything here can take.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
+        .unwrap_or_else(|_| unreachable!("constant bounds in order"))
+}
+
+/// Adds a length of time.
+pub(super) fn record(histogram_ns: &mut Histogram<u64>, time: Duration) {
+    histogram_ns.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+}
+
 impl Counts {
     pub(super) fn new() -> Counts {
-        // Three digits. One hour is more than any message can take.
-        let latency_ns = Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
-            .unwrap_or_else(|_| unreachable!("constant bounds in order"));
-        Counts { latency_ns, messages: 0, messages_in_time: 0 }
+        Counts { latency_ns: histogram(), messages: 0, messages_in_time: 0 }
     }
 
     pub(super) fn record(&mut self, latency: Duration, in_time: bool) {
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.latency_ns.saturating_record(nanos);
+        record(&mut self.latency_ns, latency);
         self.messages += 1;
         self.messages_in_time += u64::from(in_time);
     }

@@ -6,32 +6,40 @@ use std::net::ToSocketAddrs;
 use wharf::PeerAddress;
 
 use super::connect_remedy;
+use super::web_socket::Upgrade;
 use crate::arguments::unix_path;
 
 /// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`: at least one address.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     addresses: Vec<PeerAddress>,
+    /// As it was given, if that is a name or an address.
+    name: Option<String>,
 }
 
 /// Looks the name up.
 pub(super) fn target(text: &str) -> Result<Target, String> {
     if let Some(path) = unix_path(text) {
-        return Ok(Target { addresses: vec![PeerAddress::unix(path)] });
+        return Ok(Target { addresses: vec![PeerAddress::unix(path)], name: None });
     }
     let found = text.to_socket_addrs().map_err(|error| error.to_string())?;
     let addresses: Vec<_> = found.map(PeerAddress::from).collect();
     if addresses.is_empty() {
         Err("a name without an address".to_owned())
     } else {
-        Ok(Target { addresses })
+        Ok(Target { addresses, name: Some(text.to_owned()) })
     }
 }
 
 /// Connections go round robin over the targets, by their numbers.
-pub(super) struct Targets(Vec<Way>);
+pub(super) struct Targets {
+    ways: Vec<Way>,
+    /// What each connect asks for, if it speaks WebSocket.
+    upgrade: Option<Upgrade>,
+}
 
 struct Way {
+    name: Option<String>,
     addresses: Vec<PeerAddress>,
     /// Which of them is in use.
     current: usize,
@@ -42,20 +50,25 @@ struct Way {
 }
 
 impl Targets {
-    pub(super) fn new(targets: &[Target]) -> Targets {
+    pub(super) fn new(targets: &[Target], upgrade: Option<Upgrade>) -> Targets {
         let way = |target: &Target| Way {
+            name: target.name.clone(),
             addresses: target.addresses.clone(),
             current: 0,
             is_reached: false,
             given_up: Vec::new(),
         };
-        Targets(targets.iter().map(way).collect())
+        Targets { ways: targets.iter().map(way).collect(), upgrade }
     }
 
     /// Where this connection goes.
-    pub(super) fn address_of(&self, connection: usize) -> PeerAddress {
-        let way = &self.0[connection % self.0.len()];
-        way.addresses[way.current].clone()
+    pub(super) fn target_of(&self, connection: usize) -> wharf::Target {
+        let way = &self.ways[connection % self.ways.len()];
+        let target = wharf::Target::new(way.addresses[way.current].clone());
+        match &self.upgrade {
+            None => target,
+            Some(upgrade) => upgrade.of(target, way.name.as_deref()),
+        }
     }
 
     pub(super) fn reached(&mut self, connection: usize) {
@@ -88,17 +101,17 @@ impl Targets {
 
     /// The addresses that are in use.
     pub(super) fn addresses(&self) -> Vec<String> {
-        self.0.iter().map(|way| way.addresses[way.current].to_string()).collect()
+        self.ways.iter().map(|way| way.addresses[way.current].to_string()).collect()
     }
 
     /// Why others of the same names are not.
     pub(super) fn given_up(&self) -> Vec<String> {
-        self.0.iter().flat_map(|way| &way.given_up).cloned().collect()
+        self.ways.iter().flat_map(|way| &way.given_up).cloned().collect()
     }
 
     fn way(&mut self, connection: usize) -> &mut Way {
-        let count = self.0.len();
-        &mut self.0[connection % count]
+        let count = self.ways.len();
+        &mut self.ways[connection % count]
     }
 }
 
@@ -106,7 +119,8 @@ impl Targets {
 impl Target {
     /// What a name with these addresses would be.
     pub(super) fn of(addresses: &[std::net::SocketAddr]) -> Target {
-        Target { addresses: addresses.iter().map(|address| (*address).into()).collect() }
+        let addresses = addresses.iter().map(|address| (*address).into()).collect();
+        Target { addresses, name: None }
     }
 }
 
@@ -119,13 +133,13 @@ mod tests {
     #[test]
     fn the_addresses_of_a_name_are_tried_in_turn_and_the_last_error_names_all() {
         let [first, second] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let mut targets = Targets::new(&[Target::of(&[first, second]), Target::of(&[first])]);
+        let mut targets = Targets::new(&[Target::of(&[first, second]), Target::of(&[first])], None);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         // Two of the same name's are on their way.
         assert!(targets.try_another(0, &first.into(), &refused).is_ok());
         assert!(targets.try_another(2, &first.into(), &refused).is_ok());
         assert_eq!(
-            [targets.address_of(0), targets.address_of(1)],
+            [targets.target_of(0).address, targets.target_of(1).address],
             [second, first].map(PeerAddress::from)
         );
         assert_eq!(targets.given_up().len(), 1);
@@ -137,7 +151,7 @@ mod tests {
     #[test]
     fn an_address_that_was_reached_is_not_left_for_another() {
         let [first, second] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let mut targets = Targets::new(&[Target::of(&[first, second])]);
+        let mut targets = Targets::new(&[Target::of(&[first, second])], None);
         targets.reached(7);
         let full = io::Error::from(io::ErrorKind::AddrNotAvailable);
         assert!(

@@ -142,9 +142,12 @@ fn numbers_that_are_large_only_together_are_no_danger_either() {
         "sim --seeds 0 --minutes 0 --json".to_owned(),
         "echo --listen 127.0.0.1:0 --workers 1 --sessions-max 16777216 --send-queue-bytes 1073741824"
             .to_owned(),
-        format!("{load} --bytes 536870904 --depth 2"),
-        format!("{load} --bytes 536870904 --depth 536870904 --framing length"),
+        format!("{load} --bytes 536870898 --depth 2"),
+        format!("{load} --bytes 536870898 --depth 536870898 --framing length"),
         format!("{load} --rate 1000000000 --sessions 3"),
+        format!("{load} --ws --bytes 65536 --depth 1000000000"),
+        format!("{load} --ws --host ☃ --path /"),
+        "echo --listen 127.0.0.1:0 --workers 1 --ws --ws-ping-after 1e9".to_owned(),
         format!("{load} --rate 0.000001 --secs 1e9"),
     ];
     let words = |line: &String| line.split(' ').map(OsString::from).collect();

@@ -10,6 +10,7 @@ mod running;
 mod simulation;
 #[cfg(target_os = "linux")]
 mod stopped;
+mod web_socket;
 
 #[cfg(unix)]
 use std::io::{BufRead, ErrorKind, Read, Write};
