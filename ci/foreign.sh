@@ -111,8 +111,9 @@ find_python27() {
     return 1
 }
 
-wstest() { # MODE SPECIFICATION
-    PYTHONUSERBASE=$INSTALLED/autobahn timeout "$SECONDS_MAX" \
+# wstest MODE SPECIFICATION: in the background only, so that its process is the suite's.
+wstest() {
+    PYTHONUSERBASE=$INSTALLED/autobahn exec timeout "$SECONDS_MAX" \
         "$PYTHON27" "$INSTALLED/autobahn/bin/wstest" -m "$1" -s "$2" -w 0
 }
 
