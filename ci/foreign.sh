@@ -114,7 +114,7 @@ find_python27() {
 # wstest MODE SPECIFICATION: in the background only, so that its process is the suite's.
 wstest() {
     PYTHONUSERBASE=$INSTALLED/autobahn exec timeout "$SECONDS_MAX" \
-        "$PYTHON27" "$INSTALLED/autobahn/bin/wstest" -m "$1" -s "$2" -w 0
+        "$PYTHON27" "$INSTALLED/autobahn/bin/wstest" -m "$1" -s "$2" -u 0
 }
 
 # specify NAME MEMBER: a specification for the suite, with this member more.
