@@ -184,7 +184,7 @@ pub use options::{
     Listener, Options, Target,
 };
 #[cfg(feature = "websocket")]
-pub use options::{Sends, Transport, WebSocket};
+pub use options::{FixedAnswer, Sends, Transport, WebSocket};
 pub use peer_address::{PeerAddress, PeerCredentials};
 pub use server::{Builder, Connector, ConnectorBuilder, Memory, Prepared, Server};
 pub use session::{ParseSessionIdError, Policy, SessionId};
