@@ -374,4 +374,5 @@ def main():
     sys.exit(WRONG > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
