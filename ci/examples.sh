@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs each example once, as a user would, and checks that it does what it says. (mqtt: ci/show/mqtt.sh.)
+# Runs each example once, as a user would, and checks that it does what it says. (mqtt, browser_chat, world: ci/show/.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}

@@ -111,6 +111,18 @@
 //! says. [`Handle::send_many`] sends to a list of ids that changes
 //! with every frame, and a [`Frame`] is encoded once for as many calls as the program likes.
 //!
+//! # Browsers
+//!
+#![cfg_attr(
+    feature = "websocket",
+    doc = "Pages talk to a listener with a [`WebSocket`] transport: see [Browser clients](manual::browsers)."
+)]
+#![cfg_attr(
+    not(feature = "websocket"),
+    doc = "The feature `websocket` has sessions that speak WebSocket, as pages in browsers do."
+)]
+//! Their sessions meet those of plain TCP in one handler, and in its groups.
+//!
 //! # Testing a handler
 //!
 #![cfg_attr(
@@ -140,6 +152,8 @@ mod framing;
 pub mod fuzzing;
 mod guarded;
 mod histogram;
+#[cfg(feature = "websocket")]
+pub mod manual;
 #[cfg(all(test, any(loom, shuttle)))]
 #[allow(unsafe_code)]
 mod models;
@@ -186,7 +200,7 @@ pub use options::{
     Listener, Options, Target,
 };
 #[cfg(feature = "websocket")]
-pub use options::{Sends, Transport, WebSocket};
+pub use options::{FixedAnswer, Sends, Transport, WebSocket};
 pub use peer_address::{PeerAddress, PeerCredentials};
 pub use server::{Builder, Connector, ConnectorBuilder, Memory, Prepared, Server};
 pub use session::{ParseSessionIdError, Policy, SessionId};

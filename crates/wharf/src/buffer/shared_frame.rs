@@ -14,7 +14,7 @@ pub(super) const SHARED_BYTES_MIN: usize = 1024;
 
 /// A frame with what stands around it, in pieces of at most 64 KiB, so that a batch can free what has left. A clone only
 /// counts a reference.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SharedFrame {
     pieces: Arc<[Arc<[u8]>]>,
     /// At most 1 GiB, as a send queue.

@@ -21,6 +21,8 @@
 
 mod backend;
 mod check;
+#[cfg(feature = "websocket")]
+mod fixed_answer;
 mod listener;
 mod listening;
 mod offload;
@@ -36,6 +38,8 @@ mod web_socket;
 use std::time::Duration;
 
 pub use self::backend::{Backend, BackendChoice};
+#[cfg(feature = "websocket")]
+pub use self::fixed_answer::FixedAnswer;
 pub use self::listener::Listener;
 pub(crate) use self::listener::Source;
 pub use self::listening::Listening;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fixed_answer::FixedAnswer;
 use crate::error::{Error, Result};
 use crate::framing::{Framing, WebSocketForm};
 use crate::transport::web_socket::{HEAD_BYTES_MAX, Origins, Role};
@@ -149,9 +150,9 @@ pub struct WebSocket {
     /// all else that is done for a message. A client compresses nothing that it sends, but takes what is compressed.
     #[cfg(feature = "deflate")]
     pub deflate: Option<Deflate>,
-    /// Paths that a GET without an upgrade is answered at, with 200 and this text: for health checks. Others get 426.
-    /// Default: none.
-    pub answers: Vec<(String, String)>,
+    /// What a GET without an upgrade is answered with, by its path: for health checks, and for a page that opens the
+    /// WebSocket. Other paths get 426. Default: none.
+    pub answers: Vec<FixedAnswer>,
 }
 
 impl Default for WebSocket {
@@ -218,10 +219,30 @@ impl WebSocket {
         self
     }
 
-    /// Adds one of the [`answers`](field@Self::answers).
+    /// Adds one of the [`answers`](field@Self::answers), a text.
     #[must_use]
-    pub fn answer(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
-        self.answers.push((path.into(), text.into()));
+    pub fn answer(self, path: impl Into<String>, text: impl AsRef<str>) -> Self {
+        self.answer_as(path, "text/plain; charset=utf-8", text.as_ref())
+    }
+
+    /// Adds one of the [`answers`](field@Self::answers), of any type. See [`FixedAnswer::new`].
+    ///
+    /// ```
+    /// # use wharf::WebSocket;
+    /// const PAGE: &str = "<!doctype html><script>const socket = new WebSocket('ws://' + location.host)</script>";
+    ///
+    /// let web_socket = WebSocket::new()
+    ///     .answer_as("/", "text/html; charset=utf-8", PAGE)
+    ///     .answer("/health", "fine\n");
+    /// ```
+    #[must_use]
+    pub fn answer_as(
+        mut self,
+        path: impl Into<String>,
+        content_type: impl AsRef<str>,
+        body: impl AsRef<[u8]>,
+    ) -> Self {
+        self.answers.push(FixedAnswer::new(path, content_type.as_ref(), body.as_ref()));
         self
     }
 
@@ -243,6 +264,11 @@ impl WebSocket {
         if let Some(place) = unfit {
             let rule = "the one at this place must have letters, digits and -_.~!#$%&'*+^`| only";
             return option("web_socket.subprotocols", place as u64, rule);
+        }
+        let faults = self.answers.iter().enumerate();
+        let mut faults = faults.filter_map(|(place, answer)| Some((place, answer.fault()?)));
+        if let Some((place, rule)) = faults.next() {
+            return option("web_socket.answers", place as u64, rule);
         }
         match self.ping_after {
             Some(value) if value.as_millis() < 10 => {

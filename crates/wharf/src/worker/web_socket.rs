@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::floor::Floor;
 use super::held::{AtPort, Held};
 use super::receive::{FRAMES_BETWEEN_LOOKS, Lent};
+use crate::buffer::{Envelope, Frame, SharedFrame};
 use crate::clock::{Clock, Moment};
 use crate::close::{Close, CloseReason};
 use crate::engine::Callback;
@@ -63,8 +64,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut queue = slot.send_queue.lock();
         queue.hold_back(true);
         if let Some(target) = target {
-            let asked = |asked: Asked<'_>| queue.push_ahead(asked.request().as_bytes());
-            self.engine.with_asked(*id, &target, asked);
+            let request = self.engine.with_asked(*id, &target, |asked: Asked<'_>| asked.request());
+            let body = request.as_bytes();
+            queue.push_ahead(Frame::One { envelope: &Envelope::default(), body });
         }
         drop(queue);
         self.stats.establishing = self.stats.establishing.wrapping_add(1);
@@ -139,10 +141,12 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
                 let path = target.split('?').next().unwrap_or("");
                 let answer =
                     self.engine.with_web_socket(held.id, held.slot, |it| fixed_answer(it, path));
-                let refused = || Refusal::UpgradeRequired.answer();
-                self.refuse(held, &answer.flatten().unwrap_or_else(refused))
+                match answer.flatten() {
+                    Some(answer) => self.answer_and_end(held, Frame::Shared(&answer)),
+                    None => self.refuse(held, Refusal::UpgradeRequired),
+                }
             }
-            Some(Err(refusal)) => self.refuse(held, &refusal.answer()),
+            Some(Err(refusal)) => self.refuse(held, refusal),
             None => Head::Refused, // it has one
         }
     }
@@ -161,11 +165,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         self.stats.handler_panics += u64::from(upgrade.is_none());
         let subprotocol = match upgrade.unwrap_or(Upgrade::refuse(500)) {
             Upgrade::Refuse { status } => {
-                return self.refuse(held, &Refusal::Program(status).answer());
+                return self.refuse(held, Refusal::Program(status));
             }
             Upgrade::Accept { subprotocol: Some(chosen) } => {
                 if !request.subprotocols().any(|one| one == chosen) {
-                    return self.refuse(held, &Refusal::Program(500).answer());
+                    return self.refuse(held, Refusal::Program(500));
                 }
                 Some(chosen)
             }
@@ -184,7 +188,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let extension: Option<String> = None;
         let answer = request.answer(subprotocol.as_deref(), extension.as_deref());
         let slot = held.slot;
-        slot.send_queue.lock().push_first(answer.as_bytes());
+        let answer = Frame::One { envelope: &Envelope::default(), body: answer.as_bytes() };
+        slot.send_queue.lock().push_first(answer);
         self.stands(held, Establishment::new(Some(request), subprotocol));
         Head::Taken(head_bytes)
     }
@@ -249,15 +254,21 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Head::Refused
     }
 
+    fn refuse(&mut self, held: &mut Held<'e, H::State>, refusal: Refusal) -> Head {
+        let answer = refusal.answer();
+        let answer = Frame::One { envelope: &Envelope::default(), body: answer.as_bytes() };
+        self.answer_and_end(held, answer)
+    }
+
     /// Answers what is no upgrade, and ends the session when the answer has left. It was never open.
-    fn refuse(&mut self, held: &mut Held<'e, H::State>, answer: &str) -> Head {
+    fn answer_and_end(&mut self, held: &mut Held<'e, H::State>, answer: Frame<'_>) -> Head {
         self.ends_establishing(Role::Server);
         self.stats.refused_upgrades += 1;
         let now = self.now();
         let Held { id, slot, half } = held;
         {
             let mut queue = slot.send_queue.lock();
-            queue.push_first(answer.as_bytes());
+            queue.push_first(answer);
             queue.hold_back(false);
         }
         self.engine.ask_to_close(*id, slot, CloseReason::Local, Close::Drain);
@@ -533,11 +544,7 @@ fn reason_of(violation: Violation) -> CloseReason {
     }
 }
 
-fn fixed_answer(web_socket: &WebSocket, path: &str) -> Option<String> {
-    let (_, text) = web_socket.answers.iter().find(|(at, _)| at == path)?;
-    Some(format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{text}",
-        text.len()
-    ))
+fn fixed_answer(web_socket: &WebSocket, path: &str) -> Option<SharedFrame> {
+    let found = web_socket.answers.iter().find(|answer| answer.path() == path)?;
+    Some(found.answer().clone())
 }

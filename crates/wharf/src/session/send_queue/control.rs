@@ -34,17 +34,20 @@ impl SendQueue {
         let has_room = self.queued_bytes() < bytes_max && !self.is_ending();
         let Some(aside) = self.aside.as_deref_mut() else { return };
         if let Some(frame) = aside.control.take_if(|_| has_room) {
-            self.queue_uncharged(&frame);
+            self.queue_bytes(&frame);
         }
     }
 
-    /// Queues a few bytes that are not charged, behind everything.
-    pub(super) fn queue_uncharged(&mut self, bytes: &[u8]) {
-        let frame = Frame::One { envelope: &Envelope::default(), body: bytes };
+    fn queue_bytes(&mut self, bytes: &[u8]) {
+        self.queue_uncharged(Frame::One { envelope: &Envelope::default(), body: bytes });
+    }
+
+    /// Queues what is not charged, behind everything: a few bytes, or what is shared by all.
+    fn queue_uncharged(&mut self, frame: Frame<'_>) {
         let batch = self.waiting.get_or_insert_default();
         batch.push(frame);
         batch.count_no_frame();
-        self.queued_bytes += bytes.len() as u32;
+        self.queued_bytes += frame.bytes() as u32;
         if !self.marks.set(ARMED, true) {
             self.progress_at = NO_PROGRESS;
         }
@@ -52,22 +55,21 @@ impl SendQueue {
 
     /// Queues what a transport says last before it stands. With what the program sends next it leaves in one send, if
     /// nothing of the program's waits yet.
-    pub(crate) fn push_first(&mut self, bytes: &[u8]) {
+    pub(crate) fn push_first(&mut self, frame: Frame<'_>) {
         match self.waiting {
-            Some(_) => self.push_ahead(bytes),
-            None => self.queue_uncharged(bytes),
+            Some(_) => self.push_ahead(frame),
+            None => self.queue_uncharged(frame),
         }
     }
 
     /// Has these bytes leave before everything that waits, also while that is held back: what a transport says before it
     /// stands. Nothing may have left yet but by this.
-    pub(crate) fn push_ahead(&mut self, bytes: &[u8]) {
-        let frame = Frame::One { envelope: &Envelope::default(), body: bytes };
+    pub(crate) fn push_ahead(&mut self, frame: Frame<'_>) {
         let mut batch = self.leaving.take().unwrap_or_else(|| Box::new(SendBatch::default()));
         batch.push(frame);
         batch.count_no_frame();
         self.leaving = Some(batch);
-        self.queued_bytes += bytes.len() as u32;
+        self.queued_bytes += frame.bytes() as u32;
         if !self.marks.set(ARMED, true) {
             self.progress_at = NO_PROGRESS;
         }
@@ -82,6 +84,6 @@ impl SendQueue {
     /// queue's bound.
     pub(crate) fn say_close(&mut self, frame: &[u8]) {
         self.aside.get_or_insert_default().end.said_close = true;
-        self.queue_uncharged(frame);
+        self.queue_bytes(frame);
     }
 }
