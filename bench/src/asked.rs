@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::Failure;
 use crate::figures::Spread;
 use crate::measure::Found;
+use crate::peers::WS_EPOLL;
 use crate::workloads::{self, Measure, Workload};
 
 const URING: &str = "wharf-uring";
@@ -22,12 +23,17 @@ const TOKIO: &str = "tokio-ct";
 const TOKIO_THREADS: &str = "tokio-mt";
 const USUAL: &str = "tokio-sessions-usual";
 const CAREFUL: &str = "tokio-sessions-careful";
+const PLAIN_URING: &str = "wharf-plain-uring";
+const PLAIN_READINESS: &str = "wharf-plain-readiness";
+const UWS: &str = "uwebsockets";
 
 /// What a figure is compared with.
 #[derive(Debug, Clone, Copy)]
 enum Beside {
     Peer(&'static str),
-    /// The best of all that are not wharf, by their medians; the hand-written ring is the limit, not a peer.
+    /// The same, but what is bounded is how much more the figure is.
+    MoreThan(&'static str),
+    /// The best of all that are not wharf, by their medians; what is written by hand is the limit, not a peer.
     BestPeer,
     /// Nothing: the figure itself is bounded.
     Nothing,
@@ -74,6 +80,7 @@ const LARGE: &[&str] = &[
 const FLOODED: &[&str] = &["broadcast-500", "broadcast-5000"];
 const PACED: &[&str] = &["broadcast-paced"];
 const TWO: &[&str] = &["two-echo-64x50", "two-churn"];
+const WS_BROADCASTS: &[&str] = &["ws-broadcast-500", "ws-broadcast-500x1"];
 
 static ALL: &[Asked] = &[
     asked(SMALL, URING, Beside::Peer(RING), 1.05),
@@ -110,6 +117,22 @@ static ALL: &[Asked] = &[
         measure: Some(Measure::Cpu),
         ..asked(TWO, URING, Beside::Peer(TOKIO_THREADS), 1.0 / 1.1)
     },
+    asked(&["ws-64x50"], URING, Beside::Peer(UWS), 1.0),
+    asked(&["ws-64x50"], READINESS, Beside::Peer(UWS), 1.05),
+    asked(&["ws-64x50"], URING, Beside::Peer(PLAIN_URING), 1.08),
+    asked(&["ws-64x50"], READINESS, Beside::Peer(PLAIN_READINESS), 1.08),
+    asked(&["ws-64x1000"], URING, Beside::Peer(UWS), 1.0),
+    asked(&["ws-64x1000"], READINESS, Beside::Peer(UWS), 1.0),
+    asked(&["ws-16k"], URING, Beside::Peer(UWS), 1.05),
+    asked(&["ws-16k"], READINESS, Beside::Peer(UWS), 1.05),
+    asked(&["ws-broadcast-500"], URING, Beside::Peer(UWS), 0.9),
+    asked(&["ws-broadcast-500"], READINESS, Beside::Peer(UWS), 0.9),
+    asked(&["ws-broadcast-500x1"], URING, Beside::Peer(UWS), 1.0),
+    asked(&["ws-broadcast-500x1"], READINESS, Beside::Peer(UWS), 1.0),
+    asked(WS_BROADCASTS, URING, Beside::Peer(PLAIN_URING), 1.05),
+    asked(WS_BROADCASTS, READINESS, Beside::Peer(PLAIN_READINESS), 1.05),
+    asked(&["ws-idle"], URING, Beside::MoreThan(PLAIN_URING), 48.0),
+    asked(&["ws-idle"], READINESS, Beside::MoreThan(PLAIN_READINESS), 48.0),
 ];
 
 /// Everything that was measured of one workload, by peer; in each round in which it was.
@@ -138,6 +161,9 @@ fn print_line(asked: &Asked, workload: &Workload, rounds: &Rounds) -> bool {
     let what = match measure {
         Measure::Cpu => format!("CPU for each {}", workload.operation),
         Measure::Memory if workload.name == "mixed" => "bytes for each that stalls".to_owned(),
+        Measure::Memory if matches!(asked.beside, Beside::MoreThan(_)) => {
+            "bytes more for each session".to_owned()
+        }
         Measure::Memory => "bytes for each session".to_owned(),
         Measure::Time => format!("time for each {}", workload.operation),
         Measure::P99 => "p99".to_owned(),
@@ -196,25 +222,29 @@ fn judged(asked: &Asked, measure: Measure, rounds: &Rounds) -> Judged {
     let nobody = |spread| Judged { beside: String::new(), spread, both_sides: None };
     let peer = match asked.beside {
         Beside::Nothing => return nobody(figures(asked.of)),
-        Beside::Peer(peer) => peer.to_owned(),
+        Beside::Peer(peer) | Beside::MoreThan(peer) => peer.to_owned(),
         Beside::BestPeer => {
             let names = rounds.iter().flat_map(BTreeMap::keys);
-            let peers = names.filter(|name| !name.starts_with("wharf-") && *name != RING);
+            let by_hand = |name: &str| [RING, WS_EPOLL].contains(&name);
+            let peers = names.filter(|name| !name.starts_with("wharf-") && !by_hand(name));
             let median = |peer: &&String| figures(peer).map_or(f64::INFINITY, |it| it.median);
             let best = peers.min_by(|one, other| median(one).total_cmp(&median(other)));
             let Some(best) = best else { return nobody(None) };
             best.clone()
         }
     };
-    let ratio = |figure: &dyn Fn(&Found) -> f64| {
-        let ratios = rounds
-            .iter()
-            .filter_map(|round| Some(figure(round.get(asked.of)?) / figure(round.get(&peer)?)));
-        Spread::of(ratios)
+    let beside = |figure: &dyn Fn(&Found) -> f64| {
+        let both = |round: &BTreeMap<String, Found>| {
+            Some((figure(round.get(asked.of)?), figure(round.get(&peer)?)))
+        };
+        Spread::of(rounds.iter().filter_map(both).map(|(own, peers)| match asked.beside {
+            Beside::MoreThan(_) => own - peers,
+            _ => own / peers,
+        }))
     };
-    let spread = ratio(&|found| found.figure(measure));
+    let spread = beside(&|found| found.figure(measure));
     let is_cpu = matches!(measure, Measure::Cpu);
-    let both_sides = is_cpu.then(|| ratio(&Found::both_cpu_us_per_operation)).flatten();
+    let both_sides = is_cpu.then(|| beside(&Found::both_cpu_us_per_operation)).flatten();
     Judged { beside: peer, spread, both_sides }
 }
 
@@ -272,6 +302,9 @@ mod tests {
         assert_eq!(judge(Beside::Nothing), (String::new(), 2.0));
         let absent = asked(SMALL, URING, Beside::Peer(CAREFUL), 1.0);
         assert_eq!(judged(&absent, Measure::Cpu, &rounds).spread, None);
+        let (peer, more) = judge(Beside::MoreThan(MIO));
+        assert_eq!(peer, MIO);
+        assert!((more + 2.0).abs() < 1e-9, "{more}");
     }
 
     #[test]

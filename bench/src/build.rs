@@ -81,6 +81,7 @@ impl Built {
             word => word.into(),
         };
         let status = Command::new(program)
+            .current_dir(home)
             .args(arguments.iter().map(place))
             .env("GO111MODULE", "off")
             .status()

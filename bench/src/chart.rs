@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Failure;
-use crate::peers::RING;
+use crate::peers::{RING, WS_EPOLL};
 use crate::report::Report;
 
 const WIDTH: i32 = 900;
@@ -41,7 +41,7 @@ pub(crate) fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
         let middle = TOP + ROW * index as i32 + ROW / 2;
         let color = match row.peer {
             peer if peer.starts_with("wharf") => OURS,
-            RING => LIMIT,
+            RING | WS_EPOLL => LIMIT,
             _ => OTHERS,
         };
         text(row.peer, (LEFT - 10, middle), 15, INK, HPos::Right)?;

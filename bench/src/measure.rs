@@ -164,7 +164,7 @@ pub(crate) fn measure_binary(
     secs: f64,
 ) -> Result<Found, Failure> {
     let mut server = Server::start(binary, peer, workload)?;
-    let found = load(built, &server, workload, secs);
+    let found = load(built, &server, peer, workload, secs);
     let alive = matches!(server.child.try_wait(), Ok(None));
     let said = server.end();
     match found {
@@ -237,11 +237,18 @@ impl Drop for Server {
     }
 }
 
-fn load(built: &Built, server: &Server, workload: &Workload, secs: f64) -> Result<Found, Failure> {
+fn load(
+    built: &Built,
+    server: &Server,
+    peer: &Peer,
+    workload: &Workload,
+    secs: f64,
+) -> Result<Found, Failure> {
     let mut child = pinned(LOAD_CORE, &built.binary(LOAD))
         .args(["--target", &server.address, "--server", &server.child.id().to_string()])
         .args(["--secs", &secs.to_string(), "--warm-secs", &WARM_SECS.to_string()])
         .args(workload.load.split_whitespace())
+        .args(peer.load())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("taskset: {error}"))?;

@@ -5,6 +5,8 @@ use crate::workloads::Face;
 /// What wharf is named here, and what others' figures are divided by.
 pub(crate) const WHARF: &str = "wharf-uring";
 pub(crate) const RING: &str = "ring";
+/// The limit of the WebSocket servers.
+pub(crate) const WS_EPOLL: &str = "ws-epoll";
 pub(crate) const TOKIO: &str = "tokio-ct";
 
 /// How a server comes about.
@@ -36,7 +38,15 @@ impl Peer {
             Build::Command { binary, .. } => binary,
         }
     }
+
+    /// Arguments of the load besides the workload's.
+    pub(crate) fn load(&self) -> &'static [&'static str] {
+        if self.arguments.contains(&PLAIN) { &["--form", "length"] } else { &[] }
+    }
 }
+
+/// What wharf is told that is to do without a WebSocket what others do with one.
+const PLAIN: &str = "--length-prefixed";
 
 /// wharf, once for each port.
 pub(crate) fn wharf() -> impl Iterator<Item = &'static Peer> {
@@ -46,7 +56,15 @@ pub(crate) fn wharf() -> impl Iterator<Item = &'static Peer> {
 const ECHO: &[Face] = &[Face::Echo];
 const ON_TWO_CORES: &[Face] = &[Face::Echo, Face::EchoOnTwoCores];
 const ALL_FACES: &[Face] = &[Face::Echo, Face::Broadcast, Face::SendById];
-const WHARF_FACES: &[Face] = &[Face::Echo, Face::EchoOnTwoCores, Face::Broadcast, Face::SendById];
+const WHARF_FACES: &[Face] = &[
+    Face::Echo,
+    Face::EchoOnTwoCores,
+    Face::Broadcast,
+    Face::SendById,
+    Face::WsEcho,
+    Face::WsBroadcast,
+];
+const WS_FACES: &[Face] = &[Face::WsEcho, Face::WsBroadcast];
 
 pub(crate) static ALL: &[Peer] = &[
     Peer {
@@ -187,5 +205,75 @@ pub(crate) static ALL: &[Peer] = &[
         build: Build::Cargo("peer-tokio-sessions"),
         arguments: &["--careful"],
         faces: &[Face::Broadcast, Face::SendById],
+    },
+    Peer {
+        name: "wharf-plain-uring",
+        what: "in WebSocket workloads: wharf on io_uring without one, a length before each frame",
+        build: Build::Cargo("peer-wharf"),
+        arguments: &["--backend", "uring", PLAIN],
+        faces: WS_FACES,
+    },
+    Peer {
+        name: "wharf-plain-readiness",
+        what: "the same on epoll",
+        build: Build::Cargo("peer-wharf"),
+        arguments: &["--backend", "readiness", PLAIN],
+        faces: WS_FACES,
+    },
+    Peer {
+        name: WS_EPOLL,
+        what: "WebSocket on epoll by hand: the limit",
+        build: Build::Cargo("peer-ws-epoll"),
+        arguments: &[],
+        faces: WS_FACES,
+    },
+    Peer {
+        name: "tokio-tungstenite",
+        what: "tokio-tungstenite, current-thread runtime",
+        build: Build::Cargo("peer-tokio-tungstenite"),
+        arguments: &[],
+        faces: WS_FACES,
+    },
+    Peer {
+        name: "fastwebsockets",
+        what: "fastwebsockets on tokio, current-thread runtime",
+        build: Build::Cargo("peer-fastwebsockets"),
+        arguments: &[],
+        faces: &[Face::WsEcho],
+    },
+    Peer {
+        name: "uwebsockets",
+        what: "uWebSockets on libuv, one thread",
+        build: Build::Command {
+            needs: "/usr/include/uv.h",
+            package: "gcc libuv1-dev python3-pip",
+            source: "peers/uwebsockets/main.c",
+            binary: "peer-uwebsockets",
+            command: &["bash", "peers/uwebsockets/build.sh", "SOURCE", "BINARY"],
+        },
+        arguments: &[],
+        faces: WS_FACES,
+    },
+    Peer {
+        name: "beast",
+        what: "Boost.Beast, one thread",
+        build: Build::Command {
+            needs: "/usr/include/boost/beast/websocket.hpp",
+            package: "g++ libboost-dev",
+            source: "peers/beast/main.cpp",
+            binary: "peer-beast",
+            command: &[
+                "g++",
+                "-std=c++17",
+                "-O3",
+                "-DNDEBUG",
+                "-pthread",
+                "-o",
+                "BINARY",
+                "SOURCE",
+            ],
+        },
+        arguments: &[],
+        faces: WS_FACES,
     },
 ];

@@ -8,6 +8,8 @@ pub(crate) enum Face {
     EchoOnTwoCores,
     Broadcast,
     SendById,
+    WsEcho,
+    WsBroadcast,
 }
 
 impl Face {
@@ -17,6 +19,8 @@ impl Face {
             Face::Echo | Face::EchoOnTwoCores => "echo",
             Face::Broadcast => "broadcast",
             Face::SendById => "send-by-id",
+            Face::WsEcho => "ws-echo",
+            Face::WsBroadcast => "ws-broadcast",
         }
     }
 }
@@ -95,6 +99,8 @@ const TWO_CORES: Workload = Workload {
 };
 const BROADCAST: Workload = Workload { face: Face::Broadcast, operation: "delivery", ..ECHO };
 const SEND: Workload = Workload { face: Face::SendById, operation: "delivery", ..ECHO };
+const WS_ECHO: Workload = Workload { face: Face::WsEcho, ..ECHO };
+const WS_BROADCAST: Workload = Workload { face: Face::WsBroadcast, operation: "delivery", ..ECHO };
 
 pub(crate) static ALL: &[Workload] = &[
     Workload {
@@ -269,5 +275,43 @@ pub(crate) static ALL: &[Workload] = &[
         load: "--workload send-by-id --sessions 1000",
         server: "--sessions 1000 --senders 1 --rate 400000",
         ..SEND
+    },
+    Workload {
+        name: "ws-64x50",
+        what: "WebSocket: 50 sessions, 64 B, one message on its way for each",
+        load: "--form web-socket --sessions 50",
+        ..WS_ECHO
+    },
+    Workload {
+        name: "ws-64x1000",
+        what: "WebSocket: 1,000 sessions, 64 B, one message on its way for each",
+        load: "--form web-socket --sessions 1000",
+        ..WS_ECHO
+    },
+    Workload {
+        name: "ws-16k",
+        what: "WebSocket: 50 sessions, 16 KiB, one message on its way for each",
+        load: "--form web-socket --sessions 50 --bytes 16384",
+        ..WS_ECHO
+    },
+    Workload {
+        name: "ws-broadcast-500",
+        what: "WebSocket: 64 B to each of 500 members, 8 messages waiting at any time",
+        load: "--form web-socket --workload broadcast --sessions 500 --depth 8",
+        ..WS_BROADCAST
+    },
+    Workload {
+        name: "ws-broadcast-500x1",
+        what: "WebSocket: 64 B to each of 500 members, one message at a time",
+        load: "--form web-socket --workload broadcast --sessions 500 --depth 1",
+        ..WS_BROADCAST
+    },
+    Workload {
+        name: "ws-idle",
+        what: "WebSocket: 10,000 sessions that have each echoed once: memory of the server for each",
+        operation: "session",
+        measure: Measure::Memory,
+        load: "--form web-socket --workload idle --sessions 10000",
+        ..WS_ECHO
     },
 ];

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use protocol::{Pattern, now_ns};
 
 use crate::fleet::{Client, Fleet, Outbox, WAVE};
+use crate::messages::Messages;
 use crate::report::{Figures, Tally};
 use crate::window::{Measured, measure, wait_for};
 use crate::{Arguments, Failure};
@@ -15,6 +16,12 @@ const DEAF_BYTES: usize = 8 * 1024 * 1024;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let mut fleet = Fleet::new(arguments.target)?;
+    if let Some(form) = arguments.form {
+        let mut messages = Messages::new(form, arguments.bytes);
+        bring_up(&mut fleet, &mut messages, arguments.sessions)?;
+        messages.open_loop(&mut fleet.out, arguments.depth);
+        return measure(arguments, &mut fleet, &mut messages);
+    }
     let mut echo = Echo::new(arguments.bytes);
     bring_up(&mut fleet, &mut echo, arguments.sessions)?;
     echo.open_loop(&mut fleet.out, arguments.depth);
@@ -35,15 +42,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     Ok(beside)
 }
 
+/// Clients that have sessions which echo.
+pub(crate) trait Echoes: Measured {
+    /// How many there are.
+    fn sessions(&self) -> usize;
+
+    /// A session is connected, the next of them. It is to echo one message.
+    fn begin(&mut self, out: &mut Outbox, session: usize);
+
+    /// From now on each session keeps so many messages on their way.
+    fn open_loop(&mut self, out: &mut Outbox, depth: usize);
+
+    /// Each session is to echo one message more.
+    fn send_each(&mut self, out: &mut Outbox);
+}
+
 /// Connects sessions until there are so many, each of which has echoed one message.
-pub(crate) fn bring_up(fleet: &mut Fleet, echo: &mut Echo, sessions: usize) -> Result<(), Failure> {
-    while echo.streams.len() < sessions {
-        for _ in 0..WAVE.min(sessions - echo.streams.len()) {
+pub(crate) fn bring_up<C: Echoes>(
+    fleet: &mut Fleet,
+    client: &mut C,
+    sessions: usize,
+) -> Result<(), Failure> {
+    while client.sessions() < sessions {
+        for _ in 0..WAVE.min(sessions - client.sessions()) {
             let session = fleet.connect()?;
-            echo.add(session);
-            echo.send(&mut fleet.out, session);
+            client.begin(&mut fleet.out, session);
         }
-        wait_for(fleet, echo, "the first replies", Echo::is_finished)?;
+        wait_for(fleet, client, "the first replies", C::is_finished)?;
     }
     Ok(())
 }
@@ -90,22 +115,6 @@ impl Echo {
         });
     }
 
-    /// From now on each session keeps so many messages on their way.
-    fn open_loop(&mut self, out: &mut Outbox, depth: usize) {
-        self.looping = true;
-        for session in 0..self.streams.len() {
-            for _ in 0..depth {
-                self.send(out, session);
-            }
-        }
-    }
-
-    pub(crate) fn send_each(&mut self, out: &mut Outbox) {
-        for session in 0..self.streams.len() {
-            self.send(out, session);
-        }
-    }
-
     fn send(&mut self, out: &mut Outbox, session: usize) {
         let stream = &mut self.streams[session];
         stream.sent_ns.push_back(out.now_ns);
@@ -143,6 +152,32 @@ impl Client for Echo {
             }
         }
         Ok(())
+    }
+}
+
+impl Echoes for Echo {
+    fn sessions(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn begin(&mut self, out: &mut Outbox, session: usize) {
+        self.add(session);
+        self.send(out, session);
+    }
+
+    fn open_loop(&mut self, out: &mut Outbox, depth: usize) {
+        self.looping = true;
+        for session in 0..self.streams.len() {
+            for _ in 0..depth {
+                self.send(out, session);
+            }
+        }
+    }
+
+    fn send_each(&mut self, out: &mut Outbox) {
+        for session in 0..self.streams.len() {
+            self.send(out, session);
+        }
     }
 }
 

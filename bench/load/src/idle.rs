@@ -2,17 +2,24 @@
 
 use std::thread::sleep;
 
-use crate::echo::{Echo, bring_up};
+use crate::echo::{Echo, Echoes, bring_up};
 use crate::fleet::Fleet;
+use crate::messages::Messages;
 use crate::report::Figures;
-use crate::window::{Measured, wait_for};
+use crate::window::wait_for;
 use crate::{Arguments, Failure};
 use protocol::process::memory_bytes;
 
-/// The slope between a tenth of the sessions and all: nothing that the server has once counts.
 pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
+    match arguments.form {
+        None => measure(arguments, Echo::new(arguments.bytes)),
+        Some(form) => measure(arguments, Messages::new(form, arguments.bytes)),
+    }
+}
+
+/// The slope between a tenth of the sessions and all: nothing that the server has once counts.
+fn measure<C: Echoes>(arguments: &Arguments, mut echo: C) -> Result<Figures, Failure> {
     let mut fleet = Fleet::new(arguments.target)?;
-    let mut echo = Echo::new(arguments.bytes);
     let few = arguments.sessions.div_ceil(10);
     bring_up(&mut fleet, &mut echo, few)?;
     sleep(arguments.warm_up());
@@ -23,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
 
     // They must still be there.
     echo.send_each(&mut fleet.out);
-    wait_for(&mut fleet, &mut echo, "the second replies", Echo::is_finished)?;
+    wait_for(&mut fleet, &mut echo, "the second replies", C::is_finished)?;
     let more = (arguments.sessions - few).max(1);
     Ok(Figures {
         operations: arguments.sessions as u64,

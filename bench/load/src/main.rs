@@ -9,6 +9,8 @@ mod echo;
 mod fleet;
 mod idle;
 mod members;
+mod messages;
+mod opening;
 mod report;
 mod window;
 
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use protocol::Form;
 
 use report::{Figures, Report};
 
@@ -50,6 +53,10 @@ struct Arguments {
     /// The size of an echoed message.
     #[arg(long, default_value_t = 64)]
     bytes: usize,
+    /// How messages and frames lie on the wire: `length` or `web-socket`. Those of an echo have no form of their own if
+    /// it is not said, and frames have their length. The last one said counts.
+    #[arg(long, overrides_with = "form")]
+    form: Option<Form>,
     /// Messages on their way for each session, or frames that a speaker keeps waiting.
     #[arg(long, default_value_t = 1)]
     depth: usize,
@@ -85,6 +92,10 @@ type Failure = Box<dyn std::error::Error>;
 fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     if arguments.bytes == 0 || arguments.sessions == 0 || arguments.depth == 0 {
         return Err("--bytes, --sessions and --depth must be at least 1".into());
+    }
+    let is_raw = arguments.workload == Workload::Churn || arguments.stalled > 0;
+    if is_raw && arguments.form.is_some() {
+        return Err("--form is for echo without --stalled, idle, broadcast and send-by-id".into());
     }
     match arguments.workload {
         Workload::Echo => echo::run(arguments),

@@ -4,34 +4,49 @@
 
 use std::collections::VecDeque;
 
-use protocol::{Frame, FrameCutter, Hello, now_ns};
+use protocol::{Form, Frame, FrameCutter, Hello, now_ns};
 
 use crate::fleet::{Client, Fleet, Outbox, WAVE};
+use crate::opening::Opening;
 use crate::report::{Figures, Tally};
 use crate::window::{Measured, measure, wait_for};
 use crate::{Arguments, Failure, Workload};
 
+/// What a WebSocket's frames are masked with.
+const KEY: [u8; 4] = [0xa5, 0x3c, 0x96, 0x5a];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     let mut fleet = Fleet::new(arguments.target)?;
+    let form = arguments.form.unwrap_or_default();
     let mut members = Members {
+        form,
         members: Vec::new(),
         greeted: 0,
         addressed: arguments.workload == Workload::SendById,
+        speaker_opening: Opening::Over,
         speaker: None,
         tally: Tally::new(),
     };
     while members.members.len() < arguments.sessions {
         for _ in 0..WAVE.min(arguments.sessions - members.members.len()) {
             let session = fleet.connect()?;
-            members.members.push(Member::default());
-            fleet.out.queue(session).extend_from_slice(&Hello::frame(session as u32));
+            let opening = Opening::begin(form, fleet.out.queue(session));
+            let is_over = opening.is_over();
+            let cutter = FrameCutter::new(form);
+            members.members.push(Member { opening, cutter, sequences: Vec::new() });
+            if is_over {
+                members.say_hello(&mut fleet.out, session);
+            }
         }
         wait_for(&mut fleet, &mut members, "hello", |it| it.greeted == it.members.len())?;
     }
     if !members.addressed {
         let session = fleet.connect()?;
+        members.speaker_opening = Opening::begin(form, fleet.out.queue(session));
+        wait_for(&mut fleet, &mut members, "an upgrade", |it| it.speaker_opening.is_over())?;
         let period_ns = (arguments.rate > 0.0).then(|| 1e9 / arguments.rate);
         members.speaker = Some(Speaker {
+            form,
             session,
             period_ns,
             start_ns: now_ns(),
@@ -48,8 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Figures, Failure> {
     }
 }
 
-#[derive(Default)]
 struct Member {
+    opening: Opening,
     cutter: FrameCutter,
     /// The next sequence of each sender.
     sequences: Vec<u64>,
@@ -57,6 +72,7 @@ struct Member {
 
 /// The session that says to all.
 struct Speaker {
+    form: Form,
     session: usize,
     /// None: as soon as fewer than `waiting_max` frames wait.
     period_ns: Option<f64>,
@@ -81,7 +97,7 @@ impl Speaker {
                 return Some(due_ns);
             }
             let frame = Frame { sender: 0, recipient: 0, sequence: self.said, due_ns };
-            out.queue(self.session).extend_from_slice(&frame.bytes());
+            self.form.append_question(&frame.payload(), KEY, out.queue(self.session));
             self.said += 1;
             self.missing.push_back(members);
         }
@@ -104,15 +120,22 @@ impl Speaker {
 }
 
 struct Members {
+    form: Form,
     members: Vec<Member>,
     greeted: usize,
     /// Frames say whom they are for.
     addressed: bool,
+    speaker_opening: Opening,
     speaker: Option<Speaker>,
     tally: Tally,
 }
 
 impl Members {
+    fn say_hello(&self, out: &mut Outbox, session: usize) {
+        let hello = Hello::payload(session as u32);
+        self.form.append_question(&hello, KEY, out.queue(session));
+    }
+
     fn take(&mut self, now_ns: u64, session: usize, payload: &[u8]) -> Result<(), Failure> {
         if Hello::read(payload) == Some(session as u32) {
             self.greeted += 1;
@@ -142,8 +165,17 @@ impl Members {
 
 impl Client for Members {
     fn received(&mut self, out: &mut Outbox, session: usize, bytes: &[u8]) -> Result<(), Failure> {
-        if session >= self.members.len() {
-            return Err("the speaker, which is no member, heard something".into());
+        let Some(member) = self.members.get_mut(session) else {
+            if self.speaker_opening.is_over() {
+                return Err("the speaker, which is no member, heard something".into());
+            }
+            return self.speaker_opening.take(bytes).map(drop);
+        };
+        if !member.opening.is_over() {
+            if member.opening.take(bytes)? {
+                self.say_hello(out, session);
+            }
+            return Ok(());
         }
         let mut cutter = std::mem::take(&mut self.members[session].cutter);
         let mut taken = Ok(());

@@ -12,6 +12,10 @@ pub enum Workload {
     Broadcast,
     /// Frames. When all sessions have said hello, threads of the server send to them at random.
     SendById,
+    /// Messages of a WebSocket. Each goes back as it came.
+    WsEcho,
+    /// As `Broadcast`, with a WebSocket's messages for frames.
+    WsBroadcast,
 }
 
 /// `--listen ADDR --workload NAME`, and for `send-by-id` also `--sessions N --senders N --rate R`.
@@ -64,6 +68,8 @@ impl Arguments {
                         "echo" => Workload::Echo,
                         "broadcast" => Workload::Broadcast,
                         "send-by-id" => Workload::SendById,
+                        "ws-echo" => Workload::WsEcho,
+                        "ws-broadcast" => Workload::WsBroadcast,
                         _ => return Err(wrong(&"no such workload")),
                     }
                 }

@@ -1,10 +1,11 @@
-//! The frames of the session-layer workloads: four bytes of length, big endian, then the payload.
+//! The frames of the session-layer workloads: a head, by default four bytes of length, and then the payload.
 //!
 //! | payload | who | what |
 //! |---|---|---|
 //! | 8 bytes | load → server → load | hello: the session's index, which the server sends back |
 //! | 64 bytes | server → load | sender, recipient's index, sequence, time, and 40 bytes that follow from these |
 
+use crate::form::{Form, WrongHead};
 use crate::pattern::mix;
 
 pub const HEADER_BYTES: usize = 4;
@@ -19,12 +20,10 @@ impl Hello {
     pub const PAYLOAD_BYTES: usize = 8;
     const MAGIC: [u8; 4] = *b"HELO";
 
-    /// On the wire.
-    pub fn frame(index: u32) -> [u8; HEADER_BYTES + Hello::PAYLOAD_BYTES] {
-        let mut bytes = [0; HEADER_BYTES + Hello::PAYLOAD_BYTES];
-        bytes[..4].copy_from_slice(&(Hello::PAYLOAD_BYTES as u32).to_be_bytes());
-        bytes[4..8].copy_from_slice(&Hello::MAGIC);
-        bytes[8..].copy_from_slice(&index.to_le_bytes());
+    pub fn payload(index: u32) -> [u8; Hello::PAYLOAD_BYTES] {
+        let mut bytes = [0; Hello::PAYLOAD_BYTES];
+        bytes[..4].copy_from_slice(&Hello::MAGIC);
+        bytes[4..].copy_from_slice(&index.to_le_bytes());
         bytes
     }
 
@@ -48,12 +47,18 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// On the wire.
+    /// On the wire, after its length.
     pub fn bytes(&self) -> [u8; FRAME_BYTES] {
         let mut bytes = [0; FRAME_BYTES];
         let (header, payload) = bytes.split_at_mut(HEADER_BYTES);
         header.copy_from_slice(&(PAYLOAD_BYTES as u32).to_be_bytes());
-        for (place, word) in payload.chunks_exact_mut(8).zip(self.words()) {
+        payload.copy_from_slice(&self.payload());
+        bytes
+    }
+
+    pub fn payload(&self) -> [u8; PAYLOAD_BYTES] {
+        let mut bytes = [0; PAYLOAD_BYTES];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(self.words()) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -95,34 +100,36 @@ impl Frame {
 /// Bytes → payloads. Whole frames are handed on where they lie; only an unfinished tail is copied.
 #[derive(Debug, Default)]
 pub struct FrameCutter {
+    form: Form,
     tail: Vec<u8>,
 }
 
 impl FrameCutter {
-    /// Calls `take` with each payload that is complete. An error if a length is senseless.
-    pub fn cut(
-        &mut self,
-        mut bytes: &[u8],
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), FrameTooLarge> {
+    pub fn new(form: Form) -> FrameCutter {
+        FrameCutter { form, tail: Vec::new() }
+    }
+
+    /// Calls `take` with each payload that is complete. An error if a head is senseless.
+    pub fn cut(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), WrongHead> {
         while !self.tail.is_empty() && !bytes.is_empty() {
-            let want = match frame_bytes(&self.tail)? {
-                Some(whole) => whole - self.tail.len(),
-                None => HEADER_BYTES - self.tail.len(),
-            };
+            let head = self.form.read(&self.tail)?;
+            let want = head.map_or(1, |head| head.frame_bytes() - self.tail.len());
             let (more, rest) = bytes.split_at(want.min(bytes.len()));
             self.tail.extend_from_slice(more);
             bytes = rest;
-            if frame_bytes(&self.tail)? == Some(self.tail.len()) {
-                take(&self.tail[HEADER_BYTES..]);
+            if let Some(head) = self.form.read(&self.tail)?
+                && head.frame_bytes() == self.tail.len()
+            {
+                take(&self.tail[head.bytes..]);
                 self.tail.clear();
             }
         }
-        while let Some(whole) = frame_bytes(bytes)?
-            && whole <= bytes.len()
+        while let Some(head) = self.form.read(bytes)?
+            && head.frame_bytes() <= bytes.len()
         {
-            take(&bytes[HEADER_BYTES..whole]);
-            bytes = &bytes[whole..];
+            let (frame, rest) = bytes.split_at(head.frame_bytes());
+            take(&frame[head.bytes..]);
+            bytes = rest;
         }
         self.tail.extend_from_slice(bytes);
         if self.tail.is_empty() && self.tail.capacity() > 0 {
@@ -130,28 +137,6 @@ impl FrameCutter {
         }
         Ok(())
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct FrameTooLarge(pub usize);
-
-impl std::fmt::Display for FrameTooLarge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a frame of {} bytes", self.0)
-    }
-}
-
-impl std::error::Error for FrameTooLarge {}
-
-/// How long the frame is that begins here, if its header is here.
-fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, FrameTooLarge> {
-    const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-    let payload = u32::from_be_bytes(*header) as usize;
-    if payload > PAYLOAD_BYTES_MAX {
-        return Err(FrameTooLarge(payload));
-    }
-    Ok(Some(HEADER_BYTES + payload))
 }
 
 #[cfg(test)]
@@ -163,15 +148,22 @@ mod tests {
         let frames: Vec<Frame> = (0..3)
             .map(|n| Frame { sender: 1, recipient: 7, sequence: n, due_ns: 99 * n })
             .collect();
-        let mut stream = Hello::frame(7).to_vec();
-        stream.extend(frames.iter().flat_map(Frame::bytes));
-        for step in 1..stream.len() {
-            let (mut cutter, mut got) = (FrameCutter::default(), Vec::new());
-            for piece in stream.chunks(step) {
-                cutter.cut(piece, |payload| got.push(payload.to_vec())).expect("sensible lengths");
+        let payloads = || frames.iter().map(Frame::payload);
+        for form in [Form::Length, Form::WebSocket] {
+            let mut stream = Vec::new();
+            form.append_answer(&Hello::payload(7), &mut stream);
+            payloads().for_each(|payload| form.append_answer(&payload, &mut stream));
+            form.append_answer(&[5; 300], &mut stream);
+            for step in 1..stream.len() {
+                let (mut cutter, mut got) = (FrameCutter::new(form), Vec::new());
+                for piece in stream.chunks(step) {
+                    cutter.cut(piece, |payload| got.push(payload.to_vec())).expect("right heads");
+                }
+                let [hello, said @ .., long] = &got[..] else { panic!("there are five") };
+                assert_eq!(Hello::read(hello), Some(7));
+                assert!(said.iter().map(|it| Frame::read(it)).eq(frames.iter().copied().map(Some)));
+                assert_eq!(*long, [5; 300]);
             }
-            assert_eq!(Hello::read(&got[0]), Some(7));
-            assert!(got[1..].iter().map(|it| Frame::read(it)).eq(frames.iter().copied().map(Some)));
         }
         let mut wrong = frames[0].bytes();
         wrong[FRAME_BYTES - 1] ^= 1;

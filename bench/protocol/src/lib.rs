@@ -3,6 +3,7 @@
 
 mod arguments;
 mod clock;
+mod form;
 mod frame;
 mod pattern;
 pub mod process;
@@ -10,6 +11,7 @@ mod senders;
 
 pub use arguments::{Arguments, Workload, announce};
 pub use clock::now_ns;
+pub use form::{Form, Head, WrongHead};
 pub use frame::{FRAME_BYTES, Frame, FrameCutter, HEADER_BYTES, Hello, PAYLOAD_BYTES};
 pub use pattern::Pattern;
 pub use senders::{Sent, run_sender};

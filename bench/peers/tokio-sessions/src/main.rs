@@ -143,9 +143,9 @@ async fn accept_all(server: Arc<Server>) -> io::Result<()> {
 fn main() -> io::Result<()> {
     let arguments = Arguments::from_command_line();
     let addressed = match arguments.workload {
-        Workload::Echo => arguments.refuse(),
         Workload::Broadcast => 0,
         Workload::SendById => arguments.sessions,
+        _ => arguments.refuse(),
     };
     let server = Arc::new(Server {
         write_frames: if arguments.has("--careful") { CAREFUL_FRAMES } else { 1 },

@@ -1,40 +1,56 @@
 //! wharf: one worker (or two), `--backend uring` or `--backend readiness`, everything else as it comes by
 //! default but for the back-pressure, which is the one that an echo server should have. `--no-long-turns`: no turn is
-//! long, and so no callback is measured, however slowly this runs.
+//! long, and so no callback is measured, however slowly this runs. `--length-prefixed`: what is asked for over a
+//! WebSocket is served without one, with a length before each frame, to be compared with it.
 #![forbid(unsafe_code)]
 
 mod echo;
 mod sessions;
 
 use protocol::{Arguments, Workload, announce};
-use wharf::{Backend, Backpressure, Framing, Handler, LengthPrefix, Options, Server};
+use wharf::{
+    Backend, Backpressure, Framing, Handler, LengthPrefix, Listener, Options, Server, WebSocket,
+};
 
 /// Room for 240 frames. Small, so that senders that go as fast as they can are held back soon.
 const SENDER_QUEUE_BYTES: usize = 16 * 1024;
+/// Of the session layer's frames. A send queue must hold two of the largest.
+const FRAME_BYTES_MAX: usize = 4096;
 
 fn main() -> wharf::Result<()> {
     let arguments = Arguments::from_command_line();
+    let (plain, options) = (Listener::new(arguments.listen), Options::default());
+    let has_web_socket = !arguments.has("--length-prefixed");
     match arguments.workload {
-        Workload::Echo => serve(&arguments, Framing::raw(), Options::default(), echo::Echo),
-        Workload::Broadcast => {
-            serve(&arguments, framing(), Options::default(), sessions::Broadcast)
-        }
+        Workload::Echo => serve(&arguments, plain, Framing::raw(), options, echo::Echo),
+        Workload::Broadcast => serve(&arguments, plain, framing(), options, sessions::Broadcast),
         Workload::SendById => {
-            let options = Options::default().with(|options| {
+            let options = options.with(|options| {
                 options.sending.queue_bytes_max = SENDER_QUEUE_BYTES;
             });
-            serve(&arguments, framing(), options, sessions::SendById::new(arguments.clone()))
+            let handler = sessions::SendById::new(arguments.clone());
+            serve(&arguments, plain, framing(), options, handler)
+        }
+        Workload::WsEcho => {
+            let listener = if has_web_socket { plain.transport(WebSocket::new()) } else { plain };
+            let framing = Framing::length_prefixed(LengthPrefix::default());
+            serve(&arguments, listener, framing, options, echo::Echo)
+        }
+        Workload::WsBroadcast => {
+            let web_socket = WebSocket::new().message_bytes_max(FRAME_BYTES_MAX);
+            let listener = if has_web_socket { plain.transport(web_socket) } else { plain };
+            serve(&arguments, listener, framing(), options, sessions::Broadcast)
         }
     }
 }
 
-/// Frames of 4 KiB at most: a send queue must hold two of the largest.
 fn framing() -> Framing {
-    Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(4096))
+    Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(FRAME_BYTES_MAX))
 }
 
 fn serve(
     arguments: &Arguments,
+    listener: Listener,
     framing: Framing,
     options: Options,
     handler: impl Handler,
@@ -48,11 +64,8 @@ fn serve(
             options.long_turn = None;
         }
     });
-    let server = Server::builder()
-        .listen(arguments.listen)
-        .framing(framing)
-        .options(options)
-        .start(handler)?;
+    let server =
+        Server::builder().listen(listener).framing(framing).options(options).start(handler)?;
     announce(server.addresses()[0]);
     server.wait()
 }

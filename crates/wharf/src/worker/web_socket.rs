@@ -66,7 +66,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if let Some(target) = target {
             let request = self.engine.with_asked(*id, &target, |asked: Asked<'_>| asked.request());
             let body = request.as_bytes();
-            queue.push_ahead(Frame::One { envelope: &Envelope::default(), body });
+            let request = Frame::One { envelope: &Envelope::default(), body };
+            queue.push_ahead(request, self.engine.store_of(slot));
         }
         drop(queue);
         self.stats.establishing = self.stats.establishing.wrapping_add(1);
@@ -189,7 +190,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let answer = request.answer(subprotocol.as_deref(), extension.as_deref());
         let slot = held.slot;
         let answer = Frame::One { envelope: &Envelope::default(), body: answer.as_bytes() };
-        slot.send_queue.lock().push_first(answer);
+        slot.send_queue.lock().push_first(answer, self.engine.store_of(slot));
         self.stands(held, Establishment::new(Some(request), subprotocol));
         Head::Taken(head_bytes)
     }
@@ -268,7 +269,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let Held { id, slot, half } = held;
         {
             let mut queue = slot.send_queue.lock();
-            queue.push_first(answer);
+            queue.push_first(answer, self.engine.store_of(slot));
             queue.hold_back(false);
         }
         self.engine.ask_to_close(*id, slot, CloseReason::Local, Close::Drain);
@@ -454,7 +455,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
         let Some(code) = code_of(reason).filter(|_| !queue.has_said_close()) else { return false };
         let key = (layer.role() == Role::Client).then(|| self.engine.keys.draw());
-        queue.say_close(ControlFrame::close(code, "", key).bytes());
+        let store = self.engine.store_of(held.slot);
+        queue.say_close(ControlFrame::close(code, "", key).bytes(), store);
         true
     }
 

@@ -34,17 +34,14 @@ impl SendQueue {
         let has_room = self.queued_bytes() < bytes_max && !self.is_ending();
         let Some(aside) = self.aside.as_deref_mut() else { return };
         if let Some(frame) = aside.control.take_if(|_| has_room) {
-            self.queue_bytes(&frame);
+            let frame = Frame::One { envelope: &Envelope::default(), body: &frame };
+            self.queue_uncharged(frame, Box::default);
         }
     }
 
-    fn queue_bytes(&mut self, bytes: &[u8]) {
-        self.queue_uncharged(Frame::One { envelope: &Envelope::default(), body: bytes });
-    }
-
     /// Queues what is not charged, behind everything: a few bytes, or what is shared by all.
-    fn queue_uncharged(&mut self, frame: Frame<'_>) {
-        let batch = self.waiting.get_or_insert_default();
+    fn queue_uncharged(&mut self, frame: Frame<'_>, empty: impl FnOnce() -> Box<SendBatch>) {
+        let batch = self.waiting.get_or_insert_with(empty);
         batch.push(frame);
         batch.count_no_frame();
         self.queued_bytes += frame.bytes() as u32;
@@ -55,17 +52,17 @@ impl SendQueue {
 
     /// Queues what a transport says last before it stands. With what the program sends next it leaves in one send, if
     /// nothing of the program's waits yet.
-    pub(crate) fn push_first(&mut self, frame: Frame<'_>) {
+    pub(crate) fn push_first(&mut self, frame: Frame<'_>, store: impl Store) {
         match self.waiting {
-            Some(_) => self.push_ahead(frame),
-            None => self.queue_uncharged(frame),
+            Some(_) => self.push_ahead(frame, store),
+            None => self.queue_uncharged(frame, || store.batch()),
         }
     }
 
     /// Has these bytes leave before everything that waits, also while that is held back: what a transport says before it
     /// stands. Nothing may have left yet but by this.
-    pub(crate) fn push_ahead(&mut self, frame: Frame<'_>) {
-        let mut batch = self.leaving.take().unwrap_or_else(|| Box::new(SendBatch::default()));
+    pub(crate) fn push_ahead(&mut self, frame: Frame<'_>, store: impl Store) {
+        let mut batch = self.leaving.take().unwrap_or_else(|| store.batch());
         batch.push(frame);
         batch.count_no_frame();
         self.leaving = Some(batch);
@@ -82,8 +79,9 @@ impl SendQueue {
 
     /// Queues a Close frame of the session's transport, behind everything: nothing follows it. Its bytes are beyond the
     /// queue's bound.
-    pub(crate) fn say_close(&mut self, frame: &[u8]) {
+    pub(crate) fn say_close(&mut self, frame: &[u8], store: impl Store) {
         self.aside.get_or_insert_default().end.said_close = true;
-        self.queue_bytes(frame);
+        let frame = Frame::One { envelope: &Envelope::default(), body: frame };
+        self.queue_uncharged(frame, || store.batch());
     }
 }
