@@ -466,10 +466,11 @@ fn what_the_peer_sends_or_does_not_send_cuts_no_drain_short() {
 #[cfg(feature = "websocket")]
 #[test]
 fn what_a_transport_says_takes_its_batch_from_the_pool() {
+    const FIRST: Frame<'_> = Frame::One { envelope: &Envelope::EMPTY, body: b"first" };
     let pool = BatchPool::new(1);
     let says: [fn(&mut SendQueue, &BatchPool); 3] = [
-        |queue, pool| queue.push_first(b"first", pool),
-        |queue, pool| queue.push_ahead(b"ahead", pool),
+        |queue, pool| queue.push_first(FIRST, pool),
+        |queue, pool| queue.push_ahead(FIRST, pool),
         |queue, pool| queue.say_close(b"close", pool),
     ];
     for say in says {
