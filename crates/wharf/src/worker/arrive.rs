@@ -35,6 +35,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             floor.stands_or_begins(&mut held);
             if let Err(refused) = registered {
                 slot.ask_to_stop(CloseReason::of_io(&refused.error));
+                #[cfg(feature = "websocket")]
+                if held.half.life.phase() == Phase::Establishing {
+                    floor.give_up_establishing(&mut held);
+                }
                 floor.begin_closing(None::<&mut AtPort<'_, P>>, &mut held);
             }
             floor.give_back(held);
