@@ -242,7 +242,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// It took too long.
     pub(super) fn establishing_took_too_long(&mut self, held: &mut Held<'e, H::State>) {
-        held.half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
+        let layer = held.half.layer.as_ref();
+        if layer.is_some_and(|layer| layer.role() == Role::Client) {
+            held.half.connect_error.get_or_insert_with(|| io::ErrorKind::TimedOut.into());
+        }
         held.slot.ask_to_stop(CloseReason::Local);
     }
 
@@ -252,6 +255,9 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
     ) -> Range<usize> {
+        if held.slot.count.is_closing() {
+            return bytes.len()..bytes.len(); // something may be lost of what came before
+        }
         let mut done = 0;
         while !held.half.queue.is_empty() {
             let before = held.half.queue.len();
