@@ -626,7 +626,8 @@ impl Truth {
         self.frames += 1;
         let Some(message) = Message::read(frame, self.shape) else {
             let about = self.peers[peer as usize].session.map(SessionId::to_bits);
-            let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
+            let begin = frame[..frame.len().min(80)].escape_ascii();
+            let what = format!("peer {peer} got a torn message of {} bytes: {begin}", frame.len());
             return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
         };
         if let Some(code) = self.peers[peer as usize].farewell {

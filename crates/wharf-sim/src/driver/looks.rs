@@ -28,6 +28,7 @@ impl Driver<'_> {
         // Of a session whose `closed` runs too, beside the one in its place.
         let farewell_bytes_max = if self.plan.farewells { Farewell::WIRE_BYTES_MAX } else { 0 };
         let of_each = self.plan.options.sending.queue_bytes_max + farewell_bytes_max;
+        let of_each = of_each + truth.control_bytes_max();
         let queued_max = truth.open_max as u64 * of_each as u64;
         if stats.queued_bytes > queued_max {
             let what = format!("{} bytes are queued, of {queued_max}", stats.queued_bytes);

@@ -100,7 +100,7 @@ impl<'a> Driver<'a> {
         }
         if let Some(web) = plan.framings.as_ref().and_then(|framings| framings.web.as_ref()) {
             let mut truth = truth.lock();
-            truth.web.ping_after = web.ping_after;
+            (truth.web.is_played, truth.web.ping_after) = (true, web.ping_after);
             // Far above what makes anything late; but who sleeps for hours sees no ping in time.
             let is_long = web.ping_after.is_some_and(|after| after >= Duration::from_secs(10));
             truth.web.pings_are_in_time = is_long && !present.contains(&Fault::ClockJumps);

@@ -30,10 +30,12 @@ impl Town {
         let is_right = establishment.is_some() == is_web
             && has_request == (is_web && form != Some(Form::WebCalls))
             && (!is_web || subprotocol == Some(SUBPROTOCOL));
-        if !is_right {
-            let what = format!("{}, as {form:?}, has {establishment:?}", session.id());
-            let about = vec![session.id().to_bits()];
-            self.truth.lock().broken(Rule::WebSocketsKeepTheirRules, about, what);
+        let id = session.id();
+        let mut truth = self.truth.lock();
+        let is_known = form == Some(Form::WebCalls) || !truth.is_corrupt(id);
+        if !is_right && is_known {
+            let what = format!("{id}, as {form:?}, has {establishment:?}");
+            truth.broken(Rule::WebSocketsKeepTheirRules, vec![id.to_bits()], what);
         }
     }
 

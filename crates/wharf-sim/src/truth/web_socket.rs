@@ -37,6 +37,8 @@ pub(crate) struct WebFacts {
     /// Requests in whose answer the handler has panicked, and answers that say so.
     pub(crate) upgrade_panics: u64,
     failures_told: u64,
+    /// There are any.
+    pub(crate) is_played: bool,
     pub(crate) ping_after: Option<Duration>,
     /// Nothing makes a worker or a message late for so long that an answered ping counts as unanswered.
     pub(crate) pings_are_in_time: bool,
@@ -53,7 +55,15 @@ impl PeerFacts {
     }
 }
 
+/// What the protocol itself may queue beyond the bound: pongs and pings, and a Close frame.
+const CONTROL_BYTES_MAX: usize = 4 * 1024 + 139;
+
 impl Truth {
+    /// How much may be queued beyond a queue's bound.
+    pub(crate) fn control_bytes_max(&self) -> usize {
+        if self.web.is_played { CONTROL_BYTES_MAX } else { 0 }
+    }
+
     pub(crate) fn connects_with_web_socket(&mut self, id: SessionId) {
         self.web.connects.insert(id);
     }
@@ -104,9 +114,9 @@ impl Truth {
                 }
                 before.map(|before| format!("got a Close frame with {code}, and one with {before}"))
             }
-            Heard::Wrong(what) => (!is_corrupt).then(|| format!("was sent what is wrong: {what}")),
+            Heard::Wrong(what) => Some(format!("was sent what is wrong: {what}")),
         };
-        if let Some(wrong) = wrong {
+        if let Some(wrong) = wrong.filter(|_| !is_corrupt) {
             let about = self.peers[peer as usize].session.map(SessionId::to_bits);
             let what = format!("peer {peer} {wrong}");
             self.broken(Rule::WebSocketsKeepTheirRules, about.into_iter().collect(), what);
@@ -181,7 +191,11 @@ impl Truth {
             CloseReason::IdleTimeout
             | CloseReason::FirstFrameTimeout
             | CloseReason::PingTimeout => (1001, false),
-            CloseReason::Kicked { .. } => (1008, true), // codes that may not be sent
+            CloseReason::Kicked { code: 1014 } => return None, // which peers' codec does not know
+            CloseReason::Kicked { code } => match u16::try_from(code) {
+                Ok(code @ (1000..=1003 | 1007..=1013 | 3000..=4999)) => (code, true),
+                _ => (1008, true), // it may not be sent
+            },
             CloseReason::Local => (1000, session.drains_from.is_some() && !session.is_stopped),
             _ => return None,
         };

@@ -25,6 +25,14 @@ impl Wire {
         of.is_ended = is_ended;
     }
 
+    /// Whether a head has come that is whole.
+    pub(super) fn has_head(&self) -> bool {
+        let of = self.0.borrow();
+        let (first, second) = of.came.as_slices();
+        let came = [first, second].concat();
+        came.windows(4).any(|four| four == b"\r\n\r\n")
+    }
+
     /// Writes past the codec.
     pub(super) fn push(&self, bytes: &[u8]) {
         self.0.borrow_mut().out.extend(bytes);
