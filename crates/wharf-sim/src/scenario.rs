@@ -492,7 +492,10 @@ impl Plan {
         let has_slow = matches!(scenario, Scenario::Framings | Scenario::WebSocket);
         let is_behind = framings.as_ref().is_some_and(|framings| framings.is_behind && has_slow);
         let is_behind = is_behind || scenario == Scenario::Behind;
-        let behind = is_behind.then(|| Behind::new(case));
+        let mut behind = is_behind.then(|| Behind::new(case));
+        if let Some(behind) = behind.as_mut().filter(|_| scenario == Scenario::WebSocket) {
+            behind.burst = behind.burst.min(40); // each peer's codec takes its time
+        }
         let options = match scenario {
             Scenario::Calm | Scenario::Gateway => options,
             _ => options.with(|options| draw_slow_rule(&mut options.sending, case.seed)),

@@ -95,6 +95,11 @@ impl Driver<'_> {
                 let what = format!("the peer of {id} has sent a Close frame, and it is not closed");
                 return not_yet(Rule::NobodyStarves, about, what);
             }
+            let lacks_pong = facts.web.as_ref().is_some_and(WebPeerFacts::lacks_pong);
+            if lacks_pong && facts.refused.is_none() && !facts.corrupt && !facts.vanished {
+                let what = format!("the last ping of the peer of {id} is not answered");
+                return not_yet(Rule::FramesArrive, about, what);
+            }
             if truth.must_end_by_ping(facts) && is_quiet && self.plan.pauses_nobody() {
                 let what = format!("the peer of {id} answers no ping, and it is not closed");
                 return not_yet(Rule::NobodyStarves, about, what);

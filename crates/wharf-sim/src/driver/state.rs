@@ -103,7 +103,9 @@ impl<'a> Driver<'a> {
             (truth.web.is_played, truth.web.ping_after) = (true, web.ping_after);
             // Far above what makes anything late; but who sleeps for hours sees no ping in time.
             let is_long = web.ping_after.is_some_and(|after| after >= Duration::from_secs(10));
-            truth.web.pings_are_in_time = is_long && !present.contains(&Fault::ClockJumps);
+            let is_late =
+                [Fault::ClockJumps, Fault::ThreadStalls].iter().any(|it| present.contains(it));
+            truth.web.pings_are_in_time = is_long && !is_late;
         }
         truth.lock().notes.timers_max = plan.options.sessions.timers_max as usize;
         truth.lock().jobs.of_session_max = plan.options.offload.jobs_of_session_max;

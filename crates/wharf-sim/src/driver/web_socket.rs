@@ -220,6 +220,13 @@ impl Driver<'_> {
         } else {
             web.says(&frame, as_text);
         }
+        self.notes_pings(index);
+    }
+
+    fn notes_pings(&self, index: usize) {
+        let Played { number, web: Some(web), .. } = &self.peers[index] else { return };
+        let mut truth = self.truth.lock();
+        truth.peers[*number as usize].web.iter_mut().for_each(|of| of.pings = web.pings_said());
     }
 
     /// It stops reading, and asks for pongs that it does not read.
@@ -233,6 +240,7 @@ impl Driver<'_> {
         self.says_request(index); // which makes the control frames before it count no more
         let Some(web) = &mut self.peers[index].web else { return };
         web.pings(count);
+        self.notes_pings(index);
     }
 
     fn breaks_a_rule(&mut self, index: usize) {

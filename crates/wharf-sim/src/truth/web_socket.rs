@@ -25,6 +25,17 @@ pub(crate) struct WebPeerFacts {
     got_close: Option<u16>,
     /// It says nothing any more, and answers no ping.
     pub(crate) is_mute: bool,
+    /// The number of its last ping, and of the last that was answered. (Of those that cannot be answered at once, only the
+    /// newest is.)
+    pub(crate) pings: u32,
+    pongs: u32,
+}
+
+impl WebPeerFacts {
+    /// Its last ping has no answer.
+    pub(crate) fn lacks_pong(&self) -> bool {
+        self.stands && self.pongs < self.pings
+    }
 }
 
 /// What is known of all WebSockets.
@@ -97,6 +108,12 @@ impl Truth {
                     .then(|| format!("was refused with {status}, not {expected:?}"))
             }
             Heard::Ping => None,
+            Heard::Pong(number) => {
+                let (before, asked) = (web.pongs, web.pings);
+                web.pongs = number;
+                (number <= before || number > asked)
+                    .then(|| format!("got pong {number} after {before}, of {asked}"))
+            }
             Heard::Message { bytes, is_text } => {
                 let is_over = web.got_close.is_some();
                 if is_over {
@@ -196,10 +213,19 @@ impl Truth {
                 Ok(code @ (1000..=1003 | 1007..=1013 | 3000..=4999)) => (code, true),
                 _ => (1008, true), // it may not be sent
             },
-            CloseReason::Local => (1000, session.drains_from.is_some() && !session.is_stopped),
+            // What was said before a stop was said for another reason.
+            CloseReason::Local if session.is_stopped => return None,
+            CloseReason::Local => (1000, session.drains_from.is_some()),
             _ => return None,
         };
-        let must_come = must_come && peer.got_end && !peer.corrupt && !session.panicked;
+        let excuses = &self.excuses;
+        let may_be_cut = excuses.receives_or_sends_fail
+            || excuses.posts_are_refused
+            || excuses.port_may_fail
+            || excuses.drain_timeout.is_some()
+            || excuses.send_stall_timeout.is_some();
+        let is_cut = session.is_stopped || session.panicked || may_be_cut;
+        let must_come = must_come && peer.got_end && !peer.corrupt && !is_cut;
         match web.got_close {
             Some(got) if got != code => {
                 Some(format!("{id} closed as {reason}, and its peer was told {got}, not {code}"))

@@ -30,6 +30,8 @@ pub(crate) enum Heard {
         is_text: bool,
     },
     Ping,
+    /// The answer to the ping of this number.
+    Pong(u32),
     Close(u16),
     /// It breaks the rules of WebSocket.
     Wrong(String),
@@ -72,6 +74,8 @@ pub(crate) struct WebPeer {
     is_client: bool,
     /// It answers no ping.
     is_mute: bool,
+    /// How many pings it has sent.
+    pings: u32,
 }
 
 fn config() -> WebSocketConfig {
@@ -81,7 +85,8 @@ fn config() -> WebSocketConfig {
 impl WebPeer {
     fn new(seed: u64, is_client: bool) -> WebPeer {
         let random = Rand64::new(u128::from(seed) << 32 | 0x3eb);
-        WebPeer { stage: Stage::Over, wire: Wire::default(), random, is_client, is_mute: false }
+        let (stage, wire) = (Stage::Over, Wire::default());
+        WebPeer { stage, wire, random, is_client, is_mute: false, pings: 0 }
     }
 
     /// A client that asks for this path, as a page of that host or as one of another's.
@@ -223,7 +228,7 @@ impl WebPeer {
             let (fragment, behind) = rest.split_at((*size).min(rest.len()));
             frames.push(fragment_of(fragment, kind, false));
             if between {
-                frames.push(Message::Ping(fragment[..fragment.len().min(125)].to_vec().into()));
+                frames.push(self.ping());
             }
             (rest, kind) = (behind, Data::Continue);
         }
@@ -232,7 +237,21 @@ impl WebPeer {
     }
 
     pub(crate) fn pings(&mut self, count: usize) {
-        self.write((0..count).map(|number| Message::Ping(vec![number as u8; number % 126].into())));
+        let pings: Vec<_> = (0..count).map(|_| self.ping()).collect();
+        self.write(pings);
+    }
+
+    /// The next ping, which has its number in it.
+    fn ping(&mut self) -> Message {
+        self.pings += 1;
+        let mut payload = self.pings.to_be_bytes().to_vec();
+        payload.resize(4 + self.pings as usize % 122, b'p');
+        Message::Ping(payload.into())
+    }
+
+    /// How many pings it has sent.
+    pub(crate) fn pings_said(&self) -> u32 {
+        self.pings
     }
 
     pub(crate) fn closes(&mut self, code: Option<u16>) {
@@ -264,7 +283,11 @@ fn heard_of(socket: &mut WebSocket<Wire>, heard: &mut Vec<Heard>) {
                 Heard::Message { bytes: text.as_str().into(), is_text: true }
             }
             Ok(Message::Ping(_)) => Heard::Ping,
-            Ok(Message::Pong(_) | Message::Frame(_)) => continue,
+            Ok(Message::Pong(payload)) => match payload.first_chunk() {
+                Some(number) => Heard::Pong(u32::from_be_bytes(*number)),
+                None => continue, // to a ping past the codec
+            },
+            Ok(Message::Frame(_)) => continue,
             Ok(Message::Close(frame)) => {
                 Heard::Close(frame.map_or(NO_CODE, |frame| frame.code.into()))
             }
