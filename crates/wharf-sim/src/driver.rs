@@ -6,6 +6,7 @@ mod forms;
 mod looks;
 mod peers;
 mod state;
+mod web_socket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

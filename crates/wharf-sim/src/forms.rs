@@ -30,14 +30,22 @@ pub(crate) enum Form {
     Varint,
     /// The program's own.
     Summed,
+    /// WebSocket: a listener's that sends binary messages, one's that sends text, and what is connected with it.
+    Web,
+    WebText,
+    WebCalls,
 }
 
 /// Why a peer's bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    TooLarge { max: u64 },
+    TooLarge {
+        max: u64,
+    },
     LengthTooSmall,
     Said(&'static str),
+    /// By a rule of WebSocket, with this code.
+    Rule(u16),
 }
 
 impl Refusal {
@@ -49,6 +57,7 @@ impl Refusal {
             }
             (Refusal::LengthTooSmall, CloseReason::LengthTooSmall { length, min }) => length < min,
             (Refusal::Said(words), CloseReason::FrameRefused { reason }) => words == reason,
+            (Refusal::Rule(said), CloseReason::ProtocolError { code, .. }) => said == code,
             _ => false,
         }
     }
@@ -86,7 +95,7 @@ impl Form {
     ];
 
     /// No form has more bytes before and behind a frame.
-    pub(crate) const ENVELOPE_BYTES_MAX: usize = 4;
+    pub(crate) const ENVELOPE_BYTES_MAX: usize = 8;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -99,14 +108,22 @@ impl Form {
             Form::Field => "field",
             Form::Varint => "varint",
             Form::Summed => "summed",
+            Form::Web => "web",
+            Form::WebText => "web text",
+            Form::WebCalls => "web calls",
         }
+    }
+
+    /// Whether it is a WebSocket's: those have peers of their own ([`crate::web_socket`]).
+    pub(crate) fn is_web(self) -> bool {
+        matches!(self, Form::Web | Form::WebText | Form::WebCalls)
     }
 
     /// The same for wharf.
     pub(crate) fn framing(self, frame_bytes: Option<usize>) -> Framing {
         let max = FRAME_BYTES_MAX;
         match self {
-            Form::Raw => Framing::raw(),
+            Form::Raw | Form::Web | Form::WebText | Form::WebCalls => Framing::raw(),
             Form::Length => Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(max)),
             Form::Lines => {
                 Framing::lines(Lines::default().sent_end(LineEnd::CrLf).frame_bytes_max(max))
@@ -152,7 +169,7 @@ impl Form {
                 into.push(SUMMED_BEGINS);
                 into.extend((length as u16).to_be_bytes());
             }
-            Form::Raw | Form::Lines | Form::Delimited | Form::Kept | Form::Fixed => {}
+            _ => {}
         }
         into.extend(frame);
         match self {
@@ -171,6 +188,20 @@ impl Form {
             Form::Lines => 2,
             Form::Delimited | Form::Field => 3,
             Form::Length | Form::Summed => 4,
+            Form::Web | Form::WebText => {
+                if frame_bytes < 126 {
+                    2
+                } else {
+                    4
+                }
+            }
+            Form::WebCalls => {
+                if frame_bytes < 126 {
+                    6
+                } else {
+                    8
+                }
+            }
             Form::Varint => (1..).find(|bytes| frame_bytes >> (7 * bytes) == 0).unwrap_or(0),
         }
     }
@@ -222,6 +253,7 @@ impl Form {
             Form::Raw | Form::Kept => seen_text(bytes, b""),
             Form::Lines => seen_text(bytes, b"\r\n"),
             Form::Delimited => seen_text(bytes, DELIMITER),
+            Form::Web | Form::WebText | Form::WebCalls => Seen::Wrong, // another codec reads it
         }
     }
 

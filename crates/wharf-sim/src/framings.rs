@@ -8,7 +8,8 @@ use wharf::{Builder, Framing, Listener};
 
 use crate::forms::{Form, Seen};
 use crate::frames::Shape;
-use crate::scenario::Case;
+use crate::scenario::{Case, Scenario};
+use crate::web_socket::WebSockets;
 
 /// What a seed makes of the scenario.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(crate) struct Framings {
     pub(crate) is_behind: bool,
     /// Nothing goes wrong but what peers do.
     pub(crate) is_calm: bool,
+    /// Some of the forms are WebSocket's.
+    pub(crate) web: Option<WebSockets>,
 }
 
 /// What is said behind a request for a change that comes later: the old framing must not find it too much.
@@ -42,7 +45,44 @@ impl Framings {
         }
         forms.truncate(2 + random.rand_range(0..forms.len() as u64 - 1) as usize);
         let shape = Shape::Text { bytes: is_sized.then_some(FRAME_BYTES) };
-        Framings { forms, shape, changes, is_behind, is_calm }
+        Framings { forms, shape, changes, is_behind, is_calm, web: None }
+    }
+
+    /// What a case plays of framings, if it plays any.
+    pub(crate) fn of(case: &Case) -> Option<Framings> {
+        let mut random = Rand64::new(u128::from(case.seed) << 32 | 0x5eed_0008);
+        match case.scenario {
+            Scenario::Framings => Some(Framings::new(case)),
+            Scenario::WebSocket => Some(Framings::with_web_socket(random)),
+            Scenario::Mixed | Scenario::Ends | Scenario::Farewells => {
+                (random.rand_range(0..4) == 0).then(|| Framings::with_web_socket(random))
+            }
+            _ => None,
+        }
+    }
+
+    /// Listeners with WebSocket and without, whose sessions meet in the same groups. What is connected without has the
+    /// first form.
+    fn with_web_socket(mut random: Rand64) -> Framings {
+        const PLAIN: [Form; 4] = [Form::Length, Form::Lines, Form::Varint, Form::Summed];
+        let mut below = |count: u64| random.rand_range(0..count);
+        let mut forms = vec![PLAIN[if below(2) == 0 { 0 } else { below(4) as usize }], Form::Web];
+        if below(2) == 0 {
+            forms.push(Form::WebText);
+        }
+        if below(3) == 0 {
+            forms.push(Form::Web); // mostly WebSocket
+        }
+        let (is_behind, is_calm) = (below(4) == 0, below(8) == 0);
+        let shape = Shape::Text { bytes: None };
+        let web = Some(WebSockets::draw(&mut random));
+        Framings { forms, shape, changes: false, is_behind, is_calm, web }
+    }
+
+    /// How many wire forms the server has.
+    pub(crate) fn wire_forms(&self) -> usize {
+        // What is connected with WebSocket has forms of its own, for text and not.
+        self.forms.len() + if self.web.is_some() { 2 } else { 0 }
     }
 
     /// Whether sessions change theirs in the plan of a seed.
@@ -67,8 +107,11 @@ impl Framings {
         let framing = |form: &Form| form.framing(self.frame_bytes());
         let framings: Vec<Framing> = self.forms.iter().map(framing).collect();
         for (place, (form, framing)) in self.forms.iter().zip(&framings).enumerate() {
-            let listener = Listener::new(self.address(first, place));
-            builder = builder.listen(listener.name(form.name()).framing(framing.clone()));
+            let listener = Listener::new(self.address(first, place)).name(form.name());
+            builder = builder.listen(match &self.web {
+                Some(web) if form.is_web() => listener.transport(web.settings(*form)),
+                _ => listener.framing(framing.clone()),
+            });
         }
         builder = builder.framing(framings[0].clone());
         if self.changes { builder.framings(framings) } else { builder }

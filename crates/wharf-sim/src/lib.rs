@@ -9,6 +9,7 @@
 //!   misbehaving user code.
 //! - `gateway`: the scenario of that name, which has clients, targets, a handler and rules of its own.
 //! - `framings`: the scenario of that name, with peers that speak several wire forms (`forms`).
+//! - `web_socket`: WebSocket beside other framings, with peers that speak it by a stranger's codec.
 //! - `rules`: what must hold. `truth`: compares what was seen with them; `publications`: the same for groups;
 //!   `publishing`: what the program does with groups. `partings`: half-closes and farewells. `room`: who waits
 //!   for room in a send queue, and who is paused. `notes`: notes and timers.
@@ -40,6 +41,7 @@ mod sending;
 pub mod shrink;
 mod town;
 mod truth;
+mod web_socket;
 pub mod whole_file;
 
 pub use driver::{Outcome, run};

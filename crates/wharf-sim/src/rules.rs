@@ -61,6 +61,9 @@ pub enum Rule {
     GatewaysPassOn,
     /// A frame comes in the framing that was in force when it was accepted, and no listener's sessions in another's.
     FramesHaveTheirForm,
+    /// A WebSocket is spoken as its peers understand it: nothing before it stands, nothing behind a Close frame, text
+    /// where text is due, and the code of the Close frame fits the reason.
+    WebSocketsKeepTheirRules,
     /// Queues keep their bounds.
     BoundsAreKept,
     /// That accepting fails is told, and not too often.

@@ -52,11 +52,13 @@ pub enum Scenario {
     Framings,
     /// Notes that threads tell sessions, and timers that sessions set.
     Notes,
+    /// Listeners and connects with WebSocket, beside others.
+    WebSocket,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 17] = [
+    pub const ALL: [Scenario; 18] = [
         Scenario::Mixed,
         Scenario::Echo,
         Scenario::Churn,
@@ -74,6 +76,7 @@ impl Scenario {
         Scenario::Behind,
         Scenario::Framings,
         Scenario::Notes,
+        Scenario::WebSocket,
     ];
 
     /// Its name.
@@ -96,6 +99,7 @@ impl Scenario {
             Scenario::Behind => "behind",
             Scenario::Framings => "framings",
             Scenario::Notes => "notes",
+            Scenario::WebSocket => "web-socket",
         }
     }
 
@@ -119,6 +123,7 @@ impl Scenario {
             // Who waits to change its framing is not resumed by others, nor finished.
             Scenario::Framings if Framings::change(case) => [false, coins[1], false, true],
             Scenario::Framings | Scenario::Notes => [coins[0], coins[1], coins[2], true],
+            Scenario::WebSocket => [false, coins[1], coins[2], true],
             _ => [false, false, false, true],
         }
     }
@@ -127,7 +132,12 @@ impl Scenario {
     fn has_notes(self, seed: u64) -> bool {
         let of_some = matches!(
             self,
-            Scenario::Mixed | Scenario::Churn | Scenario::Connect | Scenario::Ends | Scenario::Room
+            Scenario::Mixed
+                | Scenario::Churn
+                | Scenario::Connect
+                | Scenario::Ends
+                | Scenario::Room
+                | Scenario::WebSocket
         );
         let mut random = Rand64::new(u128::from(seed) << 32 | 0x5eed_0005);
         self == Scenario::Notes || of_some && random.rand_range(0..2) == 0
@@ -153,6 +163,7 @@ impl Scenario {
             Scenario::Behind => (12, 1_500, 3),
             Scenario::Framings => (16, 800, 3),
             Scenario::Notes => (12, 1_500, 3),
+            Scenario::WebSocket => (16, 1_200, 3),
         };
         Size { peers, steps, senders, workers: 0 }
     }
@@ -279,7 +290,11 @@ impl Case {
         let mut faults = match self.scenario {
             Scenario::Calm => Faults::none(),
             Scenario::Behind if Behind::new(self).is_calm => Faults::none(),
-            Scenario::Framings if Framings::new(self).is_calm => Faults::none(),
+            Scenario::Framings | Scenario::WebSocket
+                if Framings::of(self).is_some_and(|framings| framings.is_calm) =>
+            {
+                Faults::none()
+            }
             // Waiting for what happens every half minute would make each of these happen at once.
             Scenario::Idle => {
                 let faults = Faults::all().without(Fault::PortFails);
@@ -302,7 +317,8 @@ impl Case {
             | Scenario::Gateway
             | Scenario::Behind
             | Scenario::Framings
-            | Scenario::Notes => {
+            | Scenario::Notes
+            | Scenario::WebSocket => {
                 let faults = Faults::all().with(Fault::LocalClose, 8);
                 faults.with(Fault::ThreadStalls, 100).swarm(self.seed)
             }
@@ -375,6 +391,7 @@ impl Plan {
             | Scenario::Farewells
             | Scenario::Room
             | Scenario::Behind
+            | Scenario::WebSocket
             | Scenario::Framings => &[2 * (FRAME_BYTES_MAX as u64 + 4), 64 << 10],
             _ => &[64 << 10, 256 << 10],
         };
@@ -458,16 +475,27 @@ impl Plan {
                 options.receiving.end_of_stream = EndOfStream::Told;
             }
         });
-        let framings = (scenario == Scenario::Framings).then(|| Framings::new(case));
+        let framings = Framings::of(case);
         let is_raw = framings.as_ref().is_some_and(|framings| framings.forms.contains(&Form::Raw));
         let options = options.with(|options| {
             if is_raw {
                 options.receiving.backpressure = Backpressure::None; // it needs larger send queues
             }
+            if let Some(web) = framings.as_ref().and_then(|framings| framings.web.as_ref()) {
+                options.time.establish_timeout = web.establish_timeout;
+                options.sessions.establishing_max = web.establishing_max;
+                // With the longest head of a message.
+                let queues_bytes_max = &mut options.receiving.queues_bytes_max;
+                *queues_bytes_max = queues_bytes_max.map(|max| max.max(FRAME_BYTES_MAX + 14));
+            }
         });
-        let is_behind = framings.as_ref().is_some_and(|framings| framings.is_behind);
+        let has_slow = matches!(scenario, Scenario::Framings | Scenario::WebSocket);
+        let is_behind = framings.as_ref().is_some_and(|framings| framings.is_behind && has_slow);
         let is_behind = is_behind || scenario == Scenario::Behind;
-        let behind = is_behind.then(|| Behind::new(case));
+        let mut behind = is_behind.then(|| Behind::new(case));
+        if let Some(behind) = behind.as_mut().filter(|_| scenario == Scenario::WebSocket) {
+            behind.burst = behind.burst.min(40); // each peer's codec takes its time
+        }
         let options = match scenario {
             Scenario::Calm | Scenario::Gateway => options,
             _ => options.with(|options| draw_slow_rule(&mut options.sending, case.seed)),
@@ -492,7 +520,7 @@ impl Plan {
             options,
             gap: match scenario {
                 // The slow rule has its time, more or less often.
-                Scenario::Behind | Scenario::Framings if is_behind => {
+                Scenario::Behind | Scenario::Framings | Scenario::WebSocket if is_behind => {
                     slow_after / [1_000, 200, 50][case.seed as usize / 3 % 3]
                 }
                 Scenario::Idle => Duration::from_secs(30) / case.size.peers.max(1),
@@ -519,7 +547,8 @@ impl Plan {
                 | Scenario::Farewells
                 | Scenario::Room
                 | Scenario::Framings
-                | Scenario::Notes => among(&[0, 1]) == 1,
+                | Scenario::Notes
+                | Scenario::WebSocket => among(&[0, 1]) == 1,
                 _ => false,
             },
             switches_in_calls: among(&[0, 1]) == 1,
@@ -539,6 +568,11 @@ impl Plan {
     /// Whether sessions part in any of the ways that not every scenario has.
     pub(crate) fn has_parting(&self) -> bool {
         self.halves || self.farewells || self.room
+    }
+
+    /// Whether no session is paused because its peer does not read.
+    pub(crate) fn pauses_nobody(&self) -> bool {
+        self.options.receiving.backpressure == Backpressure::None
     }
 
     /// Whether a session whose peer is silent ends in any case. (One that is paused does not.)

@@ -71,6 +71,7 @@ pub(crate) fn judge(
         Refused::Full(queued, max) => {
             // Here what waits beside the queue is told too.
             let max = if is_latest(sender) { 2 * max } else { max };
+            let max = max + truth.control_bytes_max();
             if queued > max {
                 let what = format!("{queued} bytes are queued for {id}, of at most {max}");
                 truth.broken(Rule::BoundsAreKept, about, what);

@@ -1,6 +1,7 @@
 //! The handler: does what requests ask for, and records what it sees.
 
 mod forms;
+mod web_socket;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +11,7 @@ use wharf::simulation::for_wharf_sim::note_queued;
 use wharf::simulation::{Fault, fires, may_switch};
 use wharf::{
     AcceptError, Close, CloseReason, Group, Handle, Handler, Mailer, SendError, Session, SessionId,
-    Target, Told,
+    Target, Told, Upgrade, UpgradeRequest,
 };
 
 use crate::behind::Behind;
@@ -97,17 +98,19 @@ pub(crate) struct Town {
 /// What the program knows of a session that it begins.
 pub(crate) struct Known {
     pub(crate) number: u64,
+    /// The form that it is to have, if it is not the first.
+    pub(crate) form: Option<Form>,
     truth: Arc<SharedTruth>,
 }
 
 impl Known {
-    pub(crate) fn new(truth: &Arc<SharedTruth>) -> Self {
+    pub(crate) fn new(truth: &Arc<SharedTruth>, form: Option<Form>) -> Self {
         let number = {
             let mut truth = truth.lock();
             truth.contexts_made += 1;
             truth.contexts_made
         };
-        Known { number, truth: truth.clone() }
+        Known { number, form, truth: truth.clone() }
     }
 }
 
@@ -235,7 +238,7 @@ impl Town {
                 let other = other(request.argument);
                 send(&self.truth, session.handle(), other, sender, 100, Some(id));
             }
-            action::ANSWER_BLINDLY if request.argument % 32 == 31 && !self.is_raw(id) => {
+            action::ANSWER_BLINDLY if request.argument % 32 == 31 && self.has_bound(id) => {
                 self.truth.lock().is_given_too_much(id);
                 session.send([0; FRAME_BYTES_MAX + 1]);
             }
@@ -340,6 +343,10 @@ impl Town {
 impl Handler for Town {
     type State = Resident;
 
+    fn upgrade(&self, request: &UpgradeRequest) -> Upgrade {
+        self.answers_request(request)
+    }
+
     fn opened(&self, session: &Session) -> Resident {
         let id = session.id();
         self.truth.lock().opens(id, session.peer_address().and_then(|address| address.as_tcp()));
@@ -365,6 +372,7 @@ impl Handler for Town {
         self.truth.lock().check_not_paused(id, "received");
         self.truth.lock().check_not_paused_by_jobs(id);
         self.check_listener(session);
+        self.check_is_text(session, frame);
         if self.truth.lock().form_of(id) == Some(Form::Raw) {
             self.receives_raw(session, state, frame);
         } else {

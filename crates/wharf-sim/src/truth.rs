@@ -4,6 +4,7 @@ mod forms;
 mod reasons;
 mod sends;
 mod slow;
+mod web_socket;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
@@ -17,6 +18,8 @@ use self::forms::FormsOf;
 pub(crate) use self::sends::{LATEST, is_latest, key_of};
 use self::slow::Cut;
 pub(crate) use self::slow::{Reads, SlowRule};
+use self::web_socket::WebFacts;
+pub(crate) use self::web_socket::WebPeerFacts;
 use crate::forms::{Form, Refusal};
 use crate::frames::{Message, Request, Shape};
 use crate::jobs::Jobs;
@@ -63,6 +66,8 @@ pub(crate) struct PeerFacts {
     got_latest: HashSet<(u32, u32)>,
     /// All that it has read, whatever it was.
     pub(crate) reads: Reads,
+    /// Of one that speaks WebSocket.
+    pub(crate) web: Option<WebPeerFacts>,
 }
 
 /// When a peer said something.
@@ -193,6 +198,7 @@ pub(crate) struct Truth {
     /// Which bytes frames have.
     pub(crate) shape: Shape,
     forms: FormsOf,
+    pub(crate) web: WebFacts,
     /// What may explain an end: see [`Excuses`].
     pub(crate) excuses: Excuses,
 }
@@ -268,7 +274,7 @@ impl Truth {
         }
     }
 
-    fn is_corrupt(&self, id: SessionId) -> bool {
+    pub(crate) fn is_corrupt(&self, id: SessionId) -> bool {
         let peer = self.sessions.get(&id).and_then(|session| session.peer);
         peer.is_none_or(|peer| self.peers[peer as usize].corrupt)
     }
@@ -359,7 +365,8 @@ impl Truth {
         let has_some = early.accepted.values().any(|sent| *sent > 0);
         let is_drained = is_drained && (has_some || farewell.is_some_and(|(_, must)| must));
         let is_given_up = kind == ErrorKind::ConnectionAborted;
-        if is_drained && is_given_up && !self.ending && !self.excuses.port_may_fail {
+        let may_fail = self.excuses.port_may_fail || self.web.connects.contains(&id);
+        if is_drained && is_given_up && !self.ending && !may_fail {
             let what = format!("the connect of {id} was given up, with frames that were accepted");
             self.broken(Rule::FramesArrive, self.about(id), what);
         }
@@ -459,7 +466,8 @@ impl Truth {
             self.broken(Rule::FramesReachTheirSession, self.about(id), what);
             return None;
         }
-        if request.number != expected {
+        let is_unsaid = peer.is_some_and(|peer| request.number >= self.peers[peer as usize].sent);
+        if request.number != expected || is_unsaid {
             let what = format!("{id} got request {} after {expected} others", request.number);
             self.broken(Rule::FramesArriveInOrder, self.about(id), what);
         }
@@ -485,6 +493,9 @@ impl Truth {
         self.check_end_of_kicked(id, reason);
         if reason == CloseReason::PeerClosed {
             self.check_both_ended(id);
+        }
+        if let Some(what) = self.why_not_whole(id, reason) {
+            return self.broken(Rule::FramesArrive, self.about(id), what);
         }
         let session = &self.sessions[&id];
         let Some(peer) = session.peer.map(|peer| &self.peers[peer as usize]) else { return };
@@ -615,7 +626,8 @@ impl Truth {
         self.frames += 1;
         let Some(message) = Message::read(frame, self.shape) else {
             let about = self.peers[peer as usize].session.map(SessionId::to_bits);
-            let what = format!("peer {peer} got a torn message of {} bytes", frame.len());
+            let begin = frame[..frame.len().min(80)].escape_ascii();
+            let what = format!("peer {peer} got a torn message of {} bytes: {begin}", frame.len());
             return self.broken(Rule::FramesArriveWhole, about.into_iter().collect(), what);
         };
         if let Some(code) = self.peers[peer as usize].farewell {

@@ -10,7 +10,7 @@ use super::state::Driver;
 use crate::frames::GROUPS;
 use crate::panics;
 use crate::rules::{Rule, Violation};
-use crate::truth::Truth;
+use crate::truth::{Truth, WebPeerFacts};
 
 /// What a batch queues leaves before the next.
 const SEND_BATCHES_MAX: u64 = 0;
@@ -28,6 +28,7 @@ impl Driver<'_> {
         // Of a session whose `closed` runs too, beside the one in its place.
         let farewell_bytes_max = if self.plan.farewells { Farewell::WIRE_BYTES_MAX } else { 0 };
         let of_each = self.plan.options.sending.queue_bytes_max + farewell_bytes_max;
+        let of_each = of_each + truth.control_bytes_max();
         let queued_max = truth.open_max as u64 * of_each as u64;
         if stats.queued_bytes > queued_max {
             let what = format!("{} bytes are queued, of {queued_max}", stats.queued_bytes);
@@ -88,6 +89,21 @@ impl Driver<'_> {
             let is_asked = session.asked.is_some() || session.parting.kicked.is_some();
             let is_quiet = !is_asked && !facts.ended && !facts.cut;
             let is_quiet = is_quiet && !session.waits_to_change;
+            let is_to_be_closed = |web: &WebPeerFacts| web.stands && web.closed_with.is_some();
+            if facts.web.as_ref().is_some_and(is_to_be_closed) && !facts.corrupt && !facts.vanished
+            {
+                let what = format!("the peer of {id} has sent a Close frame, and it is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
+            }
+            let lacks_pong = facts.web.as_ref().is_some_and(WebPeerFacts::lacks_pong);
+            if lacks_pong && facts.refused.is_none() && !facts.corrupt && !facts.vanished {
+                let what = format!("the last ping of the peer of {id} is not answered");
+                return not_yet(Rule::FramesArrive, about, what);
+            }
+            if truth.must_end_by_ping(facts) && is_quiet && self.plan.pauses_nobody() {
+                let what = format!("the peer of {id} answers no ping, and it is not closed");
+                return not_yet(Rule::NobodyStarves, about, what);
+            }
             if facts.vanished && is_quiet && self.plan.ends_the_idle() {
                 let what = format!("the peer of {id} has vanished, and no time-out came");
                 return not_yet(Rule::NobodyStarves, about, what);
@@ -280,6 +296,15 @@ impl Driver<'_> {
             truth.broken(Rule::GoneIsGone, vec![id.to_bits()], what);
         }
         truth.judge_cuts();
+        truth.judge_closes();
+        let (established, establishing) = (stats.established, stats.establishing);
+        let opened = truth.web.opened;
+        if (established, establishing) != (opened, 0) && !self.has_failed() {
+            let what = format!(
+                "{opened} sessions with a WebSocket were opened, {established} established; {establishing} are at it"
+            );
+            truth.broken(Rule::CountsAreBalanced, Vec::new(), what);
+        }
         if let Some((one, other)) = truth.publications.out_of_order() {
             let what = format!("peers {one} and {other} got publications in different orders");
             truth.broken(Rule::FramesArriveInOrder, Vec::new(), what);

@@ -7,7 +7,7 @@ use wharf::simulation::for_wharf_sim::{take_reads, watch_reads};
 use wharf::simulation::{Fault, Peer, PeerListener};
 use wharf::{Close, SessionId, Target};
 
-use super::state::{DRIVER, Driver, PEERS, Played};
+use super::state::{DRIVER, Driver, PEERS, Played, WEB_PEERS};
 use crate::forms::Form;
 use crate::frames::{FRAME_BYTES_MAX, Request, cut_frames};
 use crate::scenario::Scenario;
@@ -37,15 +37,28 @@ impl Driver<'_> {
                 number
             };
             self.add_peer(peer, number, form);
+            if form.is_some_and(Form::is_web) {
+                self.asks_for_web_socket(self.peers.len() - 1);
+            }
         }
     }
 
     /// A session that the server begins, with a context.
-    fn connect(&self) -> Option<SessionId> {
-        let known = Known::new(&self.truth);
+    fn connect(&mut self) -> Option<SessionId> {
+        let with_web_socket = self.web_listener.is_some() && self.one_in(2);
+        let web = self.plan.framings.as_ref().and_then(|framings| framings.web.as_ref());
+        let settings = web.filter(|_| with_web_socket).map(|web| web.settings(Form::WebCalls));
+        let known = Known::new(&self.truth, settings.as_ref().map(|_| Form::WebCalls));
         let number = known.number;
-        let id = self.handle.connect(Target::new(SocketAddr::from(PEERS)).context(known)).ok()?;
+        let target = match settings {
+            None => Target::new(SocketAddr::from(PEERS)),
+            Some(web) => Target::new(SocketAddr::from(WEB_PEERS)).transport(web).path("/play?x=1"),
+        };
+        let id = self.handle.connect(target.context(known)).ok()?;
         self.truth.lock().has_context(id, Some(number));
+        if with_web_socket {
+            self.truth.lock().connects_with_web_socket(id);
+        }
         Some(id)
     }
 
@@ -60,6 +73,16 @@ impl Driver<'_> {
             };
             let form = self.plan.framings.as_ref().map(|framings| framings.forms[0]);
             self.add_peer(peer, number, form);
+        }
+        while let Some(peer) = self.web_listener.as_ref().and_then(PeerListener::accept) {
+            let number = {
+                let mut truth = self.truth.lock();
+                let number = truth.new_peer(None);
+                truth.peers[number as usize].has_not_read();
+                number
+            };
+            self.add_peer(peer, number, Some(Form::WebCalls));
+            self.answers_with_web_socket(self.peers.len() - 1);
         }
     }
 
@@ -102,12 +125,22 @@ impl Driver<'_> {
         let now = self.simulation.now();
         let behind = self.plan.behind.as_ref().filter(|_| !self.truth.lock().senders_end);
         let pace = behind.map(|behind| behind.pace(&mut self.random, now));
-        let speaker = form.map(|form| self.speaker(form));
-        let played = Played { peer, number, stream, requests_left, asked_at_batch, pace, speaker };
-        self.peers.push(played);
+        let speaker = form.filter(|form| !form.is_web()).map(|form| self.speaker(form));
+        let (web, is_speaking) = (None, false);
+        self.peers.push(Played {
+            peer,
+            number,
+            stream,
+            requests_left,
+            asked_at_batch,
+            pace,
+            speaker,
+            web,
+            is_speaking,
+        });
     }
 
-    fn remove_peer(&mut self, index: usize) -> Played {
+    pub(super) fn remove_peer(&mut self, index: usize) -> Played {
         self.note_reads(index);
         let played = self.peers.swap_remove(index);
         self.by_key.remove(&played.peer.key());
@@ -137,6 +170,9 @@ impl Driver<'_> {
         }
         if got_end && self.one_in(8) {
             return self.leave(index);
+        }
+        if self.peers[index].web.is_some() {
+            return self.act_on_web_socket(index);
         }
         let count = if self.one_in(10) { 1 + self.below(20) } else { 1 };
         let mut bytes = Vec::new();
@@ -188,7 +224,7 @@ impl Driver<'_> {
         peer.send(bytes);
     }
 
-    fn index_of(&self, number: u32) -> Option<usize> {
+    pub(super) fn index_of(&self, number: u32) -> Option<usize> {
         self.peers.iter().position(|played| played.number == number)
     }
 
@@ -297,13 +333,13 @@ impl Driver<'_> {
         false
     }
 
-    fn end_stream(&mut self, index: usize) {
+    pub(super) fn end_stream(&mut self, index: usize) {
         self.truth.lock().peers[self.peers[index].number as usize].ended = true;
         self.peers[index].peer.shutdown();
     }
 
     /// A peer closes, in order as far as it can tell.
-    fn leave(&mut self, index: usize) {
+    pub(super) fn leave(&mut self, index: usize) {
         let played = self.remove_peer(index);
         let facts = &mut self.truth.lock().peers[played.number as usize];
         facts.ended = true;
@@ -322,6 +358,9 @@ impl Driver<'_> {
     pub(super) fn take_news(&mut self, key: u64) {
         let Some(index) = self.by_key.get(&key).copied() else { return };
         self.note_reads(index);
+        if self.peers[index].web.is_some() {
+            return self.take_news_of_web_socket(index);
+        }
         let played = &mut self.peers[index];
         played.stream.extend(played.peer.received());
         let (number, mut stream) = (played.number, std::mem::take(&mut played.stream));
@@ -343,8 +382,14 @@ impl Driver<'_> {
                 self.batches_max = self.batches_max.max(waited);
             }
         }
-        let played = &mut self.peers[index];
-        played.stream = stream;
+        self.peers[index].stream = stream;
+        self.sees_ends(index);
+    }
+
+    /// The end of the server's stream has come, or a reset.
+    pub(super) fn sees_ends(&mut self, index: usize) {
+        let played = &self.peers[index];
+        let number = played.number;
         if played.peer.is_reset() {
             self.remove_peer(index);
             let facts = &mut self.truth.lock().peers[number as usize];

@@ -13,17 +13,20 @@ use wharf::{Builder, Error, FirstFrameTimeout, Framing, Handle, LengthPrefix, Ma
 
 use crate::behind::Pace;
 use crate::frames::FRAME_BYTES_MAX;
-use crate::framings::Speaker;
+use crate::framings::{Framings, Speaker};
 use crate::notes::Note;
 use crate::scenario::{Case, Plan};
 use crate::town::Town;
 use crate::truth::{Excuses, SharedTruth, SlowRule};
+use crate::web_socket::WebPeer;
 
 /// The sender number of the driver's own messages.
 pub(super) const DRIVER: u32 = 1 << 29;
 /// Where the server listens, and where peers do that it connects to.
 const SERVER: ([u8; 4], u16) = ([10, 255, 0, 1], 7_000);
 pub(super) const PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_000);
+/// Where they speak WebSocket.
+pub(super) const WEB_PEERS: ([u8; 4], u16) = ([10, 254, 0, 1], 8_001);
 /// By now everything must have arrived: far above every time that a fault can take, and every limit.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 /// Of a server that does not say how many it has.
@@ -40,6 +43,10 @@ pub(super) struct Played {
     pub(super) pace: Option<Pace>,
     /// What it speaks, where there are several forms.
     pub(super) speaker: Option<Speaker>,
+    /// The same of one that speaks WebSocket.
+    pub(super) web: Option<WebPeer>,
+    /// It is in the middle of a piece: what it wants to say meanwhile comes behind.
+    pub(super) is_speaking: bool,
 }
 
 pub(super) struct Driver<'a> {
@@ -53,6 +60,7 @@ pub(super) struct Driver<'a> {
     pub(super) mailer: Mailer<Note>,
     pub(super) address: SocketAddr,
     pub(super) listener: Option<PeerListener>,
+    pub(super) web_listener: Option<PeerListener>,
     pub(super) peers: Vec<Played>,
     pub(super) by_key: HashMap<u64, usize>,
     pub(super) batches_max: u64,
@@ -77,7 +85,7 @@ impl<'a> Driver<'a> {
         {
             let mut truth = truth.lock();
             truth.shape = plan.framings.as_ref().map(|framings| framings.shape).unwrap_or_default();
-            let forms = plan.framings.as_ref().map_or(1, |framings| framings.forms.len());
+            let forms = plan.framings.as_ref().map_or(1, Framings::wire_forms);
             truth.publications.further_forms = forms as u8 - 1; // there are few
             truth.excuses = excuses(&plan, &present);
             truth.excuses.sends_enough = sends_enough(&plan, &present, window_bytes(simulation));
@@ -89,6 +97,15 @@ impl<'a> Driver<'a> {
             };
             let workers_max = plan.options.workers.max(WORKERS_MAX);
             truth.open_max = plan.options.sessions.max as usize + workers_max;
+        }
+        if let Some(web) = plan.framings.as_ref().and_then(|framings| framings.web.as_ref()) {
+            let mut truth = truth.lock();
+            (truth.web.is_played, truth.web.ping_after) = (true, web.ping_after);
+            // Far above what makes anything late; but who sleeps for hours sees no ping in time.
+            let is_long = web.ping_after.is_some_and(|after| after >= Duration::from_secs(10));
+            let is_late =
+                [Fault::ClockJumps, Fault::ThreadStalls].iter().any(|it| present.contains(it));
+            truth.web.pings_are_in_time = is_long && !is_late;
         }
         truth.lock().notes.timers_max = plan.options.sessions.timers_max as usize;
         truth.lock().jobs.of_session_max = plan.options.offload.jobs_of_session_max;
@@ -105,6 +122,9 @@ impl<'a> Driver<'a> {
         let server = simulation.start(builder(address, &plan)?, mailer.with(town))?;
         let _ = handle.set(server.handle());
         let listener = plan.connects.then(|| simulation.listen(PEERS.into())).flatten();
+        let has_web = plan.framings.as_ref().is_some_and(|framings| framings.web.is_some());
+        let web_listener =
+            (plan.connects && has_web).then(|| simulation.listen(WEB_PEERS.into())).flatten();
         Ok(Driver {
             case,
             simulation,
@@ -115,6 +135,7 @@ impl<'a> Driver<'a> {
             server: Some(server),
             address,
             listener,
+            web_listener,
             peers: Vec::new(),
             by_key: HashMap::new(),
             plan,

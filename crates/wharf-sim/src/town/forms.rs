@@ -2,7 +2,7 @@
 
 use wharf::{Session, SessionId};
 
-use super::{Resident, Town};
+use super::{Known, Resident, Town};
 use crate::forms::Form;
 use crate::frames::TEXT_END;
 use crate::rules::Rule;
@@ -12,7 +12,9 @@ impl Town {
     pub(super) fn notes_form(&self, session: &Session) {
         if let Some(framings) = &self.framings {
             let (listener, id) = (session.listener(), session.id());
-            let (form, is_accepted) = (framings.form_of(listener), listener.is_some());
+            let known = session.context::<Known>().and_then(|known| known.form);
+            let (form, is_accepted) = (known.or(framings.form_of(listener)), listener.is_some());
+            self.check_establishment(session, form);
             self.truth.lock().opens_in_form(id, form, is_accepted);
         }
     }
@@ -32,8 +34,10 @@ impl Town {
         }
     }
 
-    pub(super) fn is_raw(&self, id: SessionId) -> bool {
-        self.truth.lock().form_of(id) == Some(Form::Raw)
+    /// Whether there are frames that are too large for its framing.
+    pub(super) fn has_bound(&self, id: SessionId) -> bool {
+        let form = self.truth.lock().form_of(id);
+        !form.is_some_and(|form| form == Form::Raw || form.is_web())
     }
 
     /// Bytes as they come: whole requests, and a part of one before them and behind.

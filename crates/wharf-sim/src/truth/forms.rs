@@ -31,6 +31,7 @@ impl Truth {
     pub(crate) fn opens_in_form(&mut self, id: SessionId, form: Option<Form>, is_accepted: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.form = form;
+        self.web.opened += u64::from(form.is_some_and(Form::is_web));
         let peer = session.peer.filter(|_| is_accepted);
         let came_by = peer.and_then(|peer| self.peers[peer as usize].form);
         if form.is_none() || came_by.is_some_and(|came_by| Some(came_by) != form) {

@@ -36,6 +36,7 @@ impl Truth {
             ),
             CloseReason::FrameTooLarge { .. }
             | CloseReason::LengthTooSmall { .. }
+            | CloseReason::ProtocolError { .. }
             | CloseReason::FrameRefused { .. } => unless(
                 peer.is_none_or(|peer| {
                     peer.corrupt || peer.refused.is_some_and(|of| of.is(reason))
@@ -68,6 +69,11 @@ impl Truth {
                 Some("it had received a frame".to_owned())
             }
             CloseReason::FirstFrameTimeout => too_soon(excuses.first_frame_timeout),
+            CloseReason::PeerClosedWith { code } => unless(
+                peer.is_none_or(|peer| peer.corrupt || peer.has_closed_with(code)),
+                "its peer has not sent this Close frame",
+            ),
+            CloseReason::PingTimeout => self.why_no_ping_timeout(id),
             CloseReason::Kicked { code } => unless(
                 session.parting.farewell(code).is_some(),
                 "nobody has closed it with this farewell",

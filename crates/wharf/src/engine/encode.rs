@@ -232,3 +232,28 @@ impl Engine {
         frame.in_form(self.framings.form_of(framing))
     }
 }
+
+#[cfg(all(test, feature = "websocket", not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::port::Sockets;
+
+    #[test]
+    fn what_waits_for_a_client_is_masked_once() {
+        let framings = Framings::of(&[Framing::raw()]);
+        let engine = Engine::new(false, framings, Options::default().workers(1), Sockets::Os);
+        for (sends_text, message) in [(false, vec![b'x'; 300]), (true, "text".into())] {
+            let framing = Framings::of_client(sends_text);
+            let waits = engine.encode_for_one(framing, Content::Plain(&message)).unwrap();
+            let leaves = engine.formed(framing, engine.form_for(framing, &waits));
+            let wire = leaves.pieces().concat();
+            let (head, payload) = wire.split_at(wire.len() - message.len());
+            let mut payload = payload.to_vec();
+            mask(&mut payload, head.last_chunk().copied().unwrap());
+            assert_eq!(payload, message);
+        }
+        let is_refused = engine.encode_for_one(Framings::of_client(true), Content::Plain(b"\xFF"));
+        assert!(is_refused.is_err(), "what is sent as text must be text");
+    }
+}

@@ -152,6 +152,38 @@ faults! {
     PortEndsUntold "port-ends-untold" 1/2 Sessions,
     /// A connect gets the TCP port that it connects to as its own, and so reaches itself.
     ConnectMeetsItself "connect-meets-itself" 1/16 Sessions,
+    /// A peer sends the head that begins a WebSocket, its request or its answer, a byte at a time.
+    WebSocketHeadDribbled "web-socket-head-dribbled" 1/8 Scenario,
+    /// A peer sends frames behind the head before the WebSocket stands.
+    WebSocketHeadMerged "web-socket-head-merged" 1/8 Scenario,
+    /// A peer sends the frames of a WebSocket a byte at a time.
+    WebSocketFramesCut "web-socket-frames-cut" 1/16 Scenario,
+    /// A peer sends many frames of a WebSocket in one piece.
+    WebSocketFramesMerged "web-socket-frames-merged" 1/16 Scenario,
+    /// A message of a WebSocket comes in fragments, some of one byte and some empty.
+    WebSocketFragments "web-socket-fragments" 1/8 Scenario,
+    /// A control frame of a WebSocket stands between two fragments.
+    WebSocketControlBetween "web-socket-control-between" 1/4 Scenario,
+    /// A peer stops reading, and sends pings.
+    WebSocketPingFlood "web-socket-ping-flood" 1/128 Scenario,
+    /// A peer and the program close a WebSocket at the same time.
+    WebSocketClosesCross "web-socket-closes-cross" 1/128 Scenario,
+    /// A peer that leaves ends its stream without a Close frame.
+    WebSocketEndsUnsaid "web-socket-ends-unsaid" 1/4 Scenario,
+    /// A peer sends messages behind its Close frame.
+    WebSocketGoesOn "web-socket-goes-on" 1/4 Scenario,
+    /// A peer resets after the Close frames, before the end of the stream.
+    WebSocketLingerCut "web-socket-linger-cut" 1/4 Scenario,
+    /// A peer sends a frame that breaks a rule of WebSocket.
+    WebSocketFrameInvalid "web-socket-frame-invalid" 1/128 Scenario,
+    /// A peer reads, but says nothing more and answers no ping.
+    WebSocketMute "web-socket-mute" 1/256 Scenario,
+    /// A request for a WebSocket is refused, or refuses itself: it is no proper one.
+    WebSocketUpgradeRefused "web-socket-upgrade-refused" 1/16 Scenario,
+    /// The head that begins a WebSocket does not come to its end.
+    WebSocketUpgradeStalls "web-socket-upgrade-stalls" 1/32 Scenario,
+    /// What comes in place of the head that begins a WebSocket is not HTTP.
+    WebSocketUpgradeGarbage "web-socket-upgrade-garbage" 1/32 Scenario,
 }
 
 impl fmt::Display for Fault {

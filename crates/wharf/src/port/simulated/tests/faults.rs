@@ -95,6 +95,22 @@ fn shows<const SHARED: bool>(fault: Fault, mut bench: Bench<SHARED>) -> Option<(
         | DestructorPanics | BytesMisbehave | CallbackBlocks | LocalClose | ThreadPreempted => {
             return None;
         }
+        WebSocketHeadDribbled
+        | WebSocketHeadMerged
+        | WebSocketFramesCut
+        | WebSocketFramesMerged
+        | WebSocketFragments
+        | WebSocketControlBetween
+        | WebSocketPingFlood
+        | WebSocketClosesCross
+        | WebSocketEndsUnsaid
+        | WebSocketGoesOn
+        | WebSocketLingerCut
+        | WebSocketFrameInvalid
+        | WebSocketMute
+        | WebSocketUpgradeRefused
+        | WebSocketUpgradeStalls
+        | WebSocketUpgradeGarbage => return None,
     };
     Some((shown, bench.fired(fault)))
 }
