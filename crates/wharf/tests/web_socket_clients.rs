@@ -18,19 +18,21 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::CloseFrame;
 use wharf::{
     Backend, Close, CloseReason, EstablishError, Farewell, Group, Options, Policy, SendError,
-    Sends, SessionId, Target, Text, WebSocket,
+    Sends, SessionId, Target, Text,
 };
 
 const PEERS: usize = 41;
 const ROOM: Group = Group(7);
 const HERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
+type Failure = (SessionId, ErrorKind, Option<EstablishError>);
+
 /// Sessions that are begun, and the servers that they are begun with.
 struct Clients {
     harness: Harness,
     servers: TcpListener,
     /// What was told of connects that failed.
-    told: Arc<Mutex<Vec<(SessionId, ErrorKind, Option<EstablishError>)>>>,
+    told: Arc<Mutex<Vec<Failure>>>,
 }
 
 fn begin(backend: Backend, options: Options, behaviour: Behaviour) -> Clients {

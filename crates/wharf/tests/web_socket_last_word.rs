@@ -190,7 +190,8 @@ on_every_backend! {
         let harness = start_web_socket(backend, no_pings(), options, Behaviour::silent());
         let handle = &harness.handle;
         let peers = harness.web_sockets(PEERS);
-        let fill = |id: SessionId| (0..1_000).try_for_each(|_| handle.try_send(id, [7; 60_000])).is_err();
+        let full = vec![7; 60_000];
+        let fill = |id: SessionId| (0..1_000).any(|_| handle.try_send(id, &full).is_err());
         for (nth, (_, id)) in peers.iter().enumerate() {
             eventually("nothing more is taken", || {
                 let before = handle.queued_bytes(*id);
@@ -232,7 +233,7 @@ on_every_backend! {
             let asks = masked(FIN | BINARY, &[b'e', b'n', b'd', (nth % 24) as u8]);
             write(&peer, &[request().as_bytes(), &asks].concat());
             read_taken(&peer);
-            if nth % 5 == 0 {
+            if nth.is_multiple_of(5) {
                 write(&peer, &masked(FIN | TEXT, b"speaks on").repeat(20)); // it may find the session closing
             }
             let (frames, close) = read_to_close(&peer);
