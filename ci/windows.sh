@@ -64,7 +64,7 @@ lab() { # build|run: the programs of the lab that run on Windows
 
 section "builds"
 cargo build --release --target "$TARGET"
-cargo test -p wharf-net --no-run --target "$TARGET"
+cargo test -p wharf-net --features websocket --no-run --target "$TARGET"
 cargo test -p wharf-cli --no-run --target "$TARGET"
 lab build
 
@@ -83,7 +83,7 @@ if [ "$BUILD_ONLY" -eq 1 ]; then exit; fi
 
 section "tests under Wine"
 # What is simulated is the same everywhere, and is simulated natively; Wine would add nothing but time.
-cargo test -p wharf-net --no-fail-fast --target "$TARGET"
+cargo test -p wharf-net --features websocket --no-fail-fast --target "$TARGET"
 cargo test -p wharf-cli --no-fail-fast --target "$TARGET"
 
 section "lab"

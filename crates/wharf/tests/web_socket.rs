@@ -27,9 +27,8 @@ fn roomy() -> Options {
     })
 }
 
-/// A peer that is silent for long gets no ping where it expects something else.
 fn large() -> WebSocket {
-    WebSocket::new().message_bytes_max(1 << 20).ping_after(None)
+    no_pings().message_bytes_max(1 << 20)
 }
 
 /// So many bytes of letters, in one and in two bytes each.
@@ -130,7 +129,7 @@ on_every_backend! {
     }
 
     fn a_strangers_client_is_understood_and_understands(backend) {
-        let web_socket = WebSocket::new().message_bytes_max(1 << 20).subprotocols(["chat.v2"]);
+        let web_socket = no_pings().message_bytes_max(1 << 20).subprotocols(["chat.v2"]);
         let harness = start_web_socket(backend, web_socket, roomy(), Behaviour::web_echo());
         for nth in 0..PEERS {
             let url = format!("ws://{}/chat?n={nth}", harness.address());
@@ -165,7 +164,7 @@ on_every_backend! {
                 session.send(Text("a text"));
                 session.send("bytes");
             });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         for (peer, id) in harness.web_sockets(PEERS) {
             write(&peer, &[masked(FIN | TEXT, "ü".as_bytes()), masked(FIN | BINARY, b"\xff")].concat());
             for _ in 0..2 {
@@ -185,7 +184,7 @@ on_every_backend! {
     }
 
     fn who_sends_text_only_is_refused_what_is_none(backend) {
-        let web_socket = WebSocket::new().sends(Sends::Text);
+        let web_socket = no_pings().sends(Sends::Text);
         let behaviour = Behaviour::silent().on_received(|session, frame| {
             assert!(matches!(session.try_send(frame), Err(SendError::Refused { bytes, .. }) if bytes == frame));
             session.send(frame);
@@ -218,7 +217,7 @@ on_every_backend! {
                 session.send(frame);
             }
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let peers = harness.web_sockets(PEERS);
         for (nth, (peer, _)) in peers.iter().enumerate() {
             let before = masked(FIN | TEXT, b"one");
@@ -249,7 +248,7 @@ on_every_backend! {
             options.sending.queue_bytes_max = 128 * 1024;
             options.sending.kernel_bytes = Some(16 * 1024);
         });
-        let web_socket = WebSocket::new().message_bytes_max(40_000);
+        let web_socket = no_pings().message_bytes_max(40_000);
         let harness = start_web_socket(backend, web_socket, options, Behaviour::web_echo());
         let (reads_not, id) = harness.web_socket();
         let innocents = harness.web_sockets(PEERS);
@@ -279,7 +278,7 @@ on_every_backend! {
         let options = one_worker().with(|options| {
             options.time.heartbeat = Some(wharf::Heartbeat::new(Duration::from_millis(100), "alive"));
         });
-        let harness = start_web_socket(backend, WebSocket::new(), options, behaviour);
+        let harness = start_web_socket(backend, no_pings(), options, behaviour);
         let peers = harness.web_sockets(PEERS);
         for (peer, _) in &peers {
             let mut told = Vec::new();
@@ -301,7 +300,7 @@ on_every_backend! {
 
     fn messages_that_wait_unfinished_have_a_bound_and_who_goes_beyond_it_ends(backend) {
         let options = one_worker().with(|options| options.receiving.queues_bytes_max = Some(66_000));
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::web_echo());
         let (first, first_id) = harness.web_socket();
         let message = vec![3; 65_536];
         let wire = masked(FIN | BINARY, &message);
@@ -330,7 +329,7 @@ on_every_backend! {
             let changed = session.set_framing(usize::from(frame[0] - b'0'));
             session.send(format!("{changed}"));
         });
-        let listener = Listener::new("127.0.0.1:0").transport(WebSocket::new());
+        let listener = Listener::new("127.0.0.1:0").transport(no_pings());
         let builder = Server::builder().listen(listener).options(one_worker());
         let builder = builder.framings([Framing::lines(Lines::default()), length_framing()]);
         let harness = start_builder(backend, builder, behaviour);
@@ -356,10 +355,10 @@ on_every_backend! {
             let error = refused(web_socket, one_worker());
             assert!(error.contains(word), "{error}");
         };
-        says(WebSocket::new().message_bytes_max(0), "message_bytes_max");
-        says(WebSocket::new().message_bytes_max((1 << 30) + 1), "message_bytes_max");
-        says(WebSocket::new().subprotocols(["chat v2"]), "subprotocols");
-        says(WebSocket::new().ping_after(Some(Duration::from_millis(9))), "ping_after");
+        says(no_pings().message_bytes_max(0), "message_bytes_max");
+        says(no_pings().message_bytes_max((1 << 30) + 1), "message_bytes_max");
+        says(no_pings().subprotocols(["chat v2"]), "subprotocols");
+        says(no_pings().ping_after(Some(Duration::from_millis(9))), "ping_after");
         let small = one_worker().with(|options| options.receiving.queues_bytes_max = Some(66_000));
         let error = refused(large(), small);
         assert!(error.contains("queues_bytes_max"), "{error}");

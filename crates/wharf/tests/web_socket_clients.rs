@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -18,19 +18,21 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::CloseFrame;
 use wharf::{
     Backend, Close, CloseReason, EstablishError, Farewell, Group, Options, Policy, SendError,
-    Sends, SessionId, Target, Text, WebSocket,
+    Sends, SessionId, Target, Text,
 };
 
 const PEERS: usize = 41;
 const ROOM: Group = Group(7);
 const HERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
+type Failure = (SessionId, ErrorKind, Option<EstablishError>);
+
 /// Sessions that are begun, and the servers that they are begun with.
 struct Clients {
     harness: Harness,
     servers: TcpListener,
     /// What was told of connects that failed.
-    told: Arc<Mutex<Vec<(SessionId, ErrorKind, Option<EstablishError>)>>>,
+    told: Arc<Mutex<Vec<Failure>>>,
 }
 
 fn begin(backend: Backend, options: Options, behaviour: Behaviour) -> Clients {
@@ -40,13 +42,13 @@ fn begin(backend: Backend, options: Options, behaviour: Behaviour) -> Clients {
         let source = error.get_ref().and_then(|source| source.downcast_ref());
         lock(&noted).push((id, error.kind(), source.cloned()));
     });
-    let harness = start_web_socket(backend, WebSocket::new(), options, behaviour);
+    let harness = start_web_socket(backend, no_pings(), options, behaviour);
     Clients { harness, servers: TcpListener::bind(HERE).unwrap(), told }
 }
 
 impl Clients {
     fn target(&self) -> Target {
-        Target::new(self.servers.local_addr().unwrap()).transport(WebSocket::new())
+        Target::new(self.servers.local_addr().unwrap()).transport(no_pings())
     }
 
     /// A session is begun, and asks.
@@ -95,7 +97,7 @@ on_every_backend! {
             assert_eq!(establishment.subprotocol(), Some("chat.v1"));
         });
         let clients = begin(backend, one_worker(), behaviour);
-        let transport = WebSocket::new().subprotocols(["chat.v2", "chat.v1"]);
+        let transport = no_pings().subprotocols(["chat.v2", "chat.v1"]);
         let target = clients.target().transport(transport).name("example.com:7000").path("/chat?x=1");
         let target = target.header("Cookie", "token=abc").header("Origin", "https://example.com");
         let (mut keys, mut asked_keys) = (HashSet::new(), HashSet::new());
@@ -113,11 +115,18 @@ on_every_backend! {
                  Origin: https://example.com\r\n\r\n"
             );
             assert_eq!(asks, expected);
-            let answer = answer_to(&asks).replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n");
-            write(&server, answer.as_bytes());
-            servers.push(server);
+            let answer = answer_to(&asks).replace(
+                "\r\n\r\n",
+                "\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n",
+            );
+            servers.push((server, id, answer));
         }
-        for server in &servers {
+        for (server, id, answer) in &servers {
+            // None of them has left yet.
+            assert_eq!(clients.harness.handle.queued_bytes(*id), Some(masked(TEXT, b"early").len()));
+            write(server, answer.as_bytes());
+        }
+        for (server, ..) in &servers {
             let mut expect = |first, payload: &[u8]| {
                 let (frame, key) = read_masked(server);
                 assert_eq!(frame, WsFrame { first, payload: payload.to_vec() });
@@ -239,10 +248,7 @@ on_every_backend! {
     }
 
     fn whoever_ends_before_it_stands_fails(backend) {
-        let options = one_worker().with(|options| {
-            options.time.establish_timeout = Duration::from_millis(300);
-        });
-        let clients = begin(backend, options, Behaviour::silent());
+        let clients = begin(backend, one_worker(), Behaviour::silent());
         let handle = &clients.harness.handle;
         for _ in 0..10 {
             let (server, id, asks) = clients.asks(clients.target());
@@ -260,15 +266,24 @@ on_every_backend! {
                 wait_ended(&server);
             }
         }
+        clients.finish(40);
+    }
+
+    fn whoever_takes_too_long_fails(backend) {
+        let options = one_worker().with(|options| {
+            options.time.establish_timeout = Duration::from_millis(300);
+        });
+        let clients = begin(backend, options, Behaviour::silent());
         let late: Vec<_> = (0..PEERS).map(|_| clients.asks(clients.target())).collect();
         for (nth, (server, _, asks)) in late.iter().enumerate() {
-            write(server, &answer_to(asks).as_bytes()[..nth]);
+            // It may be too late already.
+            let _ = (&*server).write_all(&answer_to(asks).as_bytes()[..nth]);
         }
         for (server, id, _) in &late {
             assert_eq!(clients.failed(*id), (ErrorKind::TimedOut, None));
             wait_ended(server);
         }
-        clients.finish(40 + PEERS);
+        clients.finish(PEERS);
     }
 
     fn the_end_of_the_program_ends_those_that_establish(backend) {
@@ -338,7 +353,7 @@ on_every_backend! {
 
     fn a_server_that_answers_no_ping_is_given_up(backend) {
         let clients = begin(backend, one_worker(), Behaviour::web_echo());
-        let transport = WebSocket::new().ping_after(Some(Duration::from_millis(50)));
+        let transport = no_pings().ping_after(Some(Duration::from_millis(50)));
         let servers: Vec<_> = (0..PEERS).map(|_| {
             let (server, id, asks) = clients.asks(clients.target().transport(transport.clone()));
             write(&server, answer_to(&asks).as_bytes());
@@ -400,7 +415,7 @@ on_every_backend! {
         let clients = begin(backend, one_worker(), Behaviour::silent());
         let handle = &clients.harness.handle;
         let servers: Vec<_> = (0..PEERS).map(|_| {
-            let target = clients.target().transport(WebSocket::new().sends(Sends::Text));
+            let target = clients.target().transport(no_pings().sends(Sends::Text));
             let (server, id, asks) = clients.asks(target);
             write(&server, answer_to(&asks).as_bytes());
             clients.harness.log.wait("it opens", |ledger| ledger.ids.contains(&id).then_some(()));

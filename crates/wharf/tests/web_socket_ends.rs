@@ -9,13 +9,13 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use support::*;
-use wharf::{Backend, Close, CloseReason, EndOfStream, Farewell, Options, SessionId, WebSocket};
+use wharf::{Backend, Close, CloseReason, EndOfStream, Farewell, Options, SessionId};
 
 const PEERS: usize = 41;
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
 
 fn echo_harness(backend: Backend, options: Options) -> Harness {
-    start_web_socket(backend, WebSocket::new(), options, Behaviour::web_echo())
+    start_web_socket(backend, no_pings(), options, Behaviour::web_echo())
 }
 
 /// What the peer finds at the end: the frames, then the code and the reason of a Close.
@@ -119,7 +119,7 @@ on_every_backend! {
     }
 
     fn a_message_that_is_too_long_ends_by_what_its_head_says(backend) {
-        let web_socket = WebSocket::new().message_bytes_max(1_000);
+        let web_socket = no_pings().message_bytes_max(1_000);
         let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::web_echo());
         let head = |first, bytes: u64| [&[first, 0x80 | 127][..], &bytes.to_be_bytes(), &[0; 4]].concat();
         for bytes in [1 << 16, 1 << 30, u64::MAX / 2] {
@@ -344,7 +344,7 @@ on_every_backend! {
                 session.finish();
             }
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let peers = harness.web_sockets(PEERS);
         for (peer, _) in &peers {
             write(peer, &masked(FIN | TEXT, b"finish"));
@@ -365,7 +365,7 @@ on_every_backend! {
 
     fn a_callback_that_panics_ends_its_session_without_a_word(backend) {
         let behaviour = Behaviour::silent().on_received(|_, _| panic_on_purpose());
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let panics = |peer: &TcpStream, _| write(peer, &masked(FIN | TEXT, b"panic"));
         all_end(&harness, panics, (CloseReason::HandlerPanicked, (Vec::new(), None)));
         harness.settle();
@@ -381,7 +381,7 @@ on_every_backend! {
     }
 
     fn who_answers_no_ping_ends(backend) {
-        let web_socket = WebSocket::new().ping_after(Some(MILLIS(50)));
+        let web_socket = no_pings().ping_after(Some(MILLIS(50)));
         let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::web_echo());
         let ping = vec![WsFrame { first: FIN | PING, payload: Vec::new() }];
         let found = (ping, Some((1001, String::new())));
@@ -393,9 +393,9 @@ on_every_backend! {
     }
 
     fn who_answers_pings_or_speaks_lives(backend) {
-        let web_socket = WebSocket::new().ping_after(Some(MILLIS(500)));
+        let web_socket = no_pings().ping_after(Some(MILLIS(1_000)));
         let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::web_echo());
-        let peers = harness.web_sockets(PEERS);
+        let peers = harness.web_sockets(9);
         for _ in 0..3 {
             for (nth, (peer, _)) in peers.iter().enumerate() {
                 expect_ws(peer, FIN | PING, b"");
@@ -417,6 +417,6 @@ on_every_backend! {
         drop(peers);
         harness.settle();
         let stats = harness.finish();
-        assert_eq!(stats.closed_like(CloseReason::PeerClosed), PEERS as u64);
+        assert_eq!(stats.closed_like(CloseReason::PeerClosed), 9);
     }
 }

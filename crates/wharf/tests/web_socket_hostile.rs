@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::*;
-use wharf::{Backend, CloseReason, Options, Stats, Target, WebSocket};
+use wharf::{
+    Backend, CloseReason, Framing, LengthPrefix, Listener, Options, Server, Stats, Target,
+};
 
 const CROWD: usize = 41;
 
@@ -192,7 +194,7 @@ fn read_pong(peer: &TcpStream) -> u32 {
 on_every_backend! {
     fn crowds_that_break_rules_end_and_one_that_behaves_is_served_throughout(backend) {
         let _alone = alone();
-        let web_socket = WebSocket::new().message_bytes_max(2_000);
+        let web_socket = no_pings().message_bytes_max(2_000);
         let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::web_echo());
         let (innocent, _) = harness.web_socket();
         drop(innocent);
@@ -213,7 +215,7 @@ on_every_backend! {
     }
 
     fn smuggled_headers_are_refused_with_an_answer_and_an_end_in_order(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let smuggled = [
             "Host: other:7000", "host: here:7000", "Content-Length: 5", "Content-Length: 0\r\nContent-Length: 5",
             "Transfer-Encoding: chunked", "transfer-encoding: identity", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -239,7 +241,7 @@ on_every_backend! {
         const PINGS: u32 = 12_000;
         /// The queue's bound, 4 KiB for control frames, and one of them.
         const MOST: usize = 64 * 1024 + 4 * 1024 + 139;
-        let harness = start_web_socket(backend, WebSocket::new(), small_queues(), echo_of_numbers());
+        let harness = start_web_socket(backend, no_pings(), small_queues(), echo_of_numbers());
         let (handle, wire) = (&harness.handle, numbered_pings(PINGS));
         let peers = harness.web_sockets(5);
         beside_one_that_is_served(&harness, 20, || {
@@ -273,12 +275,15 @@ on_every_backend! {
 
     fn who_is_paused_for_not_reading_loses_no_pong(backend) {
         const PINGS: u32 = 8_000;
+        // So small that it is full before a session has had its share of a turn.
         let options = small_queues().with(|options| {
             options.receiving.backpressure = wharf::Backpressure::PauseReceive;
-            options.sending.queue_bytes_max = 128 * 1024;
+            options.sending.queue_bytes_max = 4 * 1024;
         });
-        let web_socket = WebSocket::new().message_bytes_max(1_000);
-        let harness = start_web_socket(backend, web_socket, options, echo_of_numbers());
+        let listener = Listener::new((Ipv4Addr::LOCALHOST, 0)).transport(no_pings().message_bytes_max(1_000));
+        let of_connects = Framing::length_prefixed(LengthPrefix::default().frame_bytes_max(1_000));
+        let builder = Server::builder().listen(listener).framing(of_connects).options(options);
+        let harness = start_builder(backend, builder, echo_of_numbers());
         let wire = numbered_pings(PINGS);
         let peers = harness.web_sockets(5);
         beside_one_that_is_served(&harness, 20, || {
@@ -299,7 +304,7 @@ on_every_backend! {
         let options = one_worker().with(|options| {
             options.receiving.queues_bytes_max = Some(100_000);
         });
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::web_echo());
         let announced = &masked(FIN | BINARY, &[7; 60_000])[..8];
         let peers = harness.web_sockets(5 * CROWD);
         peers.iter().for_each(|(peer, _)| write(peer, announced));
@@ -315,7 +320,7 @@ on_every_backend! {
     fn servers_that_answer_garbage_fail_the_connects_and_nobody_else(backend) {
         let _alone = alone();
         let servers = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let (innocent, _) = harness.web_socket();
         drop(innocent);
         harness.settle();
@@ -324,7 +329,7 @@ on_every_backend! {
             b"\xff\xfe\r\n", b"HTTP/1.1 101\r\nA: ", b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
             b"HTTP/1.1 ", b"\0", b"HTTP/9.9 101 Later\r\n\r\n",
         ];
-        let target = Target::new(servers.local_addr().unwrap()).transport(WebSocket::new());
+        let target = Target::new(servers.local_addr().unwrap()).transport(no_pings());
         beside_one_that_is_served(&harness, 20, || for answer in answers {
             let begun: Vec<_> = (0..CROWD).map(|_| {
                 harness.handle.connect(target.clone()).unwrap();

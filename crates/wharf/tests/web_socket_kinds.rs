@@ -12,7 +12,7 @@ use socket2::SockRef;
 use support::*;
 use wharf::{
     Backend, Close, CloseReason, Farewell, FirstFrameTimeout, Framing, Group, Handle, Listener,
-    Options, Policy, PublishError, Sends, Server, SessionId, Target, Text, WebSocket,
+    Options, Policy, PublishError, Sends, Server, SessionId, Target, Text,
 };
 
 const PEERS: usize = 41;
@@ -52,10 +52,10 @@ fn start_kinds(backend: Backend, options: Options, behaviour: Behaviour) -> Harn
     let builder = Server::builder()
         .listen(Listener::new(HERE).framing(Framing::raw()))
         .listen(HERE)
-        .listen(Listener::new(HERE).transport(WebSocket::new()))
-        .listen(Listener::new(HERE).transport(WebSocket::new().sends(Sends::Text)))
+        .listen(Listener::new(HERE).transport(no_pings()))
+        .listen(Listener::new(HERE).transport(no_pings().sends(Sends::Text)))
         .framing(length_framing())
-        .options(options);
+        .options(patient(options));
     start_builder(backend, builder, behaviour)
 }
 
@@ -74,7 +74,7 @@ fn peer_of(harness: &Harness, kind: Kind, listener: &TcpListener) -> Peer {
         Kind::Connected | Kind::Client => {
             let mut target = Target::new(listener.local_addr().unwrap());
             if kind == Kind::Client {
-                target = target.transport(WebSocket::new());
+                target = target.transport(no_pings());
             }
             let id = harness.handle.connect(target).unwrap();
             let (stream, _) = listener.accept().unwrap();
@@ -275,13 +275,13 @@ on_every_backend! {
     }
 
     fn who_skips_gets_whole_messages_in_order(backend) {
-        const MESSAGES: u32 = 1_000;
+        const MESSAGES: u32 = 3_000;
         let harness = start_kinds(backend, slow_options(1), Behaviour::silent());
         let handle = &harness.handle;
         let peers = slow_members(&harness, Policy::Skip);
         for number in 0..MESSAGES {
             publish(handle, || handle.publish(ROOM, numbered(0, number)));
-            if number % 100 == 0 {
+            if number % 300 == 0 {
                 for peer in &peers {
                     let ping = if peer.kind == Kind::Client { unmasked } else { masked };
                     write(&peer.stream, &ping(FIN | PING, b"between"));
@@ -352,8 +352,8 @@ on_every_backend! {
                         session.close(Close::Drain);
                     }
                 });
-            let harness = start_web_socket(backend, WebSocket::new(), options(workers), behaviour);
-            let target = Target::new(harness.address()).transport(WebSocket::new());
+            let harness = start_web_socket(backend, no_pings(), options(workers), behaviour);
+            let target = Target::new(harness.address()).transport(no_pings());
             for _ in 0..PEERS {
                 harness.handle.connect(target.clone()).unwrap();
             }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use support::*;
 use wharf::{
     Backend, Close, CloseReason, Farewell, FirstFrameTimeout, Group, Options, SessionId, Text,
-    WebSocket,
 };
 
 const PEERS: usize = 41;
@@ -41,7 +40,7 @@ fn ends_by_a_limit(
         .on_ending(|session, reason| {
             session.handle().encode(Text(format!("goodbye: {reason}"))).ok()
         });
-    let harness = start_web_socket(backend, WebSocket::new(), options, behaviour);
+    let harness = start_web_socket(backend, no_pings(), options, behaviour);
     let peers = harness.web_sockets(PEERS);
     peers.iter().for_each(|(peer, _)| act(peer));
     for (peer, id) in &peers {
@@ -74,7 +73,7 @@ on_every_backend! {
     }
 
     fn a_servers_drain_lets_all_leave_before_the_close(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::silent());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::silent());
         let (handle, queued) = (&harness.handle, frames(10, 9_000));
         let peers = harness.web_sockets(PEERS);
         for (_, id) in &peers {
@@ -104,7 +103,7 @@ on_every_backend! {
                     false => session.close(Close::Drain),
                 }
             });
-            let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+            let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
             let mut expected = vec![WsFrame { first: FIN | BINARY, payload: b"hello".to_vec() }];
             let mut close = (1000, String::new());
             if kicks {
@@ -120,7 +119,7 @@ on_every_backend! {
     }
 
     fn what_is_published_before_a_session_stands_is_not_for_it(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let asks = request();
         let peers: Vec<_> = (0..PEERS).map(|_| harness.connect()).collect();
         for (nth, peer) in peers.iter().enumerate() {
@@ -144,7 +143,7 @@ on_every_backend! {
 
     fn the_answer_to_a_close_waits_behind_what_is_queued(backend) {
         let options = one_worker().with(|options| options.sending.kernel_bytes = Some(16 * 1024));
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::silent());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::silent());
         let queued = frames(25, 10_000);
         let peers = harness.web_sockets(PEERS);
         for (peer, id) in &peers {
@@ -161,7 +160,7 @@ on_every_backend! {
     }
 
     fn whatever_is_sent_behind_a_violation_does_not_cost_the_close(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let peers = harness.web_sockets(PEERS);
         let wire = [masked(FIN | TEXT, b"before"), unmasked(FIN | TEXT, b"!"), vec![7; 300_000]].concat();
         std::thread::scope(|scope| {
@@ -188,10 +187,11 @@ on_every_backend! {
             options.time.drain_timeout = Some(MILLIS(200));
             options.sending.kernel_bytes = Some(16 * 1024);
         });
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::silent());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::silent());
         let handle = &harness.handle;
         let peers = harness.web_sockets(PEERS);
-        let fill = |id: SessionId| (0..1_000).try_for_each(|_| handle.try_send(id, [7; 60_000])).is_err();
+        let full = vec![7; 60_000];
+        let fill = |id: SessionId| (0..1_000).any(|_| handle.try_send(id, &full).is_err());
         for (nth, (_, id)) in peers.iter().enumerate() {
             eventually("nothing more is taken", || {
                 let before = handle.queued_bytes(*id);
@@ -219,7 +219,7 @@ on_every_backend! {
             (0..many[0]).for_each(|n| session.send(vec![n; 1 + 700 * usize::from(n)]));
             session.close(Close::Drain);
         });
-        let harness = start_web_socket(backend, WebSocket::new(), Options::default().workers(2), behaviour);
+        let harness = start_web_socket(backend, no_pings(), Options::default().workers(2), behaviour);
         let is_over = AtomicBool::new(false);
         let load = || {
             let (peer, _) = harness.web_socket();
@@ -233,7 +233,7 @@ on_every_backend! {
             let asks = masked(FIN | BINARY, &[b'e', b'n', b'd', (nth % 24) as u8]);
             write(&peer, &[request().as_bytes(), &asks].concat());
             read_taken(&peer);
-            if nth % 5 == 0 {
+            if nth.is_multiple_of(5) {
                 write(&peer, &masked(FIN | TEXT, b"speaks on").repeat(20)); // it may find the session closing
             }
             let (frames, close) = read_to_close(&peer);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::*;
-use wharf::{Backend, CloseReason, Origins, Stats, Upgrade, UpgradeRequest, WebSocket};
+use wharf::{Backend, CloseReason, Origins, Stats, Upgrade, UpgradeRequest};
 
 const PEERS: usize = 41;
 
@@ -73,7 +73,7 @@ on_every_backend! {
                 assert!(session.establishment().is_none(), "that was once");
                 session.send(frame);
             });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let peers: Vec<_> = (0..PEERS).map(|nth| {
             let peer = harness.connect();
             let path = format!("/chat?room={nth}&a=%20");
@@ -105,7 +105,7 @@ on_every_backend! {
             .on_opened(|session| {
                 session.send(session.establishment().unwrap().subprotocol().unwrap_or("none"));
             });
-        let web_socket = WebSocket::new().subprotocols(["chat.v1", "chat.v2"]);
+        let web_socket = no_pings().subprotocols(["chat.v1", "chat.v2"]);
         let harness = start_web_socket(backend, web_socket, one_worker(), behaviour);
         let asked = |path, lines: &[&str], chosen: Option<&str>| {
             let peer = harness.connect();
@@ -130,7 +130,7 @@ on_every_backend! {
         let behaviour = Behaviour::silent().on_upgrade(|request| {
             Upgrade::refuse(request.query().unwrap().parse().unwrap())
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let words = [
             (400, "400 Bad Request"), (401, "401 Unauthorized"), (404, "404 Not Found"), (418, "418 Refused"),
             (503, "503 Service Unavailable"), (101, "500 Internal Server Error"), (700, "500 Internal Server Error"),
@@ -152,7 +152,7 @@ on_every_backend! {
     }
 
     fn what_is_no_upgrade_gets_the_status_that_says_why_and_then_the_end(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::silent());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::silent());
         let close = "Connection: close";
         let bad = empty("400 Bad Request", close);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
@@ -180,7 +180,7 @@ on_every_backend! {
     }
 
     fn fixed_answers_are_given_at_their_paths(backend) {
-        let web_socket = WebSocket::new().answer("/health", "fine\n").answer("/", "");
+        let web_socket = no_pings().answer("/health", "fine\n").answer("/", "");
         let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::silent());
         let get = |path| format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n");
         let text = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length:";
@@ -203,7 +203,7 @@ on_every_backend! {
             (Origins::Same, "http://here:7000", "http://here:7001"),
             (named, "https://page.example", "http://here:7000"),
         ] {
-            let web_socket = WebSocket::new().origins(origins);
+            let web_socket = no_pings().origins(origins);
             let harness = start_web_socket(backend, web_socket, one_worker(), Behaviour::silent());
             let asks = |origin: &str| request_with("/", &[&*format!("Origin: {origin}")]);
             for _ in 0..5 {
@@ -221,7 +221,7 @@ on_every_backend! {
     }
 
     fn a_head_that_is_cut_anywhere_is_read_and_what_lies_behind_it_is_delivered(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let wire = [request().as_bytes(), &masked(FIN | TEXT, b"early"), &masked(BINARY, b"in ")].concat();
         let rest = masked(FIN | CONTINUATION, b"parts");
         let peers: Vec<_> = (0..=wire.len()).map(|_| harness.connect()).collect();
@@ -246,7 +246,7 @@ on_every_backend! {
     }
 
     fn a_head_in_single_bytes_is_a_head(backend) {
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), one_worker(), Behaviour::web_echo());
         let peers: Vec<_> = (0..PEERS).map(|_| harness.connect()).collect();
         let wire = [request().as_bytes(), &masked(FIN | TEXT, b"first")].concat();
         for byte in &wire {
@@ -266,7 +266,7 @@ on_every_backend! {
         let behaviour = Behaviour::silent().on_opened(|session| {
             (0..20_u32).for_each(|n| session.send([&n.to_be_bytes()[..], &[1; 5_000]].concat()));
         }).on_received(|session, frame| session.send(frame));
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let peers: Vec<_> = (0..PEERS).map(|_| harness.connect()).collect();
         for peer in &peers {
             write(peer, &[request().as_bytes(), &masked(FIN | BINARY, b"later")].concat());
@@ -287,7 +287,7 @@ on_every_backend! {
             "/dreadful" => panic_dreadfully(),
             _ => Upgrade::accept(),
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let (innocent, _) = harness.web_socket();
         for nth in 0..PEERS {
             let path = ["/panic", "/dreadful"][nth % 2];
@@ -308,7 +308,7 @@ on_every_backend! {
                 panic_on_purpose();
             }
         });
-        let harness = start_web_socket(backend, WebSocket::new(), one_worker(), behaviour);
+        let harness = start_web_socket(backend, no_pings(), one_worker(), behaviour);
         let (innocent, _) = harness.web_socket();
         for _ in 0..PEERS {
             let peer = harness.connect();
@@ -327,7 +327,7 @@ on_every_backend! {
         let options = one_worker().with(|options| {
             options.time.establish_timeout = Duration::from_millis(100);
         });
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::web_echo());
         let head = request();
         let halves: Vec<TcpStream> = (0..PEERS).map(|_| harness.connect()).collect();
         for (nth, peer) in halves.iter().enumerate() {
@@ -356,7 +356,7 @@ on_every_backend! {
 
     fn beyond_so_many_that_establish_a_newcomer_is_closed_until_there_is_a_place(backend) {
         let options = one_worker().with(|options| options.sessions.establishing_max = Some(5));
-        let harness = start_web_socket(backend, WebSocket::new(), options, Behaviour::web_echo());
+        let harness = start_web_socket(backend, no_pings(), options, Behaviour::web_echo());
         let stats = || harness.handle.stats();
         for round in 1..=3 {
             let silent: Vec<_> = (0..5).map(|_| harness.connect()).collect();

@@ -197,15 +197,32 @@ pub(crate) fn expect_no_close(peer: &TcpStream) {
     assert_eq!(read_to_close(peer), (Vec::new(), None));
 }
 
-/// A server with one listener, for WebSockets.
+/// The defaults, but that nobody is pinged: a peer that is silent for long, on a slow machine, gets nothing that it does
+/// not expect.
+pub(crate) fn no_pings() -> WebSocket {
+    WebSocket::new().ping_after(None)
+}
+
+/// A server with one listener, for WebSockets. On a slow machine too, nobody ends for being slow to establish, unless the
+/// options say how soon.
 pub(crate) fn start_web_socket(
     backend: Backend,
     web_socket: WebSocket,
     options: Options,
     behaviour: Behaviour,
 ) -> Harness {
+    let options = patient(options);
     let listener = Listener::new((Ipv4Addr::LOCALHOST, 0)).transport(web_socket);
     start_builder(backend, Server::builder().listen(listener).options(options), behaviour)
+}
+
+pub(crate) fn patient(options: Options) -> Options {
+    let default = Options::default().time.establish_timeout;
+    options.with(|options| {
+        if options.time.establish_timeout == default {
+            options.time.establish_timeout = 2 * BOUND;
+        }
+    })
 }
 
 impl Behaviour {
