@@ -123,9 +123,15 @@ def too_much_of_a_head_is_431():
 
 
 @check
+def http_1_0_has_a_health_check_and_no_websocket():
+    answer = ends_after("GET /health HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nfine\n"), answer
+    is_refused(426, REQUEST.replace("HTTP/1.1", "HTTP/1.0"))
+
+
+@check
 def another_version_of_http_is_505():
-    for other in ["HTTP/1.0", "HTTP/2.0"]:
-        is_refused(505, REQUEST.replace("HTTP/1.1", other))
+    is_refused(505, REQUEST.replace("HTTP/1.1", "HTTP/2.0"))
 
 
 @check
