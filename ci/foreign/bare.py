@@ -94,6 +94,7 @@ def what_is_wrong_with_a_request_is_400():
         beside("Transfer-Encoding: chunked"),
         beside("Content-Length: 5"),
         beside("Has a space: 1"),
+        REQUEST.replace("\r\n", "\n", 1),
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a hello of TLS",
         "\x00" * 100,
     ]:
