@@ -272,7 +272,7 @@ part_curl() {
 # --------------------------------------------------------------------------------------------------
 
 if [ "${1-}" = --quick ]; then QUICK=1 && shift; fi
-SECONDS_MAX=$(quick_or 120 1800)
+SECONDS_MAX=$(quick_or 120 7200)
 [ $# -eq 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     case $part in
