@@ -52,6 +52,10 @@ bench *ARGUMENTS="--quick":
 windows *ARGUMENTS:
     ci/windows.sh {{ARGUMENTS}}
 
+# WebSocket judged by strangers, by all or those that are named: just foreign autobahn
+foreign *ARGUMENTS:
+    ci/foreign.sh {{ARGUMENTS}}
+
 # The library's public face, compared with crates/wharf/api.txt; --renew writes it.
 face *ARGUMENTS:
     ci/face.sh {{ARGUMENTS}}

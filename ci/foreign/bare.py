@@ -94,6 +94,7 @@ def what_is_wrong_with_a_request_is_400():
         beside("Transfer-Encoding: chunked"),
         beside("Content-Length: 5"),
         beside("Has a space: 1"),
+        REQUEST.replace("\r\n", "\n", 1),
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a hello of TLS",
         "\x00" * 100,
     ]:
@@ -123,9 +124,15 @@ def too_much_of_a_head_is_431():
 
 
 @check
+def http_1_0_has_a_health_check_and_no_websocket():
+    answer = ends_after("GET /health HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nfine\n"), answer
+    is_refused(426, REQUEST.replace("HTTP/1.1", "HTTP/1.0"))
+
+
+@check
 def another_version_of_http_is_505():
-    for other in ["HTTP/1.0", "HTTP/2.0"]:
-        is_refused(505, REQUEST.replace("HTTP/1.1", other))
+    is_refused(505, REQUEST.replace("HTTP/1.1", "HTTP/2.0"))
 
 
 @check

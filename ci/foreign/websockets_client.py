@@ -31,12 +31,22 @@ def ends_with(client, code, reason):
     raise AssertionError("it was not closed")
 
 
-@check
-def every_message_comes_back_as_it_was():
-    with connect(URL) as client:
+def every_message(compression, extensions):
+    with connect(URL, compression=compression) as client:
+        same([extension.name for extension in client.protocol.extensions], extensions, "extensions")
         for message in messages():
             client.send(message)
             same(receive(client), message)
+
+
+@check
+def every_message_comes_back_as_it_was():
+    every_message(None, [])
+
+
+@check
+def every_message_comes_back_compressed():
+    every_message("deflate", ["permessage-deflate"])
 
 
 @check
@@ -52,6 +62,7 @@ def many_messages_at_once_come_back_in_order():
 @check
 def a_crowd_is_served():
     crowd(every_message_comes_back_as_it_was)
+    crowd(every_message_comes_back_compressed)
 
 
 @check

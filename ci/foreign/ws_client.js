@@ -22,8 +22,9 @@ async function isRefused(status, path, options = {}) {
   socket.terminate();
 }
 
-async function everyMessage() {
-  const session = await connect();
+async function everyMessage(perMessageDeflate) {
+  const session = await connect("/", [], { perMessageDeflate });
+  same(session.socket.extensions.startsWith("permessage-deflate"), perMessageDeflate, "extensions");
   for (const message of messages()) {
     session.socket.send(message);
     same(await session.receive(), message);
@@ -33,8 +34,9 @@ async function everyMessage() {
 }
 
 const checks = {
-  "every message comes back as it was": everyMessage,
-  "a crowd is served": () => Promise.all(Array.from({ length: CROWD }, everyMessage)),
+  "every message comes back as it was": () => everyMessage(false),
+  "every message comes back compressed": () => everyMessage(true),
+  "a crowd is served": () => Promise.all(Array.from({ length: CROWD }, (_, number) => everyMessage(number % 2 === 0))),
   async "many messages at once come back in order"() {
     const session = await connect();
     for (let number = 0; number < 1000; number++) session.socket.send(textOf(number));

@@ -33,6 +33,7 @@ const server = new WebSocketServer({
   host: "127.0.0.1",
   port: 0,
   maxPayload: 0,
+  perMessageDeflate: true,
   verifyClient: ({ req }, answer) => answer(req.url !== "/refused", 403),
   handleProtocols: (offered, { url }) => (url === "/other" ? "other" : [...offered][0]),
 });

@@ -26,9 +26,13 @@ func isRefused(status int, path string, header http.Header) {
 	same(response.StatusCode, status, "status")
 }
 
-func everyMessage() {
-	session := connect("/")
+func everyMessage(isCompressed bool) {
+	dialer := dialer
+	dialer.EnableCompression = isCompressed
+	session, response, err := dialer.Dial("ws://"+address, nil)
+	must(err)
 	defer session.Close()
+	same(response.Header.Get("Sec-WebSocket-Extensions") != "", isCompressed, "extensions")
 	for _, sent := range messages() {
 		send(session, sent)
 		receive(session, sent)
@@ -38,7 +42,8 @@ func everyMessage() {
 func aCrowd() {
 	ends := make(chan any)
 	for i := 0; i < crowd; i++ {
-		go func() { ends <- said(everyMessage) }()
+		isCompressed := i%2 == 0
+		go func() { ends <- said(func() { everyMessage(isCompressed) }) }()
 	}
 	for i := 0; i < crowd; i++ {
 		same(<-ends, nil, "one of a crowd")
@@ -108,7 +113,8 @@ func client(of string) {
 		name string
 		act  func()
 	}{
-		{"every message comes back as it was", everyMessage},
+		{"every message comes back as it was", func() { everyMessage(false) }},
+		{"every message comes back compressed", func() { everyMessage(true) }},
 		{"a crowd is served", aCrowd},
 		{"many messages at once come back in order", manyAtOnce},
 		{"fragments come back as one message, and pings within are answered", fragments},

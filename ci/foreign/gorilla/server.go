@@ -39,7 +39,7 @@ func goodbye(session *websocket.Conn, _ *http.Request) {
 
 // As websockets_server.py does.
 func server() {
-	upgrader := websocket.Upgrader{HandshakeTimeout: wait, WriteBufferSize: 1000, Subprotocols: []string{"echo.v2"}}
+	upgrader := websocket.Upgrader{HandshakeTimeout: wait, WriteBufferSize: 1000, Subprotocols: []string{"echo.v2"}, EnableCompression: true}
 	serve := func(path string, act func(*websocket.Conn, *http.Request)) {
 		http.HandleFunc(path, func(answer http.ResponseWriter, request *http.Request) {
 			header := http.Header{}

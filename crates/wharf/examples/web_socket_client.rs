@@ -1,9 +1,9 @@
-//! A client over WebSocket that sends back what it is sent: `cargo run --release -p wharf-net --features websocket
+//! A client over WebSocket that sends back what it is sent: `cargo run --release -p wharf-net --features deflate
 //! --example web_socket_client ADDR:PORT PATH...`. `WHARF_BACKEND` chooses the port, as it does for the command.
 //!
 //! It asks for one path after the other, or for so many at once as `AT_ONCE` says. A line of each says how it ended.
 //! `HEADER` is one more of each request, such as `X-Token: one`. With `GOODBYE` it says this at once, with the code
-//! 4002, and with `PRINT` it prints what it is sent instead of sending it back.
+//! 4002, with `DEFLATE` what it is sent may be compressed, and with `PRINT` it prints that instead of sending it back.
 
 use std::env;
 use std::io;
@@ -12,8 +12,8 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use wharf::{
-    Backpressure, CloseReason, Connector, Farewell, Handler, Options, Session, SessionId, Target,
-    Text, WebSocket,
+    Backpressure, CloseReason, Connector, Deflate, Farewell, Handler, Options, Session, SessionId,
+    Target, Text, WebSocket,
 };
 
 const MESSAGE_BYTES_MAX: usize = 20 << 20;
@@ -68,9 +68,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = env::args().skip(1);
     let address: SocketAddr = arguments.next().ok_or("usage: ADDR:PORT PATH...")?.parse()?;
     let at_once: usize = env::var("AT_ONCE").map_or(Ok(1), |count| count.parse())?;
-    let mut target = Target::new(address).transport(
-        WebSocket::new().message_bytes_max(MESSAGE_BYTES_MAX).subprotocols(["echo.v2", "echo"]),
-    );
+    let mut web_socket =
+        WebSocket::new().message_bytes_max(MESSAGE_BYTES_MAX).subprotocols(["echo.v2", "echo"]);
+    web_socket.deflate = env::var_os("DEFLATE").map(|_| Deflate::default());
+    let mut target = Target::new(address).transport(web_socket);
     if let Ok(header) = env::var("HEADER") {
         let (name, value) = header.split_once(": ").ok_or("HEADER must be NAME: VALUE")?;
         target = target.header(name, value);

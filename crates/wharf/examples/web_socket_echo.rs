@@ -1,11 +1,11 @@
-//! An echo over WebSocket: `cargo run --release -p wharf-net --features websocket --example web_socket_echo
+//! An echo over WebSocket: `cargo run --release -p wharf-net --features deflate --example web_socket_echo
 //! [ADDR:PORT]`. `WHARF_BACKEND` chooses the port, as it does for the command.
 //!
-//! Text comes back as text, and what is binary as binary, up to 20 MiB. A client of `/goodbye` is told goodbye
+//! Text comes back as text, and what is binary as binary, up to 20 MiB; compressed if the client can. A client of `/goodbye` is told goodbye
 //! instead, with a code of the program's. `/health` is for health checks, and other paths are refused.
 
 use wharf::{
-    Backpressure, Farewell, Handler, Listener, Options, Server, Session, Text, Upgrade,
+    Backpressure, Deflate, Farewell, Handler, Listener, Options, Server, Session, Text, Upgrade,
     UpgradeRequest, WebSocket,
 };
 
@@ -45,6 +45,7 @@ fn main() -> wharf::Result<()> {
     let backend = std::env::var("WHARF_BACKEND").as_deref().unwrap_or("auto").parse()?;
     let web_socket = WebSocket::new()
         .message_bytes_max(MESSAGE_BYTES_MAX)
+        .deflate(Deflate::default().bytes_min(1)) // short ones too: this is an example
         .subprotocols(["echo.v2", "echo"])
         .answer("/health", "fine\n");
     let options = Options::default().with(|options| {
