@@ -181,6 +181,23 @@ class Tab:
         }})""")
 
 
+    def alone_in_sandbox(self, url):
+        """The same in a frame that has no origin: its origin, whether it was opened, and its code."""
+        frame = f"""<script>
+            const socket = new WebSocket({json.dumps(url)});
+            let opened = false;
+            socket.onopen = () => {{ opened = true; socket.close(1000); }};
+            socket.onclose = ({{ code }}) => parent.postMessage([origin, opened, code], "*");
+        </script>"""
+        return self.run(f"""new Promise((resolve) => {{
+            addEventListener("message", ({{ data }}) => resolve(data), {{ once: true }});
+            const frame = document.createElement("iframe");
+            frame.sandbox = "allow-scripts";
+            frame.srcdoc = {json.dumps(frame)};
+            document.body.append(frame);
+        }})""")
+
+
 BYTES = "var bytes = (count) => Uint8Array.from({ length: count }, (_, at) => (at * 31 + (at >> 8) * 17) & 255);"
 
 
@@ -190,6 +207,7 @@ class Plain:
     def __init__(self, address, room, name):
         host, _, port = address.rpartition(":")
         self.stream = socket.create_connection((host, int(port)), BOUND_S)
+        self.stream.settimeout(None)  # nothing may be said for long
         self.lines = []
         threading.Thread(target=self.read, daemon=True).start()
         self.say(f"{room} {name}")
@@ -330,18 +348,21 @@ def origins(browser, example, backend, server):
     elsewhere = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blank)
     threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
     origin = f"http://127.0.0.1:{elsewhere.server_port}"
-    other, nowhere = Tab(browser, origin + "/"), Tab(browser, "data:text/html,")
-    own = Tab(browser, f"http://{server.web}/")
-    leaves = "socket.close(1000)"
-    refused = [False, 1006, "", False, []]
-    found = [tab.alone(f"ws://{server.web}/chat", leaves) for tab in (other, nowhere)]
-    check("a page of another origin, or of none, gets no connection", found == [refused, refused], found)
-    found = own.alone(f"ws://{server.web}/chat", leaves)
-    check("the server's own page gets one", found == [True, 1000, "", True, []], found)
-    named = Server(example, backend, origins=[origin])
-    found = [tab.alone(f"ws://{named.web}/chat", leaves) for tab in (other, own, nowhere)]
-    check("with its origin named the other page gets one, and nobody else", found ==
-          [[True, 1000, "", True, []], refused, refused], found)
+    other, own = Tab(browser, origin + "/"), Tab(browser, f"http://{server.web}/")
+    opened, refused = [True, 1000, "", True, []], [False, 1006, "", False, []]
+
+    def tries(server):
+        """A page of another origin, one of none, and the server's own."""
+        url = f"ws://{server.web}/chat"
+        ends = "socket.close(1000)"
+        return [other.alone(url, ends), other.alone_in_sandbox(url), own.alone(url, ends)]
+
+    found = tries(server)
+    check("a page of another origin, or of none, gets no connection; the server's own does", found ==
+          [refused, ["null", False, 1006], opened], found)
+    named = Server(example, backend, origins=[origin, "null"])
+    found = tries(named)
+    check("where those are named they get one, and nobody else", found == [opened, ["null", True, 1000], refused], found)
     check("that server drains too", named.drain() == (0, ""))
     elsewhere.shutdown()
 
