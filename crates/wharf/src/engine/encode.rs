@@ -138,7 +138,8 @@ impl Engine {
         }
         let parts = body.0.iter().map(|part| &**part);
         let deflated = self.deflaters.deflate(level, parts, body_bytes)?;
-        let mut envelope = web_socket.envelope_with(deflated.len(), true);
+        let mut envelope = Envelope::default();
+        web_socket.write_head_with(deflated.len(), true, &mut envelope);
         if is_text {
             form.make_text(&mut envelope);
         }

@@ -72,6 +72,7 @@ pub(crate) struct Head {
 impl Head {
     /// Reads what a peer of this role's has sent. Returns the head and its own length, or `None`: more bytes are needed. A
     /// violation is told as soon as the byte is there that has it.
+    #[inline]
     pub(crate) fn read(
         bytes: &[u8],
         role: Role,
@@ -118,6 +119,11 @@ impl Head {
         Ok(Some((head(Some([*a, *b, *c, *d])), head_bytes + 4)))
     }
 
+    /// A fragment of a message that has begun before.
+    pub(crate) fn is_continuation(&self) -> bool {
+        self.opcode == Opcode::Continuation
+    }
+
     /// How many bytes there must be, at least, for the frame to go on whose head begins here: those of the head, and if
     /// it is a control frame's, those of the frame.
     pub(crate) fn bytes_needed(bytes: &[u8]) -> usize {
@@ -133,6 +139,7 @@ impl Head {
     }
 
     /// Writes it in its shortest form. Returns how many bytes it has.
+    #[inline]
     pub(crate) fn write(&self, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
         let Head { is_last, opcode, is_deflated, key, payload_bytes } = *self;
         let deflated_bit = if is_deflated { DEFLATED } else { 0 };
