@@ -27,7 +27,7 @@ const CHARGED_PAGES_MAX: u32 = 1 << 31;
 
 /// A port's pool of batches and its budget.
 #[derive(Clone, Copy)]
-pub(super) struct PortStore<'e> {
+pub(crate) struct PortStore<'e> {
     engine: &'e Engine,
     port: &'e PortShare,
 }
@@ -262,7 +262,7 @@ impl Engine {
     }
 
     /// Where a session's send queue gets memory. The caller holds a count.
-    pub(super) fn store_of(&self, slot: &Slot) -> PortStore<'_> {
+    pub(crate) fn store_of(&self, slot: &Slot) -> PortStore<'_> {
         PortStore { engine: self, port: self.port_of(slot) }
     }
 

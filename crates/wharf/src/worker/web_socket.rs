@@ -57,7 +57,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let mut queue = slot.send_queue.lock();
         queue.hold_back(true);
         if let Some(target) = target {
-            let asked = |asked: Asked<'_>| queue.push_ahead(asked.request().as_bytes());
+            let store = self.engine.store_of(slot);
+            let asked = |asked: Asked<'_>| queue.push_ahead(asked.request().as_bytes(), store);
             self.engine.with_asked(*id, &target, asked);
         }
         drop(queue);
@@ -163,7 +164,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
         };
         let answer = request.answer(subprotocol.as_deref());
-        slot.send_queue.lock().push_first(answer.as_bytes());
+        slot.send_queue.lock().push_first(answer.as_bytes(), self.engine.store_of(slot));
         self.stands(held, Establishment::new(Some(request), subprotocol));
         Head::Taken(head_bytes)
     }
@@ -207,7 +208,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let Held { id, slot, half } = held;
         {
             let mut queue = slot.send_queue.lock();
-            queue.push_first(answer.as_bytes());
+            queue.push_first(answer.as_bytes(), self.engine.store_of(slot));
             queue.hold_back(false);
         }
         self.engine.ask_to_close(*id, slot, CloseReason::Local, Close::Drain);
@@ -379,7 +380,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let reason = queue.closing().map_or(CloseReason::Local, |closing| closing.reason);
         let Some(code) = code_of(reason).filter(|_| !queue.has_said_close()) else { return false };
         let key = (layer.role() == Role::Client).then(|| self.engine.keys.draw());
-        queue.say_close(ControlFrame::close(code, "", key).bytes());
+        let store = self.engine.store_of(held.slot);
+        queue.say_close(ControlFrame::close(code, "", key).bytes(), store);
         true
     }
 

@@ -35,14 +35,14 @@ impl SendQueue {
         let has_room = self.queued_bytes() < bytes_max && !self.is_ending();
         let Some(aside) = self.aside.as_deref_mut() else { return };
         if let Some(frame) = aside.control.take_if(|_| has_room) {
-            self.queue_uncharged(&frame);
+            self.queue_uncharged(&frame, Box::default);
         }
     }
 
     /// Queues a few bytes that are not charged, behind everything.
-    pub(super) fn queue_uncharged(&mut self, bytes: &[u8]) {
+    fn queue_uncharged(&mut self, bytes: &[u8], empty: impl FnOnce() -> Box<SendBatch>) {
         let frame = Frame::One { envelope: &Envelope::default(), body: bytes };
-        let batch = self.waiting.get_or_insert_default();
+        let batch = self.waiting.get_or_insert_with(empty);
         batch.push(frame);
         batch.count_no_frame();
         self.queued_bytes += bytes.len() as u32;
@@ -53,18 +53,18 @@ impl SendQueue {
 
     /// Queues what a transport says last before it stands. With what the program sends next it leaves in one send, if
     /// nothing of the program's waits yet.
-    pub(crate) fn push_first(&mut self, bytes: &[u8]) {
+    pub(crate) fn push_first(&mut self, bytes: &[u8], store: impl Store) {
         match self.waiting {
-            Some(_) => self.push_ahead(bytes),
-            None => self.queue_uncharged(bytes),
+            Some(_) => self.push_ahead(bytes, store),
+            None => self.queue_uncharged(bytes, || store.batch()),
         }
     }
 
     /// Has these bytes leave before everything that waits, also while that is held back: what a transport says before it
     /// stands. Nothing may have left yet but by this.
-    pub(crate) fn push_ahead(&mut self, bytes: &[u8]) {
+    pub(crate) fn push_ahead(&mut self, bytes: &[u8], store: impl Store) {
         let frame = Frame::One { envelope: &Envelope::default(), body: bytes };
-        let mut batch = self.leaving.take().unwrap_or_else(|| Box::new(SendBatch::default()));
+        let mut batch = self.leaving.take().unwrap_or_else(|| store.batch());
         batch.push(frame);
         batch.count_no_frame();
         self.leaving = Some(batch);
@@ -81,8 +81,8 @@ impl SendQueue {
 
     /// Queues a Close frame of the session's transport, behind everything: nothing follows it. Its bytes are beyond the
     /// queue's bound.
-    pub(crate) fn say_close(&mut self, frame: &[u8]) {
+    pub(crate) fn say_close(&mut self, frame: &[u8], store: impl Store) {
         self.aside.get_or_insert_default().end.said_close = true;
-        self.queue_uncharged(frame);
+        self.queue_uncharged(frame, || store.batch());
     }
 }

@@ -462,3 +462,23 @@ fn what_the_peer_sends_or_does_not_send_cuts_no_drain_short() {
         assert!(queue.close(Closing::stop(CloseReason::Reset)), "which does");
     }
 }
+
+#[cfg(feature = "websocket")]
+#[test]
+fn what_a_transport_says_takes_its_batch_from_the_pool() {
+    let pool = BatchPool::new(1);
+    let says: [fn(&mut SendQueue, &BatchPool); 3] = [
+        |queue, pool| queue.push_first(b"first", pool),
+        |queue, pool| queue.push_ahead(b"ahead", pool),
+        |queue, pool| queue.say_close(b"close", pool),
+    ];
+    for say in says {
+        let batch = pool.take();
+        let pooled = &raw const *batch;
+        pool.give_back(batch);
+        let mut queue = SendQueue::default();
+        say(&mut queue, &pool);
+        let batch = queue.take(|| 0).unwrap();
+        assert!(std::ptr::eq(&raw const *batch, pooled) && batch.bytes() == 5);
+    }
+}
