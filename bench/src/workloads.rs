@@ -308,10 +308,10 @@ pub(crate) static ALL: &[Workload] = &[
     },
     Workload {
         name: "ws-idle",
-        what: "WebSocket: 2,000 sessions that have each echoed once: memory of the server for each",
+        what: "WebSocket: 10,000 sessions that have each echoed once: memory of the server for each",
         operation: "session",
         measure: Measure::Memory,
-        load: "--form web-socket --workload idle --sessions 2000",
+        load: "--form web-socket --workload idle --sessions 10000",
         ..WS_ECHO
     },
 ];
