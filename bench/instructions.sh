@@ -4,6 +4,7 @@
 # start-up nor the coming and going of sessions counts. On io_uring with `ring_wait.c` under it. How many frames
 # share a turn differs from run to run, so beside another commit the median of three turns counts. `send-2` is
 # shown and not judged: it follows from when valgrind lets which thread run.
+# `ws-plain` is `ws` without the WebSocket: what one costs is the difference.
 # Under callgrind most turns would be long, and their callbacks measured: `--no-long-turns`.
 #
 #   bench/instructions.sh [BINARY]            of this tree's server, or of this one
@@ -83,10 +84,19 @@ per_operation() {
 # median VALUE...: of an odd number of them.
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 
+# knows BINARY SERVER: whether a server of that commit has the workload.
+knows() {
+    local code=0
+    # shellcheck disable=SC2086
+    timeout 1 "$1" --listen 127.0.0.1:0 $2 >/dev/null 2>&1 || code=$?
+    [ "$code" = 124 ]
+}
+
 verdict=0
 row() { printf '%-14s %-10s %12s %12s %8s  %s\n' "$@"; }
 row workload port "${BEFORE:+before}" now "${BEFORE:+ratio}" ''
 while IFS='|' read -r name judged server load short long; do
+    [ -z "$BEFORE" ] || knows "$BEFORE" "$server" || continue
     for backend in uring readiness; do
         each=() each_before=() before='' ratio='' word=''
         for ((turn = 0; turn < (judged ? TURNS : 1); turn++)); do
@@ -113,6 +123,8 @@ done <<'WORKLOADS'
 echo-64x50|1|--workload echo|--sessions 50|4000|54000
 echo-64x1000|1|--workload echo|--sessions 1000|4000|64000
 broadcast-500|1|--workload broadcast|--workload broadcast --sessions 500 --depth 8|25000|325000
+ws-64x50|1|--workload ws-echo|--form web-socket --sessions 50|4000|54000
+ws-plain-64x50|1|--workload ws-echo --length-prefixed|--form length --sessions 50|4000|54000
 send-2|0|--workload send-by-id --sessions 1000 --senders 2|--workload send-by-id --sessions 1000|300000|700000
 WORKLOADS
 exit "$verdict"
