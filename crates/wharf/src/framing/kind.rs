@@ -235,6 +235,11 @@ impl Framing {
         match &self.0 {
             Kind::Raw => Ok(()),
             Kind::Length(prefix) => prefix.envelope(frame.len(), envelope),
+            #[cfg(feature = "websocket")]
+            Kind::WebSocket(form) if !form.sends_text => {
+                form.write_head(frame.len(), envelope);
+                Ok(())
+            }
             _ => self.envelop_one(frame).map(|written| *envelope = written),
         }
     }

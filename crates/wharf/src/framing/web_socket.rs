@@ -16,16 +16,16 @@ pub(crate) struct WebSocketForm {
 }
 
 impl WebSocketForm {
-    /// The head of a message of so many bytes. A client's has a key of zeros: who sends it draws one, and masks.
-    pub(super) fn envelope(&self, frame_bytes: usize) -> Envelope {
+    /// Writes the head of a message of so many bytes. A client's has a key of zeros: who sends it draws one, and masks.
+    #[inline]
+    pub(super) fn write_head(&self, frame_bytes: usize, envelope: &mut Envelope) {
         let opcode = if self.sends_text { Opcode::Text } else { Opcode::Binary };
         let key = self.masks().then_some([0; 4]);
         let head = Head { is_last: true, opcode, key, payload_bytes: frame_bytes as u64 };
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        let end = head.write(&mut bytes);
-        let mut envelope = Envelope::default();
-        envelope.header_mut(end).copy_from_slice(&bytes[..end]);
-        envelope
+        if let Ok(room) = envelope.header_mut(HEAD_BYTES_MAX).try_into() {
+            let end = head.write(room);
+            envelope.header_mut(end);
+        }
     }
 
     /// The same, of bytes that must be text if everything is.
@@ -37,7 +37,9 @@ impl WebSocketForm {
         if self.sends_text && !is_utf8(parts) {
             return Err(FramingError::Refused { reason: "what is sent as text must be UTF-8" });
         }
-        Ok(self.envelope(frame_bytes))
+        let mut envelope = Envelope::default();
+        self.write_head(frame_bytes, &mut envelope);
+        Ok(envelope)
     }
 
     pub(crate) fn masks(&self) -> bool {
@@ -105,7 +107,11 @@ mod tests {
             let form = WebSocketForm { role, sends_text: false, message_bytes_max: 1 };
             for wire_bytes in (16..200).chain(65_500..65_600) {
                 let most = form.frame_bytes_within(wire_bytes);
-                let wire = |bytes: usize| bytes + form.envelope(bytes).bytes();
+                let wire = |bytes: usize| {
+                    let mut envelope = Envelope::default();
+                    form.write_head(bytes, &mut envelope);
+                    bytes + envelope.bytes()
+                };
                 assert!(wire(most) <= wire_bytes && wire(most + 1) > wire_bytes, "{wire_bytes}");
             }
         }

@@ -150,9 +150,13 @@ impl Cutter {
                 pass.next = payload.end;
                 return self.control(head, payload, pass);
             }
+            let has_come = (came.len() - head_bytes) as u64 >= head.payload_bytes;
+            if has_come && self.message.is_none() && head.is_last && !head.is_continuation() {
+                return self.whole(head, head_bytes, pass);
+            }
             self.begin(head)?;
             pass.next += head_bytes;
-            if head.opcode != Opcode::Continuation {
+            if !head.is_continuation() {
                 (pass.start, pass.end) = (pass.next, pass.next);
             }
         }
@@ -171,6 +175,37 @@ impl Cutter {
         start..end + rest
     }
 
+    /// A message has come at once, in one frame: as most do. The same as to begin it, take it and end it.
+    #[inline]
+    fn whole(
+        &mut self,
+        head: Head,
+        head_bytes: usize,
+        pass: &mut Pass<'_>,
+    ) -> Result<Found, Violation> {
+        debug_assert_eq!(self.empty_fragments, 0, "there is no message that they are of");
+        self.admit(head.payload_bytes)?;
+        self.control_frames = 0;
+        let start = pass.next + head_bytes;
+        let end = start + head.payload_bytes as usize; // it has come
+        pass.next = end;
+        let message = &mut pass.bytes[start..end];
+        if let Some(key) = head.key {
+            mask::apply(message, key);
+        }
+        let is_text = head.opcode == Opcode::Text;
+        if is_text && simdutf8::basic::from_utf8(message).is_err() {
+            return Err(Violation::NotUtf8);
+        }
+        Ok(Found::Message { is_text, bytes: start..end })
+    }
+
+    /// Whether a message may have so many bytes.
+    fn admit(&self, bytes: u64) -> Result<(), Violation> {
+        let max = self.message_bytes_max;
+        if bytes > max.into() { Err(Violation::TooLong { bytes, max }) } else { Ok(()) }
+    }
+
     /// The head of a fragment has come.
     fn begin(&mut self, head: Head) -> Result<(), Violation> {
         let waiting = match (head.opcode, self.message) {
@@ -183,10 +218,7 @@ impl Cutter {
                 0
             }
         };
-        let bytes = u64::from(waiting) + head.payload_bytes;
-        if bytes > self.message_bytes_max.into() {
-            return Err(Violation::TooLong { bytes, max: self.message_bytes_max });
-        }
+        self.admit(u64::from(waiting) + head.payload_bytes)?;
         self.control_frames = 0;
         self.empty_fragments = if head.payload_bytes == 0 { self.empty_fragments + 1 } else { 0 };
         if self.empty_fragments > EMPTY_FRAGMENTS_MAX {

@@ -65,6 +65,7 @@ pub(crate) struct Head {
 impl Head {
     /// Reads what a peer of this role's has sent. Returns the head and its own length, or `None`: more bytes are needed. A
     /// violation is told as soon as the byte is there that has it.
+    #[inline]
     pub(crate) fn read(bytes: &[u8], role: Role) -> Result<Option<(Head, usize)>, Violation> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
         if first & RESERVED != 0 {
@@ -103,6 +104,11 @@ impl Head {
         Ok(Some((Head { is_last, opcode, key, payload_bytes }, head_bytes + 4)))
     }
 
+    /// A fragment of a message that has begun before.
+    pub(crate) fn is_continuation(&self) -> bool {
+        self.opcode == Opcode::Continuation
+    }
+
     /// How many bytes there must be, at least, for the frame to go on whose head begins here: those of the head, and if
     /// it is a control frame's, those of the frame.
     pub(crate) fn bytes_needed(bytes: &[u8]) -> usize {
@@ -118,6 +124,7 @@ impl Head {
     }
 
     /// Writes it in its shortest form. Returns how many bytes it has.
+    #[inline]
     pub(crate) fn write(&self, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
         let Head { is_last, opcode, key, payload_bytes } = *self;
         out[0] = opcode.bits() | if is_last { FIN } else { 0 };

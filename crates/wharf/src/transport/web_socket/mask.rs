@@ -3,7 +3,8 @@
 /// Masks or unmasks, in place, bytes of a payload; the first of them meets the first byte of the key.
 #[inline]
 pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4]) {
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let word = u64::from(u32::from_ne_bytes(key));
+    let wide = word << 32 | word;
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();

@@ -158,7 +158,7 @@ fn what_was_valid_before_a_violation_comes_and_nothing_after_it() {
 }
 
 #[test]
-fn a_message_that_is_too_long_is_refused_by_its_head() {
+fn a_message_that_is_too_long_is_refused_by_its_head_also_if_all_of_it_has_come() {
     let refused = |bytes| Refused(Violation::TooLong { bytes, max: 70_000 });
     for role in [Role::Server, Role::Client] {
         let key = (role == Role::Server).then_some([1, 2, 3, 4]);
@@ -167,6 +167,7 @@ fn a_message_that_is_too_long_is_refused_by_its_head() {
         let end = head.write(&mut out);
         check_bytes(role, &out[..end], &[refused(70_001)]);
     }
+    check(&[(BINARY, true, &[7; 70_001])], &[refused(70_001)]);
     check(&[(BINARY, false, &[7; 40_000]), (MORE, true, &[7; 30_001])], &[refused(70_001)]);
 }
 
