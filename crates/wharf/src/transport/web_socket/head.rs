@@ -124,11 +124,6 @@ impl Head {
         self.opcode == Opcode::Continuation
     }
 
-    /// A fragment of a message that has begun before.
-    pub(crate) fn is_continuation(&self) -> bool {
-        self.opcode == Opcode::Continuation
-    }
-
     /// How many bytes there must be, at least, for the frame to go on whose head begins here: those of the head, and if
     /// it is a control frame's, those of the frame.
     pub(crate) fn bytes_needed(bytes: &[u8]) -> usize {
