@@ -219,7 +219,8 @@ class Plain:
             self.lines.append(None)  # the end
 
     def say(self, line):
-        self.stream.sendall(line.encode() + b"\n")
+        with contextlib.suppress(OSError):  # then nothing comes back, which is seen
+            self.stream.sendall(line.encode() + b"\n")
 
     def heard(self):
         return list(self.lines)
@@ -228,15 +229,14 @@ class Plain:
 def talk(guests, lines, already):
     """Each says its lines in turn, and what all of them hear is what was said. So many lines they have heard already."""
     texts = ["ahoy", "grüß dich, 世界 🚢", "<img src=x onerror='alert(1)'>", "x" * 900]
-    began, said = time.monotonic(), []
+    said = []
     for number in range(lines):
         name, guest = guests[number % len(guests)]
         line = f"{number} {texts[number % len(texts)]}"
         guest.say(line)
         said.append(f"{name}: {line}")
-        # Nobody may say more than 20 a second.
-        due = began + number / (15 * len(guests))
-        time.sleep(max(0, due - time.monotonic()))
+        # Nobody may say more than 20 a second: so many, and what is under way. (What was late is not made up for.)
+        time.sleep(1 / (12 * len(guests)))
         if number % 10 == 9 or number + 1 == lines or number < len(guests) * 2:
             last = said[-1]
             ends = time.monotonic() + BOUND_S
