@@ -130,12 +130,27 @@ specify() {
         "$INSTALLED/reports/$1" "$2" "$CASES" >"$SCRATCH/$1.json"
 }
 
-# verdict NAME [PREFIX...]: the lines of a report's agents.
-verdict() {
-    local code=0
-    python3 "$THEIRS/autobahn.py" "$INSTALLED/reports/$1/index.json" "$CASE_COUNT" "${@:2}" \
-        >"$SCRATCH/verdict" 2>&1 || code=$?
-    says "autobahn $1" "$SCRATCH/verdict" "$code"
+# judge NAME [PREFIX...]: the lines of a report's agents.
+judge() {
+    python3 "$THEIRS/autobahn.py" "$INSTALLED/reports/$1/index.json" "$CASE_COUNT" "${@:2}" >"$SCRATCH/judged-$1" 2>&1
+}
+
+# suite client|server [PREFIX...]: what it finds. It drops what is not closed after half a second, which a busy machine
+# may not be able to; so it is asked once more if something differs. What is wrong differs again.
+suite() {
+    local backend code again=0
+    "suite_as_$1"
+    for backend in "${BACKENDS[@]}"; do judge "as-$1-$backend" "${@:2}" || again=1; done
+    if [ "$again" -eq 1 ]; then
+        sed 's/^/        /' "$SCRATCH/judged-as-$1"-*
+        note "autobahn as $1: once more"
+        "suite_as_$1"
+    fi
+    for backend in "${BACKENDS[@]}"; do
+        code=0
+        judge "as-$1-$backend" "${@:2}" || code=$?
+        says "autobahn as $1" "$SCRATCH/judged-as-$1-$backend" "$code"
+    done
 }
 
 # The suite asks our servers, both at once.
@@ -152,10 +167,9 @@ suite_as_client() {
         wait "$pid" || true # there is no report then
         forget "$pid"
     done
-    for backend in "${BACKENDS[@]}"; do verdict "as-client-$backend"; done
 }
 
-tells_case_count() { grep -qx "$CASE_COUNT" <(PRINT=1 ask "$1" "$2" /getCaseCount); } # BACKEND ADDRESS
+tells_case_count() { [[ $(PRINT=1 ask "$1" "$2" /getCaseCount) == "$CASE_COUNT"$'\n'* ]]; } # BACKEND ADDRESS
 
 # Our client asks the suite for each of its cases, in their order, and then for the report.
 ask_for_cases() { # BACKEND ADDRESS
@@ -175,7 +189,7 @@ suite_as_server() {
         wstest fuzzingserver "$SCRATCH/as-server-$backend.json" >"$SCRATCH/as-server-$backend.log" 2>&1 &
         suites+=("$!")
         STARTED+=("$!")
-        check "autobahn as-server-$backend: it has $CASE_COUNT cases" \
+        check "autobahn as server, $backend: it has $CASE_COUNT cases" \
             wait_until 20 tells_case_count "$backend" "$address"
         ask_for_cases "$backend" "$address" >"$SCRATCH/cases-$backend" &
         clients+=("$!")
@@ -186,8 +200,6 @@ suite_as_server() {
         wait "$pid" 2>/dev/null || true
         forget "$pid"
     done
-    # Our client offers no sizes of windows.
-    for backend in "${BACKENDS[@]}"; do verdict "as-server-$backend" 13.3. 13.4. 13.5. 13.6.; done
 }
 
 part_autobahn() {
@@ -205,8 +217,8 @@ part_autobahn() {
     CASES='"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"'
     CASE_COUNT=247
     if [ "$QUICK" -eq 0 ]; then CASES+=', "9.*", "12.*", "13.*"' && CASE_COUNT=517; fi
-    suite_as_client
-    suite_as_server
+    suite client
+    suite server 13.3. 13.4. 13.5. 13.6. # our client offers no sizes of windows
 }
 
 part_python() {

@@ -6,7 +6,7 @@
 //! 4002, with `DEFLATE` what it is sent may be compressed, and with `PRINT` it prints that instead of sending it back.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
@@ -26,8 +26,9 @@ struct Client {
 
 impl Client {
     fn ended(&self, path: &str, how: &str) {
-        println!("{path}: {how}");
-        let _ = self.ended.send(()); // it fails if nobody waits any more
+        // Each fails if nobody waits for it any more.
+        let _ = writeln!(io::stdout(), "{path}: {how}");
+        let _ = self.ended.send(());
     }
 }
 
