@@ -145,3 +145,20 @@ fn the_newest_ping_is_answered_though_there_was_no_room_to_answer_it() {
         assert!(pongs < 1_000, "{pongs}: there was room for all");
     });
 }
+
+/// Who only listens, and answers every ping, has sent 1,024 control frames without data between them some day: it was
+/// ended for that, after 8 hours of the default `ping_after`.
+#[test]
+fn who_answers_pings_and_says_nothing_else_stays() {
+    on_each_port(&Faults::none(), |simulation, server, counts| {
+        let peer = simulation.connect(server.addresses()[0]).unwrap();
+        peer.send(REQUEST);
+        let is_open = || counts.opened.load(Ordering::Relaxed) == 1 && !peer.received().is_empty();
+        assert!(simulation.run_until(Duration::from_millis(500), is_open));
+        for _ in 0..1_100 {
+            assert!(simulation.run_until(Duration::from_secs(3), || peer.received() == [0x89, 0]));
+            peer.send(&[0x8A, 0x80, 1, 2, 3, 4]);
+        }
+        assert_eq!(server.handle().stats().live, 1);
+    });
+}

@@ -1,6 +1,8 @@
 //! The receive half of a session: what only its holder touches (invariant 2).
 
 use std::io;
+#[cfg(feature = "websocket")]
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::close::CloseReason;
@@ -15,6 +17,10 @@ use crate::transport::web_socket::Layer;
 /// After a pause a session receives one buffer at a time, so that the next pause finds little that has
 /// already come. This ends after so many receives in a row without a pause.
 const SINGLE_RECEIVES_AFTER_PAUSE: u8 = 64;
+
+/// A peer that is silent for so long does not flood.
+#[cfg(feature = "websocket")]
+const FLOOD_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Most of the memory of an idle session, hence kept to two cache lines. Its slot takes one more.
 #[derive(Debug)]
@@ -111,6 +117,12 @@ impl<S> ReceiveHalf<S> {
     /// Notes that something arrived in the turn that has this moment.
     pub(super) fn heard(&mut self, turn: Moment) {
         if self.received_at != turn {
+            #[cfg(feature = "websocket")]
+            if let Some(layer) = &mut self.layer
+                && self.received_at.until(turn) >= FLOOD_PAUSE_MIN
+            {
+                layer.cutter.no_flood();
+            }
             self.received_at = turn;
             self.frames_of_turn = 0;
         }

@@ -96,6 +96,11 @@ impl Cutter {
         self.role
     }
 
+    /// The control frames that have come do not count any more: there was a pause behind them.
+    pub(crate) fn no_flood(&mut self) {
+        self.control_frames = 0;
+    }
+
     /// How many bytes must come, at least, behind what waits for more to be found. 0: look at what waits.
     pub(crate) fn wants(&self, waiting: &[u8]) -> usize {
         match self.frame {

@@ -16,7 +16,7 @@ pub(super) mod codes {
 
 /// The most fragments without a byte in a row.
 pub(super) const EMPTY_FRAGMENTS_MAX: u8 = 64;
-/// The most control frames without data between them.
+/// The most control frames without data, or a pause, between them.
 pub(super) const CONTROL_FRAMES_MAX: u16 = 1_024;
 
 /// Which end of a connection a session is. Clients mask what they send, servers do not (RFC 6455, 5.1).
