@@ -484,9 +484,12 @@ impl Plan {
             if let Some(web) = framings.as_ref().and_then(|framings| framings.web.as_ref()) {
                 options.time.establish_timeout = web.establish_timeout;
                 options.sessions.establishing_max = web.establishing_max;
-                // With the longest head of a message.
+                // With the longest head of a message; of two, where receiving pauses.
+                let bytes_max = FRAME_BYTES_MAX + 14;
                 let queues_bytes_max = &mut options.receiving.queues_bytes_max;
-                *queues_bytes_max = queues_bytes_max.map(|max| max.max(FRAME_BYTES_MAX + 14));
+                *queues_bytes_max = queues_bytes_max.map(|max| max.max(bytes_max));
+                let queue_bytes_max = &mut options.sending.queue_bytes_max;
+                *queue_bytes_max = (*queue_bytes_max).max(2 * bytes_max);
             }
         });
         let has_slow = matches!(scenario, Scenario::Framings | Scenario::WebSocket);

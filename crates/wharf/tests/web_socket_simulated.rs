@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use wharf::simulation::{Fault, Faults, Ports, Simulation};
+use wharf::simulation::{Fault, Faults, Ports, Simulation, sleep};
 use wharf::{Handler, Listener, Options, Server, Session, SessionId, Target, WebSocket};
 
-/// Counts what it is told.
+/// Counts what it is told. A message `b` blocks it.
 #[derive(Default)]
 struct Counts {
     opened: AtomicU32,
-    received: AtomicU32,
     connects_failed: AtomicU32,
 }
 
@@ -25,8 +24,10 @@ impl Handler for Counts {
         self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn received(&self, _: &Session, _: &mut (), _: &[u8]) {
-        self.received.fetch_add(1, Ordering::Relaxed);
+    fn received(&self, _: &Session, _: &mut (), frame: &[u8]) {
+        if frame == b"b" {
+            sleep(Duration::from_millis(100));
+        }
     }
 
     fn connect_failed(&self, _: SessionId, _: &Target, _: &io::Error) {
@@ -47,7 +48,10 @@ fn on_each_port(faults: &Faults, play: impl Fn(&Simulation, &Server, &Counts)) {
         let web_socket = WebSocket::new().ping_after(Some(Duration::from_secs(1)));
         let listener = Listener::new("10.0.0.1:1").transport(web_socket);
         let options = Options::default().workers(1);
-        let options = options.with(|options| options.receiving.queues_bytes_max = Some(70_000));
+        let options = options.with(|options| {
+            options.receiving.queues_bytes_max = Some(70_000);
+            options.sending.queue_bytes_max = 16 << 10;
+        });
         let builder = Server::builder().listen(listener).options(options);
         let server = simulation.start(builder, counts.clone()).unwrap();
         play(&simulation, &server, &counts);
@@ -92,19 +96,69 @@ fn a_socket_that_no_port_takes_establishes_nothing_for_ever() {
 /// that message, which was not there. (`wharf sim --scenario web-socket --from 74`.)
 #[test]
 fn what_comes_behind_bytes_that_had_no_room_is_not_looked_at() {
-    let faults = Faults::none().with(Fault::ReceiveInPart, 2);
-    on_each_port(&faults, |simulation, server, counts| {
-        let peers = [(); 41].map(|()| simulation.connect(server.addresses()[0]).unwrap());
+    on_each_port(&Faults::none(), |simulation, server, counts| {
+        let peers = [(); 42].map(|()| simulation.connect(server.addresses()[0]).unwrap());
+        let (blocks, peers) = peers.split_last().unwrap();
+        blocks.send(REQUEST);
         peers.iter().for_each(|peer| peer.send(&[REQUEST, &HEAD].concat()));
-        let all_are_open = || counts.opened.load(Ordering::Relaxed) == 41;
-        assert!(simulation.run_until(Duration::from_secs(30), all_are_open));
-        for _ in 0..100 {
-            peers.iter().for_each(|peer| peer.send(&[b'x'; 300]));
-            simulation.sleep(Duration::from_micros(simulation.random(50)));
+        let all_are_open = || counts.opened.load(Ordering::Relaxed) == 42;
+        assert!(simulation.run_until(Duration::from_millis(500), all_are_open));
+        peers[..20].iter().for_each(|peer| peer.send(&[b'x'; 3_450]));
+        simulation.sleep(Duration::from_millis(10));
+        blocks.send(&[0x82, 0x81, 0, 0, 0, 0, b'b']);
+        simulation.sleep(Duration::from_millis(10));
+        // While a callback blocks, each gets something twice.
+        for bytes in [3_000, 10] {
+            peers[20..].iter().for_each(|peer| peer.send(&vec![b'x'; bytes]));
+            simulation.sleep(Duration::from_millis(10));
         }
-        let have_ended = || server.handle().stats().closed > 0;
-        assert!(simulation.run_until(Duration::from_secs(30), have_ended));
-        let stats = server.handle().stats();
-        assert!(stats.live > 0 && stats.closed < 41, "{stats:?}");
+        // As ends that there was no room, or was none for so long that pings were not answered.
+        let have_ended = || server.handle().stats().closed >= 20;
+        assert!(simulation.run_until(Duration::from_secs(1), have_ended));
+        assert!(server.handle().stats().live > 0);
+    });
+}
+
+/// A peer that does not read has no claim to the memory of its pongs, but to the newest one.
+#[test]
+fn the_newest_ping_is_answered_though_there_was_no_room_to_answer_it() {
+    on_each_port(&Faults::none(), |simulation, server, counts| {
+        let peer = simulation.connect(server.addresses()[0]).unwrap();
+        peer.send(REQUEST);
+        let is_open = || counts.opened.load(Ordering::Relaxed) == 1 && !peer.received().is_empty();
+        assert!(simulation.run_until(Duration::from_millis(500), is_open));
+        peer.stall(true);
+        let payload = |number: u32| [&number.to_be_bytes()[..], &[b'p'; 96]].concat();
+        for number in 0..1_000 {
+            // With a key of zeros.
+            peer.send(&[&[0x89, 0x80 | 100, 0, 0, 0, 0], &payload(number)[..]].concat());
+        }
+        simulation.sleep(Duration::from_millis(100));
+        peer.stall(false);
+        let (mut came, last) = (Vec::new(), [&[0x8A, 100], &payload(999)[..]].concat());
+        let is_answered = || {
+            came.extend(peer.received());
+            came.ends_with(&last)
+        };
+        assert!(simulation.run_until(Duration::from_millis(500), is_answered));
+        let pongs = came.len() / last.len();
+        assert!(pongs < 1_000, "{pongs}: there was room for all");
+    });
+}
+
+/// Who only listens, and answers every ping, has sent 1,024 control frames without data between them some day: it was
+/// ended for that, after 8 hours of the default `ping_after`.
+#[test]
+fn who_answers_pings_and_says_nothing_else_stays() {
+    on_each_port(&Faults::none(), |simulation, server, counts| {
+        let peer = simulation.connect(server.addresses()[0]).unwrap();
+        peer.send(REQUEST);
+        let is_open = || counts.opened.load(Ordering::Relaxed) == 1 && !peer.received().is_empty();
+        assert!(simulation.run_until(Duration::from_millis(500), is_open));
+        for _ in 0..1_100 {
+            assert!(simulation.run_until(Duration::from_secs(3), || peer.received() == [0x89, 0]));
+            peer.send(&[0x8A, 0x80, 1, 2, 3, 4]);
+        }
+        assert_eq!(server.handle().stats().live, 1);
     });
 }
