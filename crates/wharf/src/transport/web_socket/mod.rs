@@ -23,6 +23,8 @@ mod upgrade;
 
 pub(crate) use self::close::code_of;
 pub(crate) use self::control::ControlFrame;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::cut::Cutter;
 pub(crate) use self::cut::Found;
 pub(crate) use self::head::{HEAD_BYTES_MAX, Head, Opcode};
 pub(crate) use self::layer::Layer;

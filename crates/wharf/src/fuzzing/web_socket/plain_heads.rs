@@ -1,0 +1,167 @@
+//! Heads of HTTP, read plainly: only whole ones, by their lines.
+
+use crate::transport::web_socket::{Origins, UPGRADE_BYTES_MAX};
+
+const HEADERS_MAX: usize = 64;
+const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// A whole head.
+pub(super) struct Head<'a> {
+    first: &'a [u8],
+    /// As they came, but for the blanks around values.
+    pub(super) headers: Vec<(&'a [u8], &'a [u8])>,
+    pub(super) bytes: usize,
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish<'a> {
+    Upgrade { target: &'a [u8] },
+    Get { target: &'a [u8] },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reply<'a> {
+    Taken { subprotocol: Option<&'a [u8]> },
+    Refused { status: u16 },
+    Wrong,
+}
+
+/// So many bytes from the front are a head, well or not. `None`: its end has not come.
+pub(super) fn bytes_of_head(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut has_begun) = (0, false);
+    loop {
+        let line_bytes = bytes[at..].iter().position(|byte| *byte == b'\n')? + 1;
+        let is_empty = matches!(&bytes[at..at + line_bytes], b"\n" | b"\r\n");
+        at += line_bytes;
+        if is_empty && has_begun {
+            return Some(at);
+        }
+        has_begun |= !is_empty;
+    }
+}
+
+impl<'a> Head<'a> {
+    /// `None`: it is not whole, not well formed, or too large.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let head_bytes = bytes_of_head(bytes).filter(|count| *count <= UPGRADE_BYTES_MAX)?;
+        let lines = bytes[..head_bytes].split_inclusive(|byte| *byte == b'\n');
+        let lines = lines.map(|line| {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            line.strip_suffix(b"\r").unwrap_or(line)
+        });
+        let mut lines = lines.filter(|line| !line.is_empty());
+        let first = lines.next()?;
+        let headers = lines.map(header).collect::<Option<Vec<_>>>()?;
+        (headers.len() <= HEADERS_MAX).then_some(Head { first, headers, bytes: head_bytes })
+    }
+
+    fn values(&self, name: &str) -> Vec<&'a [u8]> {
+        let named = |one: &&(&[u8], &[u8])| one.0.eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(named).map(|(_, value)| *value).collect()
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        let values = self.values(name);
+        // A value that is not text is none.
+        let texts = values.iter().filter(|value| std::str::from_utf8(value).is_ok());
+        let mut all = texts.flat_map(|value| value.split(|byte| *byte == b','));
+        all.any(|one| trimmed(one).eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    fn asks_for_web_socket(&self) -> bool {
+        self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
+    }
+
+    /// `None`: it is refused.
+    pub(super) fn wish(&self, origins: &Origins) -> Option<Wish<'a>> {
+        let words: Vec<&[u8]> = self.first.split(|byte| *byte == b' ').collect();
+        let [b"GET", target, b"HTTP/1.1"] = words[..] else { return None };
+        if target.is_empty() || !are_visible(target) || std::str::from_utf8(target).is_err() {
+            return None;
+        }
+        let [host] = self.values("host")[..] else { return None };
+        if !self.values("transfer-encoding").is_empty()
+            || !matches!(self.values("content-length")[..], [] | [b"0"])
+        {
+            return None;
+        }
+        if !self.asks_for_web_socket() {
+            return Some(Wish::Get { target });
+        }
+        let [b"13"] = self.values("sec-websocket-version")[..] else { return None };
+        let [key] = self.values("sec-websocket-key")[..] else { return None };
+        let origin = self.values("origin");
+        let may = match (&origin[..], origins) {
+            ([], _) => true,
+            ([origin], Origins::Same) => ["http://", "https://"]
+                .iter()
+                .any(|scheme| [scheme.as_bytes(), host].concat().eq_ignore_ascii_case(origin)),
+            ([origin], Origins::Of(some)) => {
+                some.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin))
+            }
+            ([_], Origins::Any) => true,
+            _ => false,
+        };
+        (is_key(key) && may).then_some(Wish::Upgrade { target })
+    }
+
+    /// What it answers to a request with this accept. `None`: it is no answer of HTTP.
+    pub(super) fn reply(&self, accept: &[u8], asked: &[String]) -> Option<Reply<'a>> {
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', b' ', a, b, c, reason @ ..] =
+            self.first
+        else {
+            return None;
+        };
+        let is_reason = reason.first().is_none_or(|byte| *byte == b' ') && are_of_value(reason);
+        let digits = [a, b, c];
+        if !digits.iter().all(|digit| digit.is_ascii_digit()) || !is_reason {
+            return None;
+        }
+        let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(*digit - b'0'));
+        if status != 101 {
+            return Some(Reply::Refused { status });
+        }
+        let subprotocols = self.values("sec-websocket-protocol");
+        let was_asked = |said: &[u8]| asked.iter().any(|one| one.as_bytes() == said);
+        if !self.asks_for_web_socket()
+            || self.values("sec-websocket-accept") != [accept]
+            || !self.values("sec-websocket-extensions").is_empty()
+            || subprotocols.len() > 1
+            || !subprotocols.iter().all(|said| was_asked(said))
+        {
+            return Some(Reply::Wrong);
+        }
+        Some(Reply::Taken { subprotocol: subprotocols.first().copied() })
+    }
+}
+
+fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
+    let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    (!name.is_empty() && name.iter().all(of_name) && are_of_value(value)).then_some((name, value))
+}
+
+fn trimmed(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn are_visible(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte > b' ' && *byte != 127)
+}
+
+fn are_of_value(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte >= b' ' && *byte != 127 || *byte == b'\t')
+}
+
+/// Of 16 bytes: 128 bits are 21 characters and 2 bits.
+fn is_key(text: &[u8]) -> bool {
+    let number = |byte: &u8| BASE64.iter().position(|one| one == byte);
+    let Some(numbers) = text.get(..22).map(|text| text.iter().map(number)) else { return false };
+    let numbers: Option<Vec<_>> = numbers.collect();
+    text[22..] == *b"==" && numbers.is_some_and(|numbers| numbers[21] % 16 == 0)
+}
