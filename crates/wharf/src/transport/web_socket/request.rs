@@ -67,12 +67,13 @@ impl Asked<'_> {
             }
             Err(_) => return Answer::Wrong { reason: "the head is not HTTP" },
         };
-        match answer.code {
-            Some(101) => {}
-            status => return Answer::Refused { status: status.unwrap_or(0) },
+        let wrong = |reason| Answer::Wrong { reason };
+        match (answer.code, answer.version) {
+            (Some(101), Some(1)) => {}
+            (Some(101), _) => return wrong("HTTP/1.0 has no upgrade"),
+            (status, _) => return Answer::Refused { status: status.unwrap_or(0) },
         }
         let headers = Headers(answer.headers);
-        let wrong = |reason| Answer::Wrong { reason };
         if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade")
         {
             return wrong("it is no WebSocket");
@@ -148,6 +149,7 @@ mod tests {
         for wrong in [
             "\x16\x03\x03 an alert of TLS".to_owned(),
             answers.replace("websocket", "h2c"),
+            answers.replace("HTTP/1.1", "HTTP/1.0"),
             answers.replace("Connection: Upgrade\r\n", ""),
             answers.replace(&accepts, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
             with("Sec-WebSocket-Protocol: chat"),

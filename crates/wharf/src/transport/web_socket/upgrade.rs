@@ -284,7 +284,9 @@ impl<'h, 'a> Headers<'h, 'a> {
 /// The members of lists with commas between them.
 fn tokens<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
     let lines = lines.filter_map(|value| std::str::from_utf8(value).ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    let members = lines.flat_map(|line| line.split(','));
+    // The blanks of HTTP: others belong to the member.
+    members.map(|one| one.trim_matches([' ', '\t'])).filter(|token| !token.is_empty())
 }
 
 /// What the answer says of a key.
@@ -369,6 +371,8 @@ mod tests {
             let found = read_text(&get);
             assert_eq!(found, Ok(Request::Get { target: "/chat?room=1".to_owned() }));
         }
+        let other_blank = CHAT.replace(": websocket", ": \u{a0}websocket");
+        assert!(matches!(read_text(&other_blank), Ok(Request::Get { .. })), "no blank of HTTP");
     }
 
     #[test]
