@@ -20,6 +20,8 @@ pub use session::session;
 pub use timer::timer;
 #[cfg(feature = "websocket")]
 pub use web_socket::{Broken, Heard, Stranger, Stream, upgrade_head, web_socket_cut};
+#[cfg(all(feature = "websocket", fuzzing))]
+pub use web_socket::{Cuts, answers, masks, reads};
 
 /// The byte at a place of a stream: long runs of it lie nowhere else in the same stream, nor in
 /// another's, so bytes that were lost, doubled or exchanged are seen.

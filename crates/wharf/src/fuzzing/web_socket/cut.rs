@@ -10,6 +10,8 @@ use crate::transport::web_socket::{
 
 /// So that no input takes long.
 const STREAM_BYTES_MAX: usize = 1 << 17;
+/// Of a longer stream the pieces are larger.
+const PIECES_MAX: usize = 1 << 11;
 /// As many repetitions as pass each bound of frames that bring nothing.
 const TIMES_MAX: u16 = 1_030;
 
@@ -56,10 +58,11 @@ pub fn web_socket_cut(bytes: &[u8], stranger: Stranger) {
     let message_bytes_max = input.message_bytes_max.into();
     let stream = Stream { is_server, message_bytes_max, bytes: &bytes };
 
+    let scale = 1 + bytes.len() / PIECES_MAX;
     let mut session = Session::new(stream, pause_after);
     let (mut rest, mut pieces) = (&bytes[..], pieces.iter().cycle());
     while !rest.is_empty() {
-        let wanted = usize::from(*pieces.next().expect("they are cycled"));
+        let wanted = usize::from(*pieces.next().expect("they are cycled")) * scale;
         let count = if wanted == 0 { rest.len() } else { wanted.min(rest.len()) };
         session.receive(&rest[..count]);
         rest = &rest[count..];

@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
-use super::plain_heads::{Head, Reply, Wish, bytes_of_head};
+use super::plain_heads::{self, Head, Reply, Wish, bytes_of_head};
 use crate::transport::web_socket::{
     Answer, Asked, Origins, Refusal, Request, UPGRADE_BYTES_MAX, read,
 };
@@ -26,7 +26,7 @@ const NAMES: [&str; 13] = [
     "hOsT",
 ];
 
-const VALUES: [&str; 16] = [
+const VALUES: [&str; 17] = [
     "server",
     "websocket",
     "keep-alive, Upgrade",
@@ -42,6 +42,7 @@ const VALUES: [&str; 16] = [
     "http://other",
     "null",
     "\tWebSocket ,, h2c",
+    "h2c,\u{a0}websocket", // that blank is none in HTTP
     "",
 ];
 
@@ -113,7 +114,9 @@ fn judge_request(bytes: &[u8], origins: &Origins) {
     }
     let is_more = |found: &_| *found == Ok(Request::More);
     judge_beginnings(bytes, &found, is_more, |bytes| read(bytes, origins));
-    if is_more(&found) {
+    // Whether a target is UTF-8 is looked at behind it.
+    let target = plain_heads::first_line(bytes).split(|byte| *byte == b' ').nth(1);
+    if is_more(&found) && target.is_none_or(|target| std::str::from_utf8(target).is_ok()) {
         judge_more(bytes, b"GET / HTTP/1.1\r\n\r\n", |bytes| {
             let found = read(bytes, origins);
             let is_no_head = matches!(

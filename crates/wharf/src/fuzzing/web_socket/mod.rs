@@ -9,9 +9,13 @@ mod plain;
 mod plain_heads;
 #[cfg(test)]
 pub(super) mod stranger;
+#[cfg(fuzzing)]
+mod timed;
 
 pub use cut::web_socket_cut;
 pub use heads::upgrade_head;
+#[cfg(fuzzing)]
+pub use timed::{Cuts, answers, masks, reads};
 
 use crate::transport::web_socket::{Role, Violation};
 

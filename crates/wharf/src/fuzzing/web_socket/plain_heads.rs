@@ -41,6 +41,12 @@ pub(super) fn bytes_of_head(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// What has come of the first line.
+pub(super) fn first_line(bytes: &[u8]) -> &[u8] {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    lines.find(|line| !matches!(*line, b"" | b"\r")).unwrap_or_default()
+}
+
 impl<'a> Head<'a> {
     /// `None`: it is not whole, not well formed, or too large.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
@@ -108,8 +114,21 @@ impl<'a> Head<'a> {
 
     /// What it answers to a request with this accept. `None`: it is no answer of HTTP.
     pub(super) fn reply(&self, accept: &[u8], asked: &[String]) -> Option<Reply<'a>> {
-        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', b' ', a, b, c, reason @ ..] =
-            self.first
+        let [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            version @ (b'0' | b'1'),
+            b' ',
+            a,
+            b,
+            c,
+            reason @ ..,
+        ] = self.first
         else {
             return None;
         };
@@ -124,7 +143,8 @@ impl<'a> Head<'a> {
         }
         let subprotocols = self.values("sec-websocket-protocol");
         let was_asked = |said: &[u8]| asked.iter().any(|one| one.as_bytes() == said);
-        if !self.asks_for_web_socket()
+        if *version == b'0'
+            || !self.asks_for_web_socket()
             || self.values("sec-websocket-accept") != [accept]
             || !self.values("sec-websocket-extensions").is_empty()
             || subprotocols.len() > 1

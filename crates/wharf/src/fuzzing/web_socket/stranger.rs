@@ -33,7 +33,7 @@ impl Write for Peer<'_> {
     }
 }
 
-pub(super) fn hear(stream: Stream<'_>) -> (Vec<Heard>, Vec<u8>) {
+pub(crate) fn hear(stream: Stream<'_>) -> (Vec<Heard>, Vec<u8>) {
     let role = if stream.is_server { Role::Server } else { Role::Client };
     let message_bytes_max = stream.message_bytes_max as usize;
     let config = WebSocketConfig::default()
