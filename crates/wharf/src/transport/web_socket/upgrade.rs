@@ -376,6 +376,41 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_a_whole_answer_that_says_what_would_be_taken() {
+        let head = |refusal: Refusal| {
+            let answer = refusal.answer();
+            let rest = answer.strip_suffix("Content-Length: 0\r\n\r\n").expect("it has nothing");
+            let (first, more) = rest.split_once("\r\n").expect("it has lines");
+            (first.to_owned(), more.to_owned())
+        };
+        let close = "Connection: close\r\n";
+        for (refusal, first) in [
+            (Refusal::BadRequest("of something"), "HTTP/1.1 400 Bad Request"),
+            (Refusal::Origin, "HTTP/1.1 403 Forbidden"),
+            (Refusal::TooLarge, "HTTP/1.1 431 Request Header Fields Too Large"),
+            (Refusal::Version, "HTTP/1.1 505 HTTP Version Not Supported"),
+            (Refusal::Program(400), "HTTP/1.1 400 Bad Request"),
+            (Refusal::Program(401), "HTTP/1.1 401 Unauthorized"),
+            (Refusal::Program(403), "HTTP/1.1 403 Forbidden"),
+            (Refusal::Program(404), "HTTP/1.1 404 Not Found"),
+            (Refusal::Program(429), "HTTP/1.1 429 Too Many Requests"),
+            (Refusal::Program(500), "HTTP/1.1 500 Internal Server Error"),
+            (Refusal::Program(503), "HTTP/1.1 503 Service Unavailable"),
+            (Refusal::Program(599), "HTTP/1.1 599 Refused"),
+            // What is no refusal is a mistake of the program's.
+            (Refusal::Program(399), "HTTP/1.1 500 Internal Server Error"),
+            (Refusal::Program(600), "HTTP/1.1 500 Internal Server Error"),
+        ] {
+            assert_eq!(head(refusal), (first.to_owned(), close.to_owned()));
+        }
+        let (first, more) = head(Refusal::Method);
+        assert_eq!((&first[..], &more[..]), ("HTTP/1.1 405 Method Not Allowed", "Allow: GET\r\n"));
+        let (first, more) = head(Refusal::UpgradeRequired);
+        assert_eq!(first, "HTTP/1.1 426 Upgrade Required");
+        assert!(more.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{more}");
+    }
+
+    #[test]
     fn an_origin_must_be_the_hosts_or_one_of_those_that_are_named() {
         let of = |origins: &Origins, text: &str| read(text.as_bytes(), origins).is_ok();
         let evil = CHAT.replace("http://server", "http://evil");
