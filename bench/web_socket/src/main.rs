@@ -70,7 +70,12 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(is_met.contains(&false)))
 }
 
-fn item(name: &'static str, units: usize, asked: Option<Asked>, run: impl FnMut() + 'static) -> Item {
+fn item(
+    name: &'static str,
+    units: usize,
+    asked: Option<Asked>,
+    run: impl FnMut() + 'static,
+) -> Item {
     let mut once = run;
     let run = Box::new(move |times| (0..times).for_each(|_| once()));
     Item { name, run, units: units as f64, asked, found: Vec::new() }
@@ -78,7 +83,8 @@ fn item(name: &'static str, units: usize, asked: Option<Asked>, run: impl FnMut(
 
 fn items() -> Vec<Item> {
     let mut items = Vec::new();
-    for (opcode, name) in [(2, "64 B, cut and unmasked"), (1, "64 B of text, cut, unmasked, UTF-8")] {
+    for (opcode, name) in [(2, "64 B, cut and unmasked"), (1, "64 B of text, cut, unmasked, UTF-8")]
+    {
         let (mut frames, count) = frames(opcode);
         let mut cuts = Cuts::default();
         let hear = |message: &[u8]| _ = black_box(message);
@@ -96,11 +102,14 @@ fn items() -> Vec<Item> {
 
     let head = BROWSERS.as_bytes();
     let asked = Some(Asked::NanosMax(2_000.0));
-    items.push(item("head of a browser's, read", 1, asked, move || _ = black_box(reads(black_box(head)))));
+    items.push(item("head of a browser's, read", 1, asked, move || {
+        _ = black_box(reads(black_box(head)))
+    }));
     items.push(item("head of a browser's, read and answered", 1, None, move || {
         black_box(answers(black_box(head)));
     }));
-    items.push(item("  read, plainly", 1, None, move || _ = black_box(plain_head(black_box(head)))));
+    items
+        .push(item("  read, plainly", 1, None, move || _ = black_box(plain_head(black_box(head)))));
     items
 }
 
@@ -131,7 +140,7 @@ fn plain_messages(mut frames: &mut [u8]) {
 
 fn plain_masks(bytes: &mut [u8]) {
     for (at, byte) in bytes.iter_mut().enumerate() {
-        *black_box(byte) ^= KEY[at % 4]; // or the compiler takes many at once
+        *byte = black_box(*byte ^ KEY[at % 4]); // or the compiler takes many at once
     }
 }
 
@@ -168,9 +177,17 @@ impl Item {
                 (rate >= least, format!("{rate:.1} GB/s; asked: {least:.0} GB/s"))
             }
         };
-        let word = if self.asked.is_none() { "" } else if is_met { "ok" } else { "FAILED" };
+        let word = if self.asked.is_none() {
+            ""
+        } else if is_met {
+            "ok"
+        } else {
+            "FAILED"
+        };
         let name = self.name;
-        println!("{word:<7} {name:<40} {median:>8.1} ns ({quartile_1:.1} to {quartile_3:.1})  {asked}");
+        println!(
+            "{word:<7} {name:<40} {median:>8.1} ns ({quartile_1:.1} to {quartile_3:.1})  {asked}"
+        );
         is_met
     }
 }

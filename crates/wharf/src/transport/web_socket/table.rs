@@ -69,7 +69,8 @@ fn hear_as_wanted(role: Role, bytes: &[u8], mut part: impl FnMut(usize) -> usize
             });
         }
         let kept = cutter.end(pass);
-        waiting = waiting[kept].to_vec();
+        waiting.truncate(kept.end);
+        waiting.drain(..kept.start);
         wanted = cutter.wants(&waiting);
     }
     heard
@@ -281,4 +282,16 @@ fn what_is_wanted_is_a_head_then_all_of_a_frame_and_no_byte_of_the_next() {
     assert_eq!(heard.len(), 3);
     // Of each the 2 bytes that tell its form, the rest of its head, and its payload; of a control frame all behind the 2.
     assert_eq!(looks, [2, 6, 300, 2, 104, 2, 12, 66_000, 2, 4, 1]);
+}
+
+#[test]
+fn a_look_is_done_with_its_last_byte_and_not_before() {
+    let (first, rest) = (frame(Role::Client, BINARY, true, b"a"), [0x89]);
+    for (bytes, is_done) in [(first.clone(), true), ([&first[..], &rest].concat(), false)] {
+        let (mut cutter, mut bytes) = (Cutter::new(Role::Client, MESSAGE_BYTES_MAX), bytes);
+        let mut pass = cutter.pass(&mut bytes);
+        assert!(!pass.is_done());
+        assert_eq!(cutter.next(&mut pass), Ok(Found::Message { is_text: false, bytes: 2..3 }));
+        assert_eq!(pass.is_done(), is_done);
+    }
 }
