@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TARGET=x86_64-unknown-linux-gnu
-TARGETS=(framing session timer buffer)
+TARGETS=(framing session timer buffer web_socket_cut upgrade_head)
 # Long enough for any way through the code, short enough to be read.
 INPUT_BYTES_MAX=512
 WORK=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
@@ -41,14 +41,14 @@ if [ -n "$minimise" ]; then
         fuzzer "$target" -set_cover_merge=1 "$WORK/minimised" "fuzz/corpus/$target" \
             "$WORK/corpus/$target" 2>"$WORK/$target.log"
         rm -rf "fuzz/corpus/$target" && mv "$WORK/minimised" "fuzz/corpus/$target"
-        printf '%-8s %5d inputs, %7d bytes\n' "$target" "$(find "fuzz/corpus/$target" -type f | wc -l)" \
+        printf '%-14s %5d inputs, %7d bytes\n' "$target" "$(find "fuzz/corpus/$target" -type f | wc -l)" \
             "$(cat "fuzz/corpus/$target"/* | wc -c)"
     done
     exit
 fi
 
 failed=()
-report=$(printf '%-8s %12s %9s %9s %7s' target executions coverage features inputs)
+report=$(printf '%-14s %12s %9s %9s %7s' target executions coverage features inputs)
 for target in "${TARGETS[@]}"; do
     mkdir -p "$WORK/corpus/$target"
     printf '\n== %s, %d s\n' "$target" "$seconds"
@@ -61,7 +61,7 @@ for target in "${TARGETS[@]}"; do
     report+=$'\n'$(awk -v target="$target" -v executions="${executions:-0}" '
         /^#[0-9]+/ { for (i = 1; i < NF; i++) value[$i] = $(i + 1) }
         END { split(value["corp:"], corpus, "/")
-              printf "%-8s %12d %9d %9d %7d", target, executions, value["cov:"], value["ft:"], corpus[1] }
+              printf "%-14s %12d %9d %9d %7d", target, executions, value["cov:"], value["ft:"], corpus[1] }
     ' "$WORK/$target.log")
 done
 printf '\n%s\n' "$report"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Breaks the sessions and the framings in every small way that cargo-mutants knows, one at a time, and
+# Breaks the sessions, the framings and the transports in every small way that cargo-mutants knows, one at a time, and
 # sees whether the fast tests notice: the unit tests beside the code, and the fuzzer's corpora. What
 # survives is listed; docs/mutants.md says of each survivor why it may.
 #
@@ -15,8 +15,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PIECES=${PIECES:-8}
-FILES=(--file 'crates/wharf/src/session/*.rs' --file 'crates/wharf/src/framing/*.rs')
-TESTS=(fuzzing:: session:: framing::)
+FILES=()
+for place in session framing transport/web_socket; do FILES+=(--file "crates/wharf/src/$place/*.rs"); done
+TESTS=(fuzzing:: session:: framing:: transport::)
 # A mutant that goes round for ever is noticed by this; all the tests take two seconds, on a machine
 # that has nothing else to do.
 TEST_SECONDS_MAX=60
@@ -35,7 +36,7 @@ mutants() {
     local output=$1 code=0
     shift
     rm -rf "$output"
-    cargo mutants -p wharf-net "${FILES[@]}" --output "$output" --no-shuffle --colors never \
+    cargo mutants -p wharf-net --features websocket "${FILES[@]}" --output "$output" --no-shuffle --colors never \
         --timeout "$TEST_SECONDS_MAX" --cargo-arg=--lib "$@" -- -- "${TESTS[@]}" || code=$?
     # 2: some survived. 3: some did not end. Both are results.
     case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac

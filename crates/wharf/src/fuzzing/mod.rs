@@ -9,6 +9,8 @@ mod buffer;
 mod framing;
 mod session;
 mod timer;
+#[cfg(feature = "websocket")]
+mod web_socket;
 
 use std::io::IoSlice;
 
@@ -16,6 +18,10 @@ pub use buffer::buffer;
 pub use framing::framing;
 pub use session::session;
 pub use timer::timer;
+#[cfg(feature = "websocket")]
+pub use web_socket::{Broken, Heard, Stranger, Stream, upgrade_head, web_socket_cut};
+#[cfg(all(feature = "websocket", fuzzing))]
+pub use web_socket::{Cuts, answers, masks, reads};
 
 /// The byte at a place of a stream: long runs of it lie nowhere else in the same stream, nor in
 /// another's, so bytes that were lost, doubled or exchanged are seen.
@@ -45,7 +51,7 @@ mod tests {
     use std::path::Path;
 
     /// Reads every file of a corpus to the target that it belongs to.
-    fn replay(name: &str, target: fn(&[u8])) {
+    fn replay(name: &str, target: impl Fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
         let mut files: Vec<_> = fs::read_dir(&corpus)
             .unwrap_or_else(|error| panic!("{}: {error}", corpus.display()))
@@ -77,5 +83,18 @@ mod tests {
     #[test]
     fn the_corpus_of_buffer_holds() {
         replay("buffer", super::buffer);
+    }
+
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn the_corpus_of_web_socket_cut_holds() {
+        let stranger = super::web_socket::stranger::hear;
+        replay("web_socket_cut", |bytes| super::web_socket_cut(bytes, stranger));
+    }
+
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn the_corpus_of_upgrade_head_holds() {
+        replay("upgrade_head", super::upgrade_head);
     }
 }

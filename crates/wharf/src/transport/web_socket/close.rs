@@ -77,6 +77,33 @@ mod tests {
     }
 
     #[test]
+    fn each_end_has_its_code_and_those_who_hear_nothing_any_more_are_told_nothing() {
+        use CloseReason::*;
+        for (reason, code) in [
+            (PeerClosed, None),
+            (PeerClosedInFrame { bytes: 1 }, None),
+            (Reset, None),
+            (PeerClosedWith { code: 4001 }, Some(4001)),
+            (PeerClosedWith { code: NO_CODE }, Some(NO_CODE)),
+            (ProtocolError { code: 1007, reason: "" }, Some(1007)),
+            (Drained, Some(1001)),
+            (IdleTimeout, Some(1001)),
+            (FirstFrameTimeout, Some(1001)),
+            (PingTimeout, Some(1001)),
+            (FrameTooLarge { bytes: 2, max: 1 }, Some(1009)),
+            (Kicked { code: 4001 }, Some(4001)),
+            (Kicked { code: 1006 }, Some(1008)),
+            (Kicked { code: 65_536 + 4001 }, Some(1008)),
+            (SlowConsumer { queued: 1 }, Some(1008)),
+            (ReceiveQueueFull { queued: 1 }, Some(1008)),
+            (Local, Some(1000)),
+            (HandlerPanicked, Some(1011)),
+        ] {
+            assert_eq!(code_of(reason), code, "{reason:?}");
+        }
+    }
+
+    #[test]
     fn codes_that_no_peer_may_send_are_refused() {
         let refused = (0..=u16::MAX).filter(|code| read(&code.to_be_bytes()).is_err());
         let expected = (0..1000).chain(1004..=1006).chain(1015..3000).chain(5000..=u16::MAX);

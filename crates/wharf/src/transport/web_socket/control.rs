@@ -46,3 +46,21 @@ impl ControlFrame {
         &self.bytes[..usize::from(self.len)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_as_in_the_protocol_and_a_long_payload_is_cut() {
+        let key = [0x37, 0xfa, 0x21, 0x3d];
+        let bytes = |opcode, key| ControlFrame::new(opcode, b"Hello", key).bytes().to_vec();
+        // RFC 6455, 5.7.
+        assert_eq!(bytes(Opcode::Ping, None), b"\x89\x05Hello");
+        assert_eq!(bytes(Opcode::Pong, Some(key)), b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
+        let long = ControlFrame::new(Opcode::Pong, &[7; 126], Some([0; 4]));
+        assert_eq!(long.bytes(), [&[0x8a, 0x80 | 125, 0, 0, 0, 0][..], &[7; 125]].concat());
+        assert_eq!(ControlFrame::close(1000, "bye", None).bytes(), b"\x88\x05\x03\xe8bye");
+        assert_eq!(ControlFrame::close(1005, "unsaid", None).bytes(), b"\x88\x00");
+    }
+}

@@ -26,6 +26,8 @@ mod upgrade;
 
 pub(crate) use self::close::code_of;
 pub(crate) use self::control::ControlFrame;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::cut::Cutter;
 pub(crate) use self::cut::Found;
 #[cfg(feature = "deflate")]
 pub(crate) use self::deflate::{Agreed, Deflater, InflateError, Inflater};

@@ -85,6 +85,7 @@ impl Asked<'_> {
             };
             match answer.code {
                 Some(101) if answer.version == Some(1) => return self.taken(&answer, head_bytes),
+                Some(101) => return Answer::Wrong { reason: "HTTP/1.0 has no upgrade" },
                 // Something before the answer (RFC 9110, 15.2).
                 Some(100 | 102..=199) => start = head_bytes,
                 status => return Answer::Refused { status: status.unwrap_or(0) },
@@ -94,8 +95,8 @@ impl Asked<'_> {
 
     /// It is a 101, whose head ends there.
     fn taken(&self, answer: &httparse::Response<'_, '_>, head_bytes: usize) -> Answer {
-        let headers = Headers(answer.headers);
         let wrong = |reason| Answer::Wrong { reason };
+        let headers = Headers(answer.headers);
         if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade")
         {
             return wrong("it is no WebSocket");
@@ -202,6 +203,7 @@ mod tests {
         for wrong in [
             "\x16\x03\x03 an alert of TLS".to_owned(),
             answers.replace("websocket", "h2c"),
+            answers.replace("HTTP/1.1", "HTTP/1.0"),
             answers.replace("Connection: Upgrade\r\n", ""),
             answers.replace(&accepts, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
             with("Sec-WebSocket-Protocol: chat"),

@@ -89,3 +89,33 @@ impl Violation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_violation_has_its_words_and_the_code_that_belongs_to_it() {
+        use Violation::*;
+        let all = [
+            (ReservedBit, 1002),
+            (Opcode { opcode: 3 }, 1002),
+            (Mask, 1002),
+            (Length, 1002),
+            (ControlTooLong { bytes: 126 }, 1002),
+            (ControlFragment, 1002),
+            (Continuation, 1002),
+            (Interleaved, 1002),
+            (CloseCode, 1002),
+            (NotUtf8, 1007),
+            (EmptyFragments, 1008),
+            (TooLong { bytes: 2, max: 1 }, 1009),
+        ];
+        let words: std::collections::HashSet<_> = all.iter().map(|(one, _)| one.words()).collect();
+        assert_eq!(words.len(), all.len());
+        assert!(words.iter().all(|words| words.contains(' ')), "{words:?}");
+        for (violation, code) in all {
+            assert_eq!(violation.code(), code, "{violation:?}");
+        }
+    }
+}

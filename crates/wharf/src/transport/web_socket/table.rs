@@ -39,15 +39,20 @@ fn frame(role: Role, opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
 
 /// What a session hears of these bytes, in parts of such sizes.
 fn hear(role: Role, bytes: &[u8], mut part: impl FnMut() -> usize) -> Vec<Heard> {
+    hear_as_wanted(role, bytes, |_| part())
+}
+
+/// The same. The sizes may depend on what the cutter wants.
+fn hear_as_wanted(role: Role, bytes: &[u8], mut part: impl FnMut(usize) -> usize) -> Vec<Heard> {
     let (mut cutter, mut heard, mut waiting) =
         (Cutter::new(role, MESSAGE_BYTES_MAX), Vec::new(), Vec::new());
-    let mut at = 0;
+    let (mut at, mut wanted) = (0, cutter.wants(b""));
     while at < bytes.len() {
-        let end = (at + part().max(1)).min(bytes.len());
+        let end = at.saturating_add(part(wanted).max(1)).min(bytes.len());
         waiting.extend_from_slice(&bytes[at..end]);
         at = end;
         let mut pass = cutter.pass(&mut waiting);
-        loop {
+        while !pass.is_done() {
             let found = cutter.next(&mut pass);
             let copy = |range: std::ops::Range<usize>| pass.bytes[range].to_vec();
             let text = |range| String::from_utf8(copy(range)).expect("it was looked at");
@@ -65,7 +70,9 @@ fn hear(role: Role, bytes: &[u8], mut part: impl FnMut() -> usize) -> Vec<Heard>
             });
         }
         let kept = cutter.end(pass);
-        waiting = waiting[kept].to_vec();
+        waiting.truncate(kept.end);
+        waiting.drain(..kept.start);
+        wanted = cutter.wants(&waiting);
     }
     heard
 }
@@ -86,6 +93,11 @@ fn check(sent: Sent<'_>, expected: &[Heard]) {
 fn check_bytes(role: Role, bytes: &[u8], expected: &[Heard]) {
     assert_eq!(hear(role, bytes, || usize::MAX), expected, "whole");
     assert_eq!(hear(role, bytes, || 1), expected, "a byte at a time");
+    let as_wanted = |wanted| {
+        assert!(wanted > 0, "it was looked at");
+        wanted
+    };
+    assert_eq!(hear_as_wanted(role, bytes, as_wanted), expected, "as it is wanted");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for most in [3, 10, 200] {
         let part = || {
@@ -234,4 +246,41 @@ fn nothing_comes_after_a_close() {
     }
     check(&[(CLOSE, true, b"\x03")], &[Refused(Violation::CloseCode)]);
     check(&[(CLOSE, true, b"\x03\xe8\xce")], &[Refused(Violation::NotUtf8)]);
+}
+
+#[test]
+fn what_is_wanted_is_a_head_then_all_of_a_frame_and_no_byte_of_the_next() {
+    let sent: Sent<'_> = &[
+        (TEXT, false, &[b'x'; 300]),
+        (PING, true, &[1; 100]),
+        (MORE, true, &[b'y'; 66_000]),
+        (BINARY, true, b"z"),
+    ];
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    frames.extend(
+        sent.iter().map(|(opcode, last, payload)| frame(Role::Server, *opcode, *last, payload)),
+    );
+    let mut looks = Vec::new();
+    let heard = hear_as_wanted(Role::Server, &frames.concat(), |wanted| {
+        looks.push(wanted);
+        wanted
+    });
+    assert_eq!(heard.len(), 3);
+    // Of each the 2 bytes that tell its form, the rest of its head, and its payload; of a control frame all behind the 2.
+    assert_eq!(looks, [2, 6, 300, 2, 104, 2, 12, 66_000, 2, 4, 1]);
+}
+
+#[test]
+fn a_look_is_done_with_its_last_byte_and_not_before() {
+    let (first, rest) = (frame(Role::Client, BINARY, true, b"a"), [0x89]);
+    for (bytes, is_done) in [(first.clone(), true), ([&first[..], &rest].concat(), false)] {
+        let (mut cutter, mut bytes) = (Cutter::new(Role::Client, MESSAGE_BYTES_MAX), bytes);
+        let mut pass = cutter.pass(&mut bytes);
+        assert!(!pass.is_done());
+        assert_eq!(
+            cutter.next(&mut pass),
+            Ok(Found::Message { is_text: false, is_deflated: false, bytes: 2..3 })
+        );
+        assert_eq!(pass.is_done(), is_done);
+    }
 }

@@ -312,7 +312,9 @@ impl<'h, 'a> Headers<'h, 'a> {
 /// The members of lists with commas between them.
 fn tokens<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
     let lines = lines.filter_map(|value| std::str::from_utf8(value).ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    let members = lines.flat_map(|line| line.split(','));
+    // The blanks of HTTP: others belong to the member.
+    members.map(|one| one.trim_matches([' ', '\t'])).filter(|token| !token.is_empty())
 }
 
 /// What the answer says of a key.
@@ -403,6 +405,43 @@ mod tests {
             let found = read_text(&get);
             assert_eq!(found, Ok(Request::Get { target: "/chat?room=1".to_owned() }));
         }
+        let other_blank = CHAT.replace(": websocket", ": \u{a0}websocket");
+        assert!(matches!(read_text(&other_blank), Ok(Request::Get { .. })), "no blank of HTTP");
+    }
+
+    #[test]
+    fn a_refusal_is_a_whole_answer_that_says_what_would_be_taken() {
+        let head = |refusal: Refusal| {
+            let answer = refusal.answer();
+            let rest = answer.strip_suffix("Content-Length: 0\r\n\r\n").expect("it has nothing");
+            let (first, more) = rest.split_once("\r\n").expect("it has lines");
+            (first.to_owned(), more.to_owned())
+        };
+        let close = "Connection: close\r\n";
+        for (refusal, first) in [
+            (Refusal::BadRequest("of something"), "HTTP/1.1 400 Bad Request"),
+            (Refusal::Origin, "HTTP/1.1 403 Forbidden"),
+            (Refusal::TooLarge, "HTTP/1.1 431 Request Header Fields Too Large"),
+            (Refusal::Version, "HTTP/1.1 505 HTTP Version Not Supported"),
+            (Refusal::Program(400), "HTTP/1.1 400 Bad Request"),
+            (Refusal::Program(401), "HTTP/1.1 401 Unauthorized"),
+            (Refusal::Program(403), "HTTP/1.1 403 Forbidden"),
+            (Refusal::Program(404), "HTTP/1.1 404 Not Found"),
+            (Refusal::Program(429), "HTTP/1.1 429 Too Many Requests"),
+            (Refusal::Program(500), "HTTP/1.1 500 Internal Server Error"),
+            (Refusal::Program(503), "HTTP/1.1 503 Service Unavailable"),
+            (Refusal::Program(599), "HTTP/1.1 599 Refused"),
+            // What is no refusal is a mistake of the program's.
+            (Refusal::Program(399), "HTTP/1.1 500 Internal Server Error"),
+            (Refusal::Program(600), "HTTP/1.1 500 Internal Server Error"),
+        ] {
+            assert_eq!(head(refusal), (first.to_owned(), close.to_owned()));
+        }
+        let (first, more) = head(Refusal::Method);
+        assert_eq!((&first[..], &more[..]), ("HTTP/1.1 405 Method Not Allowed", "Allow: GET\r\n"));
+        let (first, more) = head(Refusal::UpgradeRequired);
+        assert_eq!(first, "HTTP/1.1 426 Upgrade Required");
+        assert!(more.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{more}");
     }
 
     #[test]
