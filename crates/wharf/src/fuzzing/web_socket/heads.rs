@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
-use super::plain_heads::{self, Head, Reply, Wish, bytes_of_head};
+use super::plain_heads::{self, HEADERS_MAX, Head, Reply, Wish, bytes_of_head};
 use crate::transport::web_socket::{
     Answer, Asked, Origins, Refusal, Request, UPGRADE_BYTES_MAX, read,
 };
@@ -188,7 +188,9 @@ fn judge_beginnings<F: PartialEq + std::fmt::Debug>(
 /// Something can come behind it that makes it a whole head: an end of one that is good.
 fn judge_more(bytes: &[u8], good: &[u8], is_whole: impl Fn(&[u8]) -> bool) {
     assert_eq!(bytes_of_head(&bytes[..bytes.len().min(UPGRADE_BYTES_MAX)]), None);
-    if bytes.len() + good.len() + 2 > UPGRADE_BYTES_MAX {
+    // A header too many is refused when it is whole.
+    let has_all_headers = bytes.iter().filter(|byte| **byte == b'\n').count() > HEADERS_MAX;
+    if has_all_headers || bytes.len() + good.len() + 2 > UPGRADE_BYTES_MAX {
         return;
     }
     let mut ends = (0..good.len()).map(|at| &good[at..]).chain([&b":\r\n\r\n"[..]]);

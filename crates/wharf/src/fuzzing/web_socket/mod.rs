@@ -37,7 +37,7 @@ pub enum Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Broken {
-    /// A length in more bytes than it needs, or above 2^63.
+    /// A length in more bytes than it needs or than a control frame may have, or above 2^63.
     Length,
     TooLong,
     NotUtf8,
@@ -52,7 +52,7 @@ pub enum Broken {
 impl Broken {
     fn of(violation: Violation) -> Self {
         match violation {
-            Violation::Length => Broken::Length,
+            Violation::Length | Violation::ControlTooLong { .. } => Broken::Length,
             Violation::TooLong { bytes, max } => {
                 assert!(bytes > max.into(), "{bytes}, {max}");
                 Broken::TooLong
@@ -65,7 +65,6 @@ impl Broken {
             Violation::ReservedBit
             | Violation::Opcode { .. }
             | Violation::Mask
-            | Violation::ControlTooLong { .. }
             | Violation::ControlFragment
             | Violation::Continuation
             | Violation::Interleaved => Broken::Other,

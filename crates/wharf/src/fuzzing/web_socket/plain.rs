@@ -38,8 +38,11 @@ fn hear_into(heard: &mut Vec<Heard>, stream: Stream<'_>) -> Result<(), Broken> {
         }
         let second = come!(rest, 1..2)[0];
         let (is_masked, short) = (second >= 128, second % 128);
-        if is_masked != stream.is_server || is_control && short > 125 {
+        if is_masked != stream.is_server {
             return Err(Broken::Other);
+        }
+        if is_control && short > 125 {
+            return Err(Broken::Length);
         }
         let (length_end, least) = match short {
             126 => (4, 126),

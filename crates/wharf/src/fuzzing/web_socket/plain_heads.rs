@@ -2,7 +2,8 @@
 
 use crate::transport::web_socket::{Origins, UPGRADE_BYTES_MAX};
 
-const HEADERS_MAX: usize = 64;
+/// The most headers in a head.
+pub(super) const HEADERS_MAX: usize = 64;
 const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// A whole head.

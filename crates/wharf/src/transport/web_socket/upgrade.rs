@@ -410,6 +410,14 @@ mod tests {
     }
 
     #[test]
+    fn a_head_of_8_kib_is_read_and_no_larger_one() {
+        let fill = 8_192 - with("Cookie: ").len();
+        let of = |fill| read_text(&with(&format!("Cookie: {}", "x".repeat(fill))));
+        assert!(matches!(of(fill), Ok(Request::Upgrade { head_bytes: 8_192, .. })));
+        assert_eq!(of(fill + 1), Err(Refusal::TooLarge));
+    }
+
+    #[test]
     fn a_refusal_is_a_whole_answer_that_says_what_would_be_taken() {
         let head = |refusal: Refusal| {
             let answer = refusal.answer();
