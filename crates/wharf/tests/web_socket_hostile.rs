@@ -55,9 +55,6 @@ fn attacks() -> Vec<Attack> {
     let ping = masked(FIN | PING, &[1; 125]);
     vec![
         frames("empty fragments", masked(TEXT, b""), masked(CONTINUATION, b""), protocol_errors),
-        frames("pings", Vec::new(), ping.clone(), protocol_errors),
-        frames("pongs", Vec::new(), masked(FIN | PONG, b""), protocol_errors),
-        frames("pings within a message", masked(TEXT, b"begun"), ping.clone(), protocol_errors),
         frames(
             "fragments of a byte, and pings",
             masked(TEXT, b"a"),

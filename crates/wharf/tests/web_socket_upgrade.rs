@@ -157,7 +157,7 @@ on_every_backend! {
         let bad = empty("400 Bad Request", close);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
         let upgrade = empty("426 Upgrade Required", upgrade);
-        let cases: [(String, &str); 12] = [
+        let cases: [(String, &str); 13] = [
             (request_without("Sec-WebSocket-Key"), &bad),
             (request_without("Host"), &bad),
             (request_with("/", &["Content-Length: 4"]), &bad),
@@ -169,7 +169,8 @@ on_every_backend! {
             (request_without("Connection"), &upgrade),
             (request_with("/", &[&*format!("Cookie: {}", "c".repeat(9_000))]), &empty("431 Request Header Fields Too Large", close)),
             (request_with("/", &["A: b"; 60]), &empty("431 Request Header Fields Too Large", close)),
-            (request().replace("HTTP/1.1", "HTTP/1.0"), &empty("505 HTTP Version Not Supported", close)),
+            (request().replace("HTTP/1.1", "HTTP/1.0"), &upgrade),
+            (request().replace("HTTP/1.1", "HTTP/2.0"), &empty("505 HTTP Version Not Supported", close)),
         ];
         for (asks, answer) in &cases {
             for further_bytes in [0, 7, 300_000] {
