@@ -22,6 +22,12 @@ impl SendQueue {
         }
         let one = Frame::One { envelope: &Envelope::default(), body: frame };
         let pushed = self.push_now(one, bytes_max + CONTROL_BYTES_MAX, false, store);
+        if pushed.is_ok()
+            && let Some(aside) = self.aside.as_deref_mut()
+        {
+            // An older one of its kind, by the byte that says which, would come behind it.
+            aside.control.take_if(|kept| kept.first() == frame.first());
+        }
         match (&pushed, &mut self.waiting) {
             (Ok(_), Some(batch)) => batch.count_no_frame(),
             (Ok(_), None) => {}
