@@ -171,8 +171,9 @@ impl Truth {
             return Some(format!("its peer was never silent for longer than {silence:?}"));
         }
         let is_mute = peer.web.as_ref().is_none_or(|web| web.is_mute);
-        let is_gone = is_mute || peer.vanished || peer.corrupt || peer.cut || peer.ended;
-        let answers = !is_gone && !peer.has_stalled_after(now().saturating_sub(limit));
+        let is_gone = peer.vanished || peer.corrupt || peer.cut || peer.ended;
+        let is_deaf = peer.has_stalled_after(now().saturating_sub(limit));
+        let answers = !(is_mute || is_gone || is_deaf);
         (answers && self.web.pings_are_in_time).then(|| "its peer answers pings".to_owned())
     }
 

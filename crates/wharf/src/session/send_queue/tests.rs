@@ -483,3 +483,24 @@ fn what_a_transport_says_takes_its_batch_from_the_pool() {
         assert!(std::ptr::eq(&raw const *batch, pooled) && batch.bytes() == 5);
     }
 }
+
+#[cfg(feature = "websocket")]
+#[test]
+fn a_control_frame_that_waits_for_room_does_not_follow_a_newer_one_of_its_kind() {
+    let mut queue = SendQueue::default();
+    let control = |queue: &mut SendQueue, frame: &[u8]| {
+        queue.push_control(frame, 10, IfFull::KeepNewest, &BatchPool::new(0)).is_some()
+    };
+    assert!(push(&mut queue, b"0123456789").is_ok() && control(&mut queue, &[b'x'; 4_096]));
+    assert!(!control(&mut queue, b"pong 1"), "there is no room");
+    let batch = queue.take(|| 0).unwrap();
+    let rest = send(&mut queue, batch, 20).left;
+    assert!(rest.is_none() && control(&mut queue, b"pong 2"));
+    let mut left = 20;
+    while let Some(batch) = queue.take(|| 0) {
+        let bytes = batch.bytes();
+        left += bytes;
+        send(&mut queue, batch, bytes);
+    }
+    assert_eq!(left, 10 + 4_096 + b"pong 2".len());
+}
