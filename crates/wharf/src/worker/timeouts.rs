@@ -130,7 +130,10 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         hears: bool,
     ) -> (Option<Duration>, Option<Duration>) {
         #[cfg(feature = "websocket")]
-        if let Some((after, is_pinged)) = self.ping_after(held).filter(|_| hears) {
+        if let Some((after, is_pinged)) = self.ping_after(held)
+            && hears
+            && !held.half.life.end_is_told()
+        {
             return ((!is_pinged).then_some(after), Some(after * 2));
         }
         let _ = (held, hears);
