@@ -466,9 +466,13 @@ impl Truth {
             self.broken(Rule::FramesReachTheirSession, self.about(id), what);
             return None;
         }
-        let is_unsaid = peer.is_some_and(|peer| request.number >= self.peers[peer as usize].sent);
-        if request.number != expected || is_unsaid {
-            let what = format!("{id} got request {} after {expected} others", request.number);
+        let of_peer = peer.map(|peer| &self.peers[peer as usize]);
+        let (said, refused) = of_peer.map_or((u32::MAX, None), |peer| (peer.sent, peer.refused));
+        if request.number != expected || request.number >= said {
+            let what = format!(
+                "{id} got request {} after {expected} others, of {said} that count; refused: {refused:?}",
+                request.number
+            );
             self.broken(Rule::FramesArriveInOrder, self.about(id), what);
         }
         Some(request)

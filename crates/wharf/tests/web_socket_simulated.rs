@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use wharf::simulation::{Fault, Faults, Ports, Simulation, sleep};
-use wharf::{Handler, Listener, Options, Server, Session, SessionId, Target, WebSocket};
+use wharf::{
+    EndOfStream, Handler, Listener, Options, Server, Session, SessionId, Target, WebSocket,
+};
 
 /// Counts what it is told. A message `b` blocks it.
 #[derive(Default)]
@@ -51,6 +53,7 @@ fn on_each_port(faults: &Faults, play: impl Fn(&Simulation, &Server, &Counts)) {
         let options = options.with(|options| {
             options.receiving.queues_bytes_max = Some(70_000);
             options.sending.queue_bytes_max = 16 << 10;
+            options.receiving.end_of_stream = EndOfStream::Told;
         });
         let builder = Server::builder().listen(listener).options(options);
         let server = simulation.start(builder, counts.clone()).unwrap();
@@ -160,5 +163,20 @@ fn who_answers_pings_and_says_nothing_else_stays() {
             peer.send(&[0x8A, 0x80, 1, 2, 3, 4]);
         }
         assert_eq!(server.handle().stats().live, 1);
+    });
+}
+
+/// A peer that had finished its direction was expected to answer pings, and ended as idle though there was no such limit.
+#[test]
+fn nobody_pings_a_peer_that_has_finished_and_it_is_not_idle_for_that() {
+    on_each_port(&Faults::none(), |simulation, server, counts| {
+        let peer = simulation.connect(server.addresses()[0]).unwrap();
+        peer.send(REQUEST);
+        peer.shutdown();
+        let is_open = || counts.opened.load(Ordering::Relaxed) == 1;
+        assert!(simulation.run_until(Duration::from_millis(500), is_open));
+        simulation.sleep(Duration::from_secs(60));
+        let stats = server.handle().stats();
+        assert_eq!((stats.live, stats.pings), (1, 0));
     });
 }

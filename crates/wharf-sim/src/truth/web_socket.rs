@@ -89,7 +89,7 @@ impl Truth {
     /// Something came to a peer that speaks WebSocket.
     pub(crate) fn peer_hears(&mut self, peer: u32, heard: Heard) {
         let facts = &mut self.peers[peer as usize];
-        let (form, is_corrupt) = (facts.form, facts.corrupt);
+        let (form, is_corrupt, has_ended) = (facts.form, facts.corrupt, facts.ended);
         let Some(web) = &mut facts.web else { return };
         let wrong = match heard {
             Heard::Stands => {
@@ -126,7 +126,7 @@ impl Truth {
             }
             Heard::Close(code) => {
                 let before = web.got_close.replace(code);
-                if !web.is_mute {
+                if !web.is_mute && !has_ended {
                     web.closed_with.get_or_insert(code); // its answer
                 }
                 before.map(|before| format!("got a Close frame with {code}, and one with {before}"))
@@ -199,6 +199,9 @@ impl Truth {
         let session = self.sessions.get(&id)?;
         let peer = &self.peers[session.peer? as usize];
         let (web, reason) = (peer.web.as_ref()?, session.closed?);
+        if session.parting.finishes_from.is_some() {
+            return None; // the end of our direction has said it, before there was a reason
+        }
         // Of the others something may have been said before.
         let (code, must_come) = match reason {
             CloseReason::PeerClosedWith { code } | CloseReason::ProtocolError { code, .. } => {

@@ -74,7 +74,8 @@ pub(crate) fn invalid(way: u64, key: Option<[u8; 4]>) -> (Vec<u8>, Refusal) {
             ([first, head(FIN, 1, key)].concat(), TOO_LARGE)
         }
         13 => ([vec![one(BINARY, b"x")], vec![one(0, b""); 65]].concat().concat(), POLICY),
-        14 => (vec![one(FIN | PING, b""); 1_025].concat(), POLICY),
+        // (Whether too many control frames came without a pause, a peer cannot know.)
+        14 => (one(FIN | CLOSE, &999_u16.to_be_bytes()), PROTOCOL_ERROR),
         15 => (one(FIN | CLOSE, &[3]), PROTOCOL_ERROR),
         16 => (one(FIN | CLOSE, &1005_u16.to_be_bytes()), PROTOCOL_ERROR),
         17 => (one(FIN | CLOSE, b"\x03\xE8\xFF"), NOT_CONSISTENT),
@@ -131,7 +132,7 @@ mod tests {
             let heard = server.hears(&bytes, false);
             let is_refused = heard.iter().any(|one| matches!(one, Heard::Wrong(_)));
             let is_of_a_bound = refusal == POLICY || refusal == TOO_LARGE;
-            let is_length = matches!(way, 4 | 16); // it looks at neither
+            let is_length = matches!(way, 4 | 14 | 16); // it looks at neither
             assert!(is_refused != (is_of_a_bound || is_length), "{way}: {heard:?}");
         }
     }
