@@ -88,7 +88,10 @@ impl Driver<'_> {
             let facts = &truth.peers[peer as usize];
             let is_asked = session.asked.is_some() || session.parting.kicked.is_some();
             let is_quiet = !is_asked && !facts.ended && !facts.cut;
-            let is_quiet = is_quiet && !session.waits_to_change;
+            // What is refused, or has closed, drains: that has a limit of its own, or none.
+            let drains = facts.refused.is_some()
+                || facts.web.as_ref().is_some_and(|web| web.closed_with.is_some());
+            let is_quiet = is_quiet && !session.waits_to_change && !drains;
             let is_to_be_closed = |web: &WebPeerFacts| web.stands && web.closed_with.is_some();
             if facts.web.as_ref().is_some_and(is_to_be_closed) && !facts.corrupt && !facts.vanished
             {
