@@ -266,15 +266,14 @@ impl Steering<'_> {
                 }
             }
             How::Unclosed(reason) => {
-                let id = end.id;
-                let whole = format_args!("session {id}: the server sent no Close: {reason}");
+                let whole = format!("session {}: the server sent no Close: {reason}", end.id);
                 self.errors.add("no Close", whole);
             }
             How::Faulty(fault) => {
                 self.errors.add(fault.kind(), format_args!("session {}: {fault}", end.id));
             }
             How::Early(reason) => {
-                let what = format_args!("session {} ended before its reply", end.id);
+                let what = format!("session {} ended before its reply", end.id);
                 self.errors.add_end(what, reason);
             }
             How::NotConnected(address, error) => {
