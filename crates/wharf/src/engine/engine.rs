@@ -523,7 +523,7 @@ mod tests {
         // What waits aside was accepted in the old framing, and would leave in the new one.
         let frame = engine.encode(Content::Plain(&[0; 60_000])).unwrap();
         let form = |_| frame.only_form().unwrap();
-        while engine.push_published(slot, form, Policy::Close).0 {}
+        while engine.push_published(slot, form, Policy::Close).has_room {}
         assert!(!engine.change_framing(connected, slot, 1));
         engine.abandon(connected);
     }

@@ -70,6 +70,7 @@ pub(crate) use self::mailbox::Mailbox;
 pub use self::members::Group;
 pub(crate) use self::notes::{NOTE_BYTES, Notes, Waiting};
 pub(crate) use self::publication::{Audience, Publication, REQUEST_BYTES};
+pub(crate) use self::publish::HandedOver;
 pub(crate) use self::push::AtOnce;
 pub(crate) use self::share::{
     BATCHES_AT_REST_BYTES, Follows, PortShare, RECEIVE_QUEUES_BYTES, ReceiveRoom,

@@ -11,6 +11,25 @@ use super::share::{Follows, PortShare};
 use crate::buffer::{Frame, SharedFrame};
 use crate::session::{Policy, Refusal, Slot};
 
+/// What has become of a frame that was handed over to a session.
+#[must_use]
+pub(crate) struct HandedOver {
+    /// If not, the session is behind, or misses the frame.
+    pub(crate) has_room: bool,
+    /// Its worker must attend to it.
+    pub(crate) is_to_attend: bool,
+}
+
+impl HandedOver {
+    #[inline]
+    fn of(pushed: Result<(), Refusal>, follows: Follows) -> Self {
+        HandedOver {
+            has_room: !matches!(pushed, Err(Refusal::Behind { .. })),
+            is_to_attend: follows.armed || follows.changed,
+        }
+    }
+}
+
 impl Engine {
     /// Puts a publication into the queues of all ports that it concerns, or of none.
     ///
@@ -85,26 +104,36 @@ impl Engine {
         !stuck.is_empty()
     }
 
-    /// Queues a published frame for a session on which the caller holds a count, and says what follows. `false`:
-    /// there is no room, so the session is behind, or misses the frame.
+    /// Queues a published frame for a session on which the caller holds a count. Its frames are not masked.
     #[inline]
     pub(crate) fn push_published<'f>(
         &self,
         slot: &Slot,
         form: impl Fn(u8) -> &'f SharedFrame,
         policy: Policy,
-    ) -> (bool, Follows) {
-        let store = self.store_of(slot);
+    ) -> HandedOver {
+        let (store, queue_max) = (self.store_of(slot), self.options.sending.queue_bytes_max);
         let (frame, pushed) = {
             let mut queue = slot.send_queue.lock();
-            let framing = slot.framing();
-            let frame = self.formed(framing, form(framing));
-            let queue_max = self.queue_bytes_max_with(&frame);
-            let pushed = queue.push_published(&frame, policy, queue_max, store);
-            (frame, pushed)
+            let frame = form(slot.framing());
+            (frame, queue.push_published(frame, policy, queue_max, store))
         };
+        let (pushed, follows) = self.follow(slot, Frame::Shared(frame), pushed);
+        HandedOver::of(pushed, follows)
+    }
+
+    /// The same for a session whose frames are masked. (All of them are, or none.)
+    pub(crate) fn push_published_masked(
+        &self,
+        slot: &Slot,
+        form: &SharedFrame,
+        policy: Policy,
+    ) -> HandedOver {
+        let frame = self.formed(slot.framing(), form);
+        let (store, queue_max) = (self.store_of(slot), self.queue_bytes_max_with(&frame));
+        let pushed = slot.send_queue.lock().push_published(&frame, policy, queue_max, store);
         let (pushed, follows) = self.follow(slot, Frame::Shared(&frame), pushed);
-        (!matches!(pushed, Err(Refusal::Behind { .. })), follows)
+        HandedOver::of(pushed, follows)
     }
 
     /// Queues a send that has waited among the publications, as [`push_published`](Self::push_published). It is in the
@@ -116,7 +145,7 @@ impl Engine {
         frame: &super::frame::Frame,
         policy: Policy,
         has_key: bool,
-    ) -> (bool, Follows) {
+    ) -> HandedOver {
         let store = self.store_of(slot);
         let mut queue = slot.send_queue.lock();
         let form = self.formed(slot.framing(), self.form_for(slot.framing(), frame));
@@ -127,8 +156,8 @@ impl Engine {
             queue.placed_send_came(frame.form_bytes_max());
         }
         drop(queue);
-        let (_, follows) = self.follow(slot, Frame::Shared(&form), pushed);
-        (has_room, follows)
+        let (pushed, follows) = self.follow(slot, Frame::Shared(&form), pushed);
+        HandedOver::of(pushed, follows)
     }
 
     /// Queues a frame that a session lacks; `is_placed`: a send that has waited. `false`: there is no room yet.

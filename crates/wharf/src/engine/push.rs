@@ -322,9 +322,9 @@ impl Engine {
     ) -> (Result<(), Refusal>, Follows) {
         match pushed {
             Ok(Pushed { armed, queued_bytes }) => {
-                // Only for the push that passes the mark, not for those after it.
-                let (before, mark) = (queued_bytes - frame.bytes(), self.pause_mark());
-                (Ok(()), Follows { armed, changed: before <= mark && queued_bytes > mark })
+                let mark = self.pause_mark();
+                let changed = queued_bytes > mark && is_first_beyond(mark, queued_bytes, frame);
+                (Ok(()), Follows { armed, changed })
             }
             Err(refusal) => {
                 let changed = refusal == Refusal::Failed;
@@ -335,4 +335,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether this push has passed the mark, and none before it.
+#[cold]
+#[inline(never)]
+fn is_first_beyond(mark: usize, queued_bytes: usize, frame: Frame<'_>) -> bool {
+    queued_bytes - frame.bytes() <= mark
 }

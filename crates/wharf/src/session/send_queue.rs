@@ -236,15 +236,26 @@ impl SendQueue {
 
     /// What to send next, if no send is outstanding. The caller posts it, at `now`.
     pub(crate) fn take(&mut self, now: impl FnOnce() -> u64) -> Option<Box<SendBatch>> {
-        if self.marks.has(SENDING) {
-            return None;
+        if self.marks.has(SENDING | HELD_BACK) {
+            return self.take_ahead();
         }
         let batch = self.leaving.take().or_else(|| {
-            let begins = self.waiting.take_if(|_| !self.marks.has(HELD_BACK))?;
+            let begins = self.waiting.take()?;
             self.progress_at = now();
             Some(begins)
         })?;
         debug_assert!(self.marks.has(ARMED), "bytes wait for which nobody sees to a send");
+        self.marks.set(SENDING, true);
+        Some(batch)
+    }
+
+    /// What leaves also while the rest is held back.
+    #[cold]
+    fn take_ahead(&mut self) -> Option<Box<SendBatch>> {
+        if self.marks.has(SENDING) {
+            return None;
+        }
+        let batch = self.leaving.take()?;
         self.marks.set(SENDING, true);
         Some(batch)
     }
@@ -272,10 +283,6 @@ impl SendQueue {
         self.queued_bytes -= count as u32;
         self.progress_at = now;
         let freed_pages = self.free_pages(&mut batch);
-        #[cfg(feature = "websocket")]
-        if self.has_aside() {
-            self.queue_control(bytes_max);
-        }
         let whole = batch.bytes() == 0;
         let (left, goes_on) = if whole {
             // Disarmed if nothing waits. The next push arms it again.
@@ -296,23 +303,40 @@ impl SendQueue {
             has_wanted_room: false,
         };
         if self.has_aside() {
-            self.note_left(count);
-            if self.pages() == 0 {
-                self.ends_shortage();
-            }
-            sent.closing = self.is_ending();
-            sent.has_wanted_room = self.has_wanted_room(bytes_max)
-                || self.has_told(bytes_max)
-                || self.is_to_refill()
-                || self.has_missed(bytes_max);
+            self.note_sent(&mut sent, count, bytes_max);
         }
         sent
+    }
+
+    /// What follows for what few sessions need.
+    #[cold]
+    #[inline(never)]
+    fn note_sent(&mut self, sent: &mut Sent, count: usize, bytes_max: usize) {
+        #[cfg(feature = "websocket")]
+        if self.queue_control(bytes_max) {
+            (sent.goes_on, sent.queued_bytes) = (true, self.queued_bytes());
+        }
+        self.note_left(count);
+        if self.pages() == 0 {
+            self.ends_shortage();
+        }
+        sent.closing = self.is_ending();
+        sent.has_wanted_room = self.has_wanted_room(bytes_max)
+            || self.has_told(bytes_max)
+            || self.is_to_refill()
+            || self.has_missed(bytes_max);
     }
 
     /// Whether it has what few sessions need: an end that was asked for, or somebody who waits for room.
     #[inline]
     pub(crate) fn has_aside(&self) -> bool {
         self.aside.is_some()
+    }
+
+    /// Whether anything but frames to send may concern its worker.
+    #[inline]
+    pub(crate) fn has_more_than_frames(&self) -> bool {
+        self.marks.has(PAUSED | DUE) || self.has_aside()
     }
 
     /// Notes who wants receiving paused. Returns whether anybody does now.

@@ -128,11 +128,6 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let now = self.now().nanos();
         let (half, slot) = (&*held.half, held.slot);
-        let stream = match half.stream_end {
-            None => Stream::Goes,
-            Some(StreamEnd::Finished) => Stream::Ended,
-            Some(_) => Stream::Failed,
-        };
         // Its receive has ended, or continues despite the cancel.
         let was_awaited = half.is_suspect && half.life.receiving() != Receiving::Cancelled;
         let mut queue = slot.send_queue.lock();
@@ -140,12 +135,8 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         let flags = slot.flags();
         let time_came = was_awaited || flags.time_came();
         let is_usual = half.life.is_served()
-            && stream == Stream::Goes
-            && !(is_full
-                || time_came
-                || flags.is_asked_to_pause()
-                || queue.has_aside()
-                || queue.is_due());
+            && half.stream_end.is_none()
+            && !(time_came || flags.is_asked_to_pause() || queue.has_more_than_frames());
         if is_usual && !cfg!(debug_assertions) {
             // As below, without looking at each fact.
             let batch = queue.take(|| now);
@@ -155,6 +146,11 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             }
             return (Next::Nothing, batch);
         }
+        let stream = match half.stream_end {
+            None => Stream::Goes,
+            Some(StreamEnd::Finished) => Stream::Ended,
+            Some(_) => Stream::Failed,
+        };
         let facts = Facts {
             stream,
             closing: queue.closing().map(|closing| closing.how),

@@ -6,8 +6,11 @@
 use super::floor::Floor;
 use crate::buffer::SharedFrame;
 use crate::clock::{Clock, Moment};
-use crate::engine::{Audience, Due, Follows, Mail, Offered, Publication, Recipients, Seen, Share};
+use crate::engine::{
+    Audience, Due, HandedOver, Mail, Offered, Publication, Recipients, Seen, Share,
+};
 use crate::face::Handler;
+use crate::framing::Framings;
 use crate::port::{CompletionPort, Registration};
 use crate::session::{Policy, SessionId, Slot};
 
@@ -73,14 +76,9 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
     ) -> usize {
         self.with_hold(id, |floor, slot| {
             let has_key = publication.key.is_some();
-            let (has_room, follows) =
-                floor.engine.push_placed(slot, &publication.frame, policy, has_key);
-            if !has_room {
-                without_room.push((id, policy));
-            }
-            if follows != Follows::default() {
-                floor.session.desk.attend_later(id);
-            }
+            let frame = &publication.frame;
+            let handed_over = floor.engine.push_placed(slot, frame, policy, has_key);
+            floor.note_handed_over(id, policy, handed_over, without_room);
         });
         1
     }
@@ -126,16 +124,46 @@ impl<H: Handler, C: Clock> Floor<'_, H, C> {
         if_opened: bool,
     ) {
         self.with_hold(id, |floor, slot| {
-            if !if_opened || slot.is_opened() {
-                let (has_room, follows) = floor.engine.push_published(slot, &form, policy);
-                if !has_room {
-                    without_room.push((id, policy));
-                }
-                if follows != Follows::default() {
-                    floor.session.desk.attend_later(id);
-                }
+            if if_opened && !slot.is_opened() {
+                return;
             }
+            if Framings::masks(slot.framing()) {
+                let form = form(slot.framing());
+                return floor.hand_over_masked(id, slot, form, policy, without_room);
+            }
+            let handed_over = floor.engine.push_published(slot, &form, policy);
+            floor.note_handed_over(id, policy, handed_over, without_room);
         });
+    }
+
+    #[cold]
+    #[inline(never)] // kept out of the loop over members
+    fn hand_over_masked(
+        &mut self,
+        id: SessionId,
+        slot: &Slot,
+        form: &SharedFrame,
+        policy: Policy,
+        without_room: &mut WithoutRoom,
+    ) {
+        let handed_over = self.engine.push_published_masked(slot, form, policy);
+        self.note_handed_over(id, policy, handed_over, without_room);
+    }
+
+    #[inline]
+    fn note_handed_over(
+        &mut self,
+        id: SessionId,
+        policy: Policy,
+        HandedOver { has_room, is_to_attend }: HandedOver,
+        without_room: &mut WithoutRoom,
+    ) {
+        if !has_room {
+            without_room.push((id, policy));
+        }
+        if is_to_attend {
+            self.session.desk.attend_later(id);
+        }
     }
 
     /// Ends the members that are slow, and, if publishers wait for the room of what members lack, those for which

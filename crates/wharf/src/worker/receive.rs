@@ -1,6 +1,5 @@
 //! From bytes to the handler: cuts frames, and keeps what cannot be delivered yet.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use super::floor::Floor;
@@ -32,64 +31,79 @@ pub(super) struct Lent<'a> {
 impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
     /// Cuts frames and delivers them to the handler: from the receive queue if bytes wait there, then
     /// straight from the lent bytes. Keeps what cannot be delivered yet.
+    #[inline]
     pub(super) fn deliver(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { mut bytes, direct }: Lent<'_>,
     ) {
+        #[cfg(feature = "websocket")]
+        if held.half.layer.is_some() {
+            return self.deliver_to_layer(held, Lent { bytes, direct });
+        }
         loop {
-            let (left, scanned) = self.deliver_now(held, Lent { bytes, direct });
-            bytes = &mut bytes[left];
+            let (done, scanned) = self.deliver_now(held, Lent { bytes, direct });
+            bytes = &mut bytes[done..];
             if bytes.is_empty() {
                 return held.half.queue.set_scanned(scanned, held.slot.framing());
             }
-            let Held { slot, half, .. } = held;
-            let may_go_on = half.life.pauses().has(Pauses::SHARE_USED);
-            let room = if may_go_on { self.receive_room.half() } else { self.receive_room };
-            let is_kept = half.life.phase() != Phase::Open
-                || slot.count.is_closing()
-                || half.queue.append(bytes, &room);
-            if is_kept {
-                return half.queue.set_scanned(scanned, slot.framing());
-            }
-            if !may_go_on {
-                return self.receive_queues_are_full(held, bytes.len());
-            }
-            // There is no room to keep it until the next turn.
-            let pauses = half.life.pauses().without(Pauses::SHARE_USED);
-            half.pause(pauses, &mut self.stats);
-            // Others may have fallen behind since, and its own turn may have come, but not its step of it.
-            let mut noted = self.session.desk.share_used.borrow_mut();
-            if let Some(at) = noted.iter().rposition(|id| *id == held.id) {
-                noted.remove(at);
+            if self.keeps(held, bytes, scanned) {
+                return;
             }
         }
     }
 
-    /// Delivers what can be delivered now. Returns which of the lent bytes are left, and how many of the waiting bytes
-    /// are scanned.
+    /// Keeps what could not be delivered, of which so many bytes are scanned. `false`: there is no room, so it is to be
+    /// delivered now.
+    pub(super) fn keeps(
+        &mut self,
+        held: &mut Held<'e, H::State>,
+        bytes: &[u8],
+        scanned: usize,
+    ) -> bool {
+        let Held { slot, half, .. } = held;
+        let may_go_on = half.life.pauses().has(Pauses::SHARE_USED);
+        let room = if may_go_on { self.receive_room.half() } else { self.receive_room };
+        let is_kept = half.life.phase() != Phase::Open
+            || slot.count.is_closing()
+            || half.queue.append(bytes, &room);
+        if is_kept {
+            half.queue.set_scanned(scanned, slot.framing());
+            return true;
+        }
+        if !may_go_on {
+            self.receive_queues_are_full(held, bytes.len());
+            return true;
+        }
+        // There is no room to keep it until the next turn.
+        let pauses = half.life.pauses().without(Pauses::SHARE_USED);
+        half.pause(pauses, &mut self.stats);
+        // Others may have fallen behind since, and its own turn may have come, but not its step of it.
+        let mut noted = self.session.desk.share_used.borrow_mut();
+        if let Some(at) = noted.iter().rposition(|id| *id == held.id) {
+            noted.remove(at);
+        }
+        false
+    }
+
+    /// Delivers what can be delivered now. Returns how many of the lent bytes are done with, and how many of
+    /// the waiting bytes are scanned.
     fn deliver_now(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,
-    ) -> (Range<usize>, usize) {
-        #[cfg(feature = "websocket")]
-        if held.half.layer.is_some() {
-            return (self.deliver_messages(held, Lent { bytes, direct }), 0);
-        }
+    ) -> (usize, usize) {
         let mut done = 0;
         if !held.half.queue.is_empty() {
             done = match self.complete_waiting(held, Lent { bytes, direct }) {
                 Some(done) if held.half.queue.is_empty() => done,
-                Some(done) => {
-                    return (done..bytes.len(), held.half.queue.scanned(held.slot.framing()));
-                }
-                None => return (bytes.len()..bytes.len(), 0), // it ends
+                Some(done) => return (done, held.half.queue.scanned(held.slot.framing())),
+                None => return (bytes.len(), 0), // it ends
             };
         }
         let lent = Lent { bytes: &mut bytes[done..], direct };
         let (taken, scanned) = self.deliver_from(held, lent, 0, None);
-        (done + taken..bytes.len(), scanned)
+        (done + taken, scanned)
     }
 
     /// Completes the waiting frame with bytes that came behind it, and delivers it. Takes only bytes that belong to

@@ -92,7 +92,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         if held.half.queue.is_empty() {
             return match self.take_head(held, bytes) {
                 Head::Taken(count) => {
-                    self.deliver(held, Lent { bytes: &mut bytes[count..], direct });
+                    self.deliver_to_layer(held, Lent { bytes: &mut bytes[count..], direct });
                 }
                 Head::More => self.keep_head(held, bytes),
                 Head::Refused => {}
@@ -308,8 +308,23 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         held.slot.ask_to_stop(CloseReason::Local);
     }
 
+    /// Delivers messages, and keeps what cannot be delivered yet.
+    pub(super) fn deliver_to_layer(
+        &mut self,
+        held: &mut Held<'e, H::State>,
+        Lent { mut bytes, direct }: Lent<'_>,
+    ) {
+        loop {
+            let left = self.deliver_messages(held, Lent { bytes, direct });
+            bytes = &mut bytes[left];
+            if bytes.is_empty() || self.keeps(held, bytes, 0) {
+                return;
+            }
+        }
+    }
+
     /// Delivers messages: first with what waits, then straight from the lent bytes. Returns what of those must be kept.
-    pub(super) fn deliver_messages(
+    fn deliver_messages(
         &mut self,
         held: &mut Held<'e, H::State>,
         Lent { bytes, direct }: Lent<'_>,

@@ -34,14 +34,14 @@ impl SendQueue {
         pushed.ok()
     }
 
-    /// Queues the control frame that is kept, if there is room now. Called when bytes have left.
-    pub(super) fn queue_control(&mut self, bytes_max: usize) {
+    /// Queues the control frame that is kept, if there is room now. Called when bytes have left. True: it was.
+    pub(super) fn queue_control(&mut self, bytes_max: usize) -> bool {
         let has_room = self.queued_bytes() < bytes_max && !self.is_ending();
-        let Some(aside) = self.aside.as_deref_mut() else { return };
-        if let Some(frame) = aside.control.take_if(|_| has_room) {
-            let frame = Frame::One { envelope: &Envelope::default(), body: &frame };
-            self.queue_uncharged(frame, Box::default);
-        }
+        let kept = self.aside.as_deref_mut().and_then(|aside| aside.control.take_if(|_| has_room));
+        let Some(frame) = kept else { return false };
+        let frame = Frame::One { envelope: &Envelope::default(), body: &frame };
+        self.queue_uncharged(frame, Box::default);
+        true
     }
 
     /// Queues what is not charged, behind everything: a few bytes, or what is shared by all.
