@@ -216,9 +216,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// Runs `opened`.
     fn stands(&mut self, held: &mut Held<'e, H::State>, establishment: Establishment) {
-        if let Some(layer) = &mut held.half.layer {
-            layer.is_established = true;
-            let role = layer.role();
+        if let Some(role) = held.half.layer.as_ref().map(|layer| layer.role()) {
             self.ends_establishing(role);
         }
         self.stats.established += 1;
@@ -387,7 +385,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         Lent { bytes, direct }: Lent<'_>,
     ) -> Range<usize> {
         let Some(mut layer) = held.half.layer.take() else { return 0..bytes.len() };
-        layer.pinged_at = None;
+        layer.forget_ping();
         let (pause_mark, resume_mark) = (self.engine.pause_mark(), self.engine.resume_mark());
         let Held { id, slot, half } = held;
         let half = &mut **half;
@@ -463,7 +461,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
 
     /// Queues the Close frame that belongs to the session's end, if it was not queued yet. True: it must leave first.
     pub(super) fn says_close(&mut self, held: &Held<'e, H::State>) -> bool {
-        let Some(layer) = held.half.layer.as_ref().filter(|layer| layer.is_established) else {
+        let Some(layer) = held.half.layer.as_ref().filter(|_| held.half.opened) else {
             return false;
         };
         let mut queue = held.slot.send_queue.lock();
@@ -480,15 +478,15 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
         &self,
         held: &Held<'e, H::State>,
     ) -> Option<(Duration, Option<Moment>)> {
-        let layer = held.half.layer.as_ref().filter(|layer| layer.is_established)?;
+        let layer = held.half.layer.as_ref().filter(|_| held.half.opened)?;
         let after = self.engine.with_web_socket(held.id, held.slot, |it| it.ping_after)??;
-        Some((after, layer.pinged_at))
+        Some((after, layer.pinged_at()))
     }
 
     pub(super) fn ping(&mut self, held: &mut Held<'e, H::State>) {
         let now = self.now();
         let Some(layer) = &mut held.half.layer else { return };
-        layer.pinged_at = Some(now);
+        layer.note_ping(now);
         self.stats.pings += 1;
         let key = (layer.role() == Role::Client).then(|| self.engine.keys.draw());
         let ping = ControlFrame::new(Opcode::Ping, b"", key);
@@ -510,8 +508,7 @@ impl<'e, H: Handler, C: Clock> Floor<'e, H, C> {
             || at.port.unacknowledged_bytes(at.registration).is_some_and(|bytes| bytes > 0);
         let takes = || at.port.stalled_for(at.registration).is_some_and(|stalled| stalled < after);
         if at.port.has_unread(at.registration) || is_behind && takes() {
-            let layer = held.half.layer.as_mut()?;
-            layer.pinged_at = Some(now);
+            held.half.layer.as_mut()?.note_ping(now);
             return None;
         }
         Some(CloseReason::PingTimeout)
