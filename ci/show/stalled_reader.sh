@@ -115,6 +115,7 @@ wait_for_ends() { wait_until 20 have_ended $(($1 * STALLED)) || true; }
 ticker_listens() { grep -q 'listening on' "$SCRATCH/ticker"; }
 for backend in uring readiness; do
     label="$backend, ticker"
+    : >"$SCRATCH/ticker" # of the last one
     WHARF_BACKEND=$backend "${SERVER_PREFIX[@]}" "$TARGET_DIR/release/examples/ticker" 127.0.0.1:0 >"$SCRATCH/ticker" &
     ticker=$!
     STARTED+=("$ticker")
