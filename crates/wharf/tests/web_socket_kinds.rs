@@ -191,6 +191,16 @@ fn read_numbered(peer: &Peer) -> Vec<(u32, u32)> {
     }
 }
 
+/// Waits until what was published has been handed over. The peer who tells is a session more.
+fn all_is_handed_over(harness: &Harness) -> Peer {
+    let handle = &harness.handle;
+    let witness = peer_of(harness, Kind::WebSocket, &TcpListener::bind(HERE).unwrap());
+    assert_eq!(handle.join(witness.id, WITNESS), Ok(true));
+    publish(handle, || handle.publish(WITNESS, b"handed over".to_vec()));
+    witness.expect(b"handed over", false);
+    witness
+}
+
 on_every_backend! {
     fn what_is_meant_for_many_reaches_each_in_its_form(backend) {
         for workers in [1, 3] {
@@ -289,11 +299,8 @@ on_every_backend! {
                 }
             }
         }
-        // What is sent may overtake what was published: the last is sent when all was handed over.
-        let witness = peer_of(&harness, Kind::WebSocket, &TcpListener::bind(HERE).unwrap());
-        assert_eq!(handle.join(witness.id, WITNESS), Ok(true));
-        publish(handle, || handle.publish(WITNESS, b"handed over".to_vec()));
-        witness.expect(b"handed over", false);
+        // What is sent may overtake what was published.
+        let witness = all_is_handed_over(&harness);
         std::thread::scope(|scope| {
             let readers: Vec<_> = peers.iter().map(|peer| scope.spawn(move || read_numbered(peer))).collect();
             for peer in &peers {
@@ -323,6 +330,7 @@ on_every_backend! {
             publish(handle, || handle.publish_keyed(ROOM, key.into(), numbered(key, number)));
         }
         publish(handle, || handle.publish(ROOM, b"the last".to_vec()));
+        let witness = all_is_handed_over(&harness);
         std::thread::scope(|scope| {
             let readers: Vec<_> = peers.iter().map(|peer| scope.spawn(move || read_numbered(peer))).collect();
             for reader in readers {
@@ -334,7 +342,7 @@ on_every_backend! {
                 }
             }
         });
-        drop(peers);
+        drop((peers, witness));
         harness.settle();
         let stats = harness.finish();
         assert!(stats.superseded_frames > 0);
