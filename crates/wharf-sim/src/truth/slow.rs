@@ -99,6 +99,12 @@ impl Truth {
             || session.is_some_and(|of| of.accepted.keys().any(|sender| is_latest(*sender)))
     }
 
+    /// Whether it lacked something when it ended.
+    pub(super) fn lacked(&self, id: SessionId, peer: u32) -> bool {
+        let policies = [Policy::Close, Policy::KeepLatest];
+        self.publications.owed_since(id, peer, &policies).is_some()
+    }
+
     pub(super) fn note_cut(&mut self, id: SessionId, reason: CloseReason) {
         let CloseReason::SlowConsumer { queued } = reason else { return };
         if self.excuses.budget_is_small {

@@ -228,7 +228,13 @@ impl Truth {
             || excuses.port_may_fail
             || excuses.drain_timeout.is_some()
             || excuses.send_stall_timeout.is_some();
-        let is_cut = session.is_stopped || session.panicked || may_be_cut;
+        // Who is slow may be ended while it drains. Of these reasons none gives way to that.
+        let keeps_reason = !matches!(
+            reason,
+            CloseReason::Local | CloseReason::Drained | CloseReason::Kicked { .. }
+        );
+        let is_slow = keeps_reason && (excuses.budget_is_small || self.lacked(id, session.peer?));
+        let is_cut = session.is_stopped || session.panicked || may_be_cut || is_slow;
         let must_come = must_come && peer.got_end && !peer.corrupt && !is_cut;
         match web.got_close {
             Some(got) if got != code => {

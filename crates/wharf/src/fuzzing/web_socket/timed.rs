@@ -37,7 +37,7 @@ pub fn masks(bytes: &mut [u8], key: [u8; 4]) {
 #[inline]
 pub fn answers(head: &[u8]) -> String {
     match read(head, &Origins::Same) {
-        Ok(Request::Upgrade { request, .. }) => request.answer(None),
+        Ok(Request::Upgrade { request, .. }) => request.answer(None, None),
         other => panic!("{other:?}"),
     }
 }
