@@ -12,7 +12,9 @@ use loom::thread;
 
 use super::{engine, explore};
 use crate::clock::Moment;
-use crate::engine::{Audience, Content, Due, Engine, Group, Offered, Publication, Share};
+use crate::engine::{
+    Audience, Content, Due, Engine, Group, HandedOver, Offered, Publication, Share,
+};
 use crate::face::Handle;
 use crate::session::{SessionId, Slot};
 
@@ -60,7 +62,7 @@ impl Member {
                 let Some(reference) = self.engine.table.look_up(*id) else { continue };
                 let slot = reference.slot();
                 let form = |_| publication.frame.only_form().unwrap();
-                let (has_room, _) = match publication.to {
+                let HandedOver { has_room, .. } = match publication.to {
                     Audience::One(_) => {
                         self.engine.push_placed(slot, &publication.frame, to.policy, false)
                     }

@@ -9,7 +9,7 @@ use super::port::ModelPort;
 use crate::clock::Moment;
 use crate::engine::Mail;
 use crate::engine::{Due, Publication, Share};
-use crate::engine::{Engine, Follows, Frame, PortShare};
+use crate::engine::{Engine, Frame, PortShare};
 use crate::session::{Closing, Policy, SessionId, Slot};
 
 pub(super) struct OwnWorker {
@@ -113,9 +113,9 @@ impl OwnWorker {
             return;
         }
         let form = |framing| self.engine.form_for(framing, frame);
-        let (has_room, follows) = self.engine.push_published(slot, form, Policy::Close);
-        assert!(has_room, "`models/places` is for those that have none");
-        if follows != Follows::default() {
+        let handed_over = self.engine.push_published(slot, form, Policy::Close);
+        assert!(handed_over.has_room, "`models/places` is for those that have none");
+        if handed_over.is_to_attend {
             self.to_attend.push(id);
         }
     }
