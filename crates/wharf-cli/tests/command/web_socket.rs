@@ -8,7 +8,9 @@ use std::{
     net::TcpStream,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
+#[cfg(unix)]
+use serde_json::json;
 use wharf::{Close, Farewell, Handler, Listener, Session, Text, WebSocket};
 
 use crate::on_each_backend;

@@ -21,9 +21,10 @@ impl SendQueue {
         let one = Frame::One { envelope: &Envelope::default(), body: frame };
         let pushed = self.push_now(one, bytes_max + CONTROL_BYTES_MAX, false, store);
         if pushed.is_ok()
+            && if_full == IfFull::KeepNewest
             && let Some(aside) = self.aside.as_deref_mut()
         {
-            aside.control = None; // an older one would come behind it
+            aside.control = None; // an older one of its kind would come behind it
         }
         match (&pushed, &mut self.waiting) {
             (Ok(_), Some(batch)) => batch.count_no_frame(),

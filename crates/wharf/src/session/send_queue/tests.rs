@@ -504,3 +504,23 @@ fn a_control_frame_that_waits_for_room_does_not_follow_a_newer_one_of_its_kind()
     }
     assert_eq!(left, 10 + 4_096 + b"pong 2".len());
 }
+
+#[cfg(feature = "websocket")]
+#[test]
+fn a_ping_that_still_finds_room_does_not_cost_the_pong_that_waits_for_it() {
+    let mut queue = SendQueue::default();
+    let control = |queue: &mut SendQueue, frame: &[u8], if_full| {
+        queue.push_control(frame, 10, if_full, &BatchPool::new(0)).is_some()
+    };
+    assert!(push(&mut queue, b"0123456789").is_ok());
+    assert!(control(&mut queue, &[b'x'; 4_093], IfFull::KeepNewest));
+    assert!(!control(&mut queue, b"pong", IfFull::KeepNewest), "there is no room");
+    assert!(control(&mut queue, b"pi", IfFull::Drop), "there is for this one");
+    let mut left = 0;
+    while let Some(batch) = queue.take(|| 0) {
+        let bytes = batch.bytes();
+        left += bytes;
+        send(&mut queue, batch, bytes);
+    }
+    assert_eq!(left, 10 + 4_093 + b"pi".len() + b"pong".len());
+}
