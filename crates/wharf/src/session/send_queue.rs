@@ -256,6 +256,7 @@ impl SendQueue {
             return None;
         }
         let batch = self.leaving.take()?;
+        debug_assert!(self.marks.has(ARMED), "bytes leave first for which nobody sees to a send");
         self.marks.set(SENDING, true);
         Some(batch)
     }
