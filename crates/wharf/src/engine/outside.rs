@@ -311,6 +311,20 @@ mod tests {
         counted(2, 6, 1);
     }
 
+    #[test]
+    fn the_push_that_passes_the_pause_mark_is_told_and_none_before_or_after_it() {
+        let options = Options::default().workers(1).with(|options| {
+            options.sending.queue_bytes_max = 64 * 1024;
+            options.receiving.backpressure = crate::Backpressure::PauseReceive;
+        });
+        let engine = Engine::new(false, Framing::raw(), options, Sockets::Os);
+        let slot = engine.table.held(engine.admit(None, 0).unwrap()).unwrap();
+        let push =
+            |bytes| engine.push_from_outside(slot, Content::Plain(&vec![1; bytes])).1.changed;
+        // The mark is half of what may be queued.
+        assert_eq!([16_000, 16_768, 1, 9_000].map(push), [false, false, true, false]);
+    }
+
     /// Else its front would leave twice, or its rest never.
     #[test]
     fn the_rest_of_a_frame_that_has_begun_to_leave_is_queued_whatever_the_budget_says() {
